@@ -1,0 +1,83 @@
+# `make` alone lists the targets. `make demo` and `make test` need nothing but Python >= 3.11 (and make).
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+
+PY := .ci/env .venv/bin/python
+PYTEST := $(PY) -m pytest
+# What a laptop runs; GPU tests join in where there is one.
+GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+QUICK := not faults and not cluster$(if $(filter-out 0,$(GPU)),, and not gpu)
+# make test ARGS='-k gate -x'
+ARGS ?=
+
+.PHONY: help setup demo lint test test-unit test-spark test-server test-e2e test-faults test-cluster test-gpu \
+	bench zip wheel lock clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: ## make .venv with all dependencies; install Java 17 where it is missing and apt can
+	@.ci/setup
+
+demo: setup ## index pictures into an embedded Milvus (own ones: IMAGES=folder BASIS=records.jsonl)
+	@$(PY) -m bench.demo $(if $(IMAGES),--images '$(IMAGES)') $(if $(BASIS),--basis '$(BASIS)')
+
+lint: setup ## ruff and mypy
+	@.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+test: lint ## lint, then every test but the long and the cluster ones; counts by kind at the end
+	@mkdir -p build
+	code=0
+	$(PYTEST) -m '$(QUICK)' --junitxml=build/tests.xml $(ARGS) || code=$$?
+	if [[ -f build/tests.xml ]]; then .venv/bin/python .ci/counts build/tests.xml; fi
+	exit $$code
+
+test-unit: setup ## no JVM, no server: seconds
+	@$(PYTEST) tests/unit $(ARGS)
+
+test-spark: setup ## a local Spark session with Delta
+	@$(PYTEST) tests/spark $(ARGS)
+
+test-server: setup ## the Milvus contract: milvus-lite and the real server of the `milvus` wheel
+	@$(PYTEST) tests/milvus -m 'not cluster' $(ARGS)
+
+test-e2e: setup ## whole jobs, by spark-submit on a standalone cluster among others
+	@$(PYTEST) tests/e2e -m 'not faults' $(ARGS)
+
+test-faults: setup ## the long fault matrix: killed at every step, and resumed
+	@$(PYTEST) -m faults $(ARGS)
+
+test-cluster: setup ## against a real Milvus cluster
+	@$(PYTEST) -m cluster $(ARGS)
+
+test-gpu: setup ## needs a CUDA device
+	@$(PYTEST) -m gpu $(ARGS)
+
+bench: setup ## list the benchmarks; one of them: make bench NAME=pictures
+	@if [[ -n '$(NAME)' ]]; then $(PY) -m bench.$(NAME) $(ARGS); else ls bench/*.py; fi
+
+zip: setup ## dist/face_reindex-VERSION.zip, for spark-submit --py-files
+	@.venv/bin/python setup.py --quiet pyfiles
+	ls dist/*.zip
+
+wheel: setup ## dist/face_reindex-VERSION-py3-none-any.whl
+	@rm -rf build/lib build/bdist.*
+	.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	ls dist/*.whl
+
+lock: setup ## write requirements.lock.txt anew from .venv
+	@head=$$(grep '^#' requirements.lock.txt)
+	{ echo "$$head"; .venv/bin/python -m pip freeze --all --exclude-editable --exclude pip; } > requirements.lock.txt.new
+	mv requirements.lock.txt.new requirements.lock.txt
+
+clean: ## what builds, tests and the demo left
+	@rm -rf build dist .demo spark-warehouse metastore_db derby.log .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## and .venv
+	@rm -rf .venv face_reindex.egg-info

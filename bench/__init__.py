@@ -1,0 +1,1 @@
+"""Benchmarks as programs, and the pictures that demo, tests and benchmarks share."""

@@ -1,0 +1,1 @@
+"""Face Reindex: everything but the work on images. See README."""

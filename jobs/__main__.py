@@ -1,0 +1,26 @@
+"""`python -m jobs` lists the jobs."""
+
+from __future__ import annotations
+
+JOBS = {
+    "ingest": "Bring images, basis records and the assessment of their source into the warehouse.",
+    "reindex": "The nightly job: gate, embed, stage, import, verify, promote. Resumes by --run-id.",
+    "embed": "Gate the images, then detect and embed the faces that a recorded basis permits.",
+    "load": "Stage the faces of a run as Parquet and load them into a new Milvus collection.",
+    "verify": "Prove a run's collection: counts, keys, recall, an outcome for every image.",
+    "promote": "Point the alias at a run's proven collection.",
+    "rollback": "Point the alias back at the proven collection before the live one.",
+    "status": "The runs so far, and what the alias points at.",
+}
+
+
+def main() -> None:
+    """Print one line a job."""
+    lines = ["Face Reindex: run one of", ""]
+    lines += [f"  python -m jobs.{name:<9} {text}" for name, text in JOBS.items()]
+    lines += ["", "Each has --help with examples; settings are in docs/settings.md."]
+    print("\n".join(lines))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What all jobs share on the command line: options, the session, exit codes, the last line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from jobs.errors import FaceReindexError
+from jobs.runs.progress import Console
+from jobs.settings import load_settings
+
+_COMMON = (
+    click.option("--config", "config", type=click.Path(), help="YAML settings file (docs/settings.md)."),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable."),
+    click.option("--run-id", metavar="ID", help="Name this run, or resume the run of this name."),
+    click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing."),
+    click.option("--json", "as_json", is_flag=True, help="The last line of stdout is one JSON object."),
+    click.option("--quiet", is_flag=True, help="No step lines."),
+    click.option("--properties-file", help="Spark properties under `python -m` (spark-submit has its own option)."),
+)
+
+Result = dict[str, Any]
+
+
+def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[[Callable[..., Result]], click.Command]:
+    """Make a command of a function `(job, **options) -> result`; `result["message"]` is the last line.
+
+    A `FaceReindexError` ends with its own exit code, anything else with 1; neither prints a traceback of ours
+    unless FACE_REINDEX_TRACEBACK is set.
+    """
+
+    def decorate(function: Callable[..., Result]) -> click.Command:
+        def run(
+            config: str | None,
+            overrides: tuple[str, ...],
+            run_id: str | None,
+            dry_run: bool,
+            as_json: bool,
+            quiet: bool,
+            properties_file: str | None,
+            **options: Any,
+        ) -> None:
+            console = Console(quiet=quiet)
+            try:
+                settings = load_settings(config, overrides)
+                result = _in_session(
+                    name,
+                    function,
+                    settings,
+                    console,
+                    run_id,
+                    dry_run or not needs_write,
+                    dry_run,
+                    properties_file,
+                    options,
+                )
+            except FaceReindexError as error:
+                _fail(name, console, as_json, error)
+            else:
+                code = int(result.pop("exit_code", 0))
+                message = str(result.pop("message", "done"))
+                if as_json:
+                    console.json({"job": name, "ok": code == 0, "exit_code": code, "message": message, **result})
+                else:
+                    console.line(f"{name}: {message}")
+                sys.exit(code)
+
+        command: Callable[..., None] = run
+        for option in reversed(_COMMON):
+            command = option(command)
+        for parameter in getattr(function, "__click_params__", []):
+            command.__dict__.setdefault("__click_params__", []).append(parameter)
+        text = (function.__doc__ or "").strip() + (f"\n\n\b\nExamples:\n{examples.strip()}" if examples else "")
+        return click.command(name, help=text)(command)
+
+    return decorate
+
+
+def _in_session(  # the one place where a session is opened
+    name: str,
+    function: Callable[..., Result],
+    settings: Any,
+    console: Console,
+    run_id: str | None,
+    read_only: bool,
+    dry_run: bool,
+    properties_file: str | None,
+    options: dict[str, Any],
+) -> Result:
+    from jobs.runs.record import Job
+    from jobs.session import open_session
+    from jobs.tables.store import Warehouse
+
+    spark = open_session(f"face-reindex {name}", properties_file)
+    warehouse = Warehouse(spark, settings.warehouse, is_path=settings.warehouse_is_path, read_only=read_only)
+    return function(Job(settings, spark, warehouse, console, run_id, dry_run), **options)
+
+
+def _fail(name: str, console: Console, as_json: bool, error: FaceReindexError) -> None:
+    import os
+
+    if os.environ.get("FACE_REINDEX_TRACEBACK"):
+        raise error
+    print(f"{name}: failed: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    if as_json:
+        console.json(
+            {
+                "job": name,
+                "ok": False,
+                "exit_code": error.exit_code,
+                "error": type(error).__name__,
+                "message": str(error),
+                "retry_helps": error.retry_helps,
+            }
+        )
+    sys.exit(error.exit_code)

@@ -1,0 +1,108 @@
+"""Gate the images, then detect and embed the faces of those that a recorded basis permits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from jobs.cli import Result, job
+from jobs.governance.gate import Gated, gate_warehouse
+from jobs.runs.record import Job, Run, open_run, utc_now
+from jobs.schemas import IMAGE_STATUS
+from jobs.tables.store import materialise
+
+
+def gate_step(run: Run) -> Gated:
+    """The gate at this instant, over the images that the run began with."""
+    return gate_warehouse(run.warehouse, run.settings, now=run.job.clock(), ingested_by=run.started_at)
+
+
+def embed_steps(run: Run, *, recompute: bool) -> None:
+    """Refusals recorded, stale faces withdrawn, new and changed images embedded chunk by chunk."""
+    from jobs.runs.model import prepare_model
+    from jobs.tables import embeddings as table
+
+    warehouse = run.warehouse
+    spec = prepare_model(run)
+    gated = gate_step(run)
+    decisions = gated.decisions.cache()
+    gated = Gated(decisions)
+    try:
+        run.step("gate", lambda: _count(gated, spec.fingerprint, run), once=False)
+        run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, gated)}, once=False)
+        done = table.computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
+        work = materialise(gated.accepted.join(done, ["image_id", "input_digest"], "left_anti"))
+        # The plan is kept: a resumed run must cut the same chunks, for their names make the commits idempotent.
+        plan = run.step(
+            "plan",
+            lambda: {
+                "chunks": [(c.first, c.last) for c in table.plan_chunks(work, run.settings.executor.chunk_images)]
+            },
+        )
+        for first, last in plan["chunks"]:
+            chunk = table.Chunk(first, last)
+            run.step(
+                f"embed/{chunk.name}",
+                lambda chunk=chunk: table.embed_chunk(  # type: ignore[misc]
+                    warehouse, work, chunk, spec, run.settings, run_id=run.run_id, now=utc_now(), recompute=recompute
+                ),
+            )
+    finally:
+        decisions.unpersist()
+
+
+def _count(gated: Gated, fingerprint: str, run: Run) -> dict[str, Any]:
+    from jobs.tables.embeddings import record_refusals
+
+    refusals = record_refusals(run.warehouse, gated, run_id=run.run_id, now=run.job.clock())
+    reasons = {row["reason"]: row["count"] for row in gated.decisions.groupBy("reason").count().collect()}
+    accepted = reasons.pop(None, 0)
+    return {
+        "images": accepted + sum(reasons.values()),
+        "accepted": accepted,
+        "refused": sum(reasons.values()),
+        "newly_refused": refusals,
+        "reasons": reasons,
+        "fingerprint": fingerprint,
+        "weights": run.facts.get("weights"),
+    }
+
+
+def embedded_message(run: Run) -> str:
+    """One line: what was embedded now, what was reused."""
+    chunks = run.done_like("embed/").values()
+    images, faces = sum(c["images"] for c in chunks), sum(c["faces"] for c in chunks)
+    gate = run.result("gate") or {}
+    return (
+        f"{images} images embedded ({faces} faces), {gate.get('accepted', 0) - images} reused, "
+        f"{gate.get('refused', 0)} refused; weights {run.facts.get('weights')}"
+    )
+
+
+def dry_run(job_: Job) -> Result:
+    """What the gate would decide now; nothing is written."""
+    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+    reasons = {row["reason"]: row["count"] for row in gated.decisions.groupBy("reason").count().collect()}
+    accepted = reasons.pop(None, 0)
+    return {
+        "accepted": accepted,
+        "refused": reasons,
+        "message": f"dry run: {accepted} images would be embedded or reused, {sum(reasons.values())} refused",
+    }
+
+
+@job("embed", examples="python -m jobs.embed --config conf/local.yaml")
+@click.option("--recompute", is_flag=True, help="Embed again what is unchanged.")
+def main(job_: Job, recompute: bool) -> Result:
+    """Gate the images, then detect and embed the faces of those that a recorded basis permits."""
+    if job_.dry_run:
+        return dry_run(job_)
+    with open_run(job_, "embed") as run:
+        embed_steps(run, recompute=recompute)
+        run.facts["message"] = message = embedded_message(run)
+        return {"run_id": run.run_id, "message": message}
+
+
+if __name__ == "__main__":
+    main()

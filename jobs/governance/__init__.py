@@ -1,0 +1,1 @@
+"""Who may be indexed, and the proof of it."""

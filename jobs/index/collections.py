@@ -1,0 +1,63 @@
+"""Names of collections, and the index that fits a number of rows."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from jobs.index.milvus_types import CollectionInfo, IndexSpec
+from jobs.settings import Settings
+
+MAX_NAME = 255
+FLAT_BELOW = 50_000
+
+
+def collection_name(alias: str, run_id: str) -> str:
+    """The collection that a run builds for an alias: letters, digits and underscores, at most 255.
+
+    >>> collection_name("faces", "2026-01-31T02:00:00Z")
+    'faces_2026_01_31T02_00_00Z'
+    """
+    name = f"{alias}_{_plain(run_id)}"
+    if len(name) > MAX_NAME:
+        raise ValueError(f"collection name of alias {alias!r} and its run id exceeds {MAX_NAME} characters")
+    return name
+
+
+def belongs_to(alias: str, name: str, info: CollectionInfo | None) -> bool:
+    """Whether a run built this collection for this alias.
+
+    The name alone does not say it: ``faces_eu_1`` may be run ``1`` of ``faces_eu`` or run ``eu_1`` of ``faces``. The
+    run id that the collection carries does. What carries none is somebody else's.
+    """
+    return info is not None and collection_name(alias, info.run_id) == name
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^0-9A-Za-z_]", "_", text)
+
+
+def default_index(settings: Settings, rows: int, *, embedded: bool) -> IndexSpec:
+    """The index of ``milvus.index_type``; AUTO is FLAT when embedded or small, HNSW above."""
+    chosen = settings.milvus.index_type
+    if chosen == "AUTO":
+        chosen = "FLAT" if embedded or rows < FLAT_BELOW else "HNSW"
+    return IndexSpec(index_type=chosen, params=_build_params(chosen, rows))
+
+
+def _build_params(index_type: str, rows: int) -> dict[str, int]:
+    match index_type:
+        case "HNSW":
+            return {"M": 16, "efConstruction": 200}
+        case "IVF_FLAT" | "IVF_SQ8" | "SCANN":
+            return {"nlist": _nlist(rows)}
+        case "IVF_PQ":
+            # 64 sub-vectors of 8 dimensions of FaceNet's 512.
+            return {"nlist": _nlist(rows), "m": 64, "nbits": 8}
+        case _:
+            return {}
+
+
+def _nlist(rows: int) -> int:
+    """About 4 √rows lists, as a power of two between 16 and 65,536."""
+    return int(min(65_536, 1 << round(math.log2(max(16.0, 4.0 * math.sqrt(max(rows, 1)))))))

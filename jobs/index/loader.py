@@ -1,0 +1,92 @@
+"""Staged files into a collection: by bulk import on a server, by rows when embedded; each exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jobs.errors import FaceReindexError
+from jobs.index.milvus_files import StagedFile, check_file, check_rows, import_path, read_batches, sha256_of
+from jobs.index.milvus_importer import Importer
+from jobs.index.milvus_records import DONE, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
+from jobs.index.milvus_types import VectorIndex
+from jobs.settings import Settings
+
+INSERTED = "insert"
+FLUSH_TIMEOUT_S = 120.0
+
+
+def load_files(
+    index: VectorIndex,
+    collection: str,
+    files: Sequence[StagedFile],
+    settings: Settings,
+    *,
+    recorder: ImportRecorder,
+    digest: Callable[[str], str] = sha256_of,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> LoadResult:
+    """Load every file exactly once; a restarted load adopts jobs that still run and skips what is done.
+
+    Args:
+        index: where the collection is.
+        collection: an existing collection; not loaded into memory while a bulk import runs.
+        files: the manifest.
+        settings: ``milvus.load_by`` and the limits of imports.
+        recorder: the record that outlives this process.
+        digest: SHA-256 of a URI's bytes; executors can do it in place of this process.
+        on_progress: called with rows done and rows in all.
+
+    Raises:
+        NotProvenError: a file is not what staging wrote, or a file may be half loaded.
+        DependencyUnavailable: the server stayed out of reach for ``milvus.ready_timeout_s``.
+    """
+    numbers = [file.file_no for file in files]
+    if len(set(numbers)) != len(numbers):
+        raise ValueError("two staged files have the same number")
+    by_import = settings.milvus.load_by == "import" or (
+        settings.milvus.load_by == "auto" and index.features.bulk_import
+    )
+    if by_import and not index.features.bulk_import:
+        raise FaceReindexError(
+            "milvus.load_by is 'import', but this Milvus has no bulk import.", hint="set milvus.load_by=auto."
+        )
+    if by_import:
+        return Importer(index, collection, files, settings, recorder, digest, on_progress).run()
+    return _insert_all(index, collection, files, recorder, digest, on_progress)
+
+
+def _insert_all(
+    index: VectorIndex,
+    collection: str,
+    files: Sequence[StagedFile],
+    recorder: ImportRecorder,
+    digest: Callable[[str], str],
+    on_progress: Callable[[int, int], None] | None,
+) -> LoadResult:
+    """Row by row, written by key: a file that was cut off is simply written again."""
+    done = {number for number, (_, state) in recorder.known().items() if state == DONE}
+    total, rows = sum(file.rows for file in files), 0
+    for file in files:
+        if file.file_no not in done:
+            check_file(file, digest(file.path))
+            recorder.started(file.file_no, INSERTED)
+            written = sum(index.insert(collection, batch) for batch in read_batches(file))
+            check_rows(file, written)
+            recorder.finished(file.file_no, DONE, written)
+        rows += file.rows
+        if on_progress:
+            on_progress(rows, total)
+    index.flush(collection, timeout=FLUSH_TIMEOUT_S)
+    return LoadResult(rows=total, files=len(files), skipped=len([f for f in files if f.file_no in done]))
+
+
+__all__ = [
+    "ImportRecorder",
+    "KnownImport",
+    "LoadResult",
+    "MemoryRecorder",
+    "StagedFile",
+    "import_path",
+    "load_files",
+    "sha256_of",
+]

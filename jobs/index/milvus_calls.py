@@ -1,0 +1,131 @@
+"""One way to call pymilvus: bounded time, bounded retries, errors of our own tree, and no data in any message."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc  # type: ignore[import-untyped]
+import tenacity
+
+from jobs.errors import DependencyUnavailable, FaceReindexError
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 60.0
+
+# merr codes of Milvus that say "not now": service not ready, unavailable, internal hiccup, rate limit, collection not
+# (fully) loaded or recovering, replica, channel, segment and node that are about to come back.
+TRANSIENT_CODES = frozenset({1, 2, 4, 5, 8, 103, 106, 400, 401, 500, 501, 503, 600, 601, 602, 901, 902})
+TRANSIENT_WORDS = (
+    "not ready",
+    "unavailable",
+    "recovering",
+    "no available",
+    "not healthy",
+    "is not online",
+    "connection refused",
+    "failed to connect",
+    "fail connecting",
+    "channel not available",
+    "channel distribution",
+    "node not found",
+    "not fully loaded",
+    "rate limit",
+    "retry run out",
+    "retry timeout",
+)
+_OUT_OF_REACH = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+_DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+
+
+def quiet_pymilvus() -> None:
+    """Silence loggers that print whole requests and tracebacks to stderr: they could hold keys, vectors or tokens."""
+    import pymilvus  # noqa: F401 -- its import configures the loggers, so it comes first
+
+    for name in ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer", "milvus_lite"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.CRITICAL + 1)
+        logger.propagate = False
+
+
+_NUMBERS = re.compile(r"[\[{(][^\[\](){}]*\d[^\[\](){}]*[\])}]")
+_LONG_NUMBER = re.compile(r"-?\d[\d.eE+-]{7,}")
+
+
+def safe_text(error: BaseException, limit: int = 240) -> str:
+    """The first words of an error, without lists of numbers, long numbers (keys) or anything after a line break.
+
+    >>> safe_text(ValueError("bad vector [0.1, 0.2] for 1234567890123"))
+    'bad vector … for …'
+    """
+    text = str(getattr(error, "message", "") or error).split("\n", 1)[0]
+    text = _NUMBERS.sub(lambda m: m[0] if "=" in m[0] and "," not in m[0] else "…", text)
+    return _LONG_NUMBER.sub("…", text)[:limit].strip()
+
+
+def _grpc_code(error: BaseException) -> Any:
+    code = getattr(error, "code", None)
+    return code() if callable(code) else code
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may succeed later."""
+    code = _grpc_code(error)
+    if code in _OUT_OF_REACH:
+        return True
+    if isinstance(error, grpc.RpcError):
+        return False
+    if getattr(error, "retriable", False) or code in TRANSIENT_CODES - {1}:
+        return True
+    # Code 1 is both "service not ready" and, to pymilvus, "anything unexpected": the words decide.
+    text = str(getattr(error, "message", "") or error).lower()
+    return any(word in text for word in TRANSIENT_WORDS)
+
+
+def translate(error: BaseException, action: str, where: str) -> FaceReindexError:
+    """The error of our tree that says what ``error`` means."""
+    code = _grpc_code(error)
+    text = safe_text(error)
+    if code in _DENIED or code == 1800 or "auth check failure" in text.lower():
+        return FaceReindexError(
+            f"Milvus refused the credentials ({action}, {where}).",
+            hint="set FACE_REINDEX_MILVUS_TOKEN, or …_USER and …_PASSWORD, to an account with the loader role.",
+        )
+    if is_transient(error):
+        return DependencyUnavailable(
+            f"Milvus did not {action} ({where}): {text}.",
+            hint="check that the server is up and reachable, then run the same command again.",
+        )
+    return FaceReindexError(f"Milvus could not {action} ({where}): {text}.")
+
+
+def call(
+    action: str,
+    where: str,
+    function: Callable[[], T],
+    *,
+    attempts: int = 3,
+    patience_s: float | None = None,
+) -> T:
+    """Run ``function``; try transient failures again, ``attempts`` times or for ``patience_s`` seconds.
+
+    ``function`` must be safe to repeat (or ``attempts`` be 1) and set its own time-out.
+    """
+    from pymilvus.exceptions import MilvusException
+
+    stop = tenacity.stop_after_attempt(attempts) if patience_s is None else tenacity.stop_after_delay(patience_s)
+    retrying = tenacity.Retrying(
+        stop=stop,
+        wait=tenacity.wait_exponential(multiplier=0.2, max=3.0) + tenacity.wait_random(0, 0.2),
+        retry=tenacity.retry_if_exception(is_transient),
+        reraise=True,
+    )
+    try:
+        return retrying(function)
+    except FaceReindexError:
+        raise
+    except (MilvusException, grpc.RpcError, OSError, TimeoutError, ValueError, TypeError) as error:
+        raise translate(error, action, where) from None

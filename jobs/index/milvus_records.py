@@ -1,0 +1,60 @@
+"""What is kept about a load while it runs, so that a restarted one neither loses a file nor loads one twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+STARTED, DONE, FAILED = "started", "done", "failed"
+
+
+class KnownImport(NamedTuple):
+    """What is on record about a file: its last job, and how it ended (``started``: not yet)."""
+
+    job_id: str
+    state: str
+
+
+class ImportRecorder(Protocol):
+    """Where outcomes are kept: Milvus forgets its own after hours."""
+
+    def started(self, file_no: int, job_id: str) -> None:
+        """A job was started for this file."""
+
+    def finished(self, file_no: int, state: str, rows: int) -> None:
+        """The file is loaded (``done``) or its job is over without that (``failed``)."""
+
+    def known(self) -> Mapping[int, tuple[str, str]]:
+        """All files on record: (job id, state)."""
+
+
+class MemoryRecorder:
+    """Keeps the record in memory: for tests, and for loads that need not survive."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, KnownImport] = {}
+
+    def started(self, file_no: int, job_id: str) -> None:
+        """A job was started for this file."""
+        self._known[file_no] = KnownImport(job_id, STARTED)
+
+    def finished(self, file_no: int, state: str, rows: int) -> None:  # noqa: ARG002
+        """The file is loaded (``done``) or its job is over without that (``failed``)."""
+        job_id = self._known[file_no].job_id if file_no in self._known else ""
+        self._known[file_no] = KnownImport(job_id, state)
+
+    def known(self) -> Mapping[int, tuple[str, str]]:
+        """All files on record: (job id, state)."""
+        return dict(self._known)
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What a load did."""
+
+    rows: int
+    files: int
+    skipped: int = 0
+    adopted: int = 0
+    retried: int = 0

@@ -1,0 +1,109 @@
+"""A Milvus server or cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from jobs.errors import DependencyUnavailable
+from jobs.index.milvus_base import MilvusIndex
+from jobs.index.milvus_calls import CALL_TIMEOUT_S, call, quiet_pymilvus
+from jobs.index.milvus_imports import Imports, RestImports, RpcImports
+from jobs.index.milvus_types import Features, ImportState, parse_version
+from jobs.settings import Settings
+
+CONNECT_TIMEOUT_S = 20.0
+MAX_FILES_PER_REQUEST = 1024
+
+
+class ServerIndex(MilvusIndex):
+    """A server behind ``http(s)://host:port``."""
+
+    def __init__(self, client: Any, where: str, features: Features, imports: Imports | None) -> None:
+        super().__init__(client, where, features)
+        self._imports = imports
+
+    @classmethod
+    def open(cls, settings: Settings) -> ServerIndex:
+        """Connect, ask for the version, and choose the way of import that it has."""
+        quiet_pymilvus()
+        from pymilvus import MilvusClient
+
+        parts = urlsplit(settings.milvus.uri)
+        where = f"{parts.scheme}://{parts.hostname}:{parts.port or 19530}"
+        token = bearer(settings)
+
+        def attempt() -> Any:
+            return MilvusClient(
+                settings.milvus.uri, token=token, db_name=settings.milvus.database, timeout=CONNECT_TIMEOUT_S
+            )
+
+        client = call("answer", where, attempt, attempts=2)
+        version = call("tell its version", where, lambda: str(client.get_server_version(timeout=CALL_TIMEOUT_S)))
+        features = detect(version)
+        imports: Imports | None = None
+        if features.bulk_import and features.files_per_job == 1:
+            imports = RpcImports(client, where)
+        elif features.bulk_import:
+            imports = RestImports(settings.milvus.uri, token, settings.milvus.database)
+        return cls(client, where, features, imports)
+
+    def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
+        """Start one bulk-import job of at most ``features.files_per_job`` files."""
+        if self._imports is None:
+            return super().start_import(name, files, token=token)
+        return self._imports.start(name, files, token)
+
+    def import_state(self, job_id: str) -> ImportState:
+        """Where the job stands."""
+        return super().import_state(job_id) if self._imports is None else self._imports.state(job_id)
+
+    def list_imports(self, name: str) -> list[ImportState]:
+        """All jobs of a collection that the server still knows."""
+        return super().list_imports(name) if self._imports is None else self._imports.list(name)
+
+    def compact(self, name: str, *, timeout: float) -> bool:
+        """Merge segments and drop deleted rows, and wait for it."""
+        if not self.features.compaction:
+            return False
+        job = self._call("compact", name, self._client.compact, name, timeout=CALL_TIMEOUT_S)
+        deadline = time.monotonic() + timeout
+        while True:
+            state = self._call(
+                "tell the compaction's state", name, self._client.get_compaction_state, job, timeout=CALL_TIMEOUT_S
+            )
+            if state == "Completed":
+                return True
+            if time.monotonic() > deadline:
+                raise DependencyUnavailable(
+                    f"The compaction of '{name}' did not end in time (it is '{state}').",
+                    hint="raise milvus.ready_timeout_s, then run the same command again.",
+                )
+            time.sleep(0.5)
+
+
+def detect(version: str) -> Features:
+    """What a server of this version can do.
+
+    Up to 2.3: one file a job over gRPC, and STL_SORT for integers (measured on 2.3.5). From 2.4: REST jobs of many
+    files; from 2.6.24 and 3.0.2 a request may carry a key that makes its repetition harmless. The REST part follows
+    the documentation and is untested against such a server.
+    """
+    if "lite" in version.lower() and not version.lstrip("v").startswith("2."):
+        return Features(version, bulk_import=False, compaction=False)  # `milvus-lite server`
+    number = parse_version(version)
+    if number < (2, 4, 0):
+        return Features(version, bulk_import=True, files_per_job=1, scalar_index="STL_SORT")
+    keyed = (2, 6, 24) <= number < (3, 0, 0) or number >= (3, 0, 2)
+    return Features(version, bulk_import=True, files_per_job=MAX_FILES_PER_REQUEST, idempotent_import=keyed)
+
+
+def bearer(settings: Settings) -> str:
+    """The token, or user and password as one; empty where none is set."""
+    if settings.milvus_token is not None:
+        return settings.milvus_token.get_secret_value()
+    if settings.milvus_user and settings.milvus_password is not None:
+        return f"{settings.milvus_user}:{settings.milvus_password.get_secret_value()}"
+    return ""

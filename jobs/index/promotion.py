@@ -1,0 +1,166 @@
+"""The alias: switched to a proven collection that is loaded and warm, looked at through, and switched back at will."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jobs.errors import FaceReindexError, MixedFingerprints, NotProvenError
+from jobs.index.collections import belongs_to
+from jobs.index.milvus_types import VectorIndex
+from jobs.index.verification import TIE, Proof
+
+WARM_UP_ROWS = 64
+PROBES = 8
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What an alias pointed at, what it points at, and what was dropped for it."""
+
+    previous: str | None
+    current: str
+    dropped: tuple[str, ...] = ()
+
+
+def promote(
+    index: VectorIndex,
+    alias: str,
+    collection: str,
+    *,
+    proof: Proof,
+    proven: Sequence[str],
+    keep: int,
+    protected: Collection[str] = (),
+    fingerprint: str | None = None,
+    replicas: int = 1,
+    timeout: float = 180.0,
+) -> Promotion:
+    """Switch ``alias`` to ``collection``, then drop what is too old.
+
+    Args:
+        index: where the collection is.
+        alias: what readers use.
+        collection: a collection with a passed ``proof``.
+        proof: the outcome of ``prove`` for it.
+        proven: proven collections of this alias, newest first (``collection`` may be among them).
+        keep: how many proven collections stay, the live one included.
+        protected: collections, or run ids, of runs that are still going on.
+        fingerprint: the model that the collection must carry.
+        replicas: copies in memory.
+        timeout: seconds to wait for the load.
+
+    Raises:
+        NotProvenError: no passed proof, not one of our collections, or the alias does not answer from it (then it is
+            switched back).
+        MixedFingerprints: the collection holds another model's embeddings.
+    """
+    if not proof.passed:
+        raise NotProvenError(
+            f"Collection '{collection}' is not proven, so alias '{alias}' stays: {'; '.join(proof.faults)}.",
+            hint="run `verify` for its run; if it fails again, reindex.",
+        )
+    info = index.info(collection)
+    if info is None:
+        raise NotProvenError(
+            f"'{collection}' is not a collection that Face Reindex built, or it is gone.", hint="run `load` first."
+        )
+    if fingerprint is not None and info.model_fingerprint != fingerprint:
+        raise MixedFingerprints(f"'{collection}' holds embeddings of another model than this run's.")
+    previous = _switch(index, alias, collection, replicas, timeout)
+    dropped = _drop_old(index, alias, collection, previous, proven, keep, protected)
+    return Promotion(previous=previous, current=collection, dropped=dropped)
+
+
+def rollback(
+    index: VectorIndex, alias: str, *, proven: Sequence[str], replicas: int = 1, timeout: float = 180.0
+) -> Promotion:
+    """Switch ``alias`` to the proven collection before the live one. Nothing is dropped.
+
+    Raises:
+        NotProvenError: there is none.
+    """
+    live = index.alias_target(alias)
+    there = set(index.list_collections())
+    older = list(proven[list(proven).index(live) + 1 :]) if live is not None and live in proven else list(proven)
+    target = next((name for name in older if name in there and name != live), None)
+    if target is None:
+        raise NotProvenError(
+            f"Alias '{alias}' has no earlier proven collection to go back to.",
+            hint="keep more with milvus.keep_collections, or run a new reindex.",
+        )
+    return Promotion(previous=_switch(index, alias, target, replicas, timeout), current=target)
+
+
+def _switch(index: VectorIndex, alias: str, collection: str, replicas: int, timeout: float) -> str | None:
+    """Load, warm, switch, look; switch back where the alias does not answer. Returns what was live before."""
+    previous = index.alias_target(alias)
+    index.load(collection, replicas=replicas, timeout=timeout)
+    _, vectors = index.peek(collection, WARM_UP_ROWS)
+    index.warm_up(collection, vectors)
+    if previous == collection:
+        previous = None
+    index.switch_alias(alias, collection)
+    try:
+        _look_through(index, alias, collection)
+    except FaceReindexError:
+        if previous is None:
+            # It was live before, or nothing was: there is nothing to go back to.
+            raise
+        index.switch_alias(alias, previous)
+        raise
+    return previous
+
+
+def _look_through(index: VectorIndex, alias: str, collection: str) -> None:
+    """The alias points there, and rows of the collection find themselves through it."""
+    target = index.alias_target(alias)
+    if target != collection:
+        raise NotProvenError(f"Alias '{alias}' points at '{target}' after it was switched to '{collection}'.")
+    ids, vectors = index.peek(collection, PROBES)
+    if not len(ids):
+        return
+    found, scores = index.search(alias, vectors, 10)
+    # An equal vector (of the same picture under another id) may come first, so the best score counts as well.
+    hits = (found == ids[:, None]).any(axis=1) | (scores[:, 0] >= 1 - 10 * TIE)
+    if not np.all(hits):
+        raise NotProvenError(
+            f"{int((~hits).sum())} of {len(ids)} rows of '{collection}' do not find themselves through alias '{alias}'."
+        )
+
+
+def _drop_old(
+    index: VectorIndex,
+    alias: str,
+    current: str,
+    previous: str | None,
+    proven: Sequence[str],
+    keep: int,
+    protected: Collection[str],
+) -> tuple[str, ...]:
+    """Drop proven collections beyond ``keep`` and leftovers of dead runs; release what is kept but not needed soon."""
+    there = index.list_collections()
+    # What was live a moment ago comes first, whatever the record says: it is what a rollback wants.
+    newest_first = dict.fromkeys([previous, *proven])
+    others = [name for name in newest_first if name != current and name in there]
+    standby = others[: max(0, keep - 1)]
+    dropped = []
+    for name in there:
+        if name == current or name in protected:
+            continue
+        if name in standby:
+            if name != previous:
+                with contextlib.suppress(FaceReindexError):
+                    index.release(name)
+            continue
+        info = index.info(name)
+        if info is None or info.run_id in protected or not belongs_to(alias, name, info):
+            continue
+        # A failure here must not make a switch that happened look as if it had not: the next promotion drops it.
+        with contextlib.suppress(FaceReindexError):
+            index.drop(name)
+            dropped.append(name)
+    return tuple(dropped)

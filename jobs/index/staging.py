@@ -1,0 +1,156 @@
+"""Parquet files that Milvus imports: written by executors, checked, hashed; no vector passes the driver."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pyspark.sql import DataFrame, Observation
+from pyspark.sql import functions as F
+
+from jobs.errors import NotProvenError
+from jobs.index.loader import StagedFile
+from jobs.tables.sources import file_uri
+from udfs.reading import open_stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+DIM: Final = 512
+STAGED_SCHEMA: Final = "face_id bigint, embedding array<float>, bucket bigint, purposes bigint, expires_at bigint"
+_CHECKED_SCHEMA: Final = STAGED_SCHEMA + ", fault string"
+_UNIT_TOLERANCE: Final = 1e-3
+FACES_A_BUCKET: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class Staged:
+    """The manifest: the files, their rows, and the number of buckets that keys are spread over."""
+
+    path: str
+    files: tuple[StagedFile, ...]
+    buckets: int
+
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+        return sum(file.rows for file in self.files)
+
+
+def bucket_count(rows: int) -> int:
+    """Buckets of keys: each small enough to be compared in one go, and never fewer than four."""
+    return max(4, min(4096, -(-rows // FACES_A_BUCKET)))
+
+
+def stage(faces: DataFrame, path: str, *, purpose_flags: int, rows_per_file: int) -> Staged:
+    """Write ``faces`` (face_id, embedding, valid_until) as Parquet under ``path`` and return the manifest.
+
+    Rows are spread by a hash of the key, so every file and every bucket gets its even share. Milvus itself accepts
+    NaN, vectors of any length and the same key twice; so this refuses them.
+
+    Raises:
+        NotProvenError: a vector is not finite, not of unit length, or not of 512 numbers; or a key stands twice.
+    """
+    rows = faces.count()
+    buckets = bucket_count(rows)
+    files = max(1, -(-rows // rows_per_file))
+    shaped = faces.select(
+        "face_id",
+        "embedding",
+        F.pmod(F.xxhash64("face_id"), F.lit(buckets)).alias("bucket"),
+        F.lit(purpose_flags).cast("bigint").alias("purposes"),
+        F.coalesce(F.unix_timestamp("valid_until"), F.lit(0)).alias("expires_at"),
+    )
+    seen = Observation("staging")
+    checked = shaped.repartition(files, "face_id").mapInArrow(_check, _CHECKED_SCHEMA)
+    observed = checked.observe(
+        seen,
+        F.count("*").alias("rows"),
+        F.count("fault").alias("faults"),
+        F.first("fault", ignorenulls=True).alias("example"),
+    )
+    observed.where("fault IS NULL").drop("fault").write.mode("overwrite").option("compression", "none").parquet(path)
+    _refuse(seen.get, faces, rows)
+    return Staged(path, manifest(faces.sparkSession, path), buckets)
+
+
+def _refuse(seen: dict[str, Any], faces: DataFrame, rows: int) -> None:
+    if seen["faults"]:
+        raise NotProvenError(
+            f"staging: {seen['faults']} of {seen['rows']} vectors are unusable ({seen['example']}); "
+            "nothing was loaded.",
+            hint="run `reindex --recompute` for this model.",
+        )
+    if seen["rows"] != rows:
+        raise NotProvenError(
+            f"staging: {seen['rows']} rows were written where {rows} were counted.", hint="run the same run id again."
+        )
+    distinct = faces.select("face_id").distinct().count()
+    if distinct != rows:
+        raise NotProvenError(f"staging: {rows - distinct} keys stand twice.", hint="run the same run id again.")
+
+
+def _check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    import numpy as np
+    import pyarrow as pa
+
+    for batch in batches:
+        vectors = batch.column("embedding")
+        lengths = np.diff(vectors.offsets.to_numpy())
+        fault = np.full(len(batch), None, dtype=object)
+        fault[lengths != DIM] = "WRONG_DIMENSION"
+        right = np.flatnonzero(lengths == DIM)
+        if len(right) == len(batch) and len(batch):
+            matrix = vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, DIM)
+        else:
+            matrix = np.array([vectors[int(i)].as_py() for i in right], dtype=np.float32).reshape(-1, DIM)
+        norms = np.linalg.norm(matrix.astype(np.float64), axis=1)
+        fault[right[~np.isfinite(norms)]] = "NOT_FINITE"
+        fault[right[np.isfinite(norms) & (np.abs(norms - 1) > _UNIT_TOLERANCE)]] = "NOT_UNIT_LENGTH"
+        yield pa.RecordBatch.from_arrays(
+            [*batch.columns, pa.array(fault.tolist(), pa.string())], names=[*batch.schema.names, "fault"]
+        )
+
+
+def manifest(spark: SparkSession, path: str) -> tuple[StagedFile, ...]:
+    """Rows, bytes and SHA-256 of each Parquet file under ``path``, read by executors."""
+    root = file_uri(spark, path)
+    listing = (
+        spark.read.format("binaryFile")
+        .option("pathGlobFilter", "*.parquet")
+        .load(path)
+        .select(F.regexp_replace("path", "^file:/+", "/").alias("path"), F.col("length").alias("bytes"))
+    )
+    schema = "path string, bytes bigint, rows bigint, sha256 string"
+    rows = listing.repartition(max(1, min(64, listing.count()))).mapInArrow(_hash_files, schema).collect()
+    ordered = sorted(rows, key=lambda r: str(r["path"]))
+    assert all(r["path"].startswith(root) for r in ordered)  # noqa: S101 - Hadoop listed another folder than asked
+    return tuple(
+        StagedFile(path=r["path"], rows=r["rows"], bytes=r["bytes"], sha256=r["sha256"], file_no=number)
+        for number, r in enumerate(ordered)
+        if r["rows"]
+    )
+
+
+def _hash_files(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for batch in batches:
+        paths: Sequence[str] = batch.column("path").to_pylist()
+        rows, hashes = [], []
+        for path in paths:
+            digest = hashlib.sha256()
+            with open_stream(path) as stream:
+                while block := stream.read(8 * 2**20):
+                    digest.update(block)
+            hashes.append(digest.hexdigest())
+            with open_stream(path, seekable=True) as stream:
+                rows.append(pq.ParquetFile(stream).metadata.num_rows)
+        yield pa.RecordBatch.from_arrays(
+            [batch.column("path"), batch.column("bytes"), pa.array(rows, pa.int64()), pa.array(hashes, pa.string())],
+            names=["path", "bytes", "rows", "sha256"],
+        )

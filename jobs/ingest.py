@@ -1,0 +1,109 @@
+"""Bring images, basis records and the assessment of their source into the warehouse."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.cli import Result, job
+from jobs.errors import SettingsError
+from jobs.governance.basis import import_basis, read_basis, read_batch, record_batch, write_template
+from jobs.runs.record import Job, open_run, utc_now
+from jobs.tables.images import ingest_images
+from jobs.tables.sources import Source, open_source
+
+_EXAMPLES = """
+python -m jobs.ingest --config conf/local.yaml --source photos/ --batch staff-2026 --basis-template basis.csv
+python -m jobs.ingest --config conf/local.yaml --source photos/ --batch basis.batch.yaml --basis basis.csv
+spark-submit --properties-file conf/spark-yarn.conf jobs/ingest.py --source delta:lake.photos --batch crm --by-uri
+"""
+
+
+@job("ingest", examples=_EXAMPLES)
+@click.option("--source", help="folder:, parquet:, webdataset: or delta: and a place; or a place alone.")
+@click.option("--batch", help="The source batch: its id, or a YAML file that assesses (or revokes) it.")
+@click.option("--basis", help="Basis records, JSON lines or CSV.")
+@click.option("--basis-template", help="Write a CSV (and batch YAML) for this source, to be completed by a person.")
+@click.option("--by-uri", is_flag=True, help="Keep addresses and not bytes: originals stay where they are.")
+def main(
+    job_: Job, source: str | None, batch: str | None, basis: str | None, basis_template: str | None, by_uri: bool
+) -> Result:
+    """Bring images, basis records and the assessment of their source into the warehouse. Repeating changes nothing."""
+    if not batch or not (source or basis or batch.endswith((".yaml", ".yml"))):
+        raise SettingsError("ingest needs --batch and something to bring in.", hint="see `ingest --help` for examples.")
+    assessment = read_batch(batch) if batch.endswith((".yaml", ".yml")) else None
+    batch_id = str(assessment["source_batch_id"]) if assessment else batch
+    opened = open_source(job_.spark, source, batch_id, job_.settings) if source else None
+    if basis_template:
+        return _template(opened, batch_id, basis_template)
+    if job_.dry_run:
+        return _bring(job_, opened, batch_id, assessment, basis, by_uri)
+    with open_run(job_, "ingest") as run:
+        result = _bring(job_, opened, batch_id, assessment, basis, by_uri)
+        run.facts.update(counts=result["counts"], message=result["message"])
+        return {"run_id": run.run_id, **result}
+
+
+def _template(source: Source | None, batch_id: str, path: str) -> Result:
+    if source is None:
+        raise SettingsError("--basis-template needs --source.")
+    rows = write_template(source.listing(), batch_id, path)
+    batch_file = Path(path).with_suffix(".batch.yaml")
+    return {
+        "rows": rows,
+        "message": f"template for {rows} images written to {path} and {batch_file}; complete both, then run "
+        f"`ingest --source … --batch {batch_file} --basis {path}`. Until then every image is refused.",
+    }
+
+
+def _bring(
+    job_: Job, source: Source | None, batch_id: str, assessment: dict[str, Any] | None, basis: str | None, by_uri: bool
+) -> Result:
+    warehouse, counts, parts = job_.warehouse, {}, []
+    record = assessment or {"source_batch_id": batch_id, "state": "unassessed"}
+    if assessment or not _known_batch(job_, batch_id):
+        changed = record_batch(warehouse, record, now=utc_now())
+        parts.append(f"batch {batch_id} {record['state']}{'' if changed else ' (as before)'}")
+    if source:
+        images = ingest_images(
+            warehouse,
+            source,
+            inline=not by_uri,
+            now=utc_now(),
+            images_a_part=job_.settings.tables.part_images,
+            dry_run=job_.dry_run,
+        )
+        counts["images"] = asdict(images)
+        parts.append(
+            f"{images.listed} images: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
+        )
+    if basis:
+        key = job_.settings.hmac_key
+        records = read_basis(job_.spark, basis, key.get_secret_value() if key else None)
+        done = import_basis(warehouse, records, _image_ids(job_, source, batch_id), now=utc_now())
+        counts["basis"] = asdict(done)
+        parts.append(f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images")
+    elif source:
+        parts.append("no --basis given: images without a basis record are refused")
+    return {"counts": counts, "message": ("dry run: " if job_.dry_run else "") + "; ".join(parts)}
+
+
+def _image_ids(job_: Job, source: Source | None, batch_id: str) -> Any:
+    """How the names in a basis file become image ids: as the source makes them, else as a folder would."""
+    from jobs.tables.sources import FolderSource
+
+    return (source or FolderSource(job_.spark, ".", batch_id, job_.settings)).image_id
+
+
+def _known_batch(job_: Job, batch_id: str) -> bool:
+    from jobs.schemas import SOURCE_BATCHES
+
+    batches = job_.warehouse.read(SOURCE_BATCHES)
+    return not batches.where(batches["source_batch_id"] == batch_id).isEmpty()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Point the alias at a proven collection."""
+
+from __future__ import annotations
+
+from jobs.cli import Result, job
+from jobs.embed import gate_step
+from jobs.errors import NotProvenError
+from jobs.index.milvus import VectorIndex, connect
+from jobs.index.promotion import Promotion, promote
+from jobs.index.verification import Proof
+from jobs.load import known_fingerprint, staging_path
+from jobs.runs.history import live_runs, proven_collections
+from jobs.runs.record import Job, Run, open_run
+from jobs.tables.embeddings import permitted_faces
+from jobs.tables.files import remove_tree
+from jobs.verify import withdraw
+
+
+def promote_steps(run: Run, index: VectorIndex) -> Promotion:
+    """Gate once more, take out what was withdrawn since the proof, switch the alias, drop what is too old.
+
+    Raises:
+        NotProvenError: the run has no passed proof, or rows are missing after the last withdrawal.
+    """
+    proof, collection = last_proof(run)
+    alias = run.settings.milvus.alias
+    permitted = permitted_faces(run.warehouse, gate_step(run), known_fingerprint(run))
+    withdraw(run, index, collection, permitted)
+    expected, found = permitted.count(), index.count(collection)
+    if expected != found:
+        raise NotProvenError(
+            f"Collection {collection} holds {found} rows where {expected} are permitted; not promoted.",
+            hint="run `verify` again with the same --run-id.",
+        )
+    proven = [collection, *(c for c in proven_collections(run.warehouse) if c != collection)]
+
+    def switch() -> dict[str, object]:
+        run.lease.check()
+        done = promote(
+            index,
+            alias,
+            collection,
+            proof=proof,
+            proven=proven,
+            keep=run.settings.milvus.keep_collections,
+            protected=live_runs(run.warehouse, alias),
+        )
+        return {"alias": alias, "current": done.current, "previous": done.previous, "dropped": list(done.dropped)}
+
+    result = run.step("promote", switch, once=False)
+    remove_tree(run.job.spark, staging_path(run))
+    return Promotion(previous=result["previous"], current=result["current"], dropped=tuple(result["dropped"]))
+
+
+def last_proof(run: Run) -> tuple[Proof, str]:
+    """The proof on record, and its collection.
+
+    Raises:
+        NotProvenError: there is none, or it failed.
+    """
+    record = dict(run.result("verify") or {})
+    counts = record.pop("counts", {})
+    collection = str(record.pop("collection", ""))
+    if not collection or not record.get("passed") or counts.get("faults"):
+        raise NotProvenError(f"Run {run.run_id} has no passed proof.", hint="run `verify --run-id` for it first.")
+    record["faults"] = tuple(record["faults"])
+    return Proof(**record), collection
+
+
+@job("promote", examples="python -m jobs.promote --config conf/local.yaml --run-id ID")
+def main(job_: Job) -> Result:
+    """Point the alias at a run's proven collection."""
+    if job_.dry_run:
+        return {"message": f"dry run: would promote the collection of run {job_.run_id or '(none given)'}"}
+    with open_run(job_, "promote") as run:
+        done = promote_steps(run, connect(run.settings))
+        run.facts["message"] = message = f"alias {run.settings.milvus.alias} → {done.current} (before: {done.previous})"
+        return {"run_id": run.run_id, "message": message, "current": done.current, "previous": done.previous}
+
+
+if __name__ == "__main__":
+    main()

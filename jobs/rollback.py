@@ -1,0 +1,48 @@
+"""Point the alias back at the collection before the live one."""
+
+from __future__ import annotations
+
+from pyspark.sql import functions as F
+
+from jobs.cli import Result, job
+from jobs.errors import NotProvenError
+from jobs.governance.gate import gate_warehouse
+from jobs.index.milvus import connect
+from jobs.index.promotion import rollback
+from jobs.index.regate import remove_unpermitted
+from jobs.runs.history import buckets_of, proven_collections
+from jobs.runs.record import Job, open_run
+from jobs.tables.embeddings import permitted_faces
+
+
+@job("rollback", examples="python -m jobs.rollback --config conf/local.yaml")
+def main(job_: Job) -> Result:
+    """Point the alias back at the proven collection before the live one, without what was withdrawn since."""
+    alias = job_.settings.milvus.alias
+    proven = proven_collections(job_.warehouse)
+    index = connect(job_.settings)
+    live = index.alias_target(alias)
+    older = [c for c in proven[proven.index(live) + 1 :] if index.exists(c)] if live in proven else []
+    if not older:
+        raise NotProvenError(
+            f"Alias {alias} has no earlier proven collection to go back to.", hint="`status` lists the collections."
+        )
+    if job_.dry_run:
+        return {"message": f"dry run: alias {alias} would go from {live} back to {older[0]}"}
+    with open_run(job_, "rollback") as run:
+        info = index.info(older[0])
+        assert info is not None  # noqa: S101 - every collection of ours carries its info from creation
+        gated = gate_warehouse(run.warehouse, run.settings, now=job_.clock(), ingested_by=run.started_at)
+        permitted = permitted_faces(run.warehouse, gated, info.model_fingerprint).select(F.col("face_id")).cache()
+        index.load(older[0], replicas=run.settings.milvus.replicas, timeout=run.settings.milvus.ready_timeout_s)
+        buckets = range(buckets_of(run.warehouse, older[0]))
+        removed = remove_unpermitted(job_.spark, index, older[0], permitted, buckets)
+        run.step("withdraw-loaded", lambda: {"faces": removed}, once=False)
+        done = rollback(index, alias, proven=proven)
+        run.facts.update(collection=done.current)
+        run.facts["message"] = message = f"alias {alias} → {done.current} (before: {done.previous})"
+        return {"run_id": run.run_id, "message": message, "current": done.current, "withdrawn": removed}
+
+
+if __name__ == "__main__":
+    main()

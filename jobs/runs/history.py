@@ -1,0 +1,53 @@
+"""What earlier runs left: proven collections, runs that are still going, the list for `status`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.index.collections import collection_name
+from jobs.schemas import RUN_STEPS, RUNS
+from jobs.tables.store import Warehouse
+
+
+def proven_collections(warehouse: Warehouse) -> list[str]:
+    """Collections whose last proof passed, newest first."""
+    verified = warehouse.read(RUN_STEPS).where("step = 'verify' AND state = 'done'").orderBy(F.col("ended_at").desc())
+    found: dict[str, bool] = {}
+    for row in verified.select("result").limit(1000).collect():
+        result = json.loads(row["result"])
+        passed = result["passed"] and not result["counts"]["faults"]
+        found.setdefault(result["collection"], passed)
+    return [name for name, passed in found.items() if passed]
+
+
+def buckets_of(warehouse: Warehouse, collection: str) -> int:
+    """Over how many buckets the keys of a collection are spread; 0 where its run is not on record."""
+    staged = warehouse.read(RUN_STEPS).where("step = 'stage' AND state = 'done'").alias("s")
+    loaded = warehouse.read(RUN_STEPS).where("step = 'import' AND state = 'done'").alias("i")
+    wanted = F.get_json_object("i.result", "$.collection") == collection
+    rows = loaded.where(wanted).join(staged, "run_id").orderBy(F.col("s.ended_at").desc()).limit(1)
+    row = rows.select(F.get_json_object("s.result", "$.buckets").cast("int").alias("buckets")).first()
+    return int(row["buckets"]) if row else 0
+
+
+def last_states(warehouse: Warehouse) -> DataFrame:
+    """The last recorded state of each run."""
+    names = [c for c in warehouse.read(RUNS).columns if c != "run_id"]
+    newest = F.max_by(F.struct(*names), "recorded_at").alias("last")
+    return warehouse.read(RUNS).groupBy("run_id").agg(newest).select("run_id", "last.*")
+
+
+def live_runs(warehouse: Warehouse, alias: str) -> list[str]:
+    """Collections that belong to runs not yet ended: theirs to drop, nobody else's."""
+    rows = last_states(warehouse).where("state = 'running'").select("run_id").limit(1000).collect()
+    return [collection_name(alias, row["run_id"]) for row in rows]
+
+
+def recent(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
+    """The last runs, newest first."""
+    rows = last_states(warehouse).orderBy(F.col("started_at").desc()).limit(limit).collect()
+    return [row.asDict() for row in rows]

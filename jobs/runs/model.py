@@ -1,0 +1,77 @@
+"""The networks of a run: weights found and checked, one model file shipped to the executors, one fingerprint."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from udfs.spark import EmbedSpec
+
+from jobs.errors import DependencyUnavailable, SettingsError
+from jobs.runs.record import Run
+from jobs.settings import Settings
+from udfs.fingerprint import model_fingerprint
+from udfs.nets import read_model_file
+from udfs.params import PipelineParams
+from udfs.weights import WeightsError, build_model_file, resolve_weights
+
+
+def pipeline_params(settings: Settings) -> PipelineParams:
+    """The settings that move a result."""
+    detection = settings.detection
+    return PipelineParams(
+        min_face_px=detection.min_face_px,
+        thresholds=detection.thresholds,
+        pyramid_factor=detection.pyramid_factor,
+        detection_long_side=detection.long_side_px,
+        min_confidence=detection.min_confidence,
+        max_faces=detection.max_faces,
+        crop_margin_px=detection.crop_margin_px,
+        dtype=settings.model.dtype,
+        max_pixels=detection.max_pixels,
+        max_bytes=detection.max_bytes,
+    )
+
+
+def prepare_model(run: Run) -> EmbedSpec:
+    """Resolve the weights, ship the model file with the application, and note the fingerprint on the run.
+
+    Raises:
+        DependencyUnavailable: the weights could not be downloaded.
+        SettingsError: they are not what `model.sha256` or the cache's record says, or no weights at all.
+    """
+    model = run.settings.model
+    try:
+        weights = resolve_weights(
+            model.weights,
+            cache_dir=Path(model.cache_dir).expanduser(),
+            sha256=model.sha256,
+            seed=model.seed,
+            timeout_s=model.download_timeout_s,
+        )
+        folder = Path(tempfile.mkdtemp(prefix="face-reindex-model-"))
+        path = build_model_file(weights, folder / f"face-reindex-{weights.sha256[:16]}.pt")
+    except WeightsError as error:
+        kind = DependencyUnavailable if error.kind == "unavailable" else SettingsError
+        raise kind(f"model.weights: {error}") from None
+    params = pipeline_params(run.settings)
+    fingerprint = model_fingerprint(read_model_file(path).state_dicts, params)
+    known = run.facts.get("model_fingerprint")
+    if known and known != fingerprint:
+        raise SettingsError(
+            f"Run {run.run_id} began with another model (fingerprint {known[:12]}, now {fingerprint[:12]}).",
+            hint="start a new run without --run-id.",
+        )
+    run.facts.update(model_fingerprint=fingerprint, weights=weights.label)
+    run.job.spark.sparkContext.addFile(str(path))
+    executor = run.settings.executor
+    return EmbedSpec(
+        model_name=path.name,
+        fingerprint=fingerprint,
+        params=params,
+        embed_batch=executor.embed_batch,
+        detect_batch=executor.detect_batch,
+        decode_threads=executor.decode_threads,
+        read_timeout_s=executor.read_timeout_s,
+        read_retries=executor.read_retries,
+    )

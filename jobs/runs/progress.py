@@ -1,0 +1,47 @@
+"""What a person or a log collector sees while a job runs: one line a step on stderr, the result on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+
+class Console:
+    """Step lines go to stderr (plain and structured), results to stdout. ``quiet`` leaves results and errors."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._out = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True)
+
+    def step(self, name: str, state: str, **facts: Any) -> None:
+        """One line: time, step, state, key=value facts."""
+        if self._quiet:
+            return
+        shown = " ".join(f"{k}={_short(v)}" for k, v in facts.items())
+        print(f"{datetime.now(UTC):%H:%M:%S} {name}: {state} {shown}".rstrip(), file=sys.stderr, flush=True)  # noqa: T201
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """A small table on stdout."""
+        table = Table(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*row)
+        self._out.print(table)
+
+    def line(self, text: str) -> None:
+        """One line on stdout, as it is."""
+        print(text, flush=True)  # noqa: T201
+
+    def json(self, data: dict[str, Any]) -> None:
+        """The result as one JSON object on the last line of stdout."""
+        print(json.dumps(data, default=str), flush=True)  # noqa: T201
+
+
+def _short(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,204 @@
+"""The run record: what a run did, on what, and how it ended. A run is resumed by its id."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from jobs.errors import FaceReindexError, SettingsError
+from jobs.runs.lease import Lease
+from jobs.runs.progress import Console
+from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, RUN_STEPS, RUNS, SOURCE_BATCHES
+from jobs.settings import Settings
+from jobs.tables.store import Warehouse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import SparkSession
+
+StepResult = dict[str, Any]
+_INPUTS = (IMAGES, PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES, EMBEDDINGS)
+
+
+def utc_now() -> datetime:
+    """The current instant, timezone-aware."""
+    return datetime.now(UTC)
+
+
+def new_run_id() -> str:
+    """A run id that sorts by time: 20260131T020000-1a2b3c."""
+    return f"{utc_now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+
+
+@dataclass
+class Job:
+    """Everything a job needs, handed to its entry point by `jobs.cli`."""
+
+    settings: Settings
+    spark: SparkSession
+    warehouse: Warehouse
+    console: Console
+    run_id: str | None
+    dry_run: bool
+    clock: Callable[[], datetime] = utc_now
+
+
+@dataclass
+class Run:
+    """One run that holds the lease. ``started_at`` is the first start's, also after a resume."""
+
+    job: Job
+    run_id: str
+    lease: Lease
+    started_at: datetime
+    facts: dict[str, Any] = field(default_factory=dict)
+    _done: dict[str, StepResult] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this run."""
+        return self.job.settings
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """The tables."""
+        return self.job.warehouse
+
+    def result(self, step: str) -> StepResult | None:
+        """The result of a step that this run has completed, in this process or before a kill."""
+        return self._done.get(step)
+
+    def done_like(self, prefix: str) -> Mapping[str, StepResult]:
+        """Results of the completed steps whose name starts with ``prefix``."""
+        return {name: result for name, result in self._done.items() if name.startswith(prefix)}
+
+    def forget(self, prefix: str) -> None:
+        """Forget completed steps, because what they made is gone and has to be made again."""
+        for name in [n for n in self._done if n.startswith(prefix)]:
+            self.record_step(name, {}, utc_now(), 0.0, state="forgotten")
+            del self._done[name]
+
+    def step(self, name: str, action: Callable[[], StepResult], *, once: bool = True) -> StepResult:
+        """Run one step and record it; a step that is done is not run again, unless ``once`` is False."""
+        if once and name in self._done:
+            self.job.console.step(name, "already done")
+            return self._done[name]
+        self.job.spark.sparkContext.setJobDescription(f"{self.run_id}: {name}")
+        started, clock = utc_now(), time.monotonic()
+        self.job.console.step(name, "started")
+        result = action()
+        self.record_step(name, result, started, time.monotonic() - clock)
+        self.job.console.step(name, "done", seconds=time.monotonic() - clock, **_scalars(result))
+        return result
+
+    def record_step(
+        self, name: str, result: StepResult, started: datetime, seconds: float, *, state: str = "done"
+    ) -> None:
+        """Append a step's outcome, under the lease."""
+        self.lease.check()
+        row = (self.run_id, name, state, started, utc_now(), seconds, json.dumps(result), self.lease.token)
+        frame = self.job.spark.createDataFrame([row], RUN_STEPS.columns)
+        self.warehouse.append(frame, RUN_STEPS)
+        self._done[name] = result
+
+
+def _scalars(result: StepResult) -> dict[str, Any]:
+    return {k: v for k, v in result.items() if isinstance(v, int | float | str | bool)}
+
+
+@contextmanager
+def open_run(job: Job, name: str) -> Iterator[Run]:
+    """Take the lease, load what an earlier start of the same run did, and record how it ends.
+
+    Raises:
+        SettingsError: the run id exists with other settings; resuming it would mix two configurations.
+        LeaseHeld: another run is writing.
+    """
+    run_id = job.run_id or new_run_id()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", run_id):
+        raise SettingsError("--run-id: letters, digits, '_', '.' and '-' only, at most 100.")
+    lease = Lease(job.warehouse, run_id, job.settings.lease.ttl_s)
+    lease.acquire()
+    lease.keep()
+    run = Run(job, run_id, lease, utc_now())
+    try:
+        _resume(run)
+        _record(run, name, "running", None, "")
+        yield run
+    except BaseException as error:
+        code = error.exit_code if isinstance(error, FaceReindexError) else 1
+        text = str(error) if isinstance(error, FaceReindexError) else type(error).__name__
+        _record(run, name, "failed", code, text)
+        raise
+    else:
+        _record(run, name, "done", 0, str(run.facts.pop("message", "")))
+    finally:
+        lease.release()
+
+
+def _resume(run: Run) -> None:
+    rows = (
+        run.warehouse.read(RUN_STEPS)
+        .where(F.col("run_id") == run.run_id)
+        .orderBy("ended_at")
+        .select("step", "state", "result")
+    ).collect()
+    for row in rows:
+        run._done[row["step"]] = json.loads(row["result"])
+        if row["state"] == "forgotten":
+            del run._done[row["step"]]
+    first = (
+        run.warehouse.read(RUNS)
+        .where(F.col("run_id") == run.run_id)
+        .orderBy("recorded_at")
+        .select(
+            F.unix_micros("started_at").alias("started"),
+            "settings_digest",
+            "model_fingerprint",
+            "weights",
+            "collection",
+        )
+        .collect()
+    )
+    if not first:
+        return
+    run.started_at = datetime.fromtimestamp(first[0]["started"] / 1e6, UTC)
+    if first[0]["settings_digest"] != run.settings.digest():
+        raise SettingsError(
+            f"Run {run.run_id} was started with other settings.",
+            hint="resume it with the settings it had, or start a new run without --run-id.",
+        )
+    for row in first:
+        run.facts.update({k: row[k] for k in ("model_fingerprint", "weights", "collection") if row[k]})
+
+
+def _record(run: Run, job: str, state: str, exit_code: int | None, message: str) -> None:
+    inputs = {spec.name: run.warehouse.version(spec) for spec in _INPUTS} if state == "running" else {}
+    now = utc_now()
+    row = (
+        run.run_id,
+        job,
+        state,
+        exit_code,
+        run.started_at,
+        None if state == "running" else now,
+        run.settings.digest(),
+        run.facts.get("model_fingerprint"),
+        run.facts.get("weights"),
+        run.facts.get("collection"),
+        json.dumps(inputs),
+        json.dumps(run.facts.get("counts", {})),
+        message,
+        now,
+    )
+    run.warehouse.append(run.job.spark.createDataFrame([row], RUNS.columns), RUNS)

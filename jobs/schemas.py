@@ -1,0 +1,133 @@
+"""Delta tables as constants: columns, partitions, properties, and the version of each.
+
+No column that could name a person appears in `delta.dataSkippingStatsColumns`: statistics are written to
+`_delta_log` and outlive VACUUM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+_COMMON: Final = {"delta.enableDeletionVectors": "true"}
+
+RECORD_STRUCT: Final = "struct<record_id: string, principal: string, box: array<float>>"
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One Delta table. ``columns`` is DDL; ``migrations[n]`` is the SQL that lifts version n to n + 1."""
+
+    name: str
+    columns: str
+    stats_columns: str
+    partition_by: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+    migrations: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def version(self) -> int:
+        """The schema version that this code writes: 1 plus one for each migration."""
+        return 1 + len(self.migrations)
+
+    def all_properties(self) -> dict[str, str]:
+        """Delta table properties, the schema version included."""
+        return {
+            **_COMMON,
+            **self.properties,
+            "delta.dataSkippingStatsColumns": self.stats_columns,
+            "face_reindex.schema_version": str(self.version),
+        }
+
+
+IMAGES: Final = TableSpec(
+    "images",
+    # `part` groups images that were ingested together. It is the unit that embedding reads, so that a chunk opens
+    # only its own files and no image byte is ever shuffled.
+    "part int, image_id string, content binary, uri string, content_sha256 string, byte_size bigint, "
+    "source_batch_id string, ingested_at timestamp",
+    stats_columns="ingested_at",
+    partition_by=("part",),
+)
+
+PROCESSING_BASIS: Final = TableSpec(
+    "processing_basis",
+    "record_id string, schema_version string, pii_principal_id string, "
+    "processing struct<purposes: array<string>, lawful_basis: string, special_category_condition: string, "
+    "pii_controllers: array<string>, collection_method: string, retention_period: string, jurisdiction: string, "
+    "withdrawal_method: string, impact_assessment: string, privacy_notice: string>, "
+    "parties array<struct<party_id: string, role: string>>, "
+    "events array<struct<event_time: timestamp, validity_duration: string, event_type: string, event_state: string>>, "
+    "source_batch_id string, face_box array<float>, last_interaction_at timestamp, expires_at timestamp, "
+    "written_release_ref string, authority_disclosure_ref string, legal_hold_ref string, "
+    "content_digest string, recorded_at timestamp",
+    stats_columns="recorded_at",
+    properties={"delta.enableChangeDataFeed": "true"},
+)
+
+# A link is its own row and not a column of `images`, so that a consent which comes later does not rewrite the image.
+BASIS_LINKS: Final = TableSpec(
+    "basis_links",
+    "image_id string, record_id string, recorded_at timestamp",
+    stats_columns="recorded_at",
+)
+
+SOURCE_BATCHES: Final = TableSpec(
+    "source_batches",
+    "source_batch_id string, supplier string, collection_method string, assessment_ref string, "
+    "assessed_at timestamp, state string, recorded_at timestamp",
+    stats_columns="recorded_at",
+)
+
+IMAGE_STATUS: Final = TableSpec(
+    "image_status",
+    # (image_id, input_digest, model_fingerprint) says what was computed from what; rows are only added when an
+    # image is computed or decided anew.
+    "image_id string, input_digest string, model_fingerprint string, status string, reason string, width int, "
+    "height int, faces int, dropped struct<too_small: int, low_confidence: int, over_limit: int, uncovered: int>, "
+    "run_id string, decided_at timestamp",
+    stats_columns="decided_at",
+)
+
+EMBEDDINGS: Final = TableSpec(
+    "embeddings",
+    "model_fingerprint string, face_id bigint, image_id string, input_digest string, face_index int, "
+    "box array<float>, landmarks array<float>, confidence float, embedding array<float>, "
+    "basis_record_ids array<string>, run_id string",
+    stats_columns="face_id",
+    partition_by=("model_fingerprint",),
+)
+
+RUNS: Final = TableSpec(
+    "runs",
+    "run_id string, job string, state string, exit_code int, started_at timestamp, ended_at timestamp, "
+    "settings_digest string, model_fingerprint string, weights string, collection string, inputs string, "
+    "counts string, message string, recorded_at timestamp",
+    stats_columns="recorded_at",
+)
+
+RUN_STEPS: Final = TableSpec(
+    "run_steps",
+    "run_id string, step string, state string, started_at timestamp, ended_at timestamp, seconds double, "
+    "result string, fencing_token bigint",
+    stats_columns="ended_at",
+)
+
+LEASES: Final = TableSpec(
+    "leases",
+    "name string, token bigint, run_id string, action string, at timestamp, expires_at timestamp",
+    stats_columns="token",
+)
+
+ALL_TABLES: Final = (
+    IMAGES,
+    PROCESSING_BASIS,
+    BASIS_LINKS,
+    SOURCE_BATCHES,
+    IMAGE_STATUS,
+    EMBEDDINGS,
+    RUNS,
+    RUN_STEPS,
+    LEASES,
+)

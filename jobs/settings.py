@@ -1,0 +1,294 @@
+"""All settings, as one strict model: YAML file, then ``--set key=value``, secrets from the environment.
+
+>>> load_settings(overrides=["warehouse=/tmp/faces", "milvus.shards=4"]).milvus.shards
+4
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from jobs.errors import SettingsError
+
+ENV_PREFIX = "FACE_REINDEX_"
+SECRETS = ("milvus_token", "milvus_user", "milvus_password", "hmac_key")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_not_blank)]
+
+
+class GovernanceSettings(_Section):
+    """What this index may be used for. Nothing is indexed for a purpose that is not in all three lists."""
+
+    purposes: tuple[Name, ...] = Field((), description="Purposes this run asks for. Empty: the job refuses to start.")
+    allowed_purposes: tuple[Name, ...] = Field(
+        (), description="The controller's allow-list. A purpose outside it is refused, whatever a record grants."
+    )
+
+
+class ModelSettings(_Section):
+    """FaceNet's weights. Changing any of these changes the model fingerprint."""
+
+    weights: Name = Field(
+        "vggface2",
+        description="`vggface2`, `casia-webface` (downloaded), `random` (seeded, untrained), a file or a URI.",
+    )
+    sha256: str | None = Field(None, description="Expected SHA-256 of the weights file; a mismatch stops the job.")
+    seed: int = Field(0, description="Seed of `random` weights.")
+    cache_dir: str = Field("~/.cache/face-reindex", description="Where downloaded weights are kept.")
+    download_timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for the download to answer.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the networks.")
+
+
+class DetectionSettings(_Section):
+    """What counts as a face. All of it is part of the model fingerprint."""
+
+    min_face_px: int = Field(20, ge=12, description="Smallest face, in pixels of the stored image's upright form.")
+    thresholds: tuple[float, float, float] = Field((0.6, 0.7, 0.7), description="P-, R- and O-Net thresholds.")
+    pyramid_factor: float = Field(0.709, gt=0.1, lt=1, description="Scale step of the image pyramid.")
+    long_side_px: int = Field(640, ge=0, description="Detect at this long side; 0 detects at full size.")
+    min_confidence: float = Field(0.9, ge=0, le=1, description="Detections below this are no face; counted.")
+    max_faces: int = Field(32, ge=1, description="Faces an image; the largest are kept, the rest counted.")
+    crop_margin_px: int = Field(0, ge=0, lt=160, description="Margin in pixels of the 160-px crop.")
+    max_pixels: int = Field(100_000_000, ge=1, description="Images with more pixels are `too_large`, undecoded.")
+    max_bytes: int = Field(64 * 2**20, ge=1, description="Images with more bytes are `too_large`, undecoded.")
+
+
+class ExecutorSettings(_Section):
+    """How the work is cut. None of it moves a result."""
+
+    chunk_images: int = Field(500_000, ge=1, description="Images a commit; a killed run repeats at most one chunk.")
+    partition_images: int = Field(512, ge=1, description="Images a Spark task, at least; tasks are added up to this.")
+    embed_batch: int = Field(64, ge=1, description="Face crops a forward pass.")
+    detect_batch: int = Field(16, ge=1, description="Images detected together.")
+    decode_threads: int = Field(2, ge=1, description="Decoding threads a Python worker.")
+    gpus_per_task: float = Field(0, ge=0, description="GPU share a task, by stage-level scheduling; 0: none asked.")
+    read_timeout_s: float = Field(20.0, gt=0, description="Seconds to read one `uri`.")
+    read_retries: int = Field(3, ge=0, description="Retries of one `uri` before it is `unreadable`.")
+
+
+class TableSettings(_Section):
+    """Delta tables."""
+
+    part_images: int = Field(
+        50_000, ge=1, description="Images a part (partition) of `images`: the least that a chunk can be cut to."
+    )
+    optimize: bool = Field(False, description="OPTIMIZE the written tables after a run.")
+    vacuum_hours: int | None = Field(
+        None, ge=0, description="VACUUM after a run, keeping this many hours of history; unset: never."
+    )
+
+
+class StagingSettings(_Section):
+    """Parquet files between Delta and Milvus."""
+
+    path: str | None = Field(None, description="Where Milvus can read them; default: `staging` in the warehouse.")
+    rows_per_file: int = Field(250_000, ge=1, description="Rows a file, about (2 KiB a row).")
+
+
+class MilvusSettings(_Section):
+    """The vector index."""
+
+    uri: Name = Field("face-index.db", description="A file: embedded milvus-lite. http(s)://host:port: a server.")
+    database: str = Field("default", description="Milvus database.")
+    alias: Name = Field("faces", pattern=r"^[A-Za-z_]\w*$", description="Alias that readers use.")
+    shards: int = Field(1, ge=1, le=64, description="Shards of a new collection (embedded: ignored).")
+    replicas: int = Field(1, ge=1, description="Replicas in memory.")
+    index_type: Literal["AUTO", "FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "DISKANN", "SCANN"] = Field(
+        "AUTO", description="AUTO: FLAT when embedded or below 50,000 rows, HNSW above."
+    )
+    load_by: Literal["auto", "import", "insert"] = Field(
+        "auto", description="auto: bulk import on a server, insert when embedded. insert: rows over RPC."
+    )
+    import_jobs: int = Field(4, ge=1, description="Bulk imports in flight at once.")
+    import_timeout_s: float = Field(3600, gt=0, description="Seconds until one import counts as stalled.")
+    import_attempts: int = Field(3, ge=1, description="Attempts a file, with key checks in between.")
+    ready_timeout_s: float = Field(180, gt=0, description="Seconds to wait for a server, an index or a load.")
+    keep_collections: int = Field(2, ge=1, description="Proven collections kept, the live one included.")
+
+
+class VerifySettings(_Section):
+    """The proof before promotion."""
+
+    recall_sample: int = Field(200, ge=1, description="Queries of the recall check.")
+    recall_floor: float = Field(0.95, ge=0, le=1, description="Least recall@10 against exact search.")
+
+
+class LeaseSettings(_Section):
+    """One writer at a time."""
+
+    ttl_s: float = Field(600, gt=0, description="A run silent for this long may be replaced by another.")
+
+
+class Settings(_Section):
+    """The whole configuration of a job."""
+
+    warehouse: Name = Field("warehouse", description="Path (local, s3a://…) or catalog schema (`main.faces`).")
+    governance: GovernanceSettings = GovernanceSettings()
+    model: ModelSettings = ModelSettings()
+    detection: DetectionSettings = DetectionSettings()
+    executor: ExecutorSettings = ExecutorSettings()
+    tables: TableSettings = TableSettings()
+    staging: StagingSettings = StagingSettings()
+    milvus: MilvusSettings = MilvusSettings()
+    verify: VerifySettings = VerifySettings()
+    lease: LeaseSettings = LeaseSettings()
+
+    # Secrets: read from FACE_REINDEX_… only, never from a file, never printed.
+    milvus_token: SecretStr | None = Field(None, exclude=True, repr=False)
+    milvus_user: str | None = Field(None, exclude=True, repr=False)
+    milvus_password: SecretStr | None = Field(None, exclude=True, repr=False)
+    hmac_key: SecretStr | None = Field(None, exclude=True, repr=False)
+
+    @model_validator(mode="after")
+    def _purposes_allowed(self) -> Settings:
+        outside = sorted(set(self.governance.purposes) - set(self.governance.allowed_purposes))
+        if outside:
+            raise ValueError(f"governance.purposes asks for {outside}, not in governance.allowed_purposes")
+        return self
+
+    @property
+    def warehouse_is_path(self) -> bool:
+        """Whether `warehouse` is a folder or object-store prefix, rather than a catalog schema like `main.faces`."""
+        return (
+            "/" in self.warehouse
+            or "://" in self.warehouse
+            or not self.warehouse.replace("_", "a").replace(".", "a").isalnum()
+        )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the index is a milvus-lite file rather than a server."""
+        return "://" not in self.milvus.uri
+
+    def digest(self) -> str:
+        """SHA-256 of everything but secrets; stands in the run record."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    def canonical_json(self) -> str:
+        """Everything but secrets, with sorted keys."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def load_settings(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read ``path``, apply ``key=value`` overrides, add secrets from the environment.
+
+    Raises:
+        SettingsError: with the file, the key and a hint, for an unknown key, a wrong value, or a secret in the file.
+    """
+    where = str(path) if path else "--set"
+    data = _read_yaml(Path(path)) if path else {}
+    for secret in SECRETS:
+        if secret in data:
+            raise SettingsError(
+                f"{where}: '{secret}' is a secret.",
+                hint=f"set {ENV_PREFIX}{secret.upper()} in the environment instead.",
+            )
+    environ = os.environ if environ is None else environ
+    for override in overrides:
+        _apply_override(data, override)
+    for key in _unknown_keys(data, Settings, ""):
+        raise SettingsError(f"{where}: unknown key '{key}'.{_hint(key)}")
+    secrets = {s: environ[ENV_PREFIX + s.upper()] for s in SECRETS if environ.get(ENV_PREFIX + s.upper())}
+    try:
+        return Settings.model_validate({**data, **secrets})
+    except ValidationError as error:
+        raise SettingsError(f"{where}: {_describe(error)}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: cannot be read ({error.strerror}).", hint="give --config a readable file."
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"{path}:{line} is not valid YAML.") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}: expected 'key: value' lines at the top level.")
+    return data
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise SettingsError(f"--set {override.split('=', maxsplit=1)[0]}: expected key=value.")
+    if key.split(".")[0] in SECRETS:
+        raise SettingsError(
+            f"--set {key}: secrets are not taken from the command line (process lists show it).",
+            hint=f"set {ENV_PREFIX}{key.upper()} in the environment.",
+        )
+    target = data
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise SettingsError(f"--set {key}: '{parent}' is not a section.")
+    target[leaf] = yaml.safe_load(text) if text else None
+
+
+def _unknown_keys(data: Mapping[str, Any], model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for key, value in data.items():
+        if key not in model.model_fields:
+            yield f"{prefix}{key}"
+            continue
+        section = model.model_fields[key].annotation
+        if isinstance(value, dict) and isinstance(section, type) and issubclass(section, BaseModel):
+            yield from _unknown_keys(value, section, f"{prefix}{key}.")
+
+
+def all_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """Every dotted key that a configuration may hold, secrets not included."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            keys += all_keys(section, f"{prefix}{name}.")
+        elif name not in SECRETS:
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+def _hint(key: str) -> str:
+    known = all_keys() + sorted({k.split(".")[0] for k in all_keys()})
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    leaf = [k for k in known if k.split(".")[-1] == key.rsplit(".", maxsplit=1)[-1]]
+    found = close or leaf
+    return f" Hint: '{found[0]}'?" if found else " See docs/settings.md for all keys."
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(p) for p in first["loc"]) or "settings"
+    return f"{place}: {first['msg']}."
+
+
+__all__ = ["ENV_PREFIX", "SECRETS", "Settings", "all_keys", "load_settings"]

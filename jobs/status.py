@@ -1,0 +1,59 @@
+"""The runs so far, and what the alias points at."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from jobs.cli import Result, job
+from jobs.errors import FaceReindexError
+from jobs.index.milvus import connect
+from jobs.runs.history import proven_collections, recent
+from jobs.runs.record import Job
+
+
+@job("status", examples="python -m jobs.status --config conf/local.yaml", needs_write=False)
+@click.option("--limit", default=10, show_default=True, help="How many runs.")
+def main(job_: Job, limit: int) -> Result:
+    """The runs so far, and what the alias points at."""
+    runs = recent(job_.warehouse, limit)
+    rows = []
+    for run in runs:
+        counts = json.loads(run["counts"] or "{}")
+        rows.append(
+            [
+                run["run_id"],
+                run["job"],
+                run["state"],
+                f"{run['started_at']:%Y-%m-%d %H:%M}",
+                str(counts.get("images", "")),
+                str(counts.get("faces", "")),
+                run["weights"] or "",
+                run["message"] or "",
+            ]
+        )
+    columns = ["run", "job", "state", "started (UTC)", "images", "faces", "weights", "message"]
+    job_.console.table("Runs", columns, rows)
+    alias = job_.settings.milvus.alias
+    live = _live(job_, alias)
+    proven = proven_collections(job_.warehouse)
+    return {
+        "runs": [{k: run[k] for k in ("run_id", "job", "state", "exit_code", "message", "collection")} for run in runs],
+        "alias": alias,
+        "live": live,
+        "proven": proven,
+        "message": f"{len(runs)} runs; alias {alias} → {live}",
+    }
+
+
+def _live(job_: Job, alias: str) -> str:
+    try:
+        return connect(job_.settings).alias_target(alias) or "nothing yet"
+    except FaceReindexError as error:
+        # The runs are worth seeing while Milvus is away; the line says so instead of failing.
+        return f"unknown ({error})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Delta tables: reads and writes, incremental and idempotent."""

@@ -1,0 +1,280 @@
+"""From accepted images to rows of `embeddings` and `image_status`, chunk by chunk.
+
+A chunk is a range of `images.part`. Its two appends carry a transaction name of run and chunk, so a run that was
+killed between them does not write a face twice. What is done is known by (image_id, input_digest,
+model_fingerprint) in `image_status`; the vectors themselves are never read to find out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from jobs.errors import MixedFingerprints
+from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES
+from jobs.settings import Settings
+from jobs.tables.store import Warehouse, materialise
+from udfs.spark import RESULT_SCHEMA, EmbedSpec, embed_arrow
+
+if TYPE_CHECKING:
+    from jobs.governance.gate import Gated
+
+REFUSED: Final = "refused"
+# Outcomes that another night may change without the image changing; they are tried again by the next run.
+_RETRIED: Final = ("unreadable",)
+_INPUT: Final = ("image_id", "input_digest")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Parts ``first``…``last``, embedded and committed together."""
+
+    first: int
+    last: int
+
+    @property
+    def name(self) -> str:
+        """Part of the transaction name."""
+        return f"{self.first}-{self.last}"
+
+
+def computed(status: DataFrame, fingerprint: str, run_id: str, *, recompute: bool) -> DataFrame:
+    """(image_id, input_digest) that need no computing; with ``recompute`` only what this very run has done."""
+    mine = F.col("run_id") == run_id
+    reusable = F.lit(False) if recompute else ~F.col("status").isin(*_RETRIED)
+    done = status.where((F.col("model_fingerprint") == fingerprint) & (F.col("status") != REFUSED) & (mine | reusable))
+    return done.select(*_INPUT).distinct()
+
+
+def withdraw_stale(warehouse: Warehouse, gated: Gated) -> int:
+    """Delete every face, of any model, whose image or coverage is no longer accepted; returns the faces deleted.
+
+    A revoked batch, an ended consent, a changed or deleted image: all end here (Guarantee 6).
+    """
+    permitted = gated.accepted.select(*_INPUT)
+    stale = warehouse.read(EMBEDDINGS).select(*_INPUT).join(permitted, list(_INPUT), "left_anti").cache()
+    faces = stale.count()
+    status = warehouse.read(IMAGE_STATUS).where(F.col("status") != REFUSED)
+    outdated = status.select(*_INPUT).join(permitted, list(_INPUT), "left_anti").cache()
+    if faces:
+        warehouse.delete_matching(EMBEDDINGS, stale, _INPUT)
+    if not outdated.isEmpty():
+        warehouse.delete_matching(IMAGE_STATUS, outdated, _INPUT)
+    stale.unpersist()
+    outdated.unpersist()
+    return faces
+
+
+def record_refusals(warehouse: Warehouse, gated: Gated, *, run_id: str, now: datetime) -> int:
+    """Append a status row for images whose refusal is new or has another reason; returns how many."""
+    last = (
+        warehouse.read(IMAGE_STATUS)
+        .groupBy("image_id")
+        .agg(F.max(F.struct("decided_at", "status", "reason")).alias("last"))
+        .where(F.col("last.status") == REFUSED)
+        .select("image_id", F.col("last.reason").alias("reason"))
+    )
+    changed = gated.refused.join(last, ["image_id", "reason"], "left_anti")
+    rows = _status_rows(changed.select("image_id", "reason"), run_id, now).cache()
+    count = rows.count()
+    if count:
+        warehouse.append(rows, IMAGE_STATUS)
+    rows.unpersist()
+    return count
+
+
+def _status_rows(refused: DataFrame, run_id: str, now: datetime) -> DataFrame:
+    nothing = F.lit(None)
+    return refused.select(
+        "image_id",
+        nothing.cast("string").alias("input_digest"),
+        nothing.cast("string").alias("model_fingerprint"),
+        F.lit(REFUSED).alias("status"),
+        "reason",
+        nothing.cast("int").alias("width"),
+        nothing.cast("int").alias("height"),
+        nothing.cast("int").alias("faces"),
+        nothing.cast("struct<too_small: int, low_confidence: int, over_limit: int, uncovered: int>").alias("dropped"),
+        F.lit(run_id).alias("run_id"),
+        F.lit(now).cast("timestamp").alias("decided_at"),
+    )
+
+
+def plan_chunks(worklist: DataFrame, chunk_images: int) -> list[Chunk]:
+    """Cut the parts that have work into ranges of about ``chunk_images`` images each."""
+    sizes = worklist.groupBy("part").count().orderBy("part").collect()
+    chunks: list[Chunk] = []
+    first, size = None, 0
+    for row in sizes:
+        first = row["part"] if first is None else first
+        size += row["count"]
+        if size >= chunk_images:
+            chunks.append(Chunk(first, row["part"]))
+            first, size = None, 0
+    if first is not None:
+        chunks.append(Chunk(first, sizes[-1]["part"]))
+    return chunks
+
+
+def embed_chunk(
+    warehouse: Warehouse,
+    worklist: DataFrame,
+    chunk: Chunk,
+    spec: EmbedSpec,
+    settings: Settings,
+    *,
+    run_id: str,
+    now: datetime,
+    recompute: bool,
+) -> dict[str, int]:
+    """Detect, embed and commit one chunk; returns images and faces."""
+    work = worklist.where(F.col("part").between(chunk.first, chunk.last))
+    results = _results(warehouse, work, chunk, spec, settings).persist(StorageLevel.DISK_ONLY)
+    try:
+        # The left side's ids are the right side's: an inner join of equals, broadcast, so no vector is shuffled.
+        stamped = results.join(F.broadcast(work.select(*_INPUT)), "image_id")
+        if recompute:
+            # Only what another run computed: this run's own rows may stem from before a kill.
+            for table in (EMBEDDINGS, IMAGE_STATUS):
+                _delete_former(warehouse, table, work, spec.fingerprint, run_id)
+        name = f"{run_id}/{chunk.name}"
+        warehouse.append(face_rows(stamped, spec.fingerprint, run_id), EMBEDDINGS, transaction=name)
+        totals = results.agg(F.count("*").alias("images"), F.sum(F.size("faces")).alias("faces")).first()
+        warehouse.append(_computed_rows(stamped, spec.fingerprint, run_id, now), IMAGE_STATUS, transaction=name)
+    finally:
+        results.unpersist()
+    assert totals is not None  # noqa: S101 - an aggregate without groups always has its one row
+    return {"images": int(totals["images"]), "faces": int(totals["faces"] or 0)}
+
+
+def _results(warehouse: Warehouse, work: DataFrame, chunk: Chunk, spec: EmbedSpec, settings: Settings) -> DataFrame:
+    images = warehouse.read(IMAGES).where(F.col("part").between(chunk.first, chunk.last))
+    rows = images.select("image_id", "content", "uri", "content_sha256").join(
+        F.broadcast(work.select("image_id", "content_sha256", "covered")), ["image_id", "content_sha256"]
+    )
+    wanted = rows.select("image_id", "content", "uri", "content_sha256", "covered")
+    return wanted.mapInArrow(embed_arrow(spec), RESULT_SCHEMA, profile=_gpu_profile(settings))
+
+
+def _gpu_profile(settings: Settings) -> Any:
+    if not settings.executor.gpus_per_task:
+        return None
+    from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
+
+    # Task resources alone: Spark adds executors with GPUs to it only under dynamic allocation (SPARK-45495).
+    requests = TaskResourceRequests().cpus(1).resource("gpu", settings.executor.gpus_per_task)
+    return ResourceProfileBuilder().require(requests).build
+
+
+def _delete_former(warehouse: Warehouse, table: Any, work: DataFrame, fingerprint: str, run_id: str) -> None:
+    former = warehouse.read(table).where((F.col("model_fingerprint") == fingerprint) & (F.col("run_id") != run_id))
+    keys = former.select(*_INPUT, "run_id").join(work.select(*_INPUT), list(_INPUT), "left_semi")
+    warehouse.delete_matching(table, keys, [*_INPUT, "run_id"])
+
+
+def face_rows(stamped: DataFrame, fingerprint: str, run_id: str) -> DataFrame:
+    """One row a face, with its id."""
+    faces = stamped.select("image_id", "input_digest", F.explode("faces").alias("face"))
+    return faces.select(
+        F.lit(fingerprint).alias("model_fingerprint"),
+        "image_id",
+        "input_digest",
+        "face.*",
+        F.lit(run_id).alias("run_id"),
+    ).withColumn("face_id", face_id())
+
+
+def face_id(salt: Column | int = 0, *, bits: int = 64) -> Column:
+    """A face's key: the first ``bits`` of a SHA-256 over what it was computed from, as a signed 64-bit integer.
+
+    At 3 × 10⁹ faces two of 64 bits collide with probability 0.2 (birthday bound), so `resalt` looks for it.
+    """
+    salted = F.lit(salt) if isinstance(salt, int) else salt
+    text = F.concat_ws("|", "model_fingerprint", "image_id", "input_digest", "face_index", salted)
+    digest = F.sha2(text, 256)
+    high = F.conv(F.substring(digest, 1, 8), 16, 10).cast("bigint")
+    low = F.conv(F.substring(digest, 9, 8), 16, 10).cast("bigint")
+    whole = F.shiftleft(high, 32).bitwiseOR(low)
+    return whole if bits == 64 else F.shiftrightunsigned(whole, 64 - bits)
+
+
+def _computed_rows(stamped: DataFrame, fingerprint: str, run_id: str, now: datetime) -> DataFrame:
+    return stamped.select(
+        "image_id",
+        "input_digest",
+        F.lit(fingerprint).alias("model_fingerprint"),
+        "status",
+        "reason",
+        "width",
+        "height",
+        F.size("faces").alias("faces"),
+        "dropped",
+        F.lit(run_id).alias("run_id"),
+        F.lit(now).cast("timestamp").alias("decided_at"),
+    )
+
+
+def permitted_faces(warehouse: Warehouse, gated: Gated, fingerprint: str) -> DataFrame:
+    """Faces of one model that the gate permits now: rows of `embeddings` with `valid_until`.
+
+    A face needs its own records: every one that it was embedded under must still be among those that cover the
+    image, which equality of `input_digest` says.
+    """
+    accepted = gated.accepted.select(*_INPUT, "valid_until")
+    faces = warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == fingerprint)
+    return faces.join(accepted, list(_INPUT))
+
+
+def resalt(warehouse: Warehouse, fingerprint: str, *, bits: int = 64) -> int:
+    """Find faces of different images that got one id, and give all but the first a salted one; returns how many.
+
+    Deterministic: the order is that of image_id and face_index. The table keeps the new id, so later runs see it.
+
+    Raises:
+        MixedFingerprints: one and the same face stands twice, which no salt can mend.
+    """
+    key = ["model_fingerprint", "image_id", "input_digest", "face_index"]
+    moved = 0
+    for salt in range(1, 9):
+        faces = warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == fingerprint).select("face_id", *key)
+        shared = faces.groupBy("face_id").count().where("count > 1").select("face_id").cache()
+        if shared.isEmpty():
+            return moved
+        clashing = faces.join(F.broadcast(shared), "face_id").cache()
+        if clashing.groupBy(*key).count().where("count > 1").count():
+            raise MixedFingerprints(
+                "embeddings: a face stands twice under one key.", hint="run `reindex --recompute` with a new run id."
+            )
+        first = clashing.groupBy("face_id").agg(F.min(F.struct(*key[1:])).alias("first"))
+        later = clashing.join(first, "face_id").where(F.struct(*key[1:]) != F.col("first"))
+        fresh = materialise(later.select(*key, face_id(salt, bits=bits).alias("fresh")))
+        condition = " AND ".join(f"t.{c} = n.{c}" for c in key)
+        target = warehouse.delta(EMBEDDINGS).alias("t").merge(fresh.alias("n"), condition)
+        target.whenMatchedUpdate(set={"face_id": "n.fresh"}).execute()
+        moved += fresh.count()
+    raise MixedFingerprints("embeddings: ids still collide after eight salts.", hint="report this; it is a defect.")
+
+
+def outcomes(gated: Gated, status: DataFrame, fingerprint: str) -> DataFrame:
+    """One row for each (status, reason): images. Every image is counted once; `missing` has no outcome at all."""
+    latest = (
+        status.where((F.col("model_fingerprint") == fingerprint) & (F.col("status") != REFUSED))
+        .groupBy(*_INPUT)
+        .agg(F.max_by(F.struct("status", F.col("reason").alias("why"), "faces"), "decided_at").alias("last"))
+    )
+    joined = gated.decisions.select(*_INPUT, "reason").join(latest, list(_INPUT), "left")
+    refused = F.col("reason").isNotNull()
+    return (
+        joined.select(
+            F.when(refused, F.lit(REFUSED)).otherwise(F.coalesce("last.status", F.lit("missing"))).alias("status"),
+            F.coalesce("reason", "last.why").alias("reason"),
+            F.when(refused, F.lit(0)).otherwise(F.coalesce("last.faces", F.lit(0))).alias("faces"),
+        )
+        .groupBy("status", "reason")
+        .agg(F.count("*").alias("images"), F.sum("faces").alias("faces"))
+    )

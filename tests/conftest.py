@@ -1,0 +1,51 @@
+"""Fixtures for all tests: one Spark session, and pictures that may be passed on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from bench.pictures import Picture
+
+PURPOSE = "face-reindex:DuplicateDetection"
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """The one session: Delta, two cores, few partitions."""
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    from pyspark.sql import SparkSession
+
+    from jobs.session import open_session, read_properties
+
+    home = tmp_path_factory.mktemp("spark")
+    builder = SparkSession.builder.master("local[2]")
+    for key, value in read_properties().items():
+        builder = builder.config(key, value)
+    builder.config("spark.sql.shuffle.partitions", "2").config("spark.sql.warehouse.dir", str(home)).config(
+        "spark.driver.extraJavaOptions", f"-Dderby.system.home={home}"
+    )
+    import sys
+
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    builder.getOrCreate()
+    session = open_session("tests")
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Picture]]:
+    """A folder of pictures of every kind, and what is in it."""
+    from bench.pictures import make_pictures
+
+    folder = tmp_path_factory.mktemp("pictures")
+    return folder, make_pictures(folder)

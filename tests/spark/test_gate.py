@@ -1,0 +1,224 @@
+"""The gate's Spark expression equals the pure rule, and refuses by default."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from jobs.errors import GovernanceError
+from jobs.governance.decide import (
+    COLLECTION_METHODS,
+    LAWFUL_BASES,
+    SPECIAL_CATEGORY_CONDITIONS,
+    STATE_ORDER,
+    Batch,
+    Event,
+    Reason,
+    Record,
+    decide_image,
+)
+from jobs.governance.gate import gate, gate_warehouse
+from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
+from tests.spark.helpers import NOW, settings_for, warehouse_for
+
+pytestmark = pytest.mark.spark
+
+PURPOSES = ("p:a", "p:b")
+GOOD = Record(
+    schema_version="1.0",
+    pii_principal_id="hmac:" + "a" * 64,
+    purposes=("p:a", "p:b", "p:c"),
+    pii_controllers=("c",),
+    lawful_basis="eu-gdpr:A6-1-a",
+    special_category_condition="eu-gdpr:A9-2-a",
+    collection_method="uploaded_by_subject",
+    retention_period="P2Y",
+    jurisdiction="EU",
+    withdrawal_method="w",
+    impact_assessment="i",
+    privacy_notice="n",
+    events=(Event(NOW - timedelta(days=30), "P1Y", "explicit_consent", "ConsentGiven"),),
+    source_batch_id="b1",
+)
+
+
+def mutated(rng: random.Random) -> Record:
+    """A good record with none to three fields changed to something that occurs in bad data."""
+    choices = {
+        "schema_version": (None, "", "2.0"),
+        "pii_principal_id": (None, "Jane", "hmac:xyz", "hmac:" + "A" * 64, "hmac:" + "a" * 64 + "\n"),
+        "purposes": (None, (), ("p:a",), ("p:a", "p:b"), (None, "p:a")),
+        "pii_controllers": (None, ()),
+        "lawful_basis": (None, " ", "eu-gdpr:A6-1-z", *LAWFUL_BASES),
+        "special_category_condition": (None, "x", *SPECIAL_CATEGORY_CONDITIONS),
+        "collection_method": (None, "x", *COLLECTION_METHODS),
+        "retention_period": (None, "", "P", "2Y", "P1D", "P10D", "P1M", "PT5H", "P2Y1M3W4D", "P1Y\n"),
+        "jurisdiction": (None, ""),
+        "withdrawal_method": (None, "  "),
+        "source_batch_id": (None, "", "b2"),
+        "face_box": ((1.0, 2.0, 3.0, 4.0), (3.0, 2.0, 1.0, 4.0), (1.0, 2.0), (), (0.0, 0.0, float("nan"), 1.0)),
+        "expires_at": (NOW, NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)),
+        "legal_hold_ref": ("h-1", ""),
+        "events": (None, ()),
+    }
+    changes: dict[str, object] = {}
+    for name in rng.sample(sorted(choices), rng.choice((0, 0, 1, 1, 2, 3))):
+        changes[name] = rng.choice(choices[name])
+    if "events" not in changes:
+        changes["events"] = tuple(event(rng) for _ in range(rng.choice((1, 1, 1, 2, 3))))
+    return replace(GOOD, **changes)  # type: ignore[arg-type]
+
+
+def event(rng: random.Random) -> Event:
+    at = rng.choice((NOW - timedelta(days=30), NOW - timedelta(days=30), NOW - timedelta(days=400), NOW, None))
+    if rng.random() < 0.85 and at is None:
+        at = NOW - timedelta(days=31)
+    if rng.random() < 0.1:
+        at = NOW + timedelta(seconds=1)
+    state = rng.choice(("ConsentGiven",) * 12 + (*STATE_ORDER, None, "", "Nonsense"))
+    kind = rng.choice(("explicit_consent",) * 15 + (None, ""))
+    return Event(at, rng.choice(("P1Y", "P1Y", "P1Y", "P30D", "P1M", "P4W", None, "x")), kind, state)
+
+
+def basis_row(number: int, record: Record) -> tuple[object, ...]:
+    processing = (
+        list(record.purposes) if record.purposes is not None else None,
+        record.lawful_basis,
+        record.special_category_condition,
+        list(record.pii_controllers) if record.pii_controllers is not None else None,
+        record.collection_method,
+        record.retention_period,
+        record.jurisdiction,
+        record.withdrawal_method,
+        record.impact_assessment,
+        record.privacy_notice,
+    )
+    events = record.events
+    return (
+        f"r{number}",
+        record.schema_version,
+        record.pii_principal_id,
+        processing,
+        None,
+        [(e.event_time, e.validity_duration, e.event_type, e.event_state) for e in events] if events is not None else None,
+        record.source_batch_id,
+        list(record.face_box) if record.face_box is not None else None,
+        None,
+        record.expires_at,
+        None,
+        None,
+        record.legal_hold_ref,
+        f"d{number}",
+        NOW,
+    )
+
+
+def gated(spark, records: list[list[Record | None]], batch: Batch | None = Batch("assessed", "uploaded_by_subject")):
+    """Decide images of which image i is linked to ``records[i]`` (None: a link to nothing)."""
+    basis, links, number = [], [], 0
+    for image, linked in enumerate(records):
+        for record in linked:
+            links.append((f"i{image}", f"r{number}", NOW))
+            if record is not None:
+                basis.append(basis_row(number, record))
+            number += 1
+    images = spark.createDataFrame(
+        [(0, f"i{i}", None, None, "c", 1, "b1", NOW) for i in range(len(records))], IMAGES.columns
+    )
+    batches = [("b1", "s", batch.collection_method, "a", NOW, batch.state, NOW)] if batch else []
+    result = gate(
+        images,
+        spark.createDataFrame(links, BASIS_LINKS.columns),
+        spark.createDataFrame(basis, PROCESSING_BASIS.columns),
+        spark.createDataFrame(batches, SOURCE_BATCHES.columns),
+        purposes=PURPOSES,
+        allowed_purposes=PURPOSES,
+        now=NOW,
+    )
+    found = result.decisions.selectExpr("image_id", "reason", "unix_micros(valid_until) AS until", "size(covered) AS n")
+    return {row["image_id"]: row for row in found.collect()}
+
+
+def test_guarantee_4_the_spark_expression_equals_the_pure_rule(spark) -> None:
+    rng = random.Random(11)
+    records = [
+        [mutated(rng) if rng.random() < 0.95 else None for _ in range(rng.choice((0, 1, 1, 1, 2)))] for _ in range(3000)
+    ]
+    batch = Batch("assessed", "uploaded_by_subject")
+    found = gated(spark, records, batch)
+    seen = set()
+    for number, linked in enumerate(records):
+        expected = decide_image(batch, "b1", linked, purposes=PURPOSES, allowed_purposes=PURPOSES, now=NOW)
+        row = found[f"i{number}"]
+        assert row["reason"] == (expected.reason.value if expected.reason else None), linked
+        if expected.allowed:
+            assert expected.valid_until is not None
+            assert row["until"] == int(expected.valid_until.timestamp() * 1e6), linked
+        seen.add(expected.reason)
+    # Everything that a record alone can cause did occur, so that the comparison means something.
+    batch_reasons = {Reason.BATCH_UNKNOWN, Reason.BATCH_NOT_ASSESSED, Reason.BATCH_REVOKED, Reason.PURPOSE_NOT_ALLOWED}
+    assert seen >= set(Reason) - batch_reasons - {Reason.PUBLIC_WEB_WITHOUT_CONSENT} | {None}
+
+
+@pytest.mark.parametrize(
+    ("batch", "reason"),
+    [
+        (None, Reason.BATCH_UNKNOWN),
+        (Batch("unassessed", "uploaded_by_subject"), Reason.BATCH_NOT_ASSESSED),
+        (Batch("assessed", None), Reason.BATCH_NOT_ASSESSED),
+        (Batch(None, "uploaded_by_subject"), Reason.BATCH_NOT_ASSESSED),
+        (Batch("revoked", "uploaded_by_subject"), Reason.BATCH_REVOKED),
+        (Batch("assessed", "public_web"), Reason.PUBLIC_WEB_WITHOUT_CONSENT),
+    ],
+)
+def test_guarantee_6_the_source_decides_first(spark, batch: Batch | None, reason: Reason) -> None:
+    record = replace(GOOD, lawful_basis="eu-gdpr:A6-1-f")
+    expected = decide_image(batch, "b1", [record], purposes=PURPOSES, allowed_purposes=PURPOSES, now=NOW)
+    assert expected.reason == reason
+    assert gated(spark, [[record]], batch)["i0"]["reason"] == reason.value
+
+
+def test_guarantee_5_a_purpose_outside_the_allow_list_is_refused(spark) -> None:
+    decision = decide_image(
+        Batch("assessed", "uploaded_by_subject"), "b1", [GOOD], purposes=("p:c",), allowed_purposes=PURPOSES, now=NOW
+    )
+    assert decision.reason == Reason.PURPOSE_NOT_ALLOWED
+
+
+def test_guarantee_1_no_basis_table_stops_the_job(spark, tmp_path) -> None:
+    settings = settings_for(tmp_path)
+    with pytest.raises(GovernanceError, match="no basis record"):
+        gate_warehouse(warehouse_for(spark, settings, read_only=True), settings, now=NOW, ingested_by=NOW)
+
+
+def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark) -> None:
+    withdrawn = replace(
+        GOOD, events=(*(GOOD.events or ()), Event(NOW - timedelta(days=1), None, "withdrawal", "ConsentWithdrawn"))
+    )
+    first, second = list(basis_row(0, withdrawn)), list(basis_row(0, GOOD))
+    second[-2:] = ["d-later", NOW + timedelta(hours=1)]
+    images = spark.createDataFrame([(0, "i0", None, None, "c", 1, "b1", NOW)], IMAGES.columns)
+    result = gate(
+        images,
+        spark.createDataFrame([("i0", "r0", NOW)], BASIS_LINKS.columns),
+        spark.createDataFrame([tuple(first), tuple(second)], PROCESSING_BASIS.columns),
+        spark.createDataFrame([("b1", "s", "uploaded_by_subject", "a", NOW, "assessed", NOW)], SOURCE_BATCHES.columns),
+        purposes=PURPOSES,
+        allowed_purposes=PURPOSES,
+        now=NOW,
+    )
+    assert result.decisions.first()["reason"] == Reason.CONSENT_ENDED.value
+
+
+def test_the_plan_reads_no_image_bytes(spark, tmp_path) -> None:
+    settings = settings_for(tmp_path)
+    warehouse = warehouse_for(spark, settings)
+    warehouse.append(spark.createDataFrame([basis_row(0, GOOD)], PROCESSING_BASIS.columns), PROCESSING_BASIS)
+    plan = gate_warehouse(warehouse, settings, now=NOW, ingested_by=NOW).decisions._jdf.queryExecution().toString()
+    scans = [line for line in plan.split("== Physical Plan ==")[1].splitlines() if "FileScan" in line]
+    assert scans
+    assert not [line for line in scans if "content:binary" in line]
+

@@ -1,0 +1,275 @@
+"""What is shipped, and how its parts may depend on each other. No JVM, no network."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from packaging.requirements import Requirement
+
+from jobs.session import read_properties
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+
+# --- One-way imports -------------------------------------------------------------------------------------------------
+# Part → the parts it may import when it is loaded (itself always; names only needed for types do not count). The
+# longest name that fits a module is its part.
+
+BASE = {"jobs.errors", "jobs.schemas", "jobs.settings", "jobs.session"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "udfs": set(),
+    "jobs": set(),
+    "jobs.errors": set(),
+    "jobs.schemas": {"jobs.errors"},
+    "jobs.settings": {"jobs.errors"},
+    "jobs.session": {"jobs.errors", "jobs.schemas", "jobs.settings"},
+    "jobs.tables": BASE | {"udfs"},
+    "jobs.governance": BASE | {"jobs.tables"},  # not udfs: whether an image may be read is decided without reading it
+    "jobs.index": BASE | {"jobs.tables", "udfs"},
+    "jobs.runs": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "udfs"},
+    "jobs.cli": BASE | {"jobs.tables", "jobs.runs"},
+    "jobs.__main__": {"jobs.cli"},
+}
+# Everything else in jobs/*.py is an entry point. It may import all parts, and no entry point but the steps before it.
+STEPS = ("embed", "load", "verify", "promote", "reindex")
+PARTS = set(MAY_IMPORT) - {"jobs.__main__"}
+
+
+def _modules(*packages: str) -> dict[str, Path]:
+    found = {}
+    for path in sorted(path for package in packages for path in (ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = _modules("jobs", "udfs")
+ENTRY_POINTS = {
+    name for name in MODULES if name.count(".") == 1 and name.startswith("jobs.") and name not in MAY_IMPORT
+}
+
+
+def _part(module: str) -> str:
+    fitting = [part for part in {*MAY_IMPORT, *ENTRY_POINTS} if f"{module}.".startswith(f"{part}.")]
+    return max(fitting, key=len)
+
+
+def _imported(path: Path, *, at_load: bool = False) -> Iterator[str]:
+    """Names that a module imports; with ``at_load`` not those inside functions. Imports for types only never count."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            waiting += node.orelse
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+        elif not (at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            waiting += ast.iter_child_nodes(node)
+
+
+def _allowed(part: str) -> set[str]:
+    if part in ENTRY_POINTS:
+        step = part.removeprefix("jobs.")
+        before = STEPS[: STEPS.index(step)] if step in STEPS else ()
+        return PARTS | {f"jobs.{name}" for name in before}
+    return MAY_IMPORT[part]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module: str) -> None:
+    part = _part(module)
+    ours = {_part(name) for name in _imported(MODULES[module]) if name.split(".")[0] in {"jobs", "udfs"}}
+    assert ours - {part, "jobs"} <= _allowed(part)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("udfs")])
+def test_executor_code_needs_no_session_and_no_milvus(module: str) -> None:
+    names = {name.split(".")[0] for name in _imported(MODULES[module])}
+    at_load = {name.split(".")[0] for name in _imported(MODULES[module], at_load=True)}
+    assert "pymilvus" not in names
+    assert "jobs" not in names
+    assert module == "udfs.spark" or "pyspark" not in at_load
+
+
+@pytest.mark.parametrize(
+    ("package", "taken"),
+    [
+        ("udfs", sys.stdlib_module_names),
+        ("jobs", sys.stdlib_module_names | set(packages_distributions())),
+    ],
+)
+def test_no_module_hides_one_of_a_library(package: str, taken: frozenset[str]) -> None:
+    """`spark-submit jobs/x.py` puts jobs/ first on the path, where a queue.py would be everybody's queue."""
+    ours = {path.stem for path in (ROOT / package).iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert ours & taken <= {"__init__", "__main__"}
+
+
+# --- What is shipped -------------------------------------------------------------------------------------------------
+
+
+def _setup() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("face_reindex_setup", ROOT / "setup.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def zips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The zip of --py-files, built twice."""
+    built: list[Path] = []
+    for _ in range(2):
+        folder = tmp_path_factory.mktemp("dist")
+        command = [sys.executable, "setup.py", "--quiet", "pyfiles", "--dist-dir", str(folder)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        built += folder.glob("*.zip")
+    return built
+
+
+def test_the_zip_is_reproducible(zips: list[Path]) -> None:
+    first, second = zips
+    assert first.name == f"face_reindex-{_setup().VERSION}.zip"
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_zip_holds_the_two_packages_and_nothing_else(zips: list[Path]) -> None:
+    with zipfile.ZipFile(zips[0]) as archive:
+        names = archive.namelist()
+    code = {path.relative_to(ROOT).as_posix() for path in MODULES.values()}
+    data = {
+        f"jobs/_conf/{path.name}" for path in CONF.iterdir() if path.suffix in {".yaml", ".conf", ".properties", ".sh"}
+    }
+    assert {name for name in names if name.endswith(".py") and not name.startswith("jobs/_conf/")} == code
+    assert data <= set(names)
+    assert not [
+        name for name in names if not name.startswith(("jobs/", "udfs/")) or "test" in name or "__pycache__" in name
+    ]
+
+
+def test_the_zip_can_be_imported_from(zips: list[Path], tmp_path: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(zips[0])!r}); import jobs.errors; print(jobs.errors.__file__)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith(str(zips[0]))
+
+
+def _lock() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_the_lock_pins_every_requirement_within_its_range() -> None:
+    setup = _setup()
+    lock = {_canonical(name): version for name, version in _lock().items()}
+    for text in {*setup.REQUIRES, *setup.TEST, *setup.DEMO}:
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(lock[_canonical(wanted.name)]), text
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# --- Spark properties ------------------------------------------------------------------------------------------------
+
+PROPERTIES = sorted(CONF.glob("spark-*.conf"))
+KNOWN_KEYS = re.compile(
+    r"spark\.(master|app\.name|submit\.deployMode|log\.level|speculation|task\.maxFailures|network\.timeout"
+    r"|driver\.(memory|host|bindAddress|extraJavaOptions)|ui\.(enabled|showConsoleProgress)"
+    r"|executor\.(cores|memory|memoryOverhead)|executor\.resource\.gpu\.(amount|vendor|discoveryScript)"
+    r"|executorEnv\.OMP_NUM_THREADS|python\.worker\.reuse|jars\.(packages|excludes|ivy)"
+    r"|sql\.(extensions|catalog\.spark_catalog|session\.timeZone|shuffle\.partitions|adaptive\.enabled"
+    r"|files\.maxPartitionBytes|execution\.arrow\.maxBytesPerBatch)|databricks\.delta\.snapshotPartitions"
+    r"|hadoop\.parquet\.(page\.size\.row\.check\.(min|max)|(enable\.dictionary|column\.statistics\.enabled)#content)"
+    r"|dynamicAllocation\.[A-Za-z.]+|decommission\.enabled|storage\.decommission\.[A-Za-z.]+"
+    r"|yarn\.maxAppAttempts|kubernetes\.executor\.deleteOnTermination)"
+)
+# These decide whether a job is right, not how fast it is: the same wherever it runs.
+SAME_EVERYWHERE = (
+    "spark.jars.packages",
+    "spark.jars.excludes",
+    "spark.sql.extensions",
+    "spark.sql.catalog.spark_catalog",
+    "spark.sql.session.timeZone",
+    "spark.sql.execution.arrow.maxBytesPerBatch",
+    "spark.python.worker.reuse",
+    "spark.speculation",
+    "spark.hadoop.parquet.page.size.row.check.min",
+    "spark.hadoop.parquet.enable.dictionary#content",
+    "spark.hadoop.parquet.column.statistics.enabled#content",
+)
+
+
+@pytest.mark.parametrize("path", PROPERTIES, ids=lambda path: path.name)
+def test_every_property_is_a_known_one(path: Path) -> None:
+    properties = read_properties(str(path))
+    assert not [key for key in properties if not KNOWN_KEYS.fullmatch(key)]
+    assert all(properties.values())
+    # A task-level amount would make every stage wait for a GPU.
+    assert "spark.task.resource.gpu.amount" not in properties
+
+
+def test_what_decides_results_is_the_same_on_every_cluster() -> None:
+    assert {path.stem for path in PROPERTIES} == {"spark-local", "spark-standalone", "spark-yarn", "spark-kubernetes"}
+    for key in SAME_EVERYWHERE:
+        assert len({read_properties(str(path))[key] for path in PROPERTIES}) == 1, key
+
+
+def test_the_delta_jar_fits_the_pinned_spark() -> None:
+    lock = {_canonical(name): version for name, version in _lock().items()}
+    spark = ".".join(lock["pyspark"].split(".")[:2])
+    packages = read_properties(str(PROPERTIES[0]))["spark.jars.packages"]
+    assert packages == f"io.delta:delta-spark_{spark}_2.13:{lock['delta-spark']}"
+
+
+# --- The GPU discovery script ----------------------------------------------------------------------------------------
+
+TWO = "GPU-aaaa\nGPU-bbbb\n"
+DISCOVERY: list[tuple[str, str | None, dict[str, str], int]] = [
+    ("no driver installed", None, {}, 0),
+    ("a driver without a device", "No devices were found\n", {}, 0),
+    ("all", TWO, {}, 2),
+    ("one of two", TWO, {"CUDA_VISIBLE_DEVICES": "1"}, 1),
+    ("one by its id", TWO, {"CUDA_VISIBLE_DEVICES": "GPU-bbbb"}, 1),
+    ("none wanted", TWO, {"CUDA_VISIBLE_DEVICES": ""}, 0),
+    ("none wanted, the other way", TWO, {"CUDA_VISIBLE_DEVICES": "-1"}, 0),
+    ("nothing after one that is not there", TWO, {"CUDA_VISIBLE_DEVICES": "0,7,1"}, 1),
+    ("a slice", TWO, {"CUDA_VISIBLE_DEVICES": "MIG-cccc"}, 1),
+    ("hidden by the container", TWO, {"NVIDIA_VISIBLE_DEVICES": "void"}, 0),
+    ("numbered anew by the container", TWO, {"NVIDIA_VISIBLE_DEVICES": "2,3"}, 2),
+]
+
+
+@pytest.mark.parametrize(("uuids", "env", "count"), [row[1:] for row in DISCOVERY], ids=[row[0] for row in DISCOVERY])
+def test_gpu_discovery(tmp_path: Path, uuids: str | None, env: dict[str, str], count: int) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexit 127\n" if uuids is None else f"#!/bin/sh\ncat <<'E'\n{uuids}E\n")
+    tool.chmod(0o755)
+    done = subprocess.run(
+        [str(CONF / "gpu-discovery.sh")],
+        env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", **env},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout) == {"name": "gpu", "addresses": [str(number) for number in range(count)]}

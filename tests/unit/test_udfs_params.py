@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from udfs.params import PipelineParams
+
+pytestmark = pytest.mark.unit
+
+
+def test_round_trip_through_json_values() -> None:
+    params = PipelineParams(thresholds=(0.5, 0.6, 0.7), detection_long_side=0)
+    assert PipelineParams(**params.to_dict()) == params
+    assert pickle.loads(pickle.dumps(params)) == params  # noqa: S301 - our own bytes
+    assert hash(PipelineParams(thresholds=[0.6, 0.7, 0.7])) == hash(PipelineParams())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("min_face_px", 0),
+        ("min_face_px", 20.5),
+        ("min_face_px", True),
+        ("detector_min_face_px", 3),
+        ("thresholds", (0.6, 0.7)),
+        ("thresholds", (0.6, 0.7, 1.0)),
+        ("pyramid_factor", 1.0),
+        ("pyramid_factor", float("nan")),
+        ("detection_long_side", -1),
+        ("detection_long_side", 32),
+        ("decode_long_side", 10),
+        ("min_confidence", 1.1),
+        ("max_faces", 0),
+        ("crop_size", 79),
+        ("crop_margin_px", 160),
+        ("crop_margin_px", -1),
+        ("dtype", "float16"),
+        ("max_pixels", 0),
+        ("max_bytes", -5),
+        ("cover_iou", 0.0),
+    ],
+)
+def test_bad_value_is_named(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        PipelineParams(**{name: value})  # type: ignore[arg-type]

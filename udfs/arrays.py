@@ -1,0 +1,12 @@
+"""Names for the array types that the modules exchange."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+AnyArray = NDArray[Any]

@@ -1,0 +1,210 @@
+"""From stored bytes to upright RGB pixels, or to a reason why not."""
+
+from __future__ import annotations
+
+import io
+import threading
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from udfs.arrays import AnyArray, UInt8
+from udfs.params import PipelineParams
+
+#: Raster formats that are read. The list is closed on purpose: Pillow also knows formats that start
+#: interpreters (EPS) or external programs. (Multi-picture JPEGs come through Pillow's JPEG.)
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
+
+_EXIF_ORIENTATION = 0x0112
+_WHITE = (255, 255, 255, 255)
+_open_lock = threading.Lock()
+
+
+class DecodeFailure(Exception):
+    """An image that doesn't become pixels: ``status`` and a stable ``reason`` code.
+
+    ``broken``: NOT_AN_IMAGE, TRUNCATED, CORRUPT, UNSUPPORTED_MODE. ``too_large``: TOO_MANY_PIXELS.
+    """
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(f"{status}: {reason}")
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels (uint8, height × width × 3, RGB, upright) and the size of the stored image, turned upright.
+
+    ``scale``: pixels here per pixel of the stored image (1, 1/2, 1/4 or 1/8).
+    """
+
+    pixels: UInt8
+    width: int
+    height: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class DetectionView:
+    """The picture that detection sees; ``scale_x``, ``scale_y``: its pixels per pixel of the stored image."""
+
+    pixels: UInt8
+    scale_x: float
+    scale_y: float
+
+
+def decode(data: bytes, params: PipelineParams) -> Decoded:
+    """Decode one image; the same bytes and parameters always give the same pixels.
+
+    Upright by EXIF orientation; first frame of an animation; transparency laid over white; CMYK, palette,
+    grey and 1-bit become RGB; 16-bit grey is divided by 257. A JPEG is decoded at the smallest of 1, 1/2, 1/4
+    and 1/8 (in the DCT domain) whose long side is still ``params.decode_long_side``. The pixel limit is
+    checked on the header, before anything is decoded. A truncated file is broken, never padded with grey.
+
+    Raises `DecodeFailure`.
+    """
+    image = _open(data)
+    with image:
+        width, height = image.size
+        if width * height > params.max_pixels:
+            raise DecodeFailure("too_large", "TOO_MANY_PIXELS")
+        orientation = _orientation(image)
+        factor = _dct_factor(image, params)
+        try:
+            if factor > 1:
+                image.draft(None, (width // factor, height // factor))
+            _check_png(image, data)
+            pixels = _upright(_rgb(image), orientation)
+        except DecodeFailure:
+            raise
+        except MemoryError:
+            raise
+        except Exception:  # Pillow's plugins raise nearly every kind of exception on damaged files
+            raise DecodeFailure("broken", _damage(data)) from None
+    if factor == 1:
+        height, width = pixels.shape[:2]
+    elif orientation >= 5:
+        width, height = height, width
+    return Decoded(pixels, width, height, 1.0 / factor)
+
+
+def detection_view(decoded: Decoded, params: PipelineParams) -> DetectionView:
+    """Shrink the decoded pixels to ``params.detection_long_side`` by area averaging; never enlarge."""
+    height, width = decoded.pixels.shape[:2]
+    long_side = max(height, width)
+    if params.detection_long_side == 0 or long_side <= params.detection_long_side:
+        return DetectionView(decoded.pixels, decoded.scale, decoded.scale)
+    ratio = params.detection_long_side / long_side
+    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    small = np.array(Image.fromarray(decoded.pixels).resize(size, Image.Resampling.BOX))
+    return DetectionView(small, size[0] / width * decoded.scale, size[1] / height * decoded.scale)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        # Pillow's own limit is a global that warns first and raises later. Ours is exact and comes right
+        # after, so theirs is lifted for the moment in which only the header is read.
+        with _open_lock:
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(io.BytesIO(data), formats=_formats())
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+    except MemoryError:
+        raise
+    except Exception:  # see above
+        reason = _damage(data) if _kind(data) else "NOT_AN_IMAGE"
+        raise DecodeFailure("broken", reason) from None
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    # Pillow raises KeyError for a format that its build lacks.
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":
+        # Pillow itself turns a TIFF upright while loading it.
+        return 1
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _dct_factor(image: Image.Image, params: PipelineParams) -> int:
+    # Only libjpeg scales while decoding, and full-size detection needs all pixels.
+    if image.format not in ("JPEG", "MPO") or 0 in (params.detection_long_side, params.decode_long_side):
+        return 1
+    target = max(params.decode_long_side, params.detection_long_side)
+    return next((f for f in (8, 4, 2) if max(image.size) // f >= target), 1)
+
+
+def _check_png(image: Image.Image, data: bytes) -> None:
+    """Pillow doesn't check the sums of pixel data: a flipped bit would go through as other pixels."""
+    if image.format != "PNG":
+        return
+    view, at = memoryview(data), 8
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(view[at : at + 4], "big")
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise DecodeFailure("broken", _damage(data))
+        if view[at + 4 : at + 8] == b"IEND":
+            return
+        at = end + 4
+    raise DecodeFailure("broken", "TRUNCATED")
+
+
+def _rgb(image: Image.Image) -> UInt8:
+    image.load()
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return np.array(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bit(np.asarray(image))
+    if image.mode == "F":
+        # Floating point has no agreed range: a guess would make the result depend on the picture.
+        raise DecodeFailure("broken", "UNSUPPORTED_MODE")
+    if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa", "RGBA"):
+        rgba = image.convert("RGBA")
+        return np.array(Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB"))
+    return np.array(image.convert("RGB"))
+
+
+def _from_16_bit(values: AnyArray) -> UInt8:
+    grey = np.rint(np.clip(values.astype(np.int64), 0, 65535) / 257.0).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _upright(pixels: UInt8, orientation: int) -> UInt8:
+    """Undo an EXIF orientation (1 to 8, as in the Exif 2.32 standard, table 6)."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    flip_rows = orientation in (3, 4, 7, 8)
+    flip_columns = orientation in (2, 3, 6, 7)
+    pixels = pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+    return np.ascontiguousarray(pixels)
+
+
+def _kind(data: bytes) -> str | None:
+    starts = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "riff", b"II*\0": "tiff",
+              b"MM\0*": "tiff"}  # fmt: skip
+    return next((kind for start, kind in starts.items() if data.startswith(start)), None)
+
+
+def _damage(data: bytes) -> str:
+    """TRUNCATED where the container's end marker is missing, else CORRUPT."""
+    kind = _kind(data)
+    cut = (
+        (kind == "jpeg" and b"\xff\xd9" not in data[-64:])
+        or (kind == "png" and b"IEND" not in data[-64:])
+        or (kind == "gif" and b"\x3b" not in data[-4:])
+        or (kind == "riff" and len(data) < int.from_bytes(data[4:8], "little") + 8)
+    )
+    return "TRUNCATED" if cut else "CORRUPT"

@@ -1,0 +1,77 @@
+"""Face crops and their embeddings (FaceNet: Schroff et al. 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from udfs.arrays import AnyArray, Float32, UInt8
+from udfs.nets import Nets
+from udfs.params import PipelineParams
+
+DIMENSIONS = 512
+
+
+class Embedder:
+    """Crops and embeddings on ``nets``' device, in passes of at most ``batch`` faces."""
+
+    def __init__(self, nets: Nets, params: PipelineParams, *, batch: int = 32) -> None:
+        self._nets = nets
+        self._params = params
+        self._batch = batch
+
+    @property
+    def batch(self) -> int:
+        """Faces in one pass."""
+        return self._batch
+
+    def crops(self, image: UInt8, boxes: AnyArray) -> UInt8:
+        """Cut each box (left, top, right, bottom, in pixels of ``image``) out of ``image``.
+
+        As facenet-pytorch does with a PIL image: widened by the margin, cut to whole pixels toward zero, clipped
+        to the image, resampled by Pillow's BILINEAR (a triangle filter over all pixels that an output pixel
+        covers). Returns uint8 [n, crop_size, crop_size, 3].
+        """
+        size = self._params.crop_size
+        crops = np.empty((len(boxes), size, size, 3), np.uint8)
+        height, width = image.shape[:2]
+        for index, box in enumerate(np.asarray(boxes, np.float64)):
+            left, top, right, bottom = _cut(box, width, height, size, self._params.crop_margin_px)
+            region = Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
+            crops[index] = np.asarray(region.resize((size, size), Image.Resampling.BILINEAR))
+        return crops
+
+    def embed(self, crops: UInt8 | Sequence[UInt8]) -> Float32:
+        """Embed crops (uint8 [n, crop_size, crop_size, 3]); returns float32 [n, 512] of unit length."""
+        out = np.empty((len(crops), DIMENSIONS), np.float32)
+        tf32 = self._nets.dtype is not torch.float32
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
+            for start in range(0, len(crops), self._batch):
+                part = np.stack(list(crops[start : start + self._batch]))
+                out[start : start + len(part)] = self._pass(part)
+        return out
+
+    def _pass(self, crops: UInt8) -> Float32:
+        count = len(crops)
+        if self._nets.device.type == "cuda" and count < self._batch:
+            # GPU kernels are chosen by shape: one shape for all passes gives one result for one face.
+            crops = np.concatenate([crops, np.zeros((self._batch - count, *crops.shape[1:]), np.uint8)])
+        pixels = torch.from_numpy(crops).to(self._nets.device).permute(0, 3, 1, 2)
+        standard = ((pixels.float() - 127.5) / 128.0).to(self._nets.dtype)
+        vectors = self._nets.resnet(standard)[:count].float()
+        # The network normalises in its own type; unit length is promised in float32.
+        unit: Float32 = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+        return unit
+
+
+def _cut(box: AnyArray, width: int, height: int, size: int, margin: int) -> tuple[int, int, int, int]:
+    extra_x = margin * (box[2] - box[0]) / (size - margin) / 2
+    extra_y = margin * (box[3] - box[1]) / (size - margin) / 2
+    left, top = int(max(box[0] - extra_x, 0)), int(max(box[1] - extra_y, 0))
+    right, bottom = int(min(box[2] + extra_x, width)), int(min(box[3] + extra_y, height))
+    # A box thinner than a pixel, or beyond the edge, still has a pixel to show.
+    left, top = min(left, width - 1), min(top, height - 1)
+    return left, top, max(right, left + 1), max(bottom, top + 1)

@@ -1,0 +1,164 @@
+"""The four networks and the one file that carries them.
+
+P-, R- and O-Net: Zhang et al., "Joint Face Detection and Alignment using Multitask Cascaded Convolutional
+Networks" (2016). The embedding network is FaceNet's idea (Schroff et al., 2015) on the Inception-ResNet of
+Szegedy et al. (2016). Layers and weights are facenet-pytorch's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+StateDict = dict[str, Tensor]
+
+MODEL_FILE_FORMAT = "face-reindex/model-file/1"
+NET_NAMES = ("pnet", "rnet", "onet", "resnet")
+
+
+class ModelFileError(ValueError):
+    """A model file that can't be used; the text says what is wrong with it and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelMeta:
+    """Where the embedding weights come from: ``label`` is for people, ``trained`` is False for random ones."""
+
+    label: str
+    trained: bool
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file in memory: state dicts by network name, and their origin."""
+
+    state_dicts: dict[str, StateDict]
+    meta: ModelMeta
+
+
+@dataclass(frozen=True)
+class Nets:
+    """Networks ready to run: eval mode, no gradients, channels_last. ``dtype`` is the embedding network's."""
+
+    pnet: nn.Module
+    rnet: nn.Module
+    onet: nn.Module
+    resnet: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    meta: ModelMeta
+
+
+def save_model_file(path: Path, model: ModelFile) -> None:
+    """Write ``model`` to ``path``, readable without unpickling code."""
+    torch.save({"format": MODEL_FILE_FORMAT, "meta": asdict(model.meta), "nets": model.state_dicts}, path)
+
+
+def read_model_file(path: str | Path) -> ModelFile:
+    """Read a file written by `save_model_file`. Raises `ModelFileError`."""
+    content = load_tensors(Path(path).read_bytes(), what="the model file")
+    if not isinstance(content, dict) or content.get("format") != MODEL_FILE_FORMAT:
+        raise ModelFileError(f"not a model file of format {MODEL_FILE_FORMAT}; write one with build_model_file")
+    state_dicts = {name: content["nets"][name] for name in NET_NAMES}
+    return ModelFile(state_dicts, ModelMeta(**content["meta"]))
+
+
+def load_tensors(data: bytes, *, what: str) -> Any:
+    """``torch.load`` that never runs code from the file. Raises `ModelFileError`."""
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip, runtime and value errors alike
+        raise ModelFileError(
+            f"{what} can't be loaded as plain tensors ({type(error).__name__}); "
+            "export it again as a state_dict with torch.save(model.state_dict(), path)"
+        ) from None
+
+
+def build_nets(model: ModelFile, *, device: str = "cpu", dtype: str = "float32") -> Nets:
+    """Put the networks on ``device``. ``dtype`` applies to the embedding network, detection is float32.
+
+    Raises `ModelFileError` where a tensor is missing, unknown or of the wrong shape.
+    """
+    target = torch.device(device)
+    embed_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    loaded = {name: _load(name, model.state_dicts[name]) for name in NET_NAMES}
+    _fold_batch_norms(loaded["resnet"])
+    for name, net in loaded.items():
+        kind = embed_dtype if name == "resnet" else torch.float32
+        net.to(device=target, dtype=kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Nets(**loaded, device=target, dtype=embed_dtype, meta=model.meta)
+
+
+def empty_net(name: str) -> nn.Module:
+    """A network without memory behind its tensors: its shapes only (device ``meta``)."""
+    from facenet_pytorch.models.inception_resnet_v1 import InceptionResnetV1
+    from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+
+    # On the meta device no random initialisation runs: faster, and the caller's random state is left alone.
+    with torch.device("meta"):
+        if name == "resnet":
+            net: nn.Module = InceptionResnetV1(pretrained=None, classify=False)
+        else:
+            net = {"pnet": PNet, "rnet": RNet, "onet": ONet}[name](pretrained=False)
+    return net.eval()
+
+
+def check_state_dict(name: str, state: Mapping[str, Any]) -> StateDict:
+    """Return ``state`` without the classifier, if it fits network ``name``. Raises `ModelFileError`."""
+    expected = {key: tensor.shape for key, tensor in empty_net(name).state_dict().items()}
+    found = {key: value for key, value in state.items() if not key.startswith("logits.")}
+    # Files saved before PyTorch 0.4.1 lack the batch counters, which have no effect in eval mode.
+    for key in expected:
+        if key.endswith("num_batches_tracked"):
+            found.setdefault(key, torch.zeros((), dtype=torch.int64))
+    missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or unknown:
+        raise ModelFileError(f"{name}: {len(missing)} tensors missing {missing[:3]}, {len(unknown)} unknown")
+    for key, shape in expected.items():
+        value = found[key]
+        if not isinstance(value, Tensor) or value.shape != shape:
+            raise ModelFileError(f"{name}: {key} is not a tensor of shape {tuple(shape)}")
+        if not bool(torch.isfinite(value).all()):
+            raise ModelFileError(f"{name}: {key} holds numbers that are not finite")
+    return {key: found[key].detach().contiguous() for key in sorted(expected)}
+
+
+def mtcnn_state_dicts() -> dict[str, StateDict]:
+    """The weights of P-, R- and O-Net that lie in the facenet-pytorch wheel."""
+    from importlib.resources import files
+
+    folder = files("facenet_pytorch") / "data"
+    names = ("pnet", "rnet", "onet")
+    return {n: check_state_dict(n, load_tensors((folder / f"{n}.pt").read_bytes(), what=n)) for n in names}
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _load(name: str, state: Mapping[str, Any]) -> nn.Module:
+    net = empty_net(name)
+    # Cloned: moving the network must not change the state dict that the fingerprint is taken from.
+    net.load_state_dict({k: v.clone() for k, v in check_state_dict(name, state).items()}, assign=True)
+    return net.requires_grad_(False)
+
+
+def _fold_batch_norms(net: nn.Module) -> None:
+    """Fold each batch norm into the convolution before it: the same function in fewer memory passes."""
+    for module in net.modules():
+        conv, norm = getattr(module, "conv", None), getattr(module, "bn", None)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(conv, norm)
+            module.bn = nn.Identity()

@@ -1,0 +1,270 @@
+"""Images in, faces or a reason out: read, decode, detect, decide, embed. No Spark here."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from udfs.arrays import Float32, UInt8
+from udfs.coverage import CoveredPrincipal
+from udfs.decode import Decoded, DecodeFailure, DetectionView, decode, detection_view
+from udfs.detect import Detections, Detector
+from udfs.device import Placement
+from udfs.embed import Embedder
+from udfs.fingerprint import FingerprintMismatch, model_fingerprint
+from udfs.nets import build_nets, read_model_file
+from udfs.params import MIB, PipelineParams
+from udfs.prefetch import ByteBudget, map_ahead
+from udfs.reading import ReadFailure, read_bytes
+from udfs.results import Dropped, Face, ImageInput, ImageResult
+from udfs.selection import Selection, select_faces, to_stored
+
+log = logging.getLogger(__name__)
+
+# Images that wait for their embeddings hold crops, not pictures; past this many, a pass runs part full.
+_MAX_WAITING = 512
+_OUT_OF_MEMORY = (torch.cuda.OutOfMemoryError, MemoryError)
+_NO_DROPS = Dropped()
+
+
+@dataclass
+class _Job:
+    """One image on its way through. ``ending`` (status, reason) is set as soon as it is known to end without faces."""
+
+    image_id: str
+    covered: tuple[CoveredPrincipal, ...]
+    ending: tuple[str, str] | None = None
+    size: tuple[int, int] | None = None
+    decoded: Decoded | None = None
+    view: DetectionView | None = None
+    selection: Selection | None = None
+    found: Detections | None = None
+    crops: UInt8 | None = None
+    vectors: list[Float32] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return self.ending is not None or (self.crops is not None and len(self.vectors) == len(self.crops))
+
+    def held_bytes(self) -> int:
+        if self.decoded is None or self.view is None:
+            return 0
+        own_view = self.view.pixels is not self.decoded.pixels
+        return self.decoded.pixels.nbytes + (self.view.pixels.nbytes if own_view else 0)
+
+
+class Pipeline:
+    """The networks of one model file with the parameters of one run, ready for any number of images.
+
+    * ``decode_threads``: threads that read and decode ahead of detection.
+    * ``detect_batch``: images in one detection call; fewer where they are large.
+    * ``embed_batch``: faces in one embedding pass, gathered from many images.
+    * ``queue_bytes``: decoded pixels that may wait; exceeded by at most one image a thread.
+    * ``expected_fingerprint``: raise `FingerprintMismatch` where the loaded model has another.
+    """
+
+    def __init__(
+        self,
+        model_file: str | Path,
+        params: PipelineParams | None = None,
+        *,
+        placement: Placement | None = None,
+        decode_threads: int = 2,
+        embed_batch: int = 32,
+        detect_batch: int = 8,
+        queue_bytes: int = 256 * MIB,
+        read_timeout_s: float = 30.0,
+        read_retries: int = 2,
+        expected_fingerprint: str | None = None,
+    ) -> None:
+        self.params = params or PipelineParams()
+        self.placement = placement or Placement("cpu")
+        model = read_model_file(model_file)
+        self.meta = model.meta
+        self.fingerprint = model_fingerprint(model.state_dicts, self.params)
+        if expected_fingerprint is not None and expected_fingerprint != self.fingerprint:
+            raise FingerprintMismatch(expected_fingerprint, self.fingerprint)
+        nets = build_nets(model, device=self.placement.device, dtype=self.params.dtype)
+        self._detector = Detector(nets, self.params)
+        self._embedder = Embedder(nets, self.params, batch=embed_batch)
+        self._detect_batch = detect_batch
+        self._detect_pixels = detect_batch * max(self.params.detection_long_side, 640) ** 2
+        self._decode_threads = decode_threads
+        self._queue_bytes = queue_bytes
+        self._read_timeout_s = read_timeout_s
+        self._read_retries = read_retries
+
+    def run(self, items: Iterable[ImageInput]) -> Iterator[ImageResult]:
+        """One result for each image, in order. No image raises; a broken device or source of items does.
+
+        Images without a covered principal are neither read nor decoded.
+        """
+        budget = ByteBudget(self._queue_bytes)
+        loaded = map_ahead(
+            self._load,
+            items,
+            threads=self._decode_threads,
+            ahead=self._detect_batch + 2 * self._decode_threads,
+            budget=budget,
+            size_of=_Job.held_bytes,
+        )
+        queue: deque[_Job] = deque()
+        faces: deque[tuple[_Job, int]] = deque()
+        for batch in self._batches(loaded):
+            held = sum(job.held_bytes() for job in batch)
+            self._apart_if_needed(self._find, [job for job in batch if job.ending is None])
+            for job in batch:
+                # From here on only crops are kept.
+                job.decoded = job.view = None
+                queue.append(job)
+                faces.extend((job, row) for row in range(0 if job.crops is None else len(job.crops)))
+            budget.add(-held)
+            while len(faces) >= self._embedder.batch or (faces and len(queue) > _MAX_WAITING):
+                self._embed_some(faces)
+            while queue and queue[0].complete:
+                yield self._result(queue.popleft())
+        while faces:
+            self._embed_some(faces)
+        yield from map(self._result, queue)
+
+    def _load(self, item: ImageInput) -> _Job:
+        """Read and decode; runs on the decode threads."""
+        job = _Job(item.image_id, item.covered)
+        if not item.covered:
+            # Default deny, and before the bytes: a refused image is never opened.
+            job.ending = ("uncovered_faces", "NO_COVERED_RECORD")
+            return job
+        try:
+            data = read_bytes(
+                item.content,
+                item.uri,
+                timeout_s=self._read_timeout_s,
+                retries=self._read_retries,
+                max_bytes=self.params.max_bytes,
+                content_sha256=item.content_sha256,
+            )
+            decoded = decode(data, self.params)
+            job.size = (decoded.width, decoded.height)
+            job.view = detection_view(decoded, self.params)
+            job.decoded = decoded
+        except ReadFailure as failure:
+            too_large = failure.reason == "TOO_LARGE_BYTES"
+            job.ending = ("too_large" if too_large else "unreadable", failure.reason)
+        except DecodeFailure as failure:
+            job.ending = (failure.status, failure.reason)
+        except Exception as error:  # one image must not end the run
+            job.ending = _ending(error)
+        return job
+
+    def _batches(self, jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
+        """Lists of jobs whose pictures make one detection call; those that ended already come along."""
+        batch: list[_Job] = []
+        pictures = pixels = 0
+        for job in jobs:
+            area = 0 if job.view is None else job.view.pixels.shape[0] * job.view.pixels.shape[1]
+            if batch and pixels + area > self._detect_pixels:
+                yield batch
+                batch, pictures, pixels = [], 0, 0
+            batch.append(job)
+            pictures, pixels = pictures + (job.view is not None), pixels + area
+            if pictures >= self._detect_batch or len(batch) >= 8 * self._detect_batch:
+                yield batch
+                batch, pictures, pixels = [], 0, 0
+        if batch:
+            yield batch
+
+    def _find(self, jobs: Sequence[_Job]) -> None:
+        """Detect, decide which faces may be embedded, and cut them out."""
+        pairs = [(job, job.view, job.decoded) for job in jobs]
+        found = self._detector.detect([view.pixels for _, view, _ in pairs if view is not None])
+        for (job, view, decoded), faces in zip(pairs, found, strict=True):
+            if view is None or decoded is None:
+                raise RuntimeError("a job without pixels reached detection")
+            boxes = to_stored(faces.boxes, view.scale_x, view.scale_y)
+            chosen = select_faces(boxes, faces.confidence, job.covered, self.params)
+            job.selection = chosen
+            keep = list(chosen.keep)
+            if not keep:
+                job.ending = (chosen.status, chosen.reason)
+                continue
+            points = to_stored(faces.landmarks[keep], view.scale_x, view.scale_y)
+            job.found = Detections(boxes[keep], points, faces.confidence[keep])
+            job.crops = self._embedder.crops(decoded.pixels, boxes[keep].astype(np.float64) * decoded.scale)
+
+    def _embed_some(self, faces: deque[tuple[_Job, int]]) -> None:
+        """One pass over the faces that have waited longest."""
+        taken = [faces.popleft() for _ in range(min(len(faces), self._embedder.batch))]
+        rows: dict[int, list[int]] = {}
+        jobs: dict[int, _Job] = {}
+        for job, row in taken:
+            if job.ending is None:
+                jobs[id(job)] = job
+                rows.setdefault(id(job), []).append(row)
+
+        def embed(part: Sequence[_Job]) -> None:
+            crops = [job.crops[row] for job in part if job.crops is not None for row in rows[id(job)]]
+            vectors = iter(self._embedder.embed(crops))  # the only step that can fail: no job is half done
+            for job in part:
+                own = [next(vectors) for _ in rows[id(job)]]
+                if not all(np.isfinite(vector).all() for vector in own):
+                    job.ending = ("broken", "EMBEDDING_NOT_FINITE")
+                job.vectors.extend(own)
+
+        self._apart_if_needed(embed, list(jobs.values()))
+
+    def _apart_if_needed(self, work: Callable[[Sequence[_Job]], None], jobs: Sequence[_Job]) -> None:
+        """Do ``work`` on all jobs at once; where that fails, on each alone, so that only the culprit ends."""
+        if not jobs:
+            return
+        try:
+            work(jobs)
+            return
+        except torch.AcceleratorError:
+            # The device itself is lost: every further image would fail, so the task has to.
+            raise
+        except Exception as error:
+            failure = _ending(error)
+        # Outside the handler: the traceback would keep the failed batch's memory alive.
+        if self.placement.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        if len(jobs) == 1:
+            jobs[0].ending = failure
+            return
+        for job in jobs:
+            self._apart_if_needed(work, [job])
+
+    def _result(self, job: _Job) -> ImageResult:
+        width, height = job.size or (None, None)
+        dropped = job.selection.dropped if job.selection else _NO_DROPS
+        where = self.placement.describe()
+        if job.ending is not None or job.found is None or job.selection is None:
+            status, reason = job.ending or ("broken", "INTERNAL_NO_RESULT")
+            return ImageResult(job.image_id, status, reason, width, height, (), dropped, where)
+        faces = tuple(
+            Face(index, box, points.reshape(10), float(confidence), records, vector)
+            for index, (box, points, confidence, records, vector) in enumerate(
+                zip(
+                    job.found.boxes,
+                    job.found.landmarks,
+                    job.found.confidence,
+                    job.selection.records,
+                    job.vectors,
+                    strict=True,
+                )
+            )
+        )
+        return ImageResult(job.image_id, "embedded", "", width, height, faces, dropped, where)
+
+
+def _ending(error: Exception) -> tuple[str, str]:
+    """Status and reason for an unforeseen error: its class only, for its text may quote the image."""
+    if isinstance(error, _OUT_OF_MEMORY):
+        return "too_large", "OUT_OF_MEMORY"
+    log.warning("one image could not be processed: %s", type(error).__name__)
+    return "broken", f"INTERNAL_{type(error).__name__}"

@@ -1,0 +1,67 @@
+"""Which of the detected faces of one image are embedded, and what becomes of the rest. Pure rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from udfs.arrays import AnyArray, Float32
+from udfs.coverage import CoveredPrincipal, assign_records
+from udfs.params import PipelineParams
+from udfs.results import Dropped
+
+
+@dataclass(frozen=True)
+class Selection:
+    """``keep``: indices of the faces to embed, from left to right, and ``records``: the basis of each.
+
+    Without any, ``status`` and ``reason`` say how the image ends.
+    """
+
+    keep: tuple[int, ...]
+    records: tuple[tuple[str, ...], ...]
+    dropped: Dropped
+    status: str = "embedded"
+    reason: str = ""
+
+
+def select_faces(
+    boxes: Float32, confidence: Float32, covered: Sequence[CoveredPrincipal], params: PipelineParams
+) -> Selection:
+    """Apply confidence, coverage, size and number, in this order.
+
+    Coverage is decided before size: a person too small to be indexed is still a bystander. ``boxes`` are in
+    pixels of the stored upright image, [n, 4]; ``confidence`` is [n].
+    """
+    persons = [i for i in range(len(boxes)) if confidence[i] >= params.min_confidence]
+    unsure = len(boxes) - len(persons)
+    if not persons:
+        reason = "BELOW_CONFIDENCE" if unsure else "NO_FACE"
+        return Selection((), (), Dropped(low_confidence=unsure), "no_face", reason)
+    assignment = assign_records([boxes[i].tolist() for i in persons], covered, params.cover_iou)
+    basis = {i: ids for i, ids in zip(persons, assignment.records, strict=True) if ids is not None}
+    uncovered = len(persons) - len(basis)
+    if not basis:
+        dropped = Dropped(low_confidence=unsure, uncovered=uncovered)
+        return Selection((), (), dropped, "uncovered_faces", "UNCOVERED_FACES")
+    size = boxes[:, 2:] - boxes[:, :2]
+    large = [i for i in basis if float(size[i].min()) >= params.min_face_px]
+    # Largest first; position breaks ties, so that the choice never hangs on the detector's order.
+    ranked = sorted(large, key=lambda i: (-float(size[i, 0] * size[i, 1]), *_place(boxes, i)))
+    keep = sorted(ranked[: params.max_faces], key=lambda i: _place(boxes, i))
+    dropped = Dropped(len(basis) - len(large), unsure, len(large) - len(keep), uncovered)
+    if not keep:
+        return Selection((), (), dropped, "no_face", "BELOW_MIN_SIZE")
+    return Selection(tuple(keep), tuple(basis[i] for i in keep), dropped)
+
+
+def to_stored(points: AnyArray, scale_x: float, scale_y: float) -> Float32:
+    """Points [..., 2] or boxes [..., 4] of the detection image, in pixels of the stored image."""
+    scale = np.array([scale_x, scale_y] * (points.shape[-1] // 2), np.float64)
+    return (points / scale).astype(np.float32)
+
+
+def _place(boxes: Float32, index: int) -> tuple[float, float, int]:
+    return float(boxes[index, 0]), float(boxes[index, 1]), index
