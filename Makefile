@@ -13,7 +13,7 @@ QUICK := not faults and not cluster$(if $(filter-out 0,$(GPU)),, and not gpu)
 # make test ARGS='-k gate -x'
 ARGS ?=
 
-.PHONY: help setup demo lint test test-unit test-spark test-server test-e2e test-faults test-cluster test-gpu \
+.PHONY: help docs setup demo lint test test-unit test-spark test-server test-e2e test-faults test-cluster test-gpu \
 	bench zip wheel lock clean distclean
 
 help: ## this list
@@ -60,6 +60,9 @@ test-gpu: setup ## needs a CUDA device
 
 bench: setup ## list the benchmarks; one of them: make bench NAME=pictures
 	@if [[ -n '$(NAME)' ]]; then $(PY) -m bench.$(NAME) $(ARGS); else ls bench/*.py; fi
+
+docs: setup ## docs/settings.md, made from the settings model
+	@$(PY) -c 'from jobs.settings import reference; print(reference(), end="")' > docs/settings.md
 
 zip: setup ## dist/face_reindex-VERSION.zip, for spark-submit --py-files
 	@.venv/bin/python setup.py --quiet pyfiles

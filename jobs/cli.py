@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,8 @@ def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[
                 )
             except FaceReindexError as error:
                 _fail(name, console, as_json, error)
+            except Exception as error:
+                _fail(name, console, as_json, _unforeseen(error))
             else:
                 code = int(result.pop("exit_code", 0))
                 message = str(result.pop("message", "done"))
@@ -99,9 +102,18 @@ def _in_session(  # the one place where a session is opened
     return function(Job(settings, spark, warehouse, console, run_id, dry_run), **options)
 
 
-def _fail(name: str, console: Console, as_json: bool, error: FaceReindexError) -> None:
-    import os
+def _unforeseen(error: Exception) -> FaceReindexError:
+    """Say what is safe to say: the text of a foreign exception may hold a path, a name or a row."""
+    if os.environ.get("FACE_REINDEX_TRACEBACK"):
+        raise error
+    return FaceReindexError(
+        f"an unforeseen {type(error).__name__}.",
+        hint="run it again with FACE_REINDEX_TRACEBACK=1 in the environment for the whole of it; "
+        "what was committed is kept, and the same --run-id resumes.",
+    )
 
+
+def _fail(name: str, console: Console, as_json: bool, error: FaceReindexError) -> None:
     if os.environ.get("FACE_REINDEX_TRACEBACK"):
         raise error
     print(f"{name}: failed: {error}", file=sys.stderr, flush=True)  # noqa: T201

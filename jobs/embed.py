@@ -25,31 +25,30 @@ def embed_steps(run: Run, *, recompute: bool) -> None:
 
     warehouse = run.warehouse
     spec = prepare_model(run)
-    gated = gate_step(run)
-    decisions = gated.decisions.cache()
-    gated = Gated(decisions)
-    try:
-        run.step("gate", lambda: _count(gated, spec.fingerprint, run), once=False)
-        run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, gated)}, once=False)
-        done = table.computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
-        work = materialise(gated.accepted.join(done, ["image_id", "input_digest"], "left_anti"))
-        # The plan is kept: a resumed run must cut the same chunks, for their names make the commits idempotent.
-        plan = run.step(
-            "plan",
-            lambda: {
-                "chunks": [(c.first, c.last) for c in table.plan_chunks(work, run.settings.executor.chunk_images)]
-            },
+    gated = Gated(materialise(gate_step(run).decisions))
+    run.step("gate", lambda: _count(gated, spec.fingerprint, run), once=False)
+    run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, gated)}, once=False)
+    done = table.computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
+    work = materialise(gated.accepted.join(done, ["image_id", "input_digest"], "left_anti"))
+    chunk_images = run.settings.executor.chunk_images
+    # The plan is kept: a resumed run must cut the same chunks, for their names make the commits idempotent.
+    plan = run.step("plan", lambda: {"chunks": [(c.first, c.last) for c in table.plan_chunks(work, chunk_images)]})
+    for first, last in plan["chunks"]:
+        chunk = table.Chunk(first, last)
+        run.step(
+            f"embed/{chunk.name}",
+            lambda chunk=chunk: table.embed_chunk(  # type: ignore[misc]
+                warehouse,
+                work,
+                chunk,
+                spec,
+                run.settings,
+                run_id=run.run_id,
+                now=utc_now(),
+                recompute=recompute,
+                before_commit=run.lease.check,
+            ),
         )
-        for first, last in plan["chunks"]:
-            chunk = table.Chunk(first, last)
-            run.step(
-                f"embed/{chunk.name}",
-                lambda chunk=chunk: table.embed_chunk(  # type: ignore[misc]
-                    warehouse, work, chunk, spec, run.settings, run_id=run.run_id, now=utc_now(), recompute=recompute
-                ),
-            )
-    finally:
-        decisions.unpersist()
 
 
 def _count(gated: Gated, fingerprint: str, run: Run) -> dict[str, Any]:

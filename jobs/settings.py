@@ -82,6 +82,12 @@ class ExecutorSettings(_Section):
     detect_batch: int = Field(16, ge=1, description="Images detected together.")
     decode_threads: int = Field(2, ge=1, description="Decoding threads a Python worker.")
     gpus_per_task: float = Field(0, ge=0, description="GPU share a task, by stage-level scheduling; 0: none asked.")
+    gpus_per_executor: int = Field(
+        1, ge=1, description="GPUs of an executor that dynamic allocation starts for the embedding stage."
+    )
+    gpu_discovery_script: str | None = Field(
+        None, description="Script that names those GPUs (conf/gpu-discovery.sh); needed with dynamic allocation."
+    )
     read_timeout_s: float = Field(20.0, gt=0, description="Seconds to read one `uri`.")
     read_retries: int = Field(3, ge=0, description="Retries of one `uri` before it is `unreadable`.")
 
@@ -101,7 +107,7 @@ class TableSettings(_Section):
 class StagingSettings(_Section):
     """Parquet files between Delta and Milvus."""
 
-    path: str | None = Field(None, description="Where Milvus can read them; default: `staging` in the warehouse.")
+    path: str | None = Field(None, description="Where Milvus can read them; default: `_staging` in the warehouse.")
     rows_per_file: int = Field(250_000, ge=1, description="Rows a file, about (2 KiB a row).")
 
 
@@ -292,3 +298,27 @@ def _describe(error: ValidationError) -> str:
 
 
 __all__ = ["ENV_PREFIX", "SECRETS", "Settings", "all_keys", "load_settings"]
+
+
+def reference() -> str:
+    """The settings reference (docs/settings.md) as Markdown, made from the model."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from `jobs/settings.py` by `make docs`; `--set key=value` overrides any of them.",
+        "",
+    ]
+    lines += ["| key | default | meaning |", "| --- | --- | --- |", *_reference_rows(Settings, "")]
+    lines += ["", "Secrets come from the environment only: " + ", ".join(f"`{ENV_PREFIX}{s.upper()}`" for s in SECRETS)]
+    return "\n".join(lines) + ".\n"
+
+
+def _reference_rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            yield from _reference_rows(section, f"{prefix}{name}.")
+        elif name not in SECRETS:
+            default = json.dumps(field.default, default=list)
+            text = (field.description or "").replace("|", "\\|")
+            yield f"| `{prefix}{name}` | `{default}` | {text} |"

@@ -156,7 +156,7 @@ def _check_png(image: Image.Image, data: bytes) -> None:
         end = at + 8 + int.from_bytes(view[at : at + 4], "big")
         if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise DecodeFailure("broken", _damage(data))
-        if view[at + 4 : at + 8] == b"IEND":
+        if data[at + 4 : at + 8] == b"IEND":
             return
         at = end + 4
     raise DecodeFailure("broken", "TRUNCATED")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FILE_SCHEMA = "source_key string, uri string, content binary, content_sha256 string, byte_size bigint"
 LISTING_SCHEMA = "uri string, byte_size bigint"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".ppm")
+# Before the stand-in for a digest of bytes that could not be read: no hash of content, and not compared with one.
+UNREAD_PREFIX = "unread:"
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 # Rows gathered before a batch is handed to Spark, bounded by bytes: Arrow's binary vectors end at 2 GiB (SPARK-39979).
 _BATCH_BYTES = 32 * 2**20
@@ -115,7 +117,7 @@ def _read_each(batches: Iterator[pa.RecordBatch], spec: ReadSpec) -> Iterator[_R
 
 def _unread_digest(uri: str, size: int) -> str:
     # Stands for bytes nobody has read; changes when the file's size does, so that a mended file is looked at again.
-    return hashlib.sha256(f"unread\0{uri}\0{size}".encode()).hexdigest()
+    return UNREAD_PREFIX + hashlib.sha256(f"{uri}\0{size}".encode()).hexdigest()
 
 
 def webdataset_key(member: str) -> str:

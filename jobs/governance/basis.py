@@ -14,21 +14,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import yaml
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.types import StringType
 
 from jobs.errors import BadInput, SettingsError
 from jobs.governance.decide import COLLECTION_METHODS
 from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS, SOURCE_BATCHES
-from jobs.tables.store import Warehouse
-
-if TYPE_CHECKING:
-    import pandas as pd
+from jobs.tables.store import Warehouse, materialise
 
 _JSON_SCHEMA: Final = (
     "record_id string, schema_version string, pii_principal_id string, "
@@ -50,6 +45,14 @@ _PROCESSING_TEXT: Final = (
     "withdrawal_method",
     "impact_assessment",
     "privacy_notice",
+)
+# In the table's order: Spark casts structs by position.
+_PROCESSING_FIELDS: Final = (
+    "purposes",
+    "lawful_basis",
+    "special_category_condition",
+    "pii_controllers",
+    *_PROCESSING_TEXT[2:],
 )
 _REFERENCES: Final = ("written_release_ref", "authority_disclosure_ref", "legal_hold_ref")
 CSV_COLUMNS: Final = (
@@ -93,7 +96,7 @@ def read_basis(spark: SparkSession, path: str, hmac_key: str | None) -> DataFram
     if path.lower().endswith(".csv"):
         frame = _read_csv(spark, path, hmac_key)
     else:
-        frame = spark.read.schema(_JSON_SCHEMA).option("mode", "PERMISSIVE").json(path).cache()
+        frame = materialise(spark.read.schema(_JSON_SCHEMA).option("mode", "PERMISSIVE").json(path))
         broken = frame.where("_corrupt_record IS NOT NULL OR record_id IS NULL OR record_id = ''").count()
         if broken:
             raise BadInput(
@@ -112,14 +115,13 @@ def import_basis(
     digest = F.sha2(F.to_json(F.struct(*sorted(c for c in records.columns if c != "images"))), 256)
     versions = records.withColumn("content_digest", digest).withColumn("recorded_at", F.lit(now).cast("timestamp"))
     known = warehouse.read(PROCESSING_BASIS).select("record_id", "content_digest")
-    fresh = versions.join(known, ["record_id", "content_digest"], "left_anti").cache()
-    links = (
+    fresh = materialise(versions.join(known, ["record_id", "content_digest"], "left_anti"))
+    links = materialise(
         records.select("record_id", F.explode("images").alias("key"))
         .select(image_id(F.col("key")).alias("image_id"), "record_id")
         .distinct()
         .join(warehouse.read(BASIS_LINKS).select("image_id", "record_id"), ["image_id", "record_id"], "left_anti")
         .withColumn("recorded_at", F.lit(now).cast("timestamp"))
-        .cache()
     )
     counts = BasisImported(records.count(), fresh.count(), links.count())
     if not warehouse.read_only:
@@ -128,8 +130,6 @@ def import_basis(
             warehouse.append(fresh, PROCESSING_BASIS)
         if counts.new_links:
             warehouse.append(links, BASIS_LINKS)
-    fresh.unpersist()
-    links.unpersist()
     return counts
 
 
@@ -178,11 +178,13 @@ def _with_pseudonyms(rows: DataFrame, path: str, hmac_key: str | None) -> DataFr
         )
     key = hmac_key
 
-    @pandas_udf(StringType())  # type: ignore[untyped-decorator]
-    def keyed(names: pd.Series) -> pd.Series:
-        return names.map(lambda n: pseudonym(n, key) if n and n.strip() else None)
-
+    keyed = F.udf(lambda name: pseudonym(name, key) if name and name.strip() else None, "string")
     return rows.withColumn("pii_principal_id", F.coalesce(keyed("subject"), "pii_principal_id"))
+
+
+def _split(cell: Column) -> Column:
+    # A lambda of its own: F.trim alone would take the element's index for the characters to trim.
+    return F.filter(F.transform(F.split(cell, ";"), lambda part: F.trim(part)), lambda part: part != "")  # noqa: PLW0108
 
 
 def _csv_record() -> Iterator[Column]:
@@ -190,14 +192,13 @@ def _csv_record() -> Iterator[Column]:
         return F.max(name).alias(name)
 
     def listed(name: str) -> Column:
-        parts = F.filter(F.transform(F.split(F.max(name), ";"), F.trim), lambda x: x != "")
-        return parts.alias(name)
+        return _split(F.max(name)).alias(name)
 
     yield from (only(name) for name in ("schema_version", "pii_principal_id", "source_batch_id", *_REFERENCES))
-    yield F.struct(listed("purposes"), listed("pii_controllers"), *(only(name) for name in _PROCESSING_TEXT)).alias(
-        "processing"
-    )
-    yield F.array_distinct(F.flatten(F.collect_list(F.split("images", ";")))).alias("images")
+    text = {name: only(name) for name in _PROCESSING_TEXT}
+    lists = {name: listed(name) for name in ("purposes", "pii_controllers")}
+    yield F.struct(*({**text, **lists}[name] for name in _PROCESSING_FIELDS)).alias("processing")
+    yield F.array_distinct(F.flatten(F.collect_list(_split(F.col("images"))))).alias("images")
     event = F.struct(
         F.col("event_time").cast("timestamp").alias("event_time"), "validity_duration", "event_type", "event_state"
     )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from jobs.errors import FaceReindexError
-from jobs.index.milvus_files import StagedFile, check_file, check_rows, import_path, read_batches, sha256_of
+from jobs.index.milvus_files import (
+    RebuildNeeded,
+    StagedFile,
+    check_file,
+    check_rows,
+    import_path,
+    read_batches,
+    sha256_of,
+)
 from jobs.index.milvus_importer import Importer
 from jobs.index.milvus_records import DONE, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
 from jobs.index.milvus_types import VectorIndex
@@ -37,7 +45,9 @@ def load_files(
         on_progress: called with rows done and rows in all.
 
     Raises:
-        NotProvenError: a file is not what staging wrote, or a file may be half loaded.
+        NotProvenError: a file is not what staging wrote.
+        RebuildNeeded: a file may be half loaded, or twice (a ``NotProvenError``): drop the collection, forget the
+            record, and load into a fresh one.
         DependencyUnavailable: the server stayed out of reach for ``milvus.ready_timeout_s``.
     """
     numbers = [file.file_no for file in files]
@@ -85,6 +95,7 @@ __all__ = [
     "KnownImport",
     "LoadResult",
     "MemoryRecorder",
+    "RebuildNeeded",
     "StagedFile",
     "import_path",
     "load_files",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from jobs.errors import BadInput, DependencyUnavailable, FaceReindexError
+from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index.milvus_calls import CALL_TIMEOUT_S, call
-from jobs.index.milvus_keys import iterate_keys
+from jobs.index.milvus_rows import MilvusRows
 from jobs.index.milvus_types import (
     BUCKET,
     EXPIRES,
@@ -20,7 +18,6 @@ from jobs.index.milvus_types import (
     KEY,
     METRIC,
     PURPOSES,
-    SCALARS,
     VECTOR,
     CollectionInfo,
     Features,
@@ -28,26 +25,17 @@ from jobs.index.milvus_types import (
     IndexSpec,
     Keys,
     Vectors,
-    as_rows,
-    require_keys_in_range,
 )
 
-T = TypeVar("T")
-
-INSERT_ROWS = 4_000  # 8 MiB of 512 dimensions; a request may hold 64 MiB
-ID_LIST = 4_000
 SEARCH_ROWS = 256
 NO_ALIAS = frozenset({100, 1600})
-EVERY_ROW = f"{KEY} >= {-(2**63) + 1}"
 
 
-class MilvusIndex:
+class MilvusIndex(MilvusRows):
     """``VectorIndex`` over a pymilvus client. Subclasses say what differs: files, versions, import, locks."""
 
     def __init__(self, client: Any, where: str, features: Features) -> None:
-        self._client = client
-        self._where = where
-        self._features = features
+        super().__init__(client, where, features)
         self._specs: dict[str, IndexSpec] = {}
 
     # -- what is there ---------------------------------------------------------------------------------------------
@@ -95,6 +83,9 @@ class MilvusIndex:
             properties={INFO_PROPERTY: properties.to_json()},
             timeout=CALL_TIMEOUT_S,
         )
+        # Now, not with the vectors' index: Milvus 2.3.5 gets to the second index of an imported collection only after
+        # 50 s, and to one that was there before the import at once.
+        self._declare_index(name, BUCKET, {"index_type": self._features.scalar_index}, CALL_TIMEOUT_S)
 
     def _schema(self, dim: int) -> Any:
         from pymilvus import DataType
@@ -124,124 +115,38 @@ class MilvusIndex:
         found = self._call("list aliases", name, self._client.list_aliases, name, timeout=CALL_TIMEOUT_S)
         return list(found["aliases"])
 
-    # -- rows ------------------------------------------------------------------------------------------------------
-
-    def insert(self, name: str, batch: pa.RecordBatch | pa.Table) -> int:
-        """Write rows by key (upsert): the same rows again change nothing, so a retry is safe."""
-        try:
-            scalars, vectors = as_rows(batch)
-            require_keys_in_range(np.asarray(scalars[KEY], dtype=np.int64))
-        except (ValueError, KeyError, OverflowError, TypeError) as error:
-            raise BadInput(f"Rows for '{name}' are malformed: {type(error).__name__}.") from None
-        if not np.isfinite(vectors).all():
-            raise BadInput(f"Rows for '{name}' hold a vector that is not finite.", hint="stage them again.")
-        for start in range(0, len(vectors), INSERT_ROWS):
-            rows = [
-                {VECTOR: vectors[i], **{c: scalars[c][i] for c in SCALARS}}
-                for i in range(start, min(start + INSERT_ROWS, len(vectors)))
-            ]
-            self._call("write rows", name, self._client.upsert, name, rows, timeout=CALL_TIMEOUT_S)
-        return len(vectors)
-
-    def delete(self, name: str, ids: Keys | Sequence[int]) -> None:
-        """Remove these keys, every copy of them, and flush."""
-        for part in _parts(ids):
-            # By primary key and nothing else: a delete by filter is resolved to keys once, and may miss copies.
-            self._call("delete rows", name, self._client.delete, name, ids=part, timeout=CALL_TIMEOUT_S)
-        self.flush(name, timeout=CALL_TIMEOUT_S)
-
-    def flush(self, name: str, *, timeout: float) -> None:
-        """Seal and persist what was written."""
-        self._call("flush", name, self._client.flush, name, timeout=timeout, patience_s=timeout)
-
-    def count(self, name: str) -> int:
-        """Exact rows, duplicates counted each (``num_entities`` is an estimate)."""
-        return self._count(name, "")
-
-    def count_bucket(self, name: str, bucket: int) -> int:
-        """Exact rows of a bucket, duplicates counted each."""
-        return self._count(name, f"{BUCKET} == {int(bucket)}")
-
-    def count_ids(self, name: str, ids: Keys | Sequence[int]) -> int:
-        """Exact rows of these keys, duplicates counted each."""
-        return sum(self._count(name, _in(part)) for part in _parts(ids))
-
-    def count_distinct_ids(self, name: str, ids: Keys | Sequence[int]) -> int:
-        """How many of these keys are there at all."""
-        return sum(len({row[KEY] for row in self._query(name, _in(part), [KEY])}) for part in _parts(ids))
-
-    def keys(self, name: str, bucket: int | None = None, *, page: int = 100_000) -> Iterator[Keys]:
-        """Every distinct key, ascending, in pages."""
-        suffix = "" if bucket is None else f" and {BUCKET} == {int(bucket)}"
-
-        def expression(low: int, high: int) -> str:
-            return f"{KEY} >= {low} and {KEY} <= {high}{suffix}"
-
-        def read(low: int, high: int) -> Keys:
-            rows = self._query(name, expression(low, high), [KEY])
-            return np.fromiter((row[KEY] for row in rows), dtype=np.int64)
-
-        return iterate_keys(lambda low, high: self._count(name, expression(low, high)), read, page=page)
-
-    def fetch(self, name: str, ids: Keys | Sequence[int]) -> tuple[Keys, Vectors]:
-        """The vectors of these keys, in their order; keys that are not there are left out."""
-        wanted = require_keys_in_range(ids)
-        found: dict[int, Any] = {}
-        for part in _parts(wanted, SEARCH_ROWS * 4):
-            found.update((row[KEY], row[VECTOR]) for row in self._query(name, _in(part), [KEY, VECTOR]))
-        present = [int(i) for i in wanted if int(i) in found]
-        return _rows([(i, found[i]) for i in present])
-
-    def peek(self, name: str, n: int) -> tuple[Keys, Vectors]:
-        """Any ``n`` rows."""
-        rows = self._query(name, EVERY_ROW, [KEY, VECTOR], limit=n)
-        return _rows([(row[KEY], row[VECTOR]) for row in rows])
-
-    def _count(self, name: str, expression: str) -> int:
-        return int(self._query(name, expression, ["count(*)"])[0]["count(*)"])
-
-    def _query(self, name: str, expression: str, fields: Sequence[str], **more: Any) -> Any:
-        return self._call(
-            "answer a query",
-            name,
-            self._client.query,
-            name,
-            filter=expression,
-            output_fields=list(fields),
-            consistency_level="Strong",
-            timeout=CALL_TIMEOUT_S,
-            **more,
-        )
-
     # -- index, memory, search -------------------------------------------------------------------------------------
 
     def build_index(self, name: str, spec: IndexSpec, *, timeout: float) -> None:
         """Index the vectors and the bucket, and wait for it; an index that exists is kept."""
-        there = set(self._call("list indexes", name, self._client.list_indexes, name, timeout=CALL_TIMEOUT_S))
-        wanted: dict[str, dict[str, Any]] = {
-            VECTOR: {"index_type": spec.index_type, "metric_type": spec.metric, "params": dict(spec.params)},
-            BUCKET: {"index_type": self._features.scalar_index},
-        }
-        for column, how in wanted.items():
-            if column in there:
-                continue
-            params = self._client.prepare_index_params()
-            params.add_index(column, index_name=column, **how)
-            # sync=False: pymilvus ignores a time-out given as a float while it waits, so the wait is ours.
-            self._call(
-                "build an index",
-                name,
-                self._client.create_index,
-                name,
-                params,
-                sync=False,
-                timeout=CALL_TIMEOUT_S,
-                patience_s=min(timeout, 60.0),
-            )
+        self._declare_index(name, BUCKET, {"index_type": self._features.scalar_index}, timeout)
+        self._declare_index(
+            name,
+            VECTOR,
+            {"index_type": spec.index_type, "metric_type": spec.metric, "params": dict(spec.params)},
+            timeout,
+        )
         deadline = time.monotonic() + timeout
-        for column in wanted:
+        for column in (BUCKET, VECTOR):
             self._await_index(name, column, deadline)
         self._specs.pop(name, None)
+
+    def _declare_index(self, name: str, column: str, how: dict[str, Any], timeout: float) -> None:
+        if column in self._call("list indexes", name, self._client.list_indexes, name, timeout=CALL_TIMEOUT_S):
+            return
+        params = self._client.prepare_index_params()
+        params.add_index(column, index_name=column, **how)
+        # sync=False: pymilvus ignores a time-out given as a float while it waits, so the wait is ours.
+        self._call(
+            "build an index",
+            name,
+            self._client.create_index,
+            name,
+            params,
+            sync=False,
+            timeout=CALL_TIMEOUT_S,
+            patience_s=min(timeout, CALL_TIMEOUT_S),
+        )
 
     def _await_index(self, name: str, column: str, deadline: float) -> None:
         while True:
@@ -314,7 +219,9 @@ class MilvusIndex:
             self.search(name, vectors, 10)
 
     def _spec(self, name: str) -> IndexSpec:
-        collection = self.alias_target(name) or name if name not in self._specs else name
+        if name in self._specs:
+            return self._specs[name]
+        collection = self.alias_target(name) or name
         if collection not in self._specs:
             found = self._call(
                 "describe an index", name, self._client.describe_index, collection, VECTOR, timeout=CALL_TIMEOUT_S
@@ -372,37 +279,6 @@ class MilvusIndex:
     def close(self) -> None:
         """Give back the connection."""
         self._client.close()
-
-    # -- calls -----------------------------------------------------------------------------------------------------
-
-    def _at(self, name: str) -> str:
-        return f"'{name}' at {self._where}" if name else self._where
-
-    def _call(
-        self,
-        action: str,
-        name: str,
-        function: Callable[..., Any],
-        *args: Any,
-        patience_s: float | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        return call(action, self._at(name), functools.partial(function, *args, **kwargs), patience_s=patience_s)
-
-
-def _parts(ids: Keys | Sequence[int], size: int = ID_LIST) -> list[list[int]]:
-    ids = require_keys_in_range(ids)
-    return [ids[i : i + size].tolist() for i in range(0, len(ids), size)]
-
-
-def _in(ids: Sequence[int]) -> str:
-    return f"{KEY} in [{','.join(map(str, ids))}]"
-
-
-def _rows(found: Sequence[tuple[int, Any]]) -> tuple[Keys, Vectors]:
-    ids = np.array([i for i, _ in found], dtype=np.int64)
-    vectors = np.array([v for _, v in found], dtype=np.float32) if found else np.empty((0, 0), np.float32)
-    return ids, vectors
 
 
 def _ints(described: Mapping[str, Any]) -> dict[str, int]:

@@ -119,7 +119,7 @@ def call(
     stop = tenacity.stop_after_attempt(attempts) if patience_s is None else tenacity.stop_after_delay(patience_s)
     retrying = tenacity.Retrying(
         stop=stop,
-        wait=tenacity.wait_exponential(multiplier=0.2, max=3.0) + tenacity.wait_random(0, 0.2),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=3.0),
         retry=tenacity.retry_if_exception(is_transient),
         reraise=True,
     )

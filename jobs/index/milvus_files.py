@@ -20,6 +20,10 @@ READ_ROWS = 4_000
 REBUILD = "drop this collection and load into a fresh one (a new run id, or `load` after the drop)."
 
 
+class RebuildNeeded(NotProvenError):
+    """A collection may hold part of a file, or a file twice: drop it and load into a fresh one."""
+
+
 @dataclass(frozen=True)
 class StagedFile:
     """One Parquet file of staging, as its manifest describes it."""
@@ -73,7 +77,7 @@ def check_file(file: StagedFile, digest: str) -> None:
 def check_rows(file: StagedFile, rows: int) -> None:
     """Refuse a file whose rows are not as many as its manifest says."""
     if rows != file.rows:
-        raise NotProvenError(
+        raise RebuildNeeded(
             f"Staged file {file.file_no} holds {rows} rows where its manifest says {file.rows}.", hint=REBUILD
         )
 

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jobs.errors import DependencyUnavailable, FaceReindexError, NotProvenError
+from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index.collections import default_index
-from jobs.index.milvus_files import REBUILD, StagedFile, check_file, check_rows, import_path, read_keys
+from jobs.index.milvus_files import REBUILD, RebuildNeeded, StagedFile, check_file, check_rows, import_path, read_keys
 from jobs.index.milvus_records import DONE, FAILED, STARTED, ImportRecorder, LoadResult
 from jobs.index.milvus_types import ImportState, VectorIndex
 from jobs.settings import Settings
+
+POLL_S = 0.3
+OUTAGE_POLL_S = 1.0
 
 
 @dataclass
@@ -34,7 +37,6 @@ class Importer:
     recorder: ImportRecorder
     digest: Callable[[str], str]
     on_progress: Callable[[int, int], None] | None
-    poll_s: float = 0.25
     waiting: deque[StagedFile] = field(default_factory=deque)
     running: dict[str, tuple[StagedFile, float]] = field(default_factory=dict)
     doubtful: dict[int, tuple[StagedFile, str]] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Importer:
                 self._give_up(again)
             self.retried += len(again)
             self.waiting.extend(again)
-        self._check_no_file_twice()
+        self._check_every_file_once()
         rows = sum(file.rows for file in self.files)
         return LoadResult(rows, len(self.files), skipped=skipped, adopted=self.adopted, retried=self.retried)
 
@@ -111,7 +113,7 @@ class Importer:
             self._follow_once()
 
     def _follow_once(self) -> None:
-        time.sleep(self.poll_s)
+        time.sleep(POLL_S)
         for job_id in list(self.running):
             self._follow(job_id)
 
@@ -151,7 +153,7 @@ class Importer:
             except DependencyUnavailable:
                 if time.monotonic() > patience:
                     raise
-                time.sleep(1.0)
+                time.sleep(OUTAGE_POLL_S)
 
     def _finish(self, file: StagedFile, rows: int) -> None:
         self.recorder.finished(file.file_no, DONE, rows)
@@ -179,7 +181,7 @@ class Importer:
                 again.append(file)
             else:
                 self.recorder.finished(file.file_no, FAILED, copies)
-                raise NotProvenError(
+                raise RebuildNeeded(
                     f"Staged file {file.file_no} is in doubt in '{self.collection}' ({why}): {found} of {file.rows} "
                     f"keys found in {copies} rows"
                     + (", and its job still runs." if import_path(file.path) in alive else "."),
@@ -200,7 +202,7 @@ class Importer:
             except DependencyUnavailable:
                 if time.monotonic() > patience:
                     raise
-                time.sleep(1.0)
+                time.sleep(OUTAGE_POLL_S)
 
     def _make_countable(self) -> None:
         """Index and load the collection as it is now: one that was loaded before an import lags behind it."""
@@ -223,14 +225,19 @@ class Importer:
 
     def _give_up(self, files: Iterable[StagedFile]) -> None:
         numbers = ", ".join(str(file.file_no) for file in files)
-        raise NotProvenError(
+        raise RebuildNeeded(
             f"Import of staged file(s) {numbers} into '{self.collection}' failed "
             f"{self.settings.milvus.import_attempts} times.",
             hint="see the data node's log for the reason, then " + REBUILD,
         )
 
-    def _check_no_file_twice(self) -> None:
-        """A request whose answer was lost may have started a job that nobody follows."""
+    def _check_every_file_once(self) -> None:
+        """None left out; and none twice: a request whose answer was lost may have started a job nobody follows."""
+        left_out = [file.file_no for file in self.files if file.file_no not in self.done]
+        if left_out:
+            raise RebuildNeeded(
+                f"Staged file(s) {', '.join(map(str, left_out))} have no outcome in '{self.collection}'.", hint=REBUILD
+            )
         if self.index.features.idempotent_import:
             return
         seen: dict[str, int] = {}
@@ -240,7 +247,7 @@ class Importer:
                     seen[path] = seen.get(path, 0) + 1
         twice = [file.file_no for file in self.files if seen.get(import_path(file.path), 0) > 1]
         if twice:
-            raise NotProvenError(
+            raise RebuildNeeded(
                 f"Staged file(s) {', '.join(map(str, twice))} were imported twice into '{self.collection}'.",
                 hint=REBUILD,
             )

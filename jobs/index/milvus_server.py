@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from jobs.index.milvus_types import Features, ImportState, parse_version
 from jobs.settings import Settings
 
 CONNECT_TIMEOUT_S = 20.0
+DEFAULT_PORT = 19530
 MAX_FILES_PER_REQUEST = 1024
 
 
@@ -32,7 +35,7 @@ class ServerIndex(MilvusIndex):
         from pymilvus import MilvusClient
 
         parts = urlsplit(settings.milvus.uri)
-        where = f"{parts.scheme}://{parts.hostname}:{parts.port or 19530}"
+        where = f"{parts.scheme}://{parts.hostname}:{parts.port or DEFAULT_PORT}"
         token = bearer(settings)
 
         def attempt() -> Any:
@@ -40,7 +43,7 @@ class ServerIndex(MilvusIndex):
                 settings.milvus.uri, token=token, db_name=settings.milvus.database, timeout=CONNECT_TIMEOUT_S
             )
 
-        client = call("answer", where, attempt, attempts=2)
+        client = _connected(attempt, where, parts.hostname or "", parts.port or DEFAULT_PORT)
         version = call("tell its version", where, lambda: str(client.get_server_version(timeout=CALL_TIMEOUT_S)))
         features = detect(version)
         imports: Imports | None = None
@@ -82,6 +85,20 @@ class ServerIndex(MilvusIndex):
                     hint="raise milvus.ready_timeout_s, then run the same command again.",
                 )
             time.sleep(0.5)
+
+
+def _connected(attempt: Callable[[], Any], where: str, host: str, port: int) -> Any:
+    try:
+        return call("answer", where, attempt, attempts=2)
+    except DependencyUnavailable:
+        # pymilvus says the same of a server that is away and of one that refuses the credentials.
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
+            raise DependencyUnavailable(
+                f"Something listens at {where}, but no Milvus let us in.",
+                hint="check FACE_REINDEX_MILVUS_TOKEN (or …_USER and …_PASSWORD), http against https in milvus.uri, "
+                "and that the server is ready; then run the same command again.",
+            ) from None
+        raise
 
 
 def detect(version: str) -> Features:

@@ -62,13 +62,18 @@ class IndexSpec:
         match self.index_type:
             case "HNSW":
                 return {"ef": max(128, 2 * k)}
-            case "IVF_FLAT" | "IVF_SQ8" | "IVF_PQ" | "SCANN":
-                nlist = int(self.params.get("nlist", 128))
-                return {"nprobe": min(nlist, max(16, nlist // 8))}
+            case "IVF_FLAT" | "IVF_SQ8" | "IVF_PQ":
+                return {"nprobe": self._nprobe()}
+            case "SCANN":
+                return {"nprobe": self._nprobe(), "reorder_k": max(200, 20 * k)}
             case "DISKANN":
                 return {"search_list": max(100, 2 * k)}
             case _:
                 return {}
+
+    def _nprobe(self) -> int:
+        nlist = int(self.params.get("nlist", 128))
+        return min(nlist, max(16, nlist // 8))
 
 
 @dataclass(frozen=True)

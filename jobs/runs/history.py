@@ -42,8 +42,9 @@ def last_states(warehouse: Warehouse) -> DataFrame:
 
 
 def live_runs(warehouse: Warehouse, alias: str) -> list[str]:
-    """Collections that belong to runs not yet ended: theirs to drop, nobody else's."""
-    rows = last_states(warehouse).where("state = 'running'").select("run_id").limit(1000).collect()
+    """Collections of runs that have not ended: theirs to drop, nobody else's, for a week in which they may resume."""
+    recent_ones = F.col("recorded_at") > F.current_timestamp() - F.expr("INTERVAL 7 DAYS")
+    rows = last_states(warehouse).where("state = 'running'").where(recent_ones).select("run_id").limit(1000).collect()
     return [collection_name(alias, row["run_id"]) for row in rows]
 
 

@@ -7,6 +7,7 @@ model_fingerprint) in `image_status`; the vectors themselves are never read to f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -19,9 +20,12 @@ from jobs.errors import MixedFingerprints
 from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise
+from udfs.sources import UNREAD_PREFIX
 from udfs.spark import RESULT_SCHEMA, EmbedSpec, embed_arrow
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from jobs.governance.gate import Gated
 
 REFUSED: Final = "refused"
@@ -57,16 +61,14 @@ def withdraw_stale(warehouse: Warehouse, gated: Gated) -> int:
     A revoked batch, an ended consent, a changed or deleted image: all end here (Guarantee 6).
     """
     permitted = gated.accepted.select(*_INPUT)
-    stale = warehouse.read(EMBEDDINGS).select(*_INPUT).join(permitted, list(_INPUT), "left_anti").cache()
+    stale = materialise(warehouse.read(EMBEDDINGS).select(*_INPUT).join(permitted, list(_INPUT), "left_anti"))
     faces = stale.count()
     status = warehouse.read(IMAGE_STATUS).where(F.col("status") != REFUSED)
-    outdated = status.select(*_INPUT).join(permitted, list(_INPUT), "left_anti").cache()
+    outdated = materialise(status.select(*_INPUT).join(permitted, list(_INPUT), "left_anti"))
     if faces:
         warehouse.delete_matching(EMBEDDINGS, stale, _INPUT)
     if not outdated.isEmpty():
         warehouse.delete_matching(IMAGE_STATUS, outdated, _INPUT)
-    stale.unpersist()
-    outdated.unpersist()
     return faces
 
 
@@ -80,11 +82,10 @@ def record_refusals(warehouse: Warehouse, gated: Gated, *, run_id: str, now: dat
         .select("image_id", F.col("last.reason").alias("reason"))
     )
     changed = gated.refused.join(last, ["image_id", "reason"], "left_anti")
-    rows = _status_rows(changed.select("image_id", "reason"), run_id, now).cache()
+    rows = materialise(_status_rows(changed.select("image_id", "reason"), run_id, now))
     count = rows.count()
     if count:
         warehouse.append(rows, IMAGE_STATUS)
-    rows.unpersist()
     return count
 
 
@@ -131,20 +132,24 @@ def embed_chunk(
     run_id: str,
     now: datetime,
     recompute: bool,
+    before_commit: Callable[[], None],
 ) -> dict[str, int]:
-    """Detect, embed and commit one chunk; returns images and faces."""
+    """Detect, embed and commit one chunk; returns images and faces. ``before_commit`` raises if the lease is lost."""
     work = worklist.where(F.col("part").between(chunk.first, chunk.last))
     results = _results(warehouse, work, chunk, spec, settings).persist(StorageLevel.DISK_ONLY)
     try:
+        # This pass does the work; what follows reads its outcome.
+        totals = results.agg(F.count("*").alias("images"), F.sum(F.size("faces")).alias("faces")).first()
         # The left side's ids are the right side's: an inner join of equals, broadcast, so no vector is shuffled.
         stamped = results.join(F.broadcast(work.select(*_INPUT)), "image_id")
         if recompute:
             # Only what another run computed: this run's own rows may stem from before a kill.
+            before_commit()
             for table in (EMBEDDINGS, IMAGE_STATUS):
                 _delete_former(warehouse, table, work, spec.fingerprint, run_id)
         name = f"{run_id}/{chunk.name}"
+        before_commit()
         warehouse.append(face_rows(stamped, spec.fingerprint, run_id), EMBEDDINGS, transaction=name)
-        totals = results.agg(F.count("*").alias("images"), F.sum(F.size("faces")).alias("faces")).first()
         warehouse.append(_computed_rows(stamped, spec.fingerprint, run_id, now), IMAGE_STATUS, transaction=name)
     finally:
         results.unpersist()
@@ -157,18 +162,25 @@ def _results(warehouse: Warehouse, work: DataFrame, chunk: Chunk, spec: EmbedSpe
     rows = images.select("image_id", "content", "uri", "content_sha256").join(
         F.broadcast(work.select("image_id", "content_sha256", "covered")), ["image_id", "content_sha256"]
     )
-    wanted = rows.select("image_id", "content", "uri", "content_sha256", "covered")
-    return wanted.mapInArrow(embed_arrow(spec), RESULT_SCHEMA, profile=_gpu_profile(settings))
+    known = F.when(~F.col("content_sha256").startswith(UNREAD_PREFIX), F.col("content_sha256"))
+    wanted = rows.select("image_id", "content", "uri", known.alias("content_sha256"), "covered")
+    return wanted.mapInArrow(embed_arrow(spec), RESULT_SCHEMA, profile=_gpu_profile(warehouse.spark, settings))
 
 
-def _gpu_profile(settings: Settings) -> Any:
-    if not settings.executor.gpus_per_task:
+def _gpu_profile(spark: SparkSession, settings: Settings) -> Any:
+    """The embedding stage's resources: with dynamic allocation executors of its own, else only its tasks' share."""
+    wanted = settings.executor
+    if not wanted.gpus_per_task:
         return None
-    from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
+    from pyspark.resource import ExecutorResourceRequests, ResourceProfileBuilder, TaskResourceRequests
 
-    # Task resources alone: Spark adds executors with GPUs to it only under dynamic allocation (SPARK-45495).
-    requests = TaskResourceRequests().cpus(1).resource("gpu", settings.executor.gpus_per_task)
-    return ResourceProfileBuilder().require(requests).build
+    profile = ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", wanted.gpus_per_task))
+    if spark.conf.get("spark.dynamicAllocation.enabled", "false") == "true":
+        executors = ExecutorResourceRequests().resource(
+            "gpu", wanted.gpus_per_executor, wanted.gpu_discovery_script or ""
+        )
+        profile = profile.require(executors)
+    return profile.build
 
 
 def _delete_former(warehouse: Warehouse, table: Any, work: DataFrame, fingerprint: str, run_id: str) -> None:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from jobs.errors import BadInput
 from jobs.schemas import IMAGES
 from jobs.tables.sources import IMAGES_A_TASK, Source
-from jobs.tables.store import Warehouse
+from jobs.tables.store import Warehouse, materialise
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,18 @@ def ingest_images(
     Raises:
         BadInput: an id stands twice in the source.
     """
-    listing = source.listing().cache()
-    try:
-        _refuse_duplicates(listing, source.location)
-        known = warehouse.read(IMAGES).select("image_id", "content_sha256")
-        new = listing.join(known, "image_id", "left_anti")
-        changed = _changed(source, listing, known).cache()
-        counts = (listing.count(), new.count(), changed.count())
-        if not dry_run:
-            _replace(warehouse, changed)
-            for wanted, count in ((new, counts[1]), (listing.join(changed, "image_id", "left_semi"), counts[2])):
-                if count:
-                    _append(warehouse, source, wanted, inline=inline, now=now, images_a_part=images_a_part)
-        changed.unpersist()
-    finally:
-        listing.unpersist()
+    listing = materialise(source.listing())
+    _refuse_duplicates(listing, source.location)
+    known = warehouse.read(IMAGES).select("image_id", "content_sha256")
+    new = materialise(listing.join(known, "image_id", "left_anti"))
+    changed = materialise(_changed(source, listing, known))
+    counts = (listing.count(), new.count(), changed.count())
+    if not dry_run:
+        if counts[2]:
+            warehouse.delete_matching(IMAGES, changed, ["image_id"])
+        for wanted, count in ((new, counts[1]), (listing.join(changed, "image_id", "left_semi"), counts[2])):
+            if count:
+                _append(warehouse, source, wanted, inline=inline, now=now, images_a_part=images_a_part)
     return Ingested(counts[0], counts[1], counts[2], counts[0] - counts[1] - counts[2])
 
 
@@ -69,11 +66,6 @@ def _changed(source: Source, listing: DataFrame, known: DataFrame) -> DataFrame:
     for part in hashes[1:]:
         found = found.unionByName(part.select("image_id", "content_sha256"))
     return found.join(known, ["image_id", "content_sha256"], "left_anti").select("image_id").distinct()
-
-
-def _replace(warehouse: Warehouse, changed: DataFrame) -> None:
-    if not changed.isEmpty():
-        warehouse.delete_matching(IMAGES, changed, ["image_id"])
 
 
 def _append(

@@ -18,6 +18,7 @@ from udfs.sources import (
     IMAGE_SUFFIXES,
     LISTING_SCHEMA,
     SHARD_SUFFIXES,
+    UNREAD_PREFIX,
     ReadSpec,
     list_folders,
     read_files,
@@ -139,12 +140,14 @@ class TableSource(Source):
     def _hash(self, rows: DataFrame, *, has_bytes: bool, keep_bytes: bool) -> DataFrame:
         if has_bytes:
             content = F.col("content") if keep_bytes else F.lit(None).cast("binary")
-            unread = F.concat_ws("\x00", F.lit("unread"), F.coalesce("uri", F.lit("")), "image_id")
+            unread = F.concat_ws("\x00", F.coalesce("uri", F.lit("")), "image_id")
             return rows.select(
                 "image_id",
                 "uri",
                 content.alias("content"),
-                F.coalesce(F.sha2("content", 256), F.sha2(unread, 256)).alias("content_sha256"),
+                F.coalesce(F.sha2("content", 256), F.concat(F.lit(UNREAD_PREFIX), F.sha2(unread, 256))).alias(
+                    "content_sha256"
+                ),
                 F.coalesce(F.length("content"), F.lit(0)).alias("byte_size"),
             )
         named = rows.select(F.col("image_id").alias("source_key"), "uri", F.lit(0).cast("bigint").alias("byte_size"))

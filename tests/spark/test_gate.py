@@ -103,7 +103,9 @@ def basis_row(number: int, record: Record) -> tuple[object, ...]:
         record.pii_principal_id,
         processing,
         None,
-        [(e.event_time, e.validity_duration, e.event_type, e.event_state) for e in events] if events is not None else None,
+        [(e.event_time, e.validity_duration, e.event_type, e.event_state) for e in events]
+        if events is not None
+        else None,
         record.source_batch_id,
         list(record.face_box) if record.face_box is not None else None,
         None,
@@ -116,7 +118,7 @@ def basis_row(number: int, record: Record) -> tuple[object, ...]:
     )
 
 
-def gated(spark, records: list[list[Record | None]], batch: Batch | None = Batch("assessed", "uploaded_by_subject")):
+def gated(spark, records: list[list[Record | None]], batch: Batch | None):
     """Decide images of which image i is linked to ``records[i]`` (None: a link to nothing)."""
     basis, links, number = [], [], 0
     for image, linked in enumerate(records):
@@ -221,4 +223,3 @@ def test_the_plan_reads_no_image_bytes(spark, tmp_path) -> None:
     scans = [line for line in plan.split("== Physical Plan ==")[1].splitlines() if "FileScan" in line]
     assert scans
     assert not [line for line in scans if "content:binary" in line]
-

@@ -134,7 +134,9 @@ def test_largest_faces_are_kept_from_left_to_right() -> None:
 
 
 @given(st.lists(st.tuples(boxes_of, st.floats(0, 1)), max_size=8), st.lists(records_of, max_size=4))
-def test_every_face_is_counted_once(faces: list[tuple[tuple[int, ...], float]], covered: list[CoveredPrincipal]) -> None:
+def test_every_face_is_counted_once(
+    faces: list[tuple[tuple[int, ...], float]], covered: list[CoveredPrincipal]
+) -> None:
     chosen = select([box for box, _ in faces], [c for _, c in faces], covered, max_faces=2, min_face_px=10)
     dropped = chosen.dropped
     total = dropped.too_small + dropped.low_confidence + dropped.over_limit + dropped.uncovered + len(chosen.keep)

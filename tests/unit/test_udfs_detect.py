@@ -27,12 +27,13 @@ def pooled(pixels: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 60), st.integers(1, 60), st.integers(0, 3))
-def test_shrink_is_area_interpolation_to_the_bit(h: int, w: int, out_h: int, out_w: int, seed: int) -> None:
+def test_shrink_is_area_interpolation(h: int, w: int, out_h: int, out_w: int, seed: int) -> None:
     images = [noise(h, w, seed), noise(h, w, seed + 1)]
     tables = build_tables([torch.from_numpy(noise(7, 9)), *map(torch.from_numpy, images)])
     out = shrink(tables, 1, 2, (h, w), (out_h, out_w))
     for image, got in zip(images, out, strict=True):
-        assert torch.equal(got, pooled(image, (out_h, out_w)))
+        # The sums are exact on both sides; torch may divide in another order, which is the last bit.
+        assert torch.allclose(got, pooled(image, (out_h, out_w)), atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(1000, 1000), (12, 1000), (1001, 40), (1300, 1200)])
@@ -60,7 +61,7 @@ def test_crops_of_many_sizes_and_images(size: int) -> None:
         out = crop(tables, torch.tensor(which), torch.tensor(boxes), size)
         for index, (left, top, right, bottom), got in zip(which, boxes, out, strict=True):
             expected = pooled(chosen[index][top:bottom, left:right], (size, size))
-            assert torch.allclose(got, expected, atol=1e-4, rtol=0)
+            assert torch.allclose(got, expected, atol=2e-5, rtol=0)
 
 
 def greedy(boxes: np.ndarray, scores: np.ndarray, threshold: float, *, smaller: bool) -> list[int]:

@@ -73,6 +73,8 @@ class Fails:
         self.calls = 0
 
     def __call__(self, uri: str, timeout_s: float) -> object:
+        assert timeout_s > 0
+
         def opened() -> object:
             self.calls += 1
             if self.errors:
@@ -111,7 +113,7 @@ def test_hanging_read_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
         release.wait(30)
         raise OSError
 
-    monkeypatch.setattr(reading, "_opener", lambda uri, timeout_s: hang)
+    monkeypatch.setattr(reading, "_opener", lambda *_: hang)
     began = time.monotonic()
     assert reason(None, "x", timeout_s=0.05, retries=1) == "TIMEOUT"
     assert time.monotonic() - began < 20

@@ -1,0 +1,151 @@
+"""The main job by spark-submit on a standalone cluster: zip by --py-files, model shipped, GPUs scheduled, SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.pictures import Picture
+from tests.e2e.line import prepare
+from tests.e2e.standalone import Cluster, standalone_cluster
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+CONF = {
+    "spark.executor.memory": "2g",
+    "spark.executor.cores": "1",
+    "spark.executor.resource.gpu.amount": "1",
+    "spark.pyspark.python": sys.executable,
+    "spark.pyspark.driver.python": sys.executable,
+}
+PROBE = """
+from pyspark import TaskContext
+from pyspark.sql import SparkSession
+from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
+
+def probe(batches):
+    import pyarrow as pa, udfs
+    addresses = ",".join(TaskContext.get().resources()["gpu"].addresses)
+    for _ in batches:
+        yield pa.RecordBatch.from_arrays([pa.array([addresses]), pa.array([udfs.__file__])], names=["gpu", "file"])
+
+spark = SparkSession.builder.getOrCreate()
+profile = ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", 1)).build
+rows = spark.range(0, 8, 1, 4).mapInArrow(probe, "gpu string, file string", profile=profile).collect()
+print("PROBE", sorted({r["gpu"] for r in rows}), all(".zip" in r["file"] for r in rows))
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with standalone_cluster(tmp_path_factory.mktemp("cluster"), gpus=(("0",), ("1",))) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The zip that `--py-files` ships, built as `make zip` does."""
+    subprocess.run([sys.executable, "setup.py", "-q", "pyfiles"], cwd=ROOT, check=True)
+    built = max((ROOT / "dist").glob("face_reindex-*.zip"), key=lambda p: p.stat().st_mtime)
+    return str(shutil.copy(built, tmp_path_factory.mktemp("zip") / built.name))
+
+
+def command(cluster: Cluster, package: str, job: str, *arguments: str) -> list[str]:
+    conf = [part for key, value in CONF.items() for part in ("--conf", f"{key}={value}")]
+    submit = [str(cluster.spark_home / "bin" / "spark-submit"), "--master", cluster.url]
+    files = ["--properties-file", str(ROOT / "conf" / "spark-local.conf"), "--py-files", package]
+    return [*submit, *files, *conf, str(ROOT / "jobs" / f"{job}.py"), *arguments]
+
+
+def run(cluster: Cluster, package: str, job: str, *arguments: str) -> dict[str, object]:
+    # From another folder, so that nothing is found because it happens to lie in the current one.
+    done = subprocess.run(
+        command(cluster, package, job, "--json", *arguments),
+        cwd=cluster.folder,
+        env=cluster.env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def test_the_zip_reaches_the_executors_and_gpus_are_scheduled(cluster: Cluster, package: str, tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text(PROBE)
+    done = cluster.submit(
+        tmp_path / "probe.py", conf={**CONF, "spark.ui.enabled": "false"}, options=["--py-files", package]
+    )
+    assert "PROBE ['0', '1'] True" in done.stdout, done.stderr[-2000:]
+
+
+def test_killed_in_the_middle_and_resumed_it_ends_exact(
+    cluster: Cluster, package: str, pictures: tuple[Path, list[Picture]], tmp_path: Path
+) -> None:
+    chosen = [p for p in pictures[1] if p.kind in {"single_face", "truncated"}][:30]
+    for picture in chosen:
+        (tmp_path / "pictures" / picture.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pictures[0] / picture.path, tmp_path / "pictures" / picture.path)
+    home = tmp_path / "line"
+    config = prepare(
+        home, chosen, executor={"chunk_images": 1, "gpus_per_task": 1}, tables={"part_images": 1}, lease={"ttl_s": 900}
+    )
+    source = ("--source", str(tmp_path / "pictures"), "--batch", str(home / "demo.batch.yaml"))
+    run(cluster, package, "ingest", "--config", str(config), *source, "--basis", str(home / "basis.jsonl"))
+    arguments = ("--config", str(config), "--run-id", "night")
+    killed_after(
+        home / "warehouse" / "embeddings" / "_delta_log", command(cluster, package, "reindex", *arguments), cluster
+    )
+
+    # Another run is refused while the dead one's lease lasts; the same run goes on at once.
+    other = subprocess.run(
+        command(cluster, package, "reindex", "--json", "--config", str(config), "--run-id", "other"),
+        cwd=cluster.folder,
+        env=cluster.env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert other.returncode == 5, other.stderr[-2000:]
+    assert "Run night is writing this warehouse" in other.stdout
+    result = run(cluster, package, "reindex", *arguments)
+    counts = result["counts"]
+    assert isinstance(counts, dict)
+    assert counts["images"] == len(chosen) == sum(counts["statuses"].values())
+    assert counts["statuses"] == {
+        "embedded": sum(p.expected == "embedded" for p in chosen),
+        **({"broken": n} if (n := sum(p.expected == "broken" for p in chosen)) else {}),
+    }
+    proof = result["proof"]
+    assert isinstance(proof, dict)
+    assert proof["rows_found"] == counts["faces"]
+    assert proof["keys_duplicated"] == 0
+
+
+def killed_after(log: Path, command: list[str], cluster: Cluster) -> None:
+    """Start a job and SIGKILL all of it once the first chunk of faces is committed (and not the last)."""
+    process = subprocess.Popen(
+        command, cwd=cluster.folder, env=cluster.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    # Version 0 creates the table, version 1 is the first chunk.
+    while not (log / f"{1:020}.json").exists():
+        assert process.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < deadline, "no chunk was committed in time"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

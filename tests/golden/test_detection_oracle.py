@@ -1,0 +1,111 @@
+"""Detection against facenet-pytorch's own MTCNN, one image at a time, on the same pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from facenet_pytorch import MTCNN
+from PIL import Image, ImageEnhance, ImageFilter
+
+from tests.golden.support import Pixels, astronaut, group, model, nets, noise, photographs, portrait
+from udfs.detect import Detections, Detector
+from udfs.params import PipelineParams
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def oracle() -> MTCNN:
+    mtcnn = MTCNN(keep_all=True)
+    # The wheel's own weights: ours come from the model file, and must be the same.
+    for name in ("pnet", "rnet", "onet"):
+        own = getattr(mtcnn, name).state_dict()
+        assert all(np.array_equal(own[key], tensor) for key, tensor in model().state_dicts[name].items())
+    return mtcnn
+
+
+def generated() -> Iterator[Pixels]:
+    """Pictures made from the astronaut: sizes, turns, light, blur, groups, crops and none at all."""
+    rng = np.random.default_rng(7)
+    whole = Image.fromarray(astronaut()).resize((320, 320), Image.Resampling.BICUBIC)
+    yield np.array(whole)
+    for index in range(14):
+        picture = whole.rotate(float(rng.uniform(-25, 25)), Image.Resampling.BICUBIC)
+        picture = ImageEnhance.Brightness(picture).enhance(float(rng.uniform(0.5, 1.5)))
+        if index % 3 == 0:
+            picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.5))))
+        if index % 2:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        size = (int(rng.integers(120, 400)), int(rng.integers(120, 400)))
+        yield np.array(picture.resize(size, Image.Resampling.BICUBIC))
+    yield group(3, side=110)
+    yield group(6, side=70)
+    yield np.concatenate([group(4, side=90), group(4, side=90)[:, ::-1]], axis=0)
+    yield portrait(97)
+    yield portrait(31)
+    yield portrait(160)[20:120, 40:160].copy()  # a face cut by the edge
+    yield noise(150, 200)
+    yield np.zeros((60, 60, 3), np.uint8)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    inter = np.clip(high - low, 0, None).prod(axis=2)
+    return inter / ((a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)[None] - inter)
+
+
+def check(image: Pixels, ours: Detections, oracle: MTCNN) -> int:
+    boxes, confidence, points = oracle.detect(Image.fromarray(image), landmarks=True)
+    if boxes is None:
+        assert len(ours.boxes) == 0
+        return 0
+    assert len(ours.boxes) == len(boxes)
+    iou = overlap(boxes.astype(np.float64), ours.boxes.astype(np.float64))
+    match = iou.argmax(axis=1)
+    assert sorted(match) == list(range(len(boxes)))
+    assert iou.max(axis=1).min() >= 0.95
+    assert np.abs(boxes.astype(np.float64) - ours.boxes[match]).max() < 0.01
+    assert np.abs(points.astype(np.float64) - ours.landmarks[match]).max() < 0.01
+    assert np.abs(confidence.astype(np.float64) - ours.confidence[match]).max() < 1e-4
+    return len(boxes)
+
+
+def test_generated_pictures(oracle: MTCNN) -> None:
+    images = list(generated())
+    found = Detector(nets(), PipelineParams()).detect(images)
+    assert sum(check(image, ours, oracle) for image, ours in zip(images, found, strict=True)) >= 25
+
+
+@pytest.mark.parametrize(
+    ("size", "thresholds", "factor"),
+    [(40, (0.6, 0.7, 0.7), 0.709), (20, (0.5, 0.6, 0.6), 0.6), (12, (0.7, 0.8, 0.9), 0.8)],
+)
+def test_other_parameters(size: int, thresholds: tuple[float, float, float], factor: float) -> None:
+    oracle = MTCNN(keep_all=True, min_face_size=size, thresholds=list(thresholds), factor=factor)
+    params = PipelineParams(detector_min_face_px=size, thresholds=thresholds, pyramid_factor=factor)
+    images = [portrait(150), group(2, side=100)]
+    found = Detector(nets(), params).detect(images)
+    assert sum(check(image, ours, oracle) for image, ours in zip(images, found, strict=True)) >= 3
+
+
+def test_photographs(oracle: MTCNN) -> None:
+    paths = photographs()
+    if not paths:
+        pytest.skip("no photographs at hand: set FACE_REINDEX_TEST_DATA to a folder with some")
+    images = []
+    for path in paths:
+        with Image.open(path) as picture:
+            picture = picture.convert("RGB")  # noqa: PLW2901 - the file's picture isn't needed any more
+        picture.thumbnail((640, 640))
+        images.append(np.array(picture))
+    found = Detector(nets(), PipelineParams()).detect(images)
+    assert sum(check(image, ours, oracle) for image, ours in zip(images, found, strict=True)) >= len(images) // 2
+
+
+def test_where_facenet_pytorch_raises_ours_does_not(oracle: MTCNN) -> None:
+    for image in (np.zeros((16, 16, 3), np.uint8), np.zeros((3, 40, 3), np.uint8)):
+        with pytest.raises(Exception, match=r".*"):
+            oracle.detect(Image.fromarray(image))
+        assert len(Detector(nets(), PipelineParams()).detect([image, portrait(100)])[0].boxes) == 0

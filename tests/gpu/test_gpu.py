@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.golden.support import encoded, group, model, model_path, nets, noise, portrait, small_astronaut
+from udfs.coverage import CoveredPrincipal
+from udfs.detect import Detector
+from udfs.device import Placement, pick_device
+from udfs.embed import Embedder
+from udfs.nets import build_nets
+from udfs.params import PipelineParams
+from udfs.pipeline import Pipeline
+from udfs.results import ImageInput
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
+
+
+def pictures() -> list[np.ndarray]:
+    return [small_astronaut(256), group(3), noise(90, 70), portrait(160), small_astronaut(256)[:, ::-1].copy(),
+            np.zeros((10, 10, 3), np.uint8), group(6, side=80)]  # fmt: skip
+
+
+def test_boxes_equal_the_processors() -> None:
+    params = PipelineParams()
+    gpu = Detector(build_nets(model(), device="cuda:0"), params).detect(pictures())
+    cpu = Detector(nets(), params).detect(pictures())
+    assert sum(len(d.boxes) for d in cpu) >= 12
+    for ours, expected in zip(gpu, cpu, strict=True):
+        assert len(ours.boxes) == len(expected.boxes)
+        order, other = np.argsort(ours.boxes[:, 0]), np.argsort(expected.boxes[:, 0])
+        assert np.allclose(ours.boxes[order], expected.boxes[other], atol=0.05)
+        assert np.allclose(ours.confidence[order], expected.confidence[other], atol=1e-3)
+
+
+def crops() -> np.ndarray:
+    return np.stack([portrait(), portrait()[:, ::-1], 255 - portrait()])
+
+
+def test_float32_embeddings_equal_the_processors() -> None:
+    gpu = Embedder(build_nets(model(), device="cuda:0"), PipelineParams()).embed(crops())
+    cpu = Embedder(nets(), PipelineParams()).embed(crops())
+    assert (gpu * cpu).sum(axis=1).min() > 1 - 1e-5
+
+
+def test_bfloat16_embeddings_stay_near_float32() -> None:
+    half = build_nets(model(), device="cuda:0", dtype="bfloat16")
+    gpu = Embedder(half, PipelineParams(dtype="bfloat16")).embed(crops())
+    cpu = Embedder(nets(), PipelineParams()).embed(crops())
+    assert (gpu * cpu).sum(axis=1).min() >= 0.999
+
+
+def test_results_do_not_depend_on_the_batch() -> None:
+    pipeline = Pipeline(model_path(), placement=Placement("cuda:0"))
+    covered = tuple(CoveredPrincipal(f"r{i}", f"p{i}") for i in range(6))
+    items = [ImageInput(str(i), encoded(p), covered=covered) for i, p in enumerate(pictures())]
+    together = list(pipeline.run(items))
+    for item, many in zip(items, together, strict=True):
+        (one,) = pipeline.run([item])
+        assert (one.status, len(one.faces), one.device) == (many.status, len(many.faces), "cuda:0")
+        for a, b in zip(one.faces, many.faces, strict=True):
+            assert np.allclose(a.box, b.box, atol=0.01)
+            assert float(a.embedding @ b.embedding) > 1 - 1e-5
+
+
+def test_cuda_is_picked_when_asked() -> None:
+    assert pick_device("cuda").device == "cuda:0"

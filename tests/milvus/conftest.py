@@ -1,0 +1,70 @@
+"""One real server for the session, and the three indexes that must keep one contract."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from jobs.index.milvus import VectorIndex, connect
+from jobs.settings import Settings
+from tests.milvus.fake import FakeIndex
+from tests.milvus.server import MilvusStandalone
+
+
+def server_settings(uri: str, **milvus: object) -> Settings:
+    return Settings.model_validate({"milvus": {"uri": uri, "ready_timeout_s": 120, **milvus}})
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusStandalone]:
+    server = MilvusStandalone(tmp_path_factory.mktemp("milvus"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.remove()
+
+
+@pytest.fixture(scope="module")
+def server(milvus_server: MilvusStandalone) -> Iterator[VectorIndex]:
+    if not milvus_server.running:
+        milvus_server.start()
+    index = connect(server_settings(milvus_server.uri))
+    yield index
+    index.close()
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorIndex]:
+    path = tmp_path_factory.mktemp("embedded") / "faces.db"
+    index = connect(Settings.model_validate({"milvus": {"uri": str(path)}}))
+    yield index
+    index.close()
+
+
+@pytest.fixture(scope="module", params=["fake", "embedded", "server"])
+def index(request: pytest.FixtureRequest) -> VectorIndex:
+    if request.param == "fake":
+        return FakeIndex()
+    found: VectorIndex = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def new_name(index: VectorIndex) -> Iterator[Callable[[], str]]:
+    """Names nobody else uses; their collections are dropped after the test."""
+    prefix = f"t{uuid.uuid4().hex[:10]}_"
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"{prefix}{len(made)}")
+        return made[-1]
+
+    yield make
+    for name in made:
+        index.drop_alias(f"alias_{name}")
+    for name in made:
+        index.drop(name)

@@ -1,0 +1,97 @@
+"""What is special about milvus-lite: one process at a time, and a lock that must be given back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
+from jobs.index.loader import MemoryRecorder, load_files
+from jobs.index.milvus import IndexSpec, connect
+from jobs.settings import Settings
+from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files
+
+pytestmark = pytest.mark.milvus
+
+OPEN = """
+import sys
+from jobs.index.milvus import connect
+from jobs.settings import Settings
+index = connect(Settings.model_validate({"milvus": {"uri": sys.argv[1]}}))
+print(index.count("faces_r1") if index.exists("faces_r1") else "open")
+index.close()
+"""
+
+
+def settings(path: Path) -> Settings:
+    return Settings.model_validate({"milvus": {"uri": str(path)}})
+
+
+def in_another_process(path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", OPEN, str(path)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_one_process_at_a_time_and_the_lock_is_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "faces.db"
+    index = connect(settings(path))
+    try:
+        second = in_another_process(path)
+        assert second.returncode == 1
+        assert "DependencyUnavailable" in second.stderr
+        assert "another process has it open" in second.stderr
+    finally:
+        index.close()
+    third = in_another_process(path)
+    assert (third.returncode, third.stdout.strip()) == (0, "open"), third.stderr
+    # And nothing of pymilvus' own error log, which holds whole requests.
+    assert "RPC error" not in second.stderr + third.stderr
+    index = connect(settings(path))
+    index.close()
+
+
+def test_what_was_written_outlives_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "faces.db"
+    index = connect(settings(path))
+    files = stage_files(tmp_path / "staged", make_keys(700), make_vectors(700), 3)
+    index.create("faces_r1", dim=DIM, shards=4, properties=INFO)
+    assert not index.features.bulk_import
+    recorder = MemoryRecorder()
+    assert load_files(index, "faces_r1", files, settings(path), recorder=recorder).rows == 700
+    assert load_files(index, "faces_r1", files, settings(path), recorder=recorder).skipped == 3
+    index.build_index("faces_r1", IndexSpec("FLAT"), timeout=60)
+    index.load("faces_r1", timeout=60)
+    index.switch_alias("faces", "faces_r1")
+    index.close()
+    assert in_another_process(path).stdout.strip() == "700"
+    index = connect(settings(path))
+    assert index.alias_target("faces") == "faces_r1"
+    assert index.info("faces_r1") == INFO
+    index.close()
+
+
+def test_a_path_that_cannot_be_an_embedded_index_is_a_settings_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"ends in \.db"):
+        connect(settings(tmp_path / "faces"))
+
+
+def test_a_folder_that_is_no_index_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "faces.db").write_text("not a folder")
+    with pytest.raises(DependencyUnavailable, match="cannot be opened"):
+        connect(settings(tmp_path / "faces.db"))
+
+
+def test_bulk_import_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    index = connect(settings(tmp_path / "faces.db"))
+    try:
+        with pytest.raises(FaceReindexError, match="no bulk import"):
+            index.start_import("x", ["y"])
+        by_import = Settings.model_validate({"milvus": {"uri": str(tmp_path / "faces.db"), "load_by": "import"}})
+        with pytest.raises(FaceReindexError, match="no bulk import"):
+            load_files(index, "x", [], by_import, recorder=MemoryRecorder())
+    finally:
+        index.close()

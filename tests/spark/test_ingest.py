@@ -1,0 +1,193 @@
+"""Ingestion: every kind of source, a second time changes nothing, nothing is lost."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from pyspark.sql import functions as F
+
+from jobs.errors import BadInput, SettingsError
+from jobs.governance.basis import (
+    import_basis,
+    pseudonym,
+    read_basis,
+    read_batch,
+    record_batch,
+    write_template,
+)
+from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.tables.images import Ingested, ingest_images
+from jobs.tables.sources import open_source
+from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
+
+pytestmark = pytest.mark.spark
+
+FILES = {
+    "a.jpg": b"one",
+    "deep/er/b c%20d.PNG": b"two",
+    "empty.jpg": b"",
+    "notes.txt": b"no image",
+    ".hidden.jpg": b"x",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    for name, data in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def bring(spark, tmp_path: Path, source: str, *, inline: bool = True) -> Ingested:
+    settings = settings_for(tmp_path, "executor.read_retries=0")
+    warehouse = warehouse_for(spark, settings)
+    return ingest_images(
+        warehouse, open_source(spark, source, "b1", settings), inline=inline, now=NOW, images_a_part=1000
+    )
+
+
+def images(spark, tmp_path: Path):
+    return warehouse_for(spark, settings_for(tmp_path)).read(IMAGES)
+
+
+def test_a_folder_twice_and_then_changed(spark, tmp_path: Path, folder: Path) -> None:
+    assert bring(spark, tmp_path, str(folder)) == Ingested(listed=3, new=3, changed=0, unchanged=0)
+    before = rows(images(spark, tmp_path), "image_id", "content_sha256", "part")
+    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 0, 3)
+    assert rows(images(spark, tmp_path), "image_id", "content_sha256", "part") == before
+    (folder / "a.jpg").write_bytes(b"another")
+    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 1, 2)
+    now = {r["uri"].rsplit("/", 1)[1]: r["content"] for r in images(spark, tmp_path).collect()}
+    # The empty file has no bytes to keep, but it is there: embedding will say why it is unreadable.
+    assert now == {"a.jpg": b"another", "b c%20d.PNG": b"two", "empty.jpg": None}
+
+
+def test_by_uri_keeps_no_bytes(spark, tmp_path: Path, folder: Path) -> None:
+    bring(spark, tmp_path, str(folder), inline=False)
+    assert images(spark, tmp_path).where("content IS NOT NULL").count() == 0
+    assert images(spark, tmp_path).where("uri LIKE '%a.jpg'").count() == 1
+
+
+def test_parquet_and_delta_bring_their_own_ids(spark, tmp_path: Path) -> None:
+    frame = spark.createDataFrame([("x", b"1"), ("y", b"2"), ("z", None)], "image_id string, content binary")
+    frame.write.parquet(str(tmp_path / "p"))
+    frame.write.format("delta").save(str(tmp_path / "d"))
+    assert bring(spark, tmp_path, str(tmp_path / "p")).new == 3
+    assert bring(spark, tmp_path, f"delta:{tmp_path / 'd'}") == Ingested(3, 0, 0, 3)
+    assert rows(images(spark, tmp_path), "image_id", "content") == {("x", b"1"), ("y", b"2"), ("z", None)}
+
+
+def test_the_same_id_twice_stops_before_anything_is_written(spark, tmp_path: Path) -> None:
+    spark.createDataFrame([("x", b"1"), ("x", b"2")], "image_id string, content binary").write.parquet(
+        str(tmp_path / "p")
+    )
+    with pytest.raises(BadInput, match="1 image ids stand more than once"):
+        bring(spark, tmp_path, str(tmp_path / "p"))
+    assert images(spark, tmp_path).count() == 0
+
+
+def test_webdataset_shards(spark, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    for shard in range(2):
+        with tarfile.open(tmp_path / "shards" / f"s{shard}.tar", "w") as tar:
+            for name in ("000.jpg", "000.json", "001.jpg"):
+                data = f"{shard}{name}".encode()
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    assert bring(spark, tmp_path, str(tmp_path / "shards")) == Ingested(4, 4, 0, 0)
+    assert bring(spark, tmp_path, str(tmp_path / "shards")) == Ingested(4, 0, 0, 4)
+    assert {c for (c,) in rows(images(spark, tmp_path), "content")} == {
+        b"0000.jpg",
+        b"0001.jpg",
+        b"1000.jpg",
+        b"1001.jpg",
+    }
+
+
+def test_a_source_that_is_not_there_is_named(spark, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="nothing at this place"):
+        open_source(spark, str(tmp_path / "nowhere"), "b1", settings_for(tmp_path))
+
+
+def record(**changes: object) -> str:
+    base: dict[str, object] = {
+        "record_id": "r1",
+        "schema_version": "1.0",
+        "events": [{"event_time": "2026-01-01T00:00:00Z", "event_state": "ConsentGiven"}],
+        "images": ["x"],
+    }
+    return json.dumps({**base, **changes})
+
+
+def imported(spark, tmp_path: Path, text: str, name: str = "basis.jsonl", key: str | None = None):
+    (tmp_path / name).write_text(text)
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    return import_basis(warehouse, read_basis(spark, str(tmp_path / name), key), lambda c: c, now=NOW)
+
+
+def test_basis_records_are_append_only_and_idempotent(spark, tmp_path: Path) -> None:
+    first = imported(spark, tmp_path, record())
+    assert (first.records, first.new_versions, first.new_links) == (1, 1, 1)
+    assert imported(spark, tmp_path, record()).new_versions == 0
+    second = imported(spark, tmp_path, record(images=["x", "y"], jurisdiction=None, schema_version="1.0"))
+    assert (second.new_versions, second.new_links) == (0, 1)
+    assert imported(spark, tmp_path, record(events=[])).new_versions == 1
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    assert warehouse.read(PROCESSING_BASIS).count() == 2
+    assert rows(warehouse.read(BASIS_LINKS), "image_id", "record_id") == {("x", "r1"), ("y", "r1")}
+
+
+def test_one_broken_line_imports_nothing(spark, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="2 lines are no valid basis record"):
+        imported(spark, tmp_path, record() + "\n{broken\n" + record(record_id=None))
+    assert warehouse_for(spark, settings_for(tmp_path)).read(PROCESSING_BASIS).count() == 0
+
+
+def test_csv_template_completed_by_a_person(spark, tmp_path: Path, folder: Path) -> None:
+    source = open_source(spark, str(folder), "b1", settings_for(tmp_path))
+    assert write_template(source.listing(), "b1", str(tmp_path / "t.csv")) == 3
+    header, *lines = (tmp_path / "t.csv").read_text().splitlines()
+    row = dict(zip(header.split(","), lines[0].split(","), strict=True))
+    assert (row["images"], row["source_batch_id"], row["subject"]) == ("a.jpg", "b1", "")
+    row |= {"subject": "A Person", "event_time": "2026-01-01T00:00:00Z", "event_state": "ConsentGiven"}
+    row |= {"purposes": "p1; p2", "face_box": "1 2 3 4"}
+    text = header + "\n" + ",".join(row[c] for c in header.split(","))
+    with pytest.raises(SettingsError, match="FACE_REINDEX_HMAC_KEY"):
+        imported(spark, tmp_path, text, "full.csv")
+    imported(spark, tmp_path, text, "full.csv", key="k")
+    found = warehouse_for(spark, settings_for(tmp_path)).read(PROCESSING_BASIS).first()
+    assert found["pii_principal_id"] == pseudonym("A Person", "k")
+    assert "A Person" not in str(found)
+    assert found["processing"]["purposes"] == ["p1", "p2"]
+    assert found["face_box"] == [1.0, 2.0, 3.0, 4.0]
+    assert [e["event_state"] for e in found["events"]] == ["ConsentGiven"]
+
+
+@pytest.mark.parametrize(
+    "line", ["record_id,event_time\nr,yesterday", "record_id,face_box\nr,1 2 x 4", "record_id\n ", "id,images\n1,2"]
+)
+def test_unreadable_csv_cells_import_nothing(spark, tmp_path: Path, line: str) -> None:
+    with pytest.raises(BadInput, match="nothing was imported"):
+        imported(spark, tmp_path, line, "bad.csv")
+
+
+def test_batches_are_recorded_once_per_state(spark, tmp_path: Path) -> None:
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    assert record_batch(warehouse, BATCH, now=NOW)
+    assert not record_batch(warehouse, BATCH, now=NOW)
+    assert record_batch(warehouse, {**BATCH, "state": "revoked"}, now=NOW)
+    assert warehouse.read(SOURCE_BATCHES).agg(F.count("*")).first()[0] == 2
+
+
+def test_an_incomplete_assessment_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "b.yaml"
+    file.write_text(json.dumps({**BATCH, "assessment_ref": None}))
+    with pytest.raises(BadInput, match="needs every field"):
+        read_batch(str(file))

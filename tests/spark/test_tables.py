@@ -1,0 +1,217 @@
+"""Tables, lease, run record, staging: what the main job rests on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import functions as F
+
+from jobs.errors import BadInput, LeaseHeld, LeaseLost, NotProvenError, SettingsError
+from jobs.index.staging import bucket_count, stage
+from jobs.index.truth import recall_sample
+from jobs.runs.lease import Lease
+from jobs.runs.record import open_run
+from jobs.schemas import ALL_TABLES, EMBEDDINGS, LEASES, RUN_STEPS, RUNS, TableSpec
+from jobs.tables.embeddings import Chunk, face_id, plan_chunks, resalt
+from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
+
+pytestmark = pytest.mark.spark
+
+
+def test_tables_carry_a_version_and_are_migrated(spark, tmp_path: Path) -> None:
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    first = TableSpec("things", "id bigint", "id")
+    warehouse.append(spark.range(2).toDF("id"), first)
+    second = TableSpec(
+        "things", "id bigint, name string", "id", migrations=(("ALTER TABLE {table} ADD COLUMN name string",),)
+    )
+    again = warehouse_for(spark, settings_for(tmp_path))
+    assert rows(again.read(second), "id", "name") == {(0, None), (1, None)}
+    with pytest.raises(BadInput, match="this release knows 1"):
+        warehouse_for(spark, settings_for(tmp_path)).read(first)
+
+
+def test_a_foreign_table_is_not_touched(spark, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    spark.range(1).write.format("delta").save(f"{settings.warehouse}/leases")
+    with pytest.raises(BadInput, match="not made by Face Reindex"):
+        warehouse_for(spark, settings).read(LEASES)
+
+
+def test_an_append_with_a_transaction_happens_once(spark, tmp_path: Path) -> None:
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    spec = TableSpec("once", "id bigint", "id")
+    for name in ("r1/0-3", "r1/0-3", "r1/4-7", "r1/0-3"):
+        warehouse.append(spark.range(1).toDF("id"), spec, transaction=name)
+    assert warehouse.read(spec).count() == 2
+
+
+def test_a_catalog_schema_is_a_warehouse_too(spark, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, "warehouse=tests_faces")
+    warehouse = warehouse_for(spark, settings)
+    spec = TableSpec("catalogued", "id bigint, part int", "id", partition_by=("part",))
+    warehouse.append(spark.range(3).selectExpr("id", "0 AS part"), spec)
+    assert spark.table("tests_faces.catalogued").count() == 3
+    assert warehouse.version(spec) == 1
+    with pytest.raises(BadInput, match=r"staging\.path"):
+        warehouse.path("_staging")
+
+
+def test_no_statistics_on_what_could_name_a_person() -> None:
+    personal = {"image_id", "uri", "content", "pii_principal_id", "record_id", "embedding", "box", "basis_record_ids"}
+    assert [s.name for s in ALL_TABLES if personal & set(s.stats_columns.split(","))] == []
+
+
+def test_the_second_run_is_refused_and_a_dead_one_replaced(spark, tmp_path: Path) -> None:
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    first, second = (Lease(warehouse, name, 60, clock=lambda: now[0]) for name in ("one", "two"))
+    assert first.acquire() == 1
+    with pytest.raises(LeaseHeld, match="Run one is writing"):
+        second.acquire()
+    assert Lease(warehouse, "one", 60, clock=lambda: now[0]).acquire() == 2
+    with pytest.raises(LeaseLost):
+        first.check()
+    now[0] += timedelta(seconds=61)
+    assert second.acquire() == 3
+    second.check()
+    second.release()
+    assert Lease(warehouse, "three", 60, clock=lambda: now[0]).acquire() == 4
+
+
+def test_a_token_is_won_by_one(spark, tmp_path: Path) -> None:
+    """Two runs that both saw token 0 both write token 1: one row stays, and both read the same winner."""
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    one, two = Lease(warehouse, "one", 60), Lease(warehouse, "two", 60)
+    one._write(1, "acquire", 0)
+    two._write(1, "acquire", 0)
+    assert one._newest() == two._newest()
+    assert warehouse.read(LEASES).where("token = 1").count() == 1
+
+
+def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def work() -> dict[str, int]:
+        calls.append("x")
+        return {"n": 1}
+
+    settings = settings_for(tmp_path)
+
+    def fail() -> None:
+        with open_run(job_for(spark, settings, "r1"), "reindex") as run:
+            run.step("a", work)
+            raise NotProvenError("not enough.")
+
+    with pytest.raises(NotProvenError):
+        fail()
+    with open_run(job_for(spark, settings, "r1"), "reindex") as run:
+        assert run.step("a", work) == {"n": 1}
+        run.forget("a")
+        run.step("a", work)
+    assert len(calls) == 2
+    warehouse = warehouse_for(spark, settings)
+    states = warehouse.read(RUNS).orderBy("recorded_at").select("state", "exit_code", "started_at").collect()
+    assert [(r["state"], r["exit_code"]) for r in states] == [
+        ("running", None),
+        ("failed", 4),
+        ("running", None),
+        ("done", 0),
+    ]
+    assert len({r["started_at"] for r in states}) == 1
+    assert warehouse.read(RUN_STEPS).count() == 3
+    with (
+        pytest.raises(SettingsError, match="other settings"),
+        open_run(job_for(spark, settings_for(tmp_path, "detection.max_faces=3"), "r1"), "reindex"),
+    ):
+        pass
+
+
+def test_chunks_cover_all_parts_once(spark) -> None:
+    work = spark.range(100).selectExpr("cast(id % 10 AS int) AS part")
+    assert plan_chunks(work, 25) == [Chunk(0, 2), Chunk(3, 5), Chunk(6, 8), Chunk(9, 9)]
+    assert plan_chunks(work.limit(0), 25) == []
+
+
+def unit_vectors(n: int, seed: int = 0) -> list[list[float]]:
+    vectors = np.random.default_rng(seed).normal(size=(n, 512))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32).tolist()
+
+
+def faces(spark, vectors: list[list[float]], ids: list[int] | None = None):
+    ids = ids or list(range(len(vectors)))
+    data = [(i, v, NOW) for i, v in zip(ids, vectors, strict=True)]
+    return spark.createDataFrame(data, "face_id bigint, embedding array<float>, valid_until timestamp")
+
+
+def test_staging_writes_what_milvus_takes_and_hashes_it(spark, tmp_path: Path) -> None:
+    staged = stage(faces(spark, unit_vectors(50)), str(tmp_path / "s"), purpose_flags=3, rows_per_file=20)
+    assert staged.rows == 50
+    assert 1 < len(staged.files) <= 3
+    assert staged.buckets == bucket_count(50) == 4
+    table = pq.read_table(staged.files[0].path)
+    assert str(table.schema.field("embedding").type).startswith("list<")
+    assert table.column_names == ["face_id", "embedding", "bucket", "purposes", "expires_at"]
+    assert set(table.column("expires_at").to_pylist()) == {int(NOW.timestamp())}
+    import hashlib
+
+    assert staged.files[0].sha256 == hashlib.sha256(Path(staged.files[0].path).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda v: [float("nan"), *v[1:]], "NOT_FINITE"),
+        (lambda v: [float("inf"), *v[1:]], "NOT_FINITE"),
+        (lambda v: [x * 2 for x in v], "NOT_UNIT_LENGTH"),
+        (lambda v: v[:-1], "WRONG_DIMENSION"),
+        (lambda _: [], "WRONG_DIMENSION"),
+    ],
+)
+def test_staging_refuses_what_milvus_would_accept(spark, tmp_path: Path, spoil, fault: str) -> None:
+    vectors = unit_vectors(5)
+    vectors[2] = spoil(vectors[2])
+    with pytest.raises(NotProvenError, match=f"1 of 5 vectors are unusable .{fault}"):
+        stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, rows_per_file=10)
+
+
+def test_staging_refuses_a_key_twice(spark, tmp_path: Path) -> None:
+    with pytest.raises(NotProvenError, match="1 keys stand twice"):
+        stage(faces(spark, unit_vectors(3), [1, 2, 2]), str(tmp_path / "s"), purpose_flags=1, rows_per_file=10)
+
+
+def test_the_sample_knows_its_exact_neighbours(spark, tmp_path: Path) -> None:
+    vectors = unit_vectors(40)
+    staged = stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, rows_per_file=15)
+    removed = spark.createDataFrame([(3,)], "face_id bigint")
+    sample = recall_sample(spark, staged.path, removed, size=8, k=5)
+    matrix = np.array(vectors)
+    for key, exact in zip(sample.ids, sample.exact_ids, strict=True):
+        scores = matrix @ matrix[key]
+        scores[3] = -np.inf
+        assert exact.tolist() == np.argsort(-scores)[:5].tolist()
+
+
+def test_colliding_ids_get_a_salt_once_and_for_all(spark, tmp_path: Path) -> None:
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    frame = (
+        spark.range(40)
+        .selectExpr("concat('i', id) AS image_id", "'d' AS input_digest", "0 AS face_index", "'f' AS model_fingerprint")
+        .withColumn("face_id", face_id(bits=4))
+    )
+    some = frame.select("*", *[F.lit(None).alias(c) for c in EMPTY])
+    warehouse.append(some.where("face_id < 4"), EMBEDDINGS)
+    assert warehouse.read(EMBEDDINGS).groupBy("face_id").count().where("count > 1").count() > 0
+    moved = resalt(warehouse, "f")
+    assert moved > 0
+    ids = rows(warehouse.read(EMBEDDINGS), "image_id", "face_id")
+    assert len({i for _, i in ids}) == len(ids)
+    assert resalt(warehouse, "f") == 0
+    assert rows(warehouse.read(EMBEDDINGS), "image_id", "face_id") == ids
+
+
+EMPTY = ("box", "landmarks", "confidence", "embedding", "basis_record_ids", "run_id")

@@ -1,0 +1,145 @@
+"""The switch itself: what stops it, and what undoes it. (The whole course is in tests/milvus/test_promotion.py.)"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jobs.errors import FaceReindexError, MixedFingerprints, NotProvenError
+from jobs.index.milvus import IndexSpec
+from jobs.index.promotion import Promotion, promote, rollback
+from jobs.index.verification import Proof
+from tests.milvus.fake import FakeIndex
+from tests.milvus.rows import DIM, INFO, make_keys, make_table, make_vectors
+
+pytestmark = pytest.mark.unit
+
+PASSED = Proof(
+    rows_expected=9,
+    rows_found=9,
+    keys_missing=0,
+    keys_unexpected=0,
+    keys_duplicated=0,
+    canaries_found=0,
+    recall=1.0,
+    self_hit=1.0,
+    sample_size=9,
+    latency_p50_ms=1.0,
+    latency_p99_ms=1.0,
+    passed=True,
+    faults=(),
+)
+
+
+def add(index: FakeIndex, run: str, rows: int = 9) -> str:
+    name = f"faces_{run}"
+    index.create(name, dim=DIM, shards=1, properties=replace(INFO, run_id=run))
+    if rows:
+        index.insert(name, make_table(make_keys(rows), make_vectors(rows)))
+    index.build_index(name, IndexSpec("FLAT"), timeout=1)
+    return name
+
+
+def test_the_first_collection_of_an_alias_goes_live_loaded() -> None:
+    index = FakeIndex()
+    name = add(index, "a")
+    assert promote(index, "faces", name, proof=PASSED, proven=[name], keep=2) == Promotion(None, name)
+    assert index.collections[name].loaded
+
+
+def test_an_empty_collection_goes_live() -> None:
+    index = FakeIndex()
+    assert promote(index, "faces", add(index, "a", rows=0), proof=PASSED, proven=[], keep=1).current == "faces_a"
+
+
+def test_what_is_not_proven_or_not_ours_does_not_go_live() -> None:
+    index = FakeIndex()
+    name = add(index, "a")
+    failed = replace(PASSED, passed=False, faults=("3 keys are missing",))
+    with pytest.raises(NotProvenError, match="3 keys are missing"):
+        promote(index, "faces", name, proof=failed, proven=[], keep=1)
+    with pytest.raises(NotProvenError, match="not a collection that Face Reindex built"):
+        promote(index, "faces", "faces_b", proof=PASSED, proven=[], keep=1)
+    with pytest.raises(MixedFingerprints):
+        promote(index, "faces", name, proof=PASSED, proven=[], keep=1, fingerprint="0" * 64)
+    assert index.aliases == {}
+
+
+def test_an_alias_that_does_not_move_is_noticed() -> None:
+    index = FakeIndex()
+    first = add(index, "a")
+    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
+    second = add(index, "b")
+    index.alias_stays = True
+    with pytest.raises(NotProvenError, match="points at 'faces_a'"):
+        promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=1)
+    assert sorted(index.collections) == [first, second]
+
+
+def test_an_alias_that_does_not_answer_is_switched_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = FakeIndex()
+    first = add(index, "a")
+    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
+    second = add(index, "b")
+    search = index.search
+
+    def blind(name: str, vectors: np.ndarray, k: int, *, strong: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        ids, scores = search(name, vectors, k, strong=strong)
+        return (ids * 0, scores - 1) if index.aliases["faces"] == second else (ids, scores)
+
+    monkeypatch.setattr(index, "search", blind)
+    with pytest.raises(NotProvenError, match="do not find themselves"):
+        promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=1)
+    assert index.aliases == {"faces": first}
+    assert sorted(index.collections) == [first, second]
+
+
+def test_kept_collections_are_released_except_the_one_that_was_live() -> None:
+    index = FakeIndex()
+    proven: list[str] = []
+    for run in "abc":
+        proven.insert(0, add(index, run))
+        promote(index, "faces", proven[0], proof=PASSED, proven=proven, keep=3)
+    assert {n: c.loaded for n, c in index.collections.items()} == {
+        "faces_a": False,
+        "faces_b": True,
+        "faces_c": True,
+    }
+    assert rollback(index, "faces", proven=proven) == Promotion("faces_c", "faces_b")
+    assert rollback(index, "faces", proven=proven) == Promotion("faces_b", "faces_a")
+    assert index.collections["faces_a"].loaded
+
+
+def test_running_runs_are_protected_by_name_or_by_run_id() -> None:
+    index = FakeIndex()
+    for run in "abc":
+        add(index, run)
+    promote(index, "faces", "faces_a", proof=PASSED, proven=[], keep=1, protected=["faces_b", "c"])
+    assert sorted(index.collections) == ["faces_a", "faces_b", "faces_c"]
+    promote(index, "faces", "faces_a", proof=PASSED, proven=[], keep=1)
+    assert sorted(index.collections) == ["faces_a"]
+
+
+def test_a_failure_to_drop_does_not_undo_the_switch() -> None:
+    index = FakeIndex()
+    first = add(index, "a")
+    promote(index, "faces", first, proof=PASSED, proven=[first], keep=1)
+    second = add(index, "b")
+    index.switch_alias("somebody_else", first)
+    done = promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=1)
+    assert done == Promotion(first, second, ())
+    assert sorted(index.collections) == [first, second]
+
+
+def test_without_a_record_of_the_live_one_a_rollback_goes_to_the_newest_proven() -> None:
+    index = FakeIndex()
+    first, second = add(index, "a"), add(index, "b")
+    index.load(second, timeout=1)
+    index.switch_alias("faces", second)
+    assert rollback(index, "faces", proven=["faces_gone", first]).current == first
+    with pytest.raises(NotProvenError):
+        rollback(index, "faces", proven=["faces_gone"])
+    with pytest.raises(FaceReindexError):
+        index.drop(first)
