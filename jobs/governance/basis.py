@@ -239,7 +239,7 @@ def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, now: datetim
     )
     newest = (
         warehouse.read(SOURCE_BATCHES)
-        .where(F.col("source_batch_id") == row["source_batch_id"])
+        .where(F.col("source_batch_id") == F.lit(row["source_batch_id"]))
         .orderBy(F.col("recorded_at").desc())
         .limit(1)
         .selectExpr(*row)
