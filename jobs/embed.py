@@ -14,8 +14,9 @@ from jobs.tables.store import materialise
 
 
 def gate_step(run: Run) -> Gated:
-    """The gate at this instant, over the images that the run began with."""
-    return gate_warehouse(run.warehouse, run.settings, now=run.job.clock(), ingested_by=run.started_at)
+    """The gate at this instant, over the images that the run began with; decided once, read several times."""
+    gated = gate_warehouse(run.warehouse, run.settings, now=run.job.clock(), ingested_by=run.started_at)
+    return Gated(materialise(gated.decisions))
 
 
 def embed_steps(run: Run, *, recompute: bool) -> None:
@@ -25,7 +26,7 @@ def embed_steps(run: Run, *, recompute: bool) -> None:
 
     warehouse = run.warehouse
     spec = prepare_model(run)
-    gated = Gated(materialise(gate_step(run).decisions))
+    gated = gate_step(run)
     run.step("gate", lambda: _count(gated, spec.fingerprint, run), once=False)
     run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, gated)}, once=False)
     done = table.computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)

@@ -34,14 +34,11 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
     if not collection:
         raise NotProvenError(f"Run {run.run_id} has loaded nothing yet.", hint="run `load --run-id` for it first.")
     fingerprint = known_fingerprint(run)
-    gated = Gated(gate_step(run).decisions.cache())
-    try:
-        permitted = permitted_faces(run.warehouse, gated, fingerprint)
-        removed = withdraw(run, index, collection, permitted)
-        proof = _prove(run, index, collection, permitted, removed)
-        counts = _reconcile(run, gated, fingerprint, proof)
-    finally:
-        gated.decisions.unpersist()
+    gated = gate_step(run)
+    permitted = permitted_faces(run.warehouse, gated, fingerprint)
+    removed = withdraw(run, index, collection, permitted)
+    proof = _prove(run, index, collection, permitted, removed)
+    counts = _reconcile(run, gated, fingerprint, proof)
     run.facts["counts"] = counts
     run.step("verify", lambda: {"collection": collection, **asdict(proof), "counts": counts}, once=False)
     faults = [*proof.faults, *counts["faults"]]

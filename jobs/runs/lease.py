@@ -9,6 +9,7 @@ one driver only (docs/operations.md).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -38,6 +39,7 @@ class Lease:
         self._clock = clock
         self._stop = threading.Event()
         self._renewals = 0
+        self._confirmed = 0.0
         self.token = 0
 
     def acquire(self) -> int:
@@ -60,20 +62,27 @@ class Lease:
         if winner is None or winner[0] != token or winner[1] != self._run_id:
             raise LeaseHeld("Another run took the lease at the same moment.", hint="start again when it has ended.")
         self.token = token
+        self._confirmed = time.monotonic()
         return token
 
     def keep(self) -> None:
         """Renew in the background until `release`."""
         threading.Thread(target=self._renew, name="lease", daemon=True).start()
 
-    def check(self) -> None:
-        """Raise LeaseLost if a later token exists: this run must not commit any more."""
+    def check(self, max_age_s: float = 0.0) -> None:
+        """Raise LeaseLost if a later token exists: this run must not commit any more.
+
+        An answer of the last ``max_age_s`` seconds is good enough where a late writer does no harm (a step's record).
+        """
+        if time.monotonic() - self._confirmed < max_age_s:
+            return
         newest = self._newest()
         if newest is None or newest[0] != self.token:
             raise LeaseLost(
                 f"Run {self._run_id} lost its lease to a later run and stopped before its next commit.",
                 hint="see `status`; nothing of this run is live.",
             )
+        self._confirmed = time.monotonic()
 
     def release(self) -> None:
         """Give the lease back."""

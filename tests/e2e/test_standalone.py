@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 CONF = {
     "spark.executor.memory": "2g",
     "spark.executor.cores": "1",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
     "spark.executor.resource.gpu.amount": "1",
     "spark.pyspark.python": sys.executable,
     "spark.pyspark.driver.python": sys.executable,

@@ -1,0 +1,48 @@
+"""Guarantee 3: nothing but the gated line writes embeddings or puts rows into Milvus."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def calls(folder: str) -> Iterator[tuple[str, str, str]]:
+    """(file, name of the function that is called, source of its arguments) of every call."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                arguments = ", ".join(ast.unparse(a) for a in [*node.args, *(k.value for k in node.keywords)])
+                yield str(path.relative_to(ROOT)), name, arguments
+
+
+def callers(*names: str) -> set[str]:
+    return {file for file, name, _ in calls("jobs") if name in names}
+
+
+def test_guarantee_3_embeddings_are_appended_in_one_place_behind_the_gate() -> None:
+    appends = {file for file, name, text in calls("jobs") if name == "append" and "EMBEDDINGS" in text}
+    assert appends == {"jobs/tables/embeddings.py"}
+    assert callers("embed_chunk") == {"jobs/embed.py"}
+    # The worklist of that one caller is what the gate accepted.
+    assert "work = materialise(gated.accepted.join(" in (ROOT / "jobs/embed.py").read_text(encoding="utf-8")
+
+
+def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
+    assert callers("stage") == {"jobs/load.py"}
+    assert callers("load_files") == {"jobs/load.py"}
+    assert "faces = permitted_faces(run.warehouse, gate_step(run), fingerprint)" in (ROOT / "jobs/load.py").read_text(
+        encoding="utf-8"
+    )
+    for foreign in ("do_bulk_insert", "upsert", "bulk_import"):
+        assert {f for f in callers(foreign) if not f.startswith("jobs/index/milvus")} == set()
+
+
+def test_guarantee_3_no_other_package_writes() -> None:
+    for folder in ("udfs", "bench"):
+        assert not {
+            (f, n) for f, n, _ in calls(folder) if n in {"load_files", "do_bulk_insert", "bulk_import", "upsert"}
+        }
