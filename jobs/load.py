@@ -100,8 +100,14 @@ def _index(run: Run, index: VectorIndex, collection: str, rows: int) -> dict[str
     milvus = run.settings.milvus
     spec = default_index(run.settings, rows, embedded=run.settings.embedded)
     index.build_index(collection, spec, timeout=milvus.ready_timeout_s)
-    index.load(collection, replicas=milvus.replicas, timeout=milvus.ready_timeout_s)
+    ensure_loaded(run, index, collection)
     return {"index": spec.index_type}
+
+
+def ensure_loaded(run: Run, index: VectorIndex, collection: str) -> None:
+    """Load a collection if it is not loaded: a process that opens an embedded index finds all of them released."""
+    milvus = run.settings.milvus
+    index.load(collection, replicas=milvus.replicas, timeout=milvus.ready_timeout_s)
 
 
 @job("load", examples="python -m jobs.load --config conf/local.yaml --run-id ID_OF_AN_EMBED_RUN")

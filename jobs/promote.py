@@ -8,7 +8,7 @@ from jobs.errors import NotProvenError
 from jobs.index.milvus import VectorIndex, connect
 from jobs.index.promotion import Promotion, promote
 from jobs.index.verification import Proof
-from jobs.load import known_fingerprint, staging_path
+from jobs.load import ensure_loaded, known_fingerprint, staging_path
 from jobs.runs.history import live_runs, proven_collections
 from jobs.runs.record import Job, Run, open_run
 from jobs.tables.embeddings import permitted_faces
@@ -24,6 +24,7 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
     """
     proof, collection = last_proof(run)
     alias = run.settings.milvus.alias
+    ensure_loaded(run, index, collection)
     permitted = permitted_faces(run.warehouse, gate_step(run), known_fingerprint(run))
     withdraw(run, index, collection, permitted)
     expected, found = permitted.count(), index.count(collection)

@@ -16,7 +16,7 @@ from jobs.index.milvus import VectorIndex, connect
 from jobs.index.regate import bucket_keys, not_permitted, remove_keys
 from jobs.index.truth import recall_sample
 from jobs.index.verification import Proof, prove
-from jobs.load import known_fingerprint, staged_files
+from jobs.load import ensure_loaded, known_fingerprint, staged_files
 from jobs.runs.record import Job, Run, open_run
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.tables.embeddings import outcomes, permitted_faces
@@ -34,6 +34,7 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
     if not collection:
         raise NotProvenError(f"Run {run.run_id} has loaded nothing yet.", hint="run `load --run-id` for it first.")
     fingerprint = known_fingerprint(run)
+    ensure_loaded(run, index, collection)
     gated = gate_step(run)
     permitted = permitted_faces(run.warehouse, gated, fingerprint)
     removed = withdraw(run, index, collection, permitted)

@@ -30,7 +30,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     for key, value in read_properties().items():
         builder = builder.config(key, value)
     builder.config("spark.sql.shuffle.partitions", "2").config("spark.sql.warehouse.dir", str(home)).config(
-        "spark.driver.extraJavaOptions", f"-Dderby.system.home={home} -XX:TieredStopAtLevel=1"
+        "spark.driver.extraJavaOptions", f"-Dderby.system.home={home} -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     )
     import sys
 

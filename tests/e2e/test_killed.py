@@ -19,7 +19,7 @@ from jobs.index.milvus import connect
 from jobs.settings import load_settings
 from tests.e2e.line import prepare
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.faults]
 
 ROOT = Path(__file__).parents[2]
 # Every step of the nightly job; `started` kills before its work, `done` after it and its record.
@@ -28,8 +28,6 @@ STEPS = (
     "resalt: done", "stage: started", "stage: done", "import: started", "import: done", "index: started",
     "index: done", "withdraw-loaded: done", "verify: done", "promote: started", "promote: done",
 )  # fmt: skip
-# One in the middle of the line runs with every `make test`.
-SAMPLE = "import: started"
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +93,13 @@ def keys(home: Path) -> list[int]:
     try:
         target = index.alias_target("faces")
         assert target == "faces_night"
+        index.load(target, replicas=1, timeout=60)
         return sorted(int(k) for bucket in range(4) for page in index.keys(target, bucket) for k in page)
     finally:
         index.close()
 
 
-@pytest.mark.parametrize(
-    "line", [pytest.param(s, marks=() if s == SAMPLE else pytest.mark.faults, id=s.replace(": ", "-")) for s in STEPS]
-)
+@pytest.mark.parametrize("line", STEPS)
 def test_killed_at_a_step_and_resumed(ingested: Path, unkilled: dict[str, Any], tmp_path: Path, line: str) -> None:
     home = tmp_path / "line"
     shutil.copytree(ingested, home)
