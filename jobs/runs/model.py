@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from udfs.spark import EmbedSpec
-
 from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.runs.record import Run
 from jobs.settings import Settings
 from udfs.fingerprint import model_fingerprint
 from udfs.nets import read_model_file
 from udfs.params import PipelineParams
+from udfs.spark import EmbedSpec
 from udfs.weights import WeightsError, build_model_file, resolve_weights
 
 
