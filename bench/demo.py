@@ -10,8 +10,10 @@ import argparse
 import shutil
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 
 import click
 import yaml
@@ -39,6 +41,8 @@ def main() -> None:
     started = time.monotonic()
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir()
+    # Java needs its ten seconds while the weights are looked for and the pictures are made.
+    Thread(target=_warm_spark, daemon=True).start()
     config = _settings()
     kinds: dict[str, str] = {}
     if arguments.images:
@@ -51,6 +55,14 @@ def main() -> None:
     if code == 0:
         _summary(config, kinds, time.monotonic() - started)
     sys.exit(code)
+
+
+def _warm_spark() -> None:
+    from jobs.session import open_session
+
+    # A fault here is met again, and told, by the first job.
+    with suppress(Exception):
+        open_session("face-reindex demo")
 
 
 def _settings() -> str:

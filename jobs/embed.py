@@ -7,16 +7,17 @@ from typing import Any
 import click
 
 from jobs.cli import Result, job
-from jobs.governance.gate import Gated, gate_warehouse
+from jobs.governance.gate import Gated, RunGate, gate_warehouse
 from jobs.runs.record import Job, Run, open_run, utc_now
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.store import materialise
 
 
 def gate_step(run: Run) -> Gated:
-    """The gate at this instant, over the images that the run began with; decided once, read several times."""
-    gated = gate_warehouse(run.warehouse, run.settings, now=run.job.clock(), ingested_by=run.started_at)
-    return Gated(materialise(gated.decisions))
+    """The gate at this instant, over the images that the run began with."""
+    if run.gate is None:
+        run.gate = RunGate(run.warehouse, run.settings, clock=run.job.clock, ingested_by=run.started_at)
+    return run.gate.decide()
 
 
 def embed_steps(run: Run, *, recompute: bool) -> None:
@@ -34,7 +35,7 @@ def embed_steps(run: Run, *, recompute: bool) -> None:
     chunk_images = run.settings.executor.chunk_images
     # The plan is kept: a resumed run must cut the same chunks, for their names make the commits idempotent.
     plan = run.step("plan", lambda: {"chunks": [(c.first, c.last) for c in table.plan_chunks(work, chunk_images)]})
-    for first, last in plan["chunks"]:
+    for first, last in run.job.console.track(plan["chunks"], "embed"):
         chunk = table.Chunk(first, last)
         run.step(
             f"embed/{chunk.name}",

@@ -68,6 +68,7 @@ def _bring(
         changed = record_batch(warehouse, record, now=utc_now())
         parts.append(f"batch {batch_id} {record['state']}{'' if changed else ' (as before)'}")
     if source:
+        job_.console.step("images", "started", source=source.kind)
         images = ingest_images(
             warehouse,
             source,
@@ -77,14 +78,17 @@ def _bring(
             dry_run=job_.dry_run,
         )
         counts["images"] = asdict(images)
+        job_.console.step("images", "done", **counts["images"])
         parts.append(
             f"{images.listed} images: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
         )
     if basis:
+        job_.console.step("basis", "started")
         key = job_.settings.hmac_key
         records = read_basis(job_.spark, basis, key.get_secret_value() if key else None)
         done = import_basis(warehouse, records, _image_ids(job_, source, batch_id), now=utc_now())
         counts["basis"] = asdict(done)
+        job_.console.step("basis", "done", **counts["basis"])
         parts.append(f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images")
     elif source:
         parts.append("no --basis given: images without a basis record are refused")

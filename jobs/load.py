@@ -7,7 +7,8 @@ from typing import Any
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
-from jobs.errors import NotProvenError
+from jobs.errors import MixedFingerprints, NotProvenError
+from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.collections import collection_name, default_index
 from jobs.index.loader import StagedFile, load_files
@@ -24,13 +25,13 @@ def load_steps(run: Run, index: VectorIndex) -> str:
     run.facts["collection"] = collection
     fingerprint = known_fingerprint(run)
     run.step("resalt", lambda: {"faces": resalt(run.warehouse, fingerprint)}, once=False)
-    staged_before = run.result("stage") is not None
-    run.step("stage", lambda: _stage(run, fingerprint))
-    if staged_before and _withdrawn_since(run, fingerprint) and not run.result("import"):
-        # Staged before a kill, withdrawn since: the files go, and the collection with them.
+    gated = None if run.result("stage") else gate_step(run)
+    run.step("stage", lambda: _stage(run, gate_step(run), fingerprint))
+    if not run.result("import") and _withdrawn_since(run, gated, fingerprint):
+        # The files hold what is no longer permitted: they go, and a collection begun with them.
         index.drop(collection)
         run.forget("import")
-        run.step("stage", lambda: _stage(run, fingerprint), once=False)
+        run.step("stage", lambda: _stage(run, gate_step(run), fingerprint), once=False)
     staged = staged_files(run)
     run.step("import", lambda: _import(run, index, collection, staged, fingerprint))
     run.step("index", lambda: _index(run, index, collection, staged.rows))
@@ -66,8 +67,8 @@ def staged_files(run: Run) -> staging.Staged:
     return staging.Staged(result["path"], tuple(StagedFile(**f) for f in result["files"]), result["buckets"])
 
 
-def _stage(run: Run, fingerprint: str) -> dict[str, Any]:
-    faces = permitted_faces(run.warehouse, gate_step(run), fingerprint)
+def _stage(run: Run, gated: Gated, fingerprint: str) -> dict[str, Any]:
+    faces = permitted_faces(run.warehouse, gated, fingerprint)
     governance = run.settings.governance
     flags = sum(1 << governance.allowed_purposes.index(p) for p in governance.purposes)
     rows_per_file = run.settings.staging.rows_per_file
@@ -76,12 +77,21 @@ def _stage(run: Run, fingerprint: str) -> dict[str, Any]:
     return {"path": staged.path, "rows": staged.rows, "buckets": staged.buckets, "files": files}
 
 
-def _withdrawn_since(run: Run, fingerprint: str) -> bool:
-    permitted = permitted_faces(run.warehouse, gate_step(run), fingerprint)
+def _withdrawn_since(run: Run, staged_under: Gated | None, fingerprint: str) -> bool:
+    gated = gate_step(run)
+    if gated is staged_under:
+        return False
+    permitted = permitted_faces(run.warehouse, gated, fingerprint)
     return not not_permitted(run.job.spark, staged_files(run).path, permitted).isEmpty()
 
 
 def _import(run: Run, index: VectorIndex, collection: str, staged: staging.Staged, fingerprint: str) -> dict[str, Any]:
+    there = index.info(collection)
+    if there is not None and there.model_fingerprint != fingerprint:
+        raise MixedFingerprints(
+            f"Collection {collection} holds embeddings of another model than this run's; nothing was imported.",
+            hint="start a new run without --run-id.",
+        )
     if not index.exists(collection):
         run.forget("import/")
         info = CollectionInfo(

@@ -13,6 +13,7 @@ from jobs.runs.history import live_runs, proven_collections
 from jobs.runs.record import Job, Run, open_run
 from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import remove_tree
+from jobs.tables.store import materialise
 from jobs.verify import withdraw
 
 
@@ -25,7 +26,8 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
     proof, collection = last_proof(run)
     alias = run.settings.milvus.alias
     ensure_loaded(run, index, collection)
-    permitted = permitted_faces(run.warehouse, gate_step(run), known_fingerprint(run))
+    fingerprint = known_fingerprint(run)
+    permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).select("face_id"))
     withdraw(run, index, collection, permitted)
     expected, found = permitted.count(), index.count(collection)
     if expected != found:
@@ -45,6 +47,9 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
             proven=proven,
             keep=run.settings.milvus.keep_collections,
             protected=live_runs(run.warehouse, alias),
+            fingerprint=fingerprint,
+            replicas=run.settings.milvus.replicas,
+            timeout=run.settings.milvus.ready_timeout_s,
         )
         return {"alias": alias, "current": done.current, "previous": done.previous, "dropped": list(done.dropped)}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pyspark.sql import functions as F
-
 from jobs.cli import Result, job
 from jobs.errors import NotProvenError
 from jobs.governance.gate import gate_warehouse
@@ -13,6 +11,7 @@ from jobs.index.regate import remove_unpermitted
 from jobs.runs.history import buckets_of, proven_collections
 from jobs.runs.record import Job, open_run
 from jobs.tables.embeddings import permitted_faces
+from jobs.tables.store import materialise
 
 
 @job("rollback", examples="python -m jobs.rollback --config conf/local.yaml")
@@ -33,7 +32,7 @@ def main(job_: Job) -> Result:
         info = index.info(older[0])
         assert info is not None  # noqa: S101 - every collection of ours carries its info from creation
         gated = gate_warehouse(run.warehouse, run.settings, now=job_.clock(), ingested_by=run.started_at)
-        permitted = permitted_faces(run.warehouse, gated, info.model_fingerprint).select(F.col("face_id")).cache()
+        permitted = materialise(permitted_faces(run.warehouse, gated, info.model_fingerprint).select("face_id"))
         index.load(older[0], replicas=run.settings.milvus.replicas, timeout=run.settings.milvus.ready_timeout_s)
         buckets = range(buckets_of(run.warehouse, older[0]))
         removed = remove_unpermitted(job_.spark, index, older[0], permitted, buckets)

@@ -25,12 +25,13 @@ def open_session(app_name: str, properties_file: str | None = None) -> SparkSess
         SettingsError: Delta is not configured.
         DependencyUnavailable: no Java, or Delta's JARs cannot be fetched.
     """
+    from pyspark import SparkContext
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName(app_name)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    if not submitted and SparkSession.getActiveSession() is None:
+    if not submitted and SparkContext._active_spark_context is None:
         for key, value in read_properties(properties_file).items():
             builder = builder.config(key, value)
     _same_python_for_workers(submitted)

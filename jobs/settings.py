@@ -100,7 +100,10 @@ class TableSettings(_Section):
     )
     optimize: bool = Field(False, description="OPTIMIZE the written tables after a run.")
     vacuum_hours: int | None = Field(
-        None, ge=0, description="VACUUM after a run, keeping this many hours of history; unset: never."
+        None,
+        ge=0,
+        description="VACUUM after a run, keeping this many hours of history (time travel and slow readers need them); "
+        "unset: never.",
     )
 
 

@@ -36,7 +36,7 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
     fingerprint = known_fingerprint(run)
     ensure_loaded(run, index, collection)
     gated = gate_step(run)
-    permitted = permitted_faces(run.warehouse, gated, fingerprint)
+    permitted = materialise(permitted_faces(run.warehouse, gated, fingerprint).select("face_id"))
     removed = withdraw(run, index, collection, permitted)
     proof = _prove(run, index, collection, permitted, removed)
     counts = _reconcile(run, gated, fingerprint, proof)

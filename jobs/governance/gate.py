@@ -7,7 +7,7 @@ record and one by image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -37,7 +37,9 @@ from jobs.governance.decide import (
 )
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS, RECORD_STRUCT, SOURCE_BATCHES
 from jobs.settings import Settings
-from jobs.tables.store import Warehouse
+from jobs.tables.store import Warehouse, materialise
+
+_INPUTS = (IMAGES, PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES)
 
 
 @dataclass(frozen=True)
@@ -369,3 +371,36 @@ def gate_warehouse(warehouse: Warehouse, settings: Settings, *, now: datetime, i
         allowed_purposes=governance.allowed_purposes,
         now=now,
     )
+
+
+class RunGate:
+    """The gate of one run, asked before embedding, staging, the proof and the switch (Guarantee 8).
+
+    A decision follows from four tables and the time. While the tables stand at the versions that the last decision
+    read, and no permission has ended since, that decision is the answer: a night with nothing withdrawn decides its
+    images once and not four times. (A permission that begins meanwhile waits for the next run.)
+    """
+
+    def __init__(
+        self, warehouse: Warehouse, settings: Settings, *, clock: Callable[[], datetime], ingested_by: datetime
+    ) -> None:
+        self._warehouse = warehouse
+        self._settings = settings
+        self._clock = clock
+        self._ingested_by = ingested_by
+        self._versions: dict[str, int] = {}
+        self._ends: float | None = None
+        self._last: Gated | None = None
+
+    def decide(self) -> Gated:
+        """Decisions that hold at this instant; computed once, read several times."""
+        # The versions first: what is committed in between is read too, and looks like a change the next time.
+        versions, now = self._warehouse.versions(_INPUTS), self._clock()
+        over = self._ends is not None and self._ends <= now.timestamp()
+        if self._last is None or over or versions != self._versions:
+            gated = gate_warehouse(self._warehouse, self._settings, now=now, ingested_by=self._ingested_by)
+            self._last = Gated(materialise(gated.decisions))
+            first_end = self._last.accepted.agg(F.unix_micros(F.min("valid_until")).alias("at")).first()
+            self._ends = first_end["at"] / 1e6 if first_end and first_end["at"] is not None else None
+            self._versions = versions
+        return self._last

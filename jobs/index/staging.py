@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
 from jobs.index.loader import StagedFile
+from jobs.index.milvus_types import MAX_KEY, MIN_KEY
 from jobs.tables.sources import file_uri
 from udfs.reading import open_stream
 
@@ -52,9 +53,10 @@ def stage(faces: DataFrame, path: str, *, purpose_flags: int, rows_per_file: int
     NaN, vectors of any length and the same key twice; so this refuses them.
 
     Raises:
-        NotProvenError: a vector is not finite, not of unit length, or not of 512 numbers; or a key stands twice.
+        NotProvenError: a vector is not finite, not of unit length, or not of 512 numbers; or a key stands twice, or
+            is one that Milvus cannot name.
     """
-    rows = faces.count()
+    rows = _unique_rows(faces)
     buckets = bucket_count(rows)
     files = max(1, -(-rows // rows_per_file))
     shaped = faces.select(
@@ -73,24 +75,29 @@ def stage(faces: DataFrame, path: str, *, purpose_flags: int, rows_per_file: int
         F.first("fault", ignorenulls=True).alias("example"),
     )
     observed.where("fault IS NULL").drop("fault").write.mode("overwrite").option("compression", "none").parquet(path)
-    _refuse(seen.get, faces, rows)
+    _refuse(seen.get, rows)
     return Staged(path, manifest(faces.sparkSession, path), buckets)
 
 
-def _refuse(seen: dict[str, Any], faces: DataFrame, rows: int) -> None:
+def _unique_rows(faces: DataFrame) -> int:
+    row = faces.agg(F.count("*").alias("rows"), F.count_distinct("face_id").alias("distinct")).first()
+    assert row is not None  # noqa: S101 - an aggregate without groups always has its one row
+    if row["distinct"] != row["rows"]:
+        twice = row["rows"] - row["distinct"]
+        raise NotProvenError(f"staging: {twice} keys stand twice.", hint="run the same run id again.")
+    return int(row["rows"])
+
+
+def _refuse(seen: dict[str, Any], rows: int) -> None:
     if seen["faults"]:
         raise NotProvenError(
-            f"staging: {seen['faults']} of {seen['rows']} vectors are unusable ({seen['example']}); "
-            "nothing was loaded.",
+            f"staging: {seen['faults']} of {seen['rows']} faces are unusable ({seen['example']}); nothing was loaded.",
             hint="run `reindex --recompute` for this model.",
         )
     if seen["rows"] != rows:
         raise NotProvenError(
             f"staging: {seen['rows']} rows were written where {rows} were counted.", hint="run the same run id again."
         )
-    distinct = faces.select("face_id").distinct().count()
-    if distinct != rows:
-        raise NotProvenError(f"staging: {rows - distinct} keys stand twice.", hint="run the same run id again.")
 
 
 def _check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -110,6 +117,8 @@ def _check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         norms = np.linalg.norm(matrix.astype(np.float64), axis=1)
         fault[right[~np.isfinite(norms)]] = "NOT_FINITE"
         fault[right[np.isfinite(norms) & (np.abs(norms - 1) > _UNIT_TOLERANCE)]] = "NOT_UNIT_LENGTH"
+        keys = batch.column("face_id").to_numpy(zero_copy_only=False)
+        fault[(keys < MIN_KEY) | (keys > MAX_KEY)] = "KEY_OUT_OF_RANGE"
         yield pa.RecordBatch.from_arrays(
             [*batch.columns, pa.array(fault.tolist(), pa.string())], names=[*batch.schema.names, "fault"]
         )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.index.staging import DIM
-from jobs.index.verification import Sample
+from jobs.index.verification import Neighbours, Sample, exact_neighbours, merge_neighbours
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 K: Final = 10
-_PARTIAL: Final = "query int, face_id bigint, score double"
+_PARTIAL: Final = "ids array<bigint>, scores array<double>"
 
 
 def recall_sample(spark: SparkSession, staged_path: str, removed: DataFrame, *, size: int, k: int = K) -> Sample:
@@ -32,34 +32,25 @@ def recall_sample(spark: SparkSession, staged_path: str, removed: DataFrame, *, 
     vectors = np.array([r["embedding"] for r in drawn], np.float32).reshape(-1, DIM)
     if not len(ids):
         return Sample(ids=ids, vectors=vectors, exact_ids=np.empty((0, k), np.int64), exact_scores=np.empty((0, k)))
-    partial: Any = rows.mapInArrow(_nearest(vectors, k), _PARTIAL).toPandas()
-    partial = partial.sort_values(["query", "score", "face_id"], ascending=[True, False, True])
-    exact_ids = np.full((len(ids), k), -1, np.int64)
-    exact_scores = np.full((len(ids), k), -np.inf)
-    for query, group in partial.groupby("query", sort=False):
-        best = group.head(k)
-        exact_ids[query, : len(best)] = best["face_id"]
-        exact_scores[query, : len(best)] = best["score"]
-    return Sample(ids=ids, vectors=vectors, exact_ids=exact_ids, exact_scores=exact_scores)
+    best = exact_neighbours(vectors, (), k)
+    for part in rows.mapInArrow(_nearest(vectors, k), _PARTIAL).collect():
+        keys, scores = np.array(part["ids"], np.int64), np.array(part["scores"])
+        best = merge_neighbours(best, Neighbours(keys.reshape(-1, k), scores.reshape(-1, k)), k)
+    return Sample(ids=ids, vectors=vectors, exact_ids=best.ids, exact_scores=best.scores)
 
 
 def _nearest(queries: np.ndarray, k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def blocks(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in batches:
+            matrix = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
+            yield batch.column("face_id").to_numpy(), matrix.reshape(len(batch), -1)
+
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        best_ids = np.empty((len(queries), 0), np.int64)
-        best = np.empty((len(queries), 0), np.float64)
-        for batch in batches:
-            keys = batch.column("face_id").to_numpy()
-            matrix = batch.column("embedding").flatten().to_numpy(zero_copy_only=False).reshape(len(keys), -1)
-            scores = queries.astype(np.float64) @ matrix.astype(np.float64).T
-            best = np.concatenate([best, scores], axis=1)
-            best_ids = np.concatenate([best_ids, np.broadcast_to(keys, scores.shape)], axis=1)
-            order = np.argsort(-best, axis=1, kind="stable")[:, :k]
-            best, best_ids = np.take_along_axis(best, order, 1), np.take_along_axis(best_ids, order, 1)
-        query = np.repeat(np.arange(len(queries), dtype=np.int32), best.shape[1])
+        best = exact_neighbours(queries, blocks(batches), k)
         yield pa.RecordBatch.from_arrays(
-            [pa.array(query), pa.array(best_ids.ravel()), pa.array(best.ravel())], names=["query", "face_id", "score"]
+            [pa.array([best.ids.ravel()]), pa.array([best.scores.ravel()])], names=["ids", "scores"]
         )
 
     return run

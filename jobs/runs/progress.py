@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console as RichConsole
+from rich.progress import track
 from rich.table import Table
+
+_T = TypeVar("_T")
 
 
 class Console:
-    """Step lines go to stderr (plain and structured), results to stdout. ``quiet`` leaves results and errors."""
+    """Step lines and, on a terminal, a progress bar go to stderr; results to stdout. ``quiet`` leaves the results."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._out = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def step(self, name: str, state: str, **facts: Any) -> None:
         """One line: time, step, state, key=value facts."""
         if self._quiet:
             return
         shown = " ".join(f"{k}={_short(v)}" for k, v in facts.items())
-        print(f"{datetime.now(UTC):%H:%M:%S} {name}: {state} {shown}".rstrip(), file=sys.stderr, flush=True)  # noqa: T201
+        self._err.print(f"{datetime.now(UTC):%H:%M:%S} {name}: {state} {shown}".rstrip())
+
+    def track(self, items: Sequence[_T], what: str) -> Iterator[_T]:
+        """Go through ``items``; on a terminal with a bar that tells how many are done and for how long yet."""
+        bare = self._quiet or not self._err.is_terminal
+        yield from track(items, what, console=self._err, disable=bare, transient=True)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """A small table on stdout."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
+    from jobs.governance.gate import RunGate
+
 StepResult = dict[str, Any]
 # Commits of faces and the switch of the alias ask anew; for the record of a step this age will do.
 _LEASE_ANSWER_S = 10.0
@@ -64,6 +66,7 @@ class Run:
     lease: Lease
     started_at: datetime
     facts: dict[str, Any] = field(default_factory=dict)
+    gate: RunGate | None = None
     _done: dict[str, StepResult] = field(default_factory=dict)
 
     @property
@@ -185,7 +188,7 @@ def _resume(run: Run) -> None:
 
 
 def _record(run: Run, job: str, state: str, exit_code: int | None, message: str) -> None:
-    inputs = {spec.name: run.warehouse.version(spec) for spec in _INPUTS} if state == "running" else {}
+    inputs = run.warehouse.versions(_INPUTS) if state == "running" else {}
     now = utc_now()
     row = (
         run.run_id,

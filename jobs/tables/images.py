@@ -36,27 +36,31 @@ def ingest_images(
         BadInput: an id stands twice in the source.
     """
     listing = materialise(source.listing())
-    _refuse_duplicates(listing, source.location)
+    listed = _unique_ids(listing, source.location)
     known = warehouse.read(IMAGES).select("image_id", "content_sha256")
     new = materialise(listing.join(known, "image_id", "left_anti"))
-    changed = materialise(_changed(source, listing, known))
-    counts = (listing.count(), new.count(), changed.count())
+    added = new.count()
+    # Where nothing is known, as at a first ingestion, nothing needs to be read to compare it.
+    altered = materialise(_changed(source, listing, known)) if added < listed else new.limit(0)
+    changed = altered.count() if added < listed else 0
     if not dry_run:
-        if counts[2]:
-            warehouse.delete_matching(IMAGES, changed, ["image_id"])
-        for wanted, count in ((new, counts[1]), (listing.join(changed, "image_id", "left_semi"), counts[2])):
+        if changed:
+            warehouse.delete_matching(IMAGES, altered, ["image_id"])
+        for wanted, count in ((new, added), (listing.join(altered, "image_id", "left_semi"), changed)):
             if count:
                 _append(warehouse, source, wanted, inline=inline, now=now, images_a_part=images_a_part)
-    return Ingested(counts[0], counts[1], counts[2], counts[0] - counts[1] - counts[2])
+    return Ingested(listed, added, changed, listed - added - changed)
 
 
-def _refuse_duplicates(listing: DataFrame, location: str) -> None:
-    twice = listing.groupBy("image_id").count().where("count > 1").count()
-    if twice:
+def _unique_ids(listing: DataFrame, location: str) -> int:
+    row = listing.agg(F.count("*").alias("rows"), F.count_distinct("image_id").alias("distinct")).first()
+    assert row is not None  # noqa: S101 - an aggregate without groups always has its one row
+    if row["distinct"] != row["rows"]:
         raise BadInput(
-            f"{location}: {twice} image ids stand more than once; nothing was ingested.",
+            f"{location}: {row['rows'] - row['distinct']} image ids stand more than once; nothing was ingested.",
             hint="make image_id unique in the source.",
         )
+    return int(row["rows"])
 
 
 def _changed(source: Source, listing: DataFrame, known: DataFrame) -> DataFrame:

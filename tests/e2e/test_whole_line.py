@@ -220,6 +220,14 @@ def test_a_real_server_is_loaded_in_bulk(spark, chosen: list[Picture], folder: P
         steps = Warehouse(spark, str(tmp_path / "line" / "warehouse"), is_path=True).spark.read.format("delta")
         imports = steps.load(str(tmp_path / "line" / "warehouse" / "run_steps")).where("step LIKE 'import/%'")
         assert imports.select("step").distinct().count() >= 2
+
+        # `--recompute` replaces every face and status by this run's, and adds none.
+        code, again = run_job("embed", config, "--recompute", "--run-id", "s2", read=read)
+        assert (code, f"{len(singles)} images embedded" in again["message"]) == (0, True), again
+        warehouse = Warehouse(spark, str(tmp_path / "line" / "warehouse"), is_path=True)
+        assert {r["run_id"] for r in warehouse.read(EMBEDDINGS).collect()} == {"s2"}
+        assert warehouse.read(EMBEDDINGS).count() == result["counts"]["faces"]
+        assert warehouse.read(IMAGE_STATUS).where("status != 'refused'").count() == len(singles)
     finally:
         server.kill()
         server.remove()

@@ -20,7 +20,7 @@ from jobs.governance.decide import (
     Record,
     decide_image,
 )
-from jobs.governance.gate import gate, gate_warehouse
+from jobs.governance.gate import RunGate, gate, gate_warehouse
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from tests.spark.helpers import NOW, settings_for, warehouse_for
 
@@ -213,6 +213,42 @@ def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark) -> None
         now=NOW,
     )
     assert result.decisions.first()["reason"] == Reason.CONSENT_ENDED.value
+
+
+def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark, tmp_path) -> None:
+    settings = settings_for(tmp_path, "governance.purposes=[p:a]", "governance.allowed_purposes=[p:a]")
+    warehouse = warehouse_for(spark, settings)
+    short = replace(GOOD, expires_at=NOW + timedelta(hours=2))
+    images = [(0, f"i{n}", None, None, "c", 1, "b1", NOW) for n in range(3)]
+    basis = [basis_row(0, GOOD), basis_row(1, GOOD), basis_row(2, short)]
+    warehouse.append(spark.createDataFrame(images, IMAGES.columns), IMAGES)
+    warehouse.append(spark.createDataFrame(basis, PROCESSING_BASIS.columns), PROCESSING_BASIS)
+    links = [(f"i{n}", f"r{n}", NOW) for n in range(3)]
+    warehouse.append(spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
+    batch = [("b1", "s", "uploaded_by_subject", "a", NOW, "assessed", NOW)]
+    warehouse.append(spark.createDataFrame(batch, SOURCE_BATCHES.columns), SOURCE_BATCHES)
+    now = [NOW]
+    asked = RunGate(warehouse, settings, clock=lambda: now[0], ingested_by=NOW)
+
+    def accepted() -> set[str]:
+        return {row["image_id"] for row in asked.decide().accepted.collect()}
+
+    assert accepted() == {"i0", "i1", "i2"}
+    first = asked.decide()
+    now[0] = NOW + timedelta(hours=1)
+    assert asked.decide() is first
+    # A withdrawal is committed.
+    gone = replace(GOOD, events=(*(GOOD.events or ()), Event(NOW, None, "withdrawal", "ConsentWithdrawn")))
+    later = [*basis_row(0, gone)[:-2], "d-later", NOW + timedelta(minutes=30)]
+    warehouse.append(spark.createDataFrame([tuple(later)], PROCESSING_BASIS.columns), PROCESSING_BASIS)
+    assert accepted() == {"i1", "i2"}
+    # A permission ends, and nothing is committed at all.
+    now[0] = NOW + timedelta(hours=2)
+    assert accepted() == {"i1"}
+    # The source is revoked.
+    revoked = [(*batch[0][:5], "revoked", NOW + timedelta(hours=2))]
+    warehouse.append(spark.createDataFrame(revoked, SOURCE_BATCHES.columns), SOURCE_BATCHES)
+    assert accepted() == set()
 
 
 def test_the_plan_reads_no_image_bytes(spark, tmp_path) -> None:

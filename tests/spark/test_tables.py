@@ -10,13 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.errors import BadInput, LeaseHeld, LeaseLost, NotProvenError, SettingsError
-from jobs.index.staging import bucket_count, stage
+from jobs.errors import BadInput, LeaseHeld, LeaseLost, MixedFingerprints, NotProvenError, SettingsError
+from jobs.index.staging import Staged, bucket_count, stage
 from jobs.index.truth import recall_sample
+from jobs.load import _import
 from jobs.runs.lease import Lease
+from jobs.runs.maintenance import maintain
 from jobs.runs.record import open_run
 from jobs.schemas import ALL_TABLES, EMBEDDINGS, LEASES, RUN_STEPS, RUNS, TableSpec
 from jobs.tables.embeddings import Chunk, face_id, plan_chunks, resalt
+from tests.milvus.fake import FakeIndex
+from tests.milvus.rows import INFO
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 
 pytestmark = pytest.mark.spark
@@ -48,6 +52,40 @@ def test_an_append_with_a_transaction_happens_once(spark, tmp_path: Path) -> Non
     for name in ("r1/0-3", "r1/0-3", "r1/4-7", "r1/0-3"):
         warehouse.append(spark.range(1).toDF("id"), spec, transaction=name)
     assert warehouse.read(spec).count() == 2
+
+
+def test_maintenance_compacts_and_drops_what_is_old(spark, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    warehouse = warehouse_for(spark, settings)
+    spec = TableSpec("kept", "id bigint", "id")
+    for number in range(3):
+        warehouse.append(spark.range(number, number + 1).toDF("id"), spec)
+    files = lambda: len(list(Path(settings.warehouse, "kept").glob("*.parquet")))  # noqa: E731
+    assert files() >= 3
+    warehouse.maintain(spec, optimize=True, vacuum_hours=None)
+    assert len(warehouse.read(spec).inputFiles()) == 1
+    warehouse.maintain(spec, optimize=False, vacuum_hours=0)
+    assert files() == 1
+    assert rows(warehouse.read(spec), "id") == {(0,), (1,), (2,)}
+
+
+def test_a_run_maintains_what_it_is_told_to(spark, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, "tables.optimize=true", "tables.vacuum_hours=0")
+    with open_run(job_for(spark, settings, "m1"), "reindex") as run:
+        maintain(run)
+        assert run.result("maintain") == {"tables": 8}
+    with open_run(job_for(spark, settings_for(tmp_path), "m2"), "reindex") as run:
+        maintain(run)
+        assert run.result("maintain") is None
+
+
+def test_another_models_collection_is_not_added_to(spark, tmp_path: Path) -> None:
+    index = FakeIndex()
+    index.create("faces_f1", dim=512, shards=1, properties=INFO)
+    staged = Staged(str(tmp_path), (), 4)
+    with open_run(job_for(spark, settings_for(tmp_path), "f1"), "load") as run, pytest.raises(MixedFingerprints):
+        _import(run, index, "faces_f1", staged, "0" * 64)
+    assert index.count("faces_f1") == 0
 
 
 def test_a_catalog_schema_is_a_warehouse_too(spark, tmp_path: Path) -> None:
@@ -175,8 +213,14 @@ def test_staging_writes_what_milvus_takes_and_hashes_it(spark, tmp_path: Path) -
 def test_staging_refuses_what_milvus_would_accept(spark, tmp_path: Path, spoil, fault: str) -> None:
     vectors = unit_vectors(5)
     vectors[2] = spoil(vectors[2])
-    with pytest.raises(NotProvenError, match=f"1 of 5 vectors are unusable .{fault}"):
+    with pytest.raises(NotProvenError, match=f"1 of 5 faces are unusable .{fault}"):
         stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, rows_per_file=10)
+
+
+@pytest.mark.parametrize("key", [-(2**63), 2**63 - 1])
+def test_staging_refuses_a_key_that_milvus_cannot_name(spark, tmp_path: Path, key: int) -> None:
+    with pytest.raises(NotProvenError, match="KEY_OUT_OF_RANGE"):
+        stage(faces(spark, unit_vectors(2), [1, key]), str(tmp_path / "s"), purpose_flags=1, rows_per_file=10)
 
 
 def test_staging_refuses_a_key_twice(spark, tmp_path: Path) -> None:
