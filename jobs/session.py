@@ -29,10 +29,11 @@ def open_session(app_name: str, properties_file: str | None = None) -> SparkSess
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.appName(app_name)
+    builder = SparkSession.builder
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    if not submitted and SparkContext._active_spark_context is None:
-        for key, value in read_properties(properties_file).items():
+    if SparkContext._active_spark_context is None:
+        builder = builder.appName(app_name)
+        for key, value in ({} if submitted else read_properties(properties_file)).items():
             builder = builder.config(key, value)
     _same_python_for_workers(submitted)
     try:
