@@ -48,6 +48,8 @@ TEST = [
     "hypothesis>=6.100",
     "mypy>=1.18",
     "pytest>=9",
+    "pytest-xdist",
+    "filelock",  # the two processes of `make test` fetch Delta's JARs one after the other
     "ruff>=0.14",
     "setuptools>=77",  # `setup.py pyfiles`; a venv of Python 3.12 or later comes without it
 ]
