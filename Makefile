@@ -10,6 +10,9 @@ PYTEST := $(PY) -m pytest
 # What a laptop runs; GPU tests join in where there is one.
 GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 QUICK := not faults and not cluster$(if $(filter-out 0,$(GPU)),, and not gpu)
+# Two processes, a test file each at a time and the long ones first: a local Spark of small tables waits more than it
+# computes. PARALLEL= takes them one after the other.
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 # make test ARGS='-k gate -x'
 ARGS ?=
 
@@ -33,7 +36,7 @@ lint: setup ## ruff and mypy
 test: lint ## lint, then every test but the long and the cluster ones; counts by kind at the end
 	@mkdir -p build
 	code=0
-	$(PYTEST) -m '$(QUICK)' --junitxml=build/tests.xml $(ARGS) || code=$$?
+	$(PYTEST) -m '$(QUICK)' $(PARALLEL) --junitxml=build/tests.xml $(ARGS) || code=$$?
 	if [[ -f build/tests.xml ]]; then .venv/bin/python .ci/counts build/tests.xml; fi
 	exit $$code
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from bench.pictures import Picture
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported: several processes share the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PURPOSE = "face-reindex:DuplicateDetection"
 
@@ -35,7 +41,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     import sys
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    builder.getOrCreate()
+    # Ivy's cache is not safe for two that fill it at once.
+    with FileLock(Path(tempfile.gettempdir(), f"face-reindex-tests-{os.getuid()}.lock")):
+        builder.getOrCreate()
     session = open_session("tests")
     session.sparkContext.setLogLevel("ERROR")
     yield session

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.pictures import Picture
-from tests.e2e.line import prepare
+from tests.e2e.line import prepare, run_job
 from tests.e2e.standalone import Cluster, standalone_cluster
 
 pytestmark = pytest.mark.e2e
@@ -92,8 +92,9 @@ def test_the_zip_reaches_the_executors_and_gpus_are_scheduled(cluster: Cluster, 
     assert "PROBE ['0', '1'] True" in done.stdout, done.stderr[-2000:]
 
 
+@pytest.mark.usefixtures("spark")
 def test_killed_in_the_middle_and_resumed_it_ends_exact(
-    cluster: Cluster, package: str, pictures: tuple[Path, list[Picture]], tmp_path: Path
+    cluster: Cluster, package: str, pictures: tuple[Path, list[Picture]], tmp_path: Path, capsys
 ) -> None:
     chosen = [p for p in pictures[1] if p.kind in {"single_face", "truncated"}][:30]
     for picture in chosen:
@@ -104,24 +105,21 @@ def test_killed_in_the_middle_and_resumed_it_ends_exact(
         home, chosen, executor={"chunk_images": 1, "gpus_per_task": 1}, tables={"part_images": 1}, lease={"ttl_s": 900}
     )
     source = ("--source", str(tmp_path / "pictures"), "--batch", str(home / "demo.batch.yaml"))
-    run(cluster, package, "ingest", "--config", str(config), *source, "--basis", str(home / "basis.jsonl"))
+
+    def here(name: str, *arguments: str) -> tuple[int, dict[str, object]]:
+        """A job in this process: the warehouse is the same folder."""
+        return run_job(name, config, *arguments, read=lambda: capsys.readouterr().out)
+
+    assert here("ingest", *source, "--basis", str(home / "basis.jsonl"))[0] == 0
     arguments = ("--config", str(config), "--run-id", "night")
     killed_after(
         home / "warehouse" / "embeddings" / "_delta_log", command(cluster, package, "reindex", *arguments), cluster
     )
 
     # Another run is refused while the dead one's lease lasts; the same run goes on at once.
-    other = subprocess.run(
-        command(cluster, package, "reindex", "--json", "--config", str(config), "--run-id", "other"),
-        cwd=cluster.folder,
-        env=cluster.env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert other.returncode == 5, other.stderr[-2000:]
-    assert "Run night is writing this warehouse" in other.stdout
+    code, other = here("reindex", "--run-id", "other")
+    assert code == 5
+    assert "Run night is writing this warehouse" in str(other["message"])
     result = run(cluster, package, "reindex", *arguments)
     counts = result["counts"]
     assert isinstance(counts, dict)

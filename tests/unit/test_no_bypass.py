@@ -34,9 +34,10 @@ def test_guarantee_3_embeddings_are_appended_in_one_place_behind_the_gate() -> N
 def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
     assert callers("stage") == {"jobs/load.py"}
     assert callers("load_files") == {"jobs/load.py"}
-    assert "faces = permitted_faces(run.warehouse, gate_step(run), fingerprint)" in (ROOT / "jobs/load.py").read_text(
-        encoding="utf-8"
-    )
+    source = (ROOT / "jobs/load.py").read_text(encoding="utf-8")
+    assert "faces = permitted_faces(run.warehouse, gated, fingerprint)" in source
+    stagings = [arguments for _, name, arguments in calls("jobs") if name == "_stage"]
+    assert stagings == ["run, gate_step(run), fingerprint"] * 2
     for foreign in ("do_bulk_insert", "upsert", "bulk_import"):
         assert {f for f in callers(foreign) if not f.startswith("jobs/index/milvus")} == set()
 
