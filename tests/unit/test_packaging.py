@@ -199,7 +199,7 @@ KNOWN_KEYS = re.compile(
     r"|executor\.(cores|memory|memoryOverhead)|executor\.resource\.gpu\.(amount|vendor|discoveryScript)"
     r"|executorEnv\.OMP_NUM_THREADS|python\.worker\.reuse|jars\.(packages|excludes|ivy)"
     r"|sql\.(extensions|catalog\.spark_catalog|session\.timeZone|shuffle\.partitions|adaptive\.enabled"
-    r"|files\.maxPartitionBytes|execution\.arrow\.maxBytesPerBatch)|databricks\.delta\.snapshotPartitions"
+    r"|files\.maxPartitionBytes|sources\.parallelPartitionDiscovery\.parallelism|execution\.arrow\.maxBytesPerBatch)|databricks\.delta\.snapshotPartitions"
     r"|databricks\.delta\.properties\.defaults\.checkpointInterval|python\.sql\.dataFrameDebugging\.enabled"
     r"|hadoop\.parquet\.(page\.size\.row\.check\.(min|max)|(enable\.dictionary|column\.statistics\.enabled)#content)"
     r"|dynamicAllocation\.[A-Za-z.]+|decommission\.enabled|storage\.decommission\.[A-Za-z.]+"
