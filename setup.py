@@ -23,7 +23,9 @@ REQUIRES = [
     "torch==2.13.0",
     "torchvision==0.28.0",
     "numpy>=2.1,<3",
+    "numba>=0.62",  # compiles the passes over pixels that torch is slow at (udfs/kernels.py)
     "pillow>=11.3",
+    "simplejpeg>=1.9,<2",  # libjpeg-turbo with DCT-domain scaling, without Pillow's copies
     # Delta 4.4.0 is built for Spark 4.2; its JARs are named in conf/spark-*.conf. PySpark 4.2 does not run on pandas 3.
     "pyspark==4.2.0",
     "delta-spark==4.4.0",
@@ -42,8 +44,11 @@ REQUIRES = [
 # Pictures that may be redistributed come with scikit-image; `make demo` makes its own from them.
 DEMO = ["scikit-image>=0.25,<1"]
 
+# What the benchmarks draw with.
+BENCH = [*DEMO, "matplotlib>=3.9"]
+
 TEST = [
-    *DEMO,
+    *BENCH,
     "milvus==2.3.5",  # a real server binary in a wheel
     "hypothesis>=6.100",
     "mypy>=1.18",
@@ -119,7 +124,7 @@ if __name__ == "__main__":
         package_data={CONF_PACKAGE: CONF_FILES, "jobs": ["py.typed"], "udfs": ["py.typed"]},
         include_package_data=False,
         install_requires=REQUIRES,
-        extras_require={"demo": DEMO, "test": TEST},
+        extras_require={"demo": DEMO, "bench": BENCH, "test": TEST},
         cmdclass={"pyfiles": PyFiles},
         classifiers=[
             "Operating System :: POSIX :: Linux",

@@ -46,9 +46,11 @@ IMAGES: Final = TableSpec(
     # `part` groups images that were ingested together. It is the unit that embedding reads, so that a chunk opens
     # only its own files and no image byte is ever shuffled.
     "part int, image_id string, content binary, uri string, content_sha256 string, byte_size bigint, "
-    "source_batch_id string, ingested_at timestamp",
+    "source_batch_id string, ingested_at timestamp, by_uri boolean",
     stats_columns="ingested_at",
     partition_by=("part",),
+    # `by_uri`: no bytes are stored, so that its rows can be spread over tasks. Null, in rows of version 1, is false.
+    migrations=(("ALTER TABLE {table} ADD COLUMNS (by_uri boolean)",),),
 )
 
 PROCESSING_BASIS: Final = TableSpec(

@@ -65,7 +65,16 @@ class DetectionSettings(_Section):
     min_face_px: int = Field(20, ge=12, description="Smallest face, in pixels of the stored image's upright form.")
     thresholds: tuple[float, float, float] = Field((0.6, 0.7, 0.7), description="P-, R- and O-Net thresholds.")
     pyramid_factor: float = Field(0.709, gt=0.1, lt=1, description="Scale step of the image pyramid.")
-    long_side_px: int = Field(640, ge=0, description="Detect at this long side; 0 detects at full size.")
+    smallest_face: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="Smallest face that must be found, as a part of the image's long side; images are shrunk for "
+        "detection as far as this allows (0.05: to 640 pixels).",
+    )
+    long_side_px: int | None = Field(
+        None, ge=0, description="Detect at this long side instead of the one that `smallest_face` gives; 0: full size."
+    )
     min_confidence: float = Field(0.9, ge=0, le=1, description="Detections below this are no face; counted.")
     max_faces: int = Field(32, ge=1, description="Faces an image; the largest are kept, the rest counted.")
     crop_margin_px: int = Field(0, ge=0, lt=160, description="Margin in pixels of the 160-px crop.")
@@ -77,8 +86,15 @@ class ExecutorSettings(_Section):
     """How the work is cut. None of it moves a result."""
 
     chunk_images: int = Field(500_000, ge=1, description="Images a commit; a killed run repeats at most one chunk.")
-    partition_images: int = Field(512, ge=1, description="Images a Spark task, at least; tasks are added up to this.")
-    embed_batch: int = Field(64, ge=1, description="Face crops a forward pass.")
+    partition_images: int = Field(
+        512,
+        ge=1,
+        description="Images a Spark task where only addresses (`uri`) are stored, spread at random. Stored bytes are "
+        "cut by size instead (`spark.sql.files.maxPartitionBytes`).",
+    )
+    embed_batch: int = Field(
+        0, ge=0, description="Face crops a forward pass; 0: 16 on a processor, 256 on a GPU (what was found fastest)."
+    )
     detect_batch: int = Field(16, ge=1, description="Images detected together.")
     decode_threads: int = Field(2, ge=1, description="Decoding threads a Python worker.")
     gpus_per_task: float = Field(0, ge=0, description="GPU share a task, by stage-level scheduling; 0: none asked.")

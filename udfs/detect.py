@@ -1,8 +1,8 @@
 """Face detection with MTCNN's cascade (Zhang et al. 2016) on batches of images of any sizes.
 
-The networks and their weights are facenet-pytorch's, and so is every rule that moves a box: on the same pixels the
-boxes agree with its ``MTCNN(keep_all=True).detect``. What differs is the work: images of one size share a pass
-through P-Net, and the boxes of all images share those through R-Net and O-Net.
+The weights are facenet-pytorch's, and so is every rule that moves a box: on the same pixels the boxes agree with its
+``MTCNN(keep_all=True).detect``. What differs is the work: P-Net's maps of all images and levels are searched at once,
+on a GPU images of one size share its passes, and the boxes of all images share those through R-Net and O-Net.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from udfs.area import AreaTables, build_tables, crop, shrink
 from udfs.arrays import Float32, UInt8
+from udfs.cascade import CascadeNet
 from udfs.nets import Nets
 from udfs.params import PipelineParams
+from udfs.sampling import Sampler, sampler
 from udfs.suppress import nms_by_group, nms_by_smaller_area
 
 _CELL = 12  # P-Net sees 12 × 12 pixels at once …
@@ -28,7 +29,6 @@ _STRIDE = 2  # … every 2 pixels
 # otherwise: with full rows, a box gets the same bits whatever boxes stand beside it.
 _PASS = {24: 256, 48: 64}
 _ROWS = 16
-_OUTPUTS = {24: (4, 2), 48: (4, 10, 2)}  # columns that each network returns
 
 
 @dataclass(frozen=True)
@@ -101,94 +101,118 @@ class Detector:
         return pyramid_scales(shape[0], shape[1], self._params.detector_min_face_px, self._params.pyramid_factor)
 
     def _cascade(self, images: Sequence[UInt8]) -> Iterator[Detections]:
-        tables = build_tables([self._tensor(image) for image in images])
-        faces = self._propose(tables, [(i.shape[0], i.shape[1]) for i in images])
-        faces = self._refine(tables, faces)
-        faces, landmarks = self._finish(tables, faces)
+        pixels = sampler(images, self._device)
+        faces = self._propose(pixels, [(i.shape[0], i.shape[1]) for i in images])
+        faces = self._refine(pixels, faces)
+        faces, landmarks = self._finish(pixels, faces)
         image, order = torch.sort(faces.image, stable=True)
         counts = torch.bincount(image, minlength=len(images)).tolist()
         parts = [torch.split(t[order].cpu(), counts) for t in (faces.boxes, landmarks, faces.scores)]
         for boxes, points, scores in zip(*parts, strict=True):
             yield Detections(boxes.numpy(), points.numpy(), scores.numpy())
 
-    def _tensor(self, image: UInt8) -> Tensor:
-        writable = image if image.flags.writeable and image.flags.c_contiguous else image.copy()
-        return torch.from_numpy(writable).to(self._device)
-
-    def _propose(self, tables: AreaTables, shapes: Sequence[tuple[int, int]]) -> _Candidates:
-        """P-Net over the pyramid of every image."""
-        found: list[tuple[Tensor, ...]] = []
+    def _propose(self, pixels: Sampler, shapes: Sequence[tuple[int, int]]) -> _Candidates:
+        """P-Net over the pyramid of every image; then one search through all maps."""
+        maps: list[_Map] = []
+        scores, moves = [], []
         for first, count in _stacks(shapes, together=self._device.type != "cpu"):
             height, width = shapes[first]
             for level, scale in enumerate(self._scales(shapes[first])):
                 size = (int(height * scale + 1), int(width * scale + 1))
-                moves, scores = self._nets.pnet(_normalised(shrink(tables, first, count, shapes[first], size)))
-                found.append(self._cells(moves, scores[:, 1], scale, first, level))
-        boxes, scores, moves, image, level_of = (torch.cat(parts) for parts in zip(*found, strict=True))
+                score, move = self._nets.pnet(pixels.shrink(first, count, size))
+                maps.append(_Map(score.numel(), score.shape[1], score.shape[2], scale, first, level))
+                scores.append(score.flatten())
+                moves.append(move.flatten(0, 2))
+        flat = torch.cat(scores)
+        cells = (flat >= self._params.thresholds[0]).nonzero()[:, 0]
+        boxes, image, level_of = _located(cells, maps)
         # By image, then by level: within an image the order that facenet-pytorch's pass over it would have.
         key = image * 64 + level_of
         order = torch.sort(key, stable=True).indices
-        order = order[nms_by_group(boxes[order], scores[order], key[order], 0.5)]
-        order = order[nms_by_group(boxes[order], scores[order], image[order], 0.7)]
-        boxes, moves = boxes[order], moves[order]
+        order = order[nms_by_group(boxes[order], flat[cells][order], key[order], 0.5)]
+        order = order[nms_by_group(boxes[order], flat[cells][order], image[order], 0.7)]
+        cells, boxes = cells[order], boxes[order]
         size_of = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-        return _Candidates(_squared(boxes + moves * size_of), scores[order], image[order])
+        moved = boxes + torch.cat(moves)[cells] * size_of
+        return _Candidates(_squared(moved), flat[cells], image[order])
 
-    def _cells(self, moves: Tensor, scores: Tensor, scale: float, first: int, level: int) -> tuple[Tensor, ...]:
-        """Cells of P-Net's map that pass the first threshold, as boxes of the image."""
-        mask = scores >= self._params.thresholds[0]
-        image, row, column = mask.nonzero(as_tuple=True)
-        corner = torch.stack([column, row], dim=1).to(moves.dtype) * _STRIDE
-        boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + _CELL) / scale).floor()], dim=1)
-        levels = torch.full_like(image, level)
-        return boxes, scores[mask], moves.permute(0, 2, 3, 1)[mask], image + first, levels
-
-    def _refine(self, tables: AreaTables, faces: _Candidates) -> _Candidates:
+    def _refine(self, pixels: Sampler, faces: _Candidates) -> _Candidates:
         """R-Net on every proposal."""
-        faces, (moves, scores) = self._score(tables, faces, 24)
-        passed = (scores[:, 1] > self._params.thresholds[1]).nonzero()[:, 0]
-        faces = _Candidates(faces.boxes, scores[:, 1], faces.image).pick(passed)
+        faces, scores, numbers = self._score(pixels, faces, self._nets.rnet, 24)
+        passed = (scores > self._params.thresholds[1]).nonzero()[:, 0]
+        faces = _Candidates(faces.boxes, scores, faces.image).pick(passed)
         kept = nms_by_group(faces.boxes, faces.scores, faces.image, 0.7)
         faces = faces.pick(kept)
-        moved = _moved(faces.boxes, moves[passed][kept])
+        moved = _moved(faces.boxes, numbers[passed][kept])
         return _Candidates(_squared(moved), faces.scores, faces.image)
 
-    def _finish(self, tables: AreaTables, faces: _Candidates) -> tuple[_Candidates, Tensor]:
+    def _finish(self, pixels: Sampler, faces: _Candidates) -> tuple[_Candidates, Tensor]:
         """O-Net: final boxes and landmarks."""
-        faces, (moves, points, scores) = self._score(tables, faces, 48)
-        passed = (scores[:, 1] > self._params.thresholds[2]).nonzero()[:, 0]
-        faces = _Candidates(faces.boxes, scores[:, 1], faces.image).pick(passed)
+        faces, scores, numbers = self._score(pixels, faces, self._nets.onet, 48)
+        passed = (scores > self._params.thresholds[2]).nonzero()[:, 0]
+        faces, numbers = _Candidates(faces.boxes, scores, faces.image).pick(passed), numbers[passed]
         size = faces.boxes[:, 2:] - faces.boxes[:, :2] + 1
         # O-Net gives five x, then five y, as parts of the box it was shown.
-        parts = points[passed].view(-1, 2, 5).permute(0, 2, 1)
+        parts = numbers[:, 4:].reshape(-1, 2, 5).permute(0, 2, 1)
         landmarks = size[:, None, :] * parts + faces.boxes[:, None, :2] - 1
-        faces = _Candidates(_moved(faces.boxes, moves[passed]), faces.scores, faces.image)
+        faces = _Candidates(_moved(faces.boxes, numbers[:, :4]), faces.scores, faces.image)
         kept = nms_by_smaller_area(faces.boxes, faces.scores, faces.image, 0.7)
         return faces.pick(kept), landmarks[kept]
 
-    def _score(self, tables: AreaTables, faces: _Candidates, size: int) -> tuple[_Candidates, list[Tensor]]:
-        """Show the boxes to R-Net (24 pixels) or O-Net (48); returns the boxes shown and the network's outputs."""
-        net = self._nets.rnet if size == 24 else self._nets.onet
-        limit = torch.stack([tables.width, tables.height], dim=1)[faces.image]
+    def _score(
+        self, pixels: Sampler, faces: _Candidates, net: CascadeNet, size: int
+    ) -> tuple[_Candidates, Tensor, Tensor]:
+        """Show the boxes to R-Net (24 pixels) or O-Net (48); returns the boxes shown, their scores and numbers."""
         whole = faces.boxes.trunc().to(torch.int64)
         # MTCNN counts pixels from 1 and includes the last; a box that clipping leaves empty shows no face.
-        cut = torch.cat([whole[:, :2].clamp(min=1) - 1, torch.minimum(whole[:, 2:], limit)], dim=1)
+        cut = torch.cat([whole[:, :2].clamp(min=1) - 1, torch.minimum(whole[:, 2:], pixels.sizes[faces.image])], dim=1)
         shown = (cut[:, 2:] > cut[:, :2]).all(dim=1).nonzero()[:, 0]
         faces, cut = faces.pick(shown), cut[shown]
         if shown.shape[0] == 0:
-            return faces, [cut.new_zeros((0, columns), dtype=torch.float32) for columns in _OUTPUTS[size]]
+            return faces, faces.scores, faces.scores.new_zeros((0, net.weight.shape[0] - 1))
         outputs = [
-            _in_full_rows(net, _normalised(crop(tables, image, boxes, size)))
+            _in_full_rows(net, pixels.crop(image, boxes, size))
             for image, boxes in zip(torch.split(faces.image, _PASS[size]), torch.split(cut, _PASS[size]), strict=True)
         ]
-        return faces, [torch.cat(parts) for parts in zip(*outputs, strict=True)]
+        scores, numbers = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        return faces, scores, numbers
+
+
+@dataclass(frozen=True)
+class _Map:
+    """P-Net's map of one level: how many cells there are in all, its size, and what it was made from."""
+
+    cells: int
+    height: int
+    width: int
+    scale: float
+    first: int
+    level: int
+
+
+def _located(cells: Tensor, maps: Sequence[_Map]) -> tuple[Tensor, Tensor, Tensor]:
+    """The boxes, images and levels of ``cells``, which are indices into all maps laid end to end."""
+
+    def column(values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=cells.device)
+
+    ends = column([m.cells for m in maps]).cumsum(0)
+    of = torch.searchsorted(ends, cells, right=True)
+    width, area = column([m.width for m in maps])[of], column([m.width * m.height for m in maps])[of]
+    index = cells - (ends - column([m.cells for m in maps]))[of]
+    image = column([m.first for m in maps])[of] + index // area
+    place = index % area
+    corner = torch.stack([place % width, place // width], dim=1).to(torch.float32) * _STRIDE
+    scale = torch.tensor([m.scale for m in maps], dtype=torch.float32, device=cells.device)[of, None]
+    boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + _CELL) / scale).floor()], dim=1)
+    return boxes, image, column([m.level for m in maps])[of]
 
 
 def _stacks(shapes: Sequence[tuple[int, int]], *, together: bool) -> Iterator[tuple[int, int]]:
     """First index and length of each run of equal shapes, or of each single image.
 
-    A GPU needs the larger work. A processor gains nothing from it, and its softmax rounds by an element's place in
-    memory: alone, an image always gets the same scores.
+    A GPU needs the larger work. A processor gains nothing from it, and its matrix products may round by a row's place
+    in memory: alone, an image always gets the same scores.
     """
     first = 0
     for _, run in groupby(shapes):
@@ -199,18 +223,15 @@ def _stacks(shapes: Sequence[tuple[int, int]], *, together: bool) -> Iterator[tu
         first += length
 
 
-def _in_full_rows(net: nn.Module, pixels: Tensor) -> list[Tensor]:
+def _in_full_rows(net: CascadeNet, pixels: Tensor) -> tuple[Tensor, Tensor]:
     count = pixels.shape[0]
     missing = -count % _ROWS
     if missing:
         padded = pixels.new_zeros((count + missing, *pixels.shape[1:])).contiguous(memory_format=torch.channels_last)
         padded[:count] = pixels
         pixels = padded
-    return [output[:count] for output in net(pixels)]
-
-
-def _normalised(pixels: Tensor) -> Tensor:
-    return (pixels - 127.5) * 0.0078125
+    scores, numbers = net(pixels)
+    return scores[:count], numbers[:count]
 
 
 def _squared(boxes: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from udfs.params import PipelineParams
 
 #: What the code itself adds to a result. Change an entry whenever a change moves boxes or vectors.
 ALGORITHM = {
-    "version": 1,
-    "decoder": "pillow; EXIF upright; alpha over white; 16-bit/257; first frame",
-    "scale_rule": "JPEG DCT 1/1, 1/2, 1/4, 1/8 down to decode_long_side; detection by PIL BOX",
+    "version": 2,
+    "decoder": "libjpeg-turbo, pillow; EXIF upright; alpha over white; 16-bit/257; first frame",
+    "scale_rule": "JPEG DCT 1/1, 1/2, 1/4, 1/8 down to decode_long_side, finer for a face below crop_size; "
+    "detection by means over windows with rounded edges",
     "detector": "facenet-pytorch MTCNN, area crops, NMS 0.5/0.7/0.7/Min 0.7",
     "crop": "PIL BILINEAR of truncated box",
     "standardisation": "(x-127.5)/128",

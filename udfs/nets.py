@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from udfs.cascade import CascadeNet, arrange
+
 StateDict = dict[str, Tensor]
 
 MODEL_FILE_FORMAT = "face-reindex/model-file/1"
@@ -50,9 +52,9 @@ class ModelFile:
 class Nets:
     """Networks ready to run: eval mode, no gradients, channels_last. ``dtype`` is the embedding network's."""
 
-    pnet: nn.Module
-    rnet: nn.Module
-    onet: nn.Module
+    pnet: CascadeNet
+    rnet: CascadeNet
+    onet: CascadeNet
     resnet: nn.Module
     device: torch.device
     dtype: torch.dtype
@@ -92,11 +94,11 @@ def build_nets(model: ModelFile, *, device: str = "cpu", dtype: str = "float32")
     target = torch.device(device)
     embed_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
     loaded = {name: _load(name, model.state_dicts[name]) for name in NET_NAMES}
-    _fold_batch_norms(loaded["resnet"])
-    for name, net in loaded.items():
-        kind = embed_dtype if name == "resnet" else torch.float32
-        net.to(device=target, dtype=kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Nets(**loaded, device=target, dtype=embed_dtype, meta=model.meta)
+    resnet = loaded.pop("resnet")
+    _fold_batch_norms(resnet)
+    resnet.to(device=target, dtype=embed_dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    cascade = {name: arrange(name, net, target) for name, net in loaded.items()}
+    return Nets(**cascade, resnet=resnet, device=target, dtype=embed_dtype, meta=model.meta)
 
 
 def empty_net(name: str) -> nn.Module:

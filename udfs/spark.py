@@ -56,7 +56,7 @@ class EmbedSpec:
     cpu_threads: int = 0
     decode_threads: int = 2
     detect_batch: int = 8
-    embed_batch: int = 32
+    embed_batch: int = 0
     queue_bytes: int = 256 * MIB
     read_timeout_s: float = 30.0
     read_retries: int = 2

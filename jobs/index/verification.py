@@ -228,7 +228,8 @@ def exact_neighbours(vectors: Vectors, blocks: Iterable[tuple[Keys, Vectors]], k
     queries = _unit(vectors)
     for ids, block in blocks:
         if len(ids):
-            scores = queries @ _unit(block).T
+            # A product's last bits depend on the block's shape, and equal vectors must tie whatever block they are in.
+            scores = (queries @ _unit(block).T).round(12)
             keys = np.broadcast_to(np.asarray(ids, dtype=np.int64), scores.shape)
             best = merge_neighbours(best, Neighbours(keys, scores), k)
     return _padded(best, k)

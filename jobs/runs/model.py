@@ -10,7 +10,7 @@ from jobs.runs.record import Run
 from jobs.settings import Settings
 from udfs.fingerprint import model_fingerprint
 from udfs.nets import read_model_file
-from udfs.params import PipelineParams
+from udfs.params import PipelineParams, long_side_for
 from udfs.spark import EmbedSpec
 from udfs.weights import WeightsError, build_model_file, resolve_weights
 
@@ -18,11 +18,12 @@ from udfs.weights import WeightsError, build_model_file, resolve_weights
 def pipeline_params(settings: Settings) -> PipelineParams:
     """The settings that move a result."""
     detection = settings.detection
+    long_side = detection.long_side_px
     return PipelineParams(
         min_face_px=detection.min_face_px,
         thresholds=detection.thresholds,
         pyramid_factor=detection.pyramid_factor,
-        detection_long_side=detection.long_side_px,
+        detection_long_side=long_side_for(detection.smallest_face) if long_side is None else long_side,
         min_confidence=detection.min_confidence,
         max_faces=detection.max_faces,
         crop_margin_px=detection.crop_margin_px,

@@ -158,13 +158,30 @@ def embed_chunk(
 
 
 def _results(warehouse: Warehouse, work: DataFrame, chunk: Chunk, spec: EmbedSpec, settings: Settings) -> DataFrame:
+    wanted = chunk_input(warehouse, work, chunk, settings.executor.partition_images)
+    return wanted.mapInArrow(embed_arrow(spec), RESULT_SCHEMA, profile=_gpu_profile(warehouse.spark, settings))
+
+
+def chunk_input(warehouse: Warehouse, work: DataFrame, chunk: Chunk, partition_images: int) -> DataFrame:
+    """The images of one chunk, as `embed_arrow` wants them, cut into tasks of bounded work.
+
+    Stored bytes stay where they are: tasks are cut by size, and so are about equally long. Rows of addresses are small,
+    and a task cut by size would hold a hundred thousand: they are spread at random, which also separates huge pictures
+    that were ingested side by side.
+    """
     images = warehouse.read(IMAGES).where(F.col("part").between(chunk.first, chunk.last))
-    rows = images.select("image_id", "content", "uri", "content_sha256").join(
-        F.broadcast(work.select("image_id", "content_sha256", "covered")), ["image_id", "content_sha256"]
+    columns = ["image_id", "content", "uri", "content_sha256"]
+    by_uri = F.coalesce("by_uri", F.lit(False))
+    tasks = max(1, -(-work.count() // partition_images))
+    spread = images.where(by_uri).select(*columns).repartition(tasks)
+    rows = (
+        images.where(~by_uri)
+        .select(*columns)
+        .unionByName(spread)
+        .join(F.broadcast(work.select("image_id", "content_sha256", "covered")), ["image_id", "content_sha256"])
     )
     known = F.when(~F.col("content_sha256").startswith(UNREAD_PREFIX), F.col("content_sha256"))
-    wanted = rows.select("image_id", "content", "uri", known.alias("content_sha256"), "covered")
-    return wanted.mapInArrow(embed_arrow(spec), RESULT_SCHEMA, profile=_gpu_profile(warehouse.spark, settings))
+    return rows.select("image_id", "content", "uri", known.alias("content_sha256"), "covered")
 
 
 def _gpu_profile(spark: SparkSession, settings: Settings) -> Any:

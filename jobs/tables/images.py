@@ -92,6 +92,7 @@ def _append(
             "byte_size",
             F.lit(source.batch_id).alias("source_batch_id"),
             F.lit(now).cast("timestamp").alias("ingested_at"),
+            content.isNull().alias("by_uri"),
         )
         warehouse.append(frame, IMAGES)
         base = int(warehouse.read(IMAGES).agg(F.max("part")).first()[0]) + 1  # type: ignore[index]

@@ -128,7 +128,7 @@ def gated(spark, records: list[list[Record | None]], batch: Batch | None):
                 basis.append(basis_row(number, record))
             number += 1
     images = spark.createDataFrame(
-        [(0, f"i{i}", None, None, "c", 1, "b1", NOW) for i in range(len(records))], IMAGES.columns
+        [(0, f"i{i}", None, None, "c", 1, "b1", NOW, True) for i in range(len(records))], IMAGES.columns
     )
     batches = [("b1", "s", batch.collection_method, "a", NOW, batch.state, NOW)] if batch else []
     result = gate(
@@ -202,7 +202,7 @@ def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark) -> None
     )
     first, second = list(basis_row(0, withdrawn)), list(basis_row(0, GOOD))
     second[-2:] = ["d-later", NOW + timedelta(hours=1)]
-    images = spark.createDataFrame([(0, "i0", None, None, "c", 1, "b1", NOW)], IMAGES.columns)
+    images = spark.createDataFrame([(0, "i0", None, None, "c", 1, "b1", NOW, True)], IMAGES.columns)
     result = gate(
         images,
         spark.createDataFrame([("i0", "r0", NOW)], BASIS_LINKS.columns),
@@ -219,7 +219,7 @@ def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark
     settings = settings_for(tmp_path, "governance.purposes=[p:a]", "governance.allowed_purposes=[p:a]")
     warehouse = warehouse_for(spark, settings)
     short = replace(GOOD, expires_at=NOW + timedelta(hours=2))
-    images = [(0, f"i{n}", None, None, "c", 1, "b1", NOW) for n in range(3)]
+    images = [(0, f"i{n}", None, None, "c", 1, "b1", NOW, True) for n in range(3)]
     basis = [basis_row(0, GOOD), basis_row(1, GOOD), basis_row(2, short)]
     warehouse.append(spark.createDataFrame(images, IMAGES.columns), IMAGES)
     warehouse.append(spark.createDataFrame(basis, PROCESSING_BASIS.columns), PROCESSING_BASIS)

@@ -72,6 +72,7 @@ def test_by_uri_keeps_no_bytes(spark, tmp_path: Path, folder: Path) -> None:
     bring(spark, tmp_path, str(folder), inline=False)
     assert images(spark, tmp_path).where("content IS NOT NULL").count() == 0
     assert images(spark, tmp_path).where("uri LIKE '%a.jpg'").count() == 1
+    assert images(spark, tmp_path).where("NOT by_uri").count() == 0
 
 
 def test_parquet_and_delta_bring_their_own_ids(spark, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from jobs.load import _import
 from jobs.runs.lease import Lease
 from jobs.runs.maintenance import maintain
 from jobs.runs.record import open_run
-from jobs.schemas import ALL_TABLES, EMBEDDINGS, LEASES, RUN_STEPS, RUNS, TableSpec
-from jobs.tables.embeddings import Chunk, face_id, plan_chunks, resalt
+from jobs.schemas import ALL_TABLES, EMBEDDINGS, IMAGES, LEASES, RUN_STEPS, RUNS, TableSpec
+from jobs.tables.embeddings import Chunk, chunk_input, face_id, plan_chunks, resalt
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
@@ -37,6 +37,26 @@ def test_tables_carry_a_version_and_are_migrated(spark, tmp_path: Path) -> None:
     assert rows(again.read(second), "id", "name") == {(0, None), (1, None)}
     with pytest.raises(BadInput, match="this release knows 1"):
         warehouse_for(spark, settings_for(tmp_path)).read(first)
+
+
+def test_images_by_address_are_spread_over_tasks_and_stored_bytes_stay(spark, tmp_path: Path) -> None:
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    # One file each; the last row is of version 1, which did not say how it is stored.
+    addresses = [(0, f"u{n}", None, f"/u{n}", f"c{n}", 1, "b1", NOW, True) for n in range(40)]
+    stored = [(0, f"s{n}", b"x", None, f"c{n}", 1, "b1", NOW, [False, None][n // 4]) for n in range(5)]
+    for images in (addresses, stored):
+        warehouse.append(
+            spark.createDataFrame(images, spark.createDataFrame([], IMAGES.columns).schema).coalesce(1), IMAGES
+        )
+    ids = [(row[1], row[4], []) for row in addresses + stored]
+    work = spark.createDataFrame(ids, "image_id string, content_sha256 string, covered array<string>")
+    found = chunk_input(warehouse, work, Chunk(0, 0), 5).withColumn("task", F.spark_partition_id()).collect()
+    assert {(row["image_id"], row["content"], row["uri"]) for row in found} == {
+        (row[1], row[2], row[3]) for row in addresses + stored
+    }
+    assert len(found) == 45
+    assert len({row["task"] for row in found if row["uri"]}) >= 7  # of nine, for 45 images in fives
+    assert len({row["task"] for row in found if not row["uri"]}) == 1
 
 
 def test_a_foreign_table_is_not_touched(spark, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.golden.support import encoded, group, model_path, noise, portrait, small_astronaut
+from tests.golden.support import encoded, group, model_path, nets, noise, portrait, small_astronaut
 from udfs.coverage import CoveredPrincipal
+from udfs.decode import decode, detection_view, factor_for
 from udfs.device import Placement
+from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch
 from udfs.params import PipelineParams
 from udfs.pipeline import Pipeline
@@ -56,11 +58,34 @@ def test_one_face(pipeline: Pipeline) -> None:
 def test_boxes_are_pixels_of_the_stored_image() -> None:
     # 2,600 pixels: decoded at one half, detected at a quarter.
     big = Image.fromarray(small_astronaut(256)).resize((2600, 2600), Image.Resampling.BICUBIC)
-    pipe = Pipeline(model_path())
-    large, small = run(pipe, encoded(big, "JPEG"), encoded(big.resize((640, 640), Image.Resampling.BOX)))
+    data = encoded(big, "JPEG")
+    view = detection_view(decode(data, PipelineParams()), PipelineParams())
+    assert (view.pixels.shape, view.scale_x) == ((640, 640, 3), 640 / 2600)
+    large, small = run(Pipeline(model_path()), data, encoded(view.pixels))
     assert (large.width, small.width) == (2600, 640)
-    assert np.abs(large.faces[0].box / (2600 / 640) - small.faces[0].box).max() < 3
-    assert np.abs(large.faces[0].landmarks / (2600 / 640) - small.faces[0].landmarks).max() < 3
+    assert np.abs(large.faces[0].box * view.scale_x - small.faces[0].box).max() < 0.01
+    assert np.abs(large.faces[0].landmarks * view.scale_x - small.faces[0].landmarks).max() < 0.01
+
+
+def test_small_faces_of_a_large_picture_are_cut_from_finer_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Decoded at one half, where the face has fewer pixels than its crop; the file has more.
+    small = Image.fromarray(small_astronaut(512)).resize((600, 600), Image.Resampling.BICUBIC)
+    picture = Image.new("RGB", (2600, 2600), (90, 120, 150))
+    picture.paste(small, (1000, 1000))
+    pipe, data = Pipeline(model_path()), encoded(picture, "JPEG", quality=95)
+    ((finer,),) = (result.faces for result in run(pipe, data))
+    side = float((finer.box[2:] - finer.box[:2]).min())
+    assert side / 2 < PipelineParams().crop_size
+    full = Embedder(nets(), PipelineParams())
+    (expected,) = full.embed(full.crops(decode(data, PipelineParams(), factor=1).pixels, finer.box[None]))
+    monkeypatch.setattr("udfs.pipeline.factor_for", lambda *_: 8)
+    ((coarse,),) = (result.faces for result in run(pipe, data))
+    assert float(finer.embedding @ expected) > 1 - 1e-5 > float(coarse.embedding @ expected)
+
+
+@pytest.mark.parametrize(("side", "factor"), [(10, 1), (319, 1), (320, 2), (640, 4), (1280, 8), (9999, 8)])
+def test_factor_leaves_a_face_as_many_pixels_as_its_crop(side: int, factor: int) -> None:
+    assert factor_for(side, PipelineParams()) == factor
 
 
 def test_exif_turns_boxes_with_the_picture(pipeline: Pipeline) -> None:

@@ -1,0 +1,68 @@
+"""One JSON file for each benchmark, with what is needed to judge its figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = (
+    "torch",
+    "facenet-pytorch",
+    "pyspark",
+    "delta-spark",
+    "pillow",
+    "simplejpeg",
+    "numba",
+    "numpy",
+    "ray",
+    "daft",
+)
+
+
+def write(name: str, figures: dict[str, Any], ratios: dict[str, float], *, setting: dict[str, Any]) -> Path:
+    """Write ``bench/results/NAME.json``; ``setting`` says what was measured on (pictures, counts, threads)."""
+    content = {
+        "name": name,
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "commit": _commit(),
+        "machine": machine(),
+        "versions": {"python": platform.python_version()} | {p: v for p in _PACKAGES if (v := _version(p))},
+        "setting": setting,
+        "figures": figures,
+        "ratios": {key: round(value, 3) for key, value in ratios.items()},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and GPU; no host name."""
+    import torch
+
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    model = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    vector = torch.backends.cpu.get_cpu_capability()
+    return {"cpu": model, "vector": vector, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "gpu": gpu}
+
+
+def _commit() -> str:
+    answer = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)  # noqa: S607
+    return answer.stdout.strip() or "unknown"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
