@@ -4,12 +4,14 @@ A profile of detection at 640 pixels on one thread came first (84 ms an image): 
 look-ups in them, 12 ms into PReLU and max pooling, which torch does not vectorise over MTCNN's few channels and for
 which it also keeps the indices. As single passes they take about 5 and 2. The results are the same bits.
 
-Numba compiles on first use (3 s in all) and keeps the machine code beside this file or in the user's cache. No function
-holds the interpreter's lock, so the threads that decode go on. On a GPU `udfs.area` and torch do the same work.
+Numba compiles on first use (3 s in all) and keeps the machine code beside this file or in the user's cache, where one
+of them can be written. No function holds the interpreter's lock, so the threads that decode go on. On a GPU `udfs.area`
+and torch do the same work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -18,7 +20,12 @@ from numba import njit
 
 from udfs.arrays import AnyArray, Float32, UInt8
 
-_compiled: Any = njit(nogil=True, cache=True, error_model="numpy")
+
+def _compiled(function: Callable[..., None]) -> Any:
+    try:
+        return njit(nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:  # Numba's way to say that there is no folder for its cache: compile in each process
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 def resample(image: UInt8, height: int, width: int, *, overlap: bool = True) -> Float32:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from udfs.cascade import CascadeNet, arrange
+from udfs.fusing import fuse
 
 StateDict = dict[str, Tensor]
 
@@ -97,6 +98,8 @@ def build_nets(model: ModelFile, *, device: str = "cpu", dtype: str = "float32")
     resnet = loaded.pop("resnet")
     _fold_batch_norms(resnet)
     resnet.to(device=target, dtype=embed_dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if target.type == "cpu" and embed_dtype is torch.float32:
+        fuse(resnet)
     cascade = {name: arrange(name, net, target) for name, net in loaded.items()}
     return Nets(**cascade, resnet=resnet, device=target, dtype=embed_dtype, meta=model.meta)
 

@@ -73,3 +73,12 @@ def test_rearranged_networks_are_facenet_pytorchs(name: str, shape: tuple[int, i
         expected = expected.permute(0, 2, 3, 1)
     assert torch.allclose(score, scores[:, 1], atol=1e-5)
     assert torch.allclose(numbers, expected, atol=1e-5)
+
+
+def test_the_fused_embedding_network_is_facenet_pytorchs() -> None:
+    pixels = torch.randn(3, 3, 160, 160, generator=torch.Generator().manual_seed(2))
+    plain = _load("resnet", model().state_dicts["resnet"])
+    assert not any(type(module).__name__ in ("BasicConv2d", "Block17") for module in nets().resnet.modules())
+    with torch.inference_mode():
+        cosine = (plain(pixels) * nets().resnet(pixels.contiguous(memory_format=torch.channels_last))).sum(dim=1)
+    assert cosine.min() > 1 - 1e-6
