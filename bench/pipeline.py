@@ -22,9 +22,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-# Before torch: waiting threads must not take the cores of working ones (udfs/device.py).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 from bench import record
 from bench.photos import MIXED, Photo, make_photos
 
@@ -44,8 +41,8 @@ def main() -> None:
         model = _model(Path(folder))
         few = photos[: max(WARM, len(photos) // 4)]
         contestants: dict[str, tuple[Callable[[], Any], Sequence[Photo]]] = {
-            "naive_full": (lambda: _naive(few, 0), few),
-            "naive_same_size": (lambda: _naive(few, 640), few),
+            "naive_full": (lambda: _naive_alone(few, 0), few),
+            "naive_same_size": (lambda: _naive_alone(few, 640), few),
             "ours": (lambda: _in_processes(_ours, photos, model), photos),
             "limit": (lambda: _in_processes(_limit, photos, model), photos),
         }
@@ -70,6 +67,16 @@ def _model(folder: Path) -> str:
     return str(build_model_file(resolve_weights("random", cache_dir=folder), folder / "model.pt"))
 
 
+def _naive_alone(photos: Sequence[Photo], side: int) -> tuple[float, dict[str, Any]]:
+    """In a process of its own, whose threads nobody has set."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OMP_")}
+    try:
+        with get_context("spawn").Pool(1) as pool:
+            return pool.apply(_naive, (photos, side))
+    finally:
+        os.environ.update(kept)
+
+
 def _naive(photos: Sequence[Photo], side: int) -> tuple[float, dict[str, Any]]:
     """facenet-pytorch's README: MTCNN on one image at a time, then InceptionResnetV1 on its faces."""
     import torch
@@ -77,7 +84,8 @@ def _naive(photos: Sequence[Photo], side: int) -> tuple[float, dict[str, Any]]:
 
     torch.set_num_threads(WORKERS)
     detector, net = MTCNN(keep_all=True), InceptionResnetV1(pretrained=None).eval()
-    faces = sum(_naive_one(detector, net, photo.content, side) for photo in photos[:WARM])
+    for photo in photos[:WARM]:
+        _naive_one(detector, net, photo.content, side)
     begin, faces = time.perf_counter(), 0
     for photo in photos:
         faces += _naive_one(detector, net, photo.content, side)
@@ -118,7 +126,8 @@ def _in_processes(
 
 
 def _child(work: Any, photos: Sequence[Photo], model: str, barrier: Any, answers: Any) -> None:
-    import torch
+    import udfs.device  # noqa: F401 - before torch, as in a Spark worker: it says how OpenMP's threads wait
+    import torch  # isort: skip
 
     torch.set_num_threads(1)
     run, facts = work(model, photos)
@@ -219,7 +228,8 @@ class _SparkSide:
     """Images from a Delta table, through Spark, embeddings to Parquet files."""
 
     def __init__(self, folder: Path, photos: Sequence[Photo], few: Sequence[Photo], model: str) -> None:
-        os.environ["OMP_NUM_THREADS"] = "1"  # for the Python workers: one a core
+        # For the Python workers, which both contestants share: one thread a core, and none that spins.
+        os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
         from jobs.session import open_session
 
         self._spark = open_session("bench pipeline")
