@@ -12,7 +12,7 @@ and torch do the same work.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def prelu_pool(x: Float32, slope: Float32, window: int) -> Float32:
     return out
 
 
-@cache
+@lru_cache(maxsize=1024)  # bounded: a worker meets images of every size
 def _edges(source: int, size: int, overlap: bool) -> tuple[AnyArray, AnyArray]:
     step = np.arange(size + 1, dtype=np.int64) * source
     if overlap:
