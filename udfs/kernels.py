@@ -32,7 +32,8 @@ def resample(image: UInt8, height: int, width: int, *, overlap: bool = True) -> 
     """Shrink ``image`` [h, w, 3] to ``height`` × ``width`` by area: each pixel is the mean over a window.
 
     With ``overlap`` window i of n runs from floor(i·h/n) to ceil((i+1)·h/n), as in torch's adaptive average pooling
-    (``interpolate(mode="area")``), and the result has the same bits; without, windows are rounded and meet.
+    (``interpolate(mode="area")``), and the result has the same bits, unless the result is a
+    single pixel; without, windows are rounded and meet.
     Returns float32 [height, width, 3], 0 to 255.
     """
     out = np.empty((height, width, 3), np.float32)
