@@ -61,8 +61,9 @@ test-cluster: setup ## against a real Milvus cluster
 test-gpu: setup ## needs a CUDA device
 	@$(PYTEST) -m gpu $(ARGS)
 
-bench: setup ## list the benchmarks; one of them: make bench NAME=pictures
-	@if [[ -n '$(NAME)' ]]; then $(PY) -m bench.$(NAME) $(ARGS); else ls bench/*.py; fi
+bench: setup ## all benchmarks (under 20 minutes on two cores) and the README's tables; some: make bench NAME='recall growth'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[bench]'
+	$(PY) -m bench $(NAME)
 
 docs: setup ## docs/settings.md, made from the settings model
 	@$(PY) -c 'from jobs.settings import reference; print(reference(), end="")' > docs/settings.md

@@ -44,11 +44,12 @@ REQUIRES = [
 # Pictures that may be redistributed come with scikit-image; `make demo` makes its own from them.
 DEMO = ["scikit-image>=0.25,<1"]
 
-# What the benchmarks draw with.
-BENCH = [*DEMO, "matplotlib>=3.9"]
+# What the benchmarks draw with, and what they compare with.
+PLOT = [*DEMO, "matplotlib>=3.9"]
+BENCH = [*PLOT, "ray[data]>=2.50", "daft>=0.7"]
 
 TEST = [
-    *BENCH,
+    *PLOT,
     "milvus==2.3.5",  # a real server binary in a wheel
     "hypothesis>=6.100",
     "mypy>=1.18",

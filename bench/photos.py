@@ -3,7 +3,7 @@
     python -m bench.photos FOLDER --count 200
 
 They differ from the demo's pictures (bench/pictures.py, whose sources and portrait they share) in what costs time: they
-have camera sizes, sensor noise, and faces that take up between a twentieth and a third of the long side.
+have camera sizes, sensor noise, and faces of the sizes that `Mix` says.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from bench.pictures import Box, _encode, _portrait, _source
 
 _BACKGROUNDS = ("brick.png", "grass.png", "gravel.png", "coffee.png", "rocket.jpg")
 _ASPECTS = (4 / 3, 3 / 2, 16 / 9, 1.0)
-# Faces in a photograph, and how often: mostly portraits, some groups, some without anybody.
-_FACES = {0: 0.10, 1: 0.65, 2: 0.15, 3: 0.07, 5: 0.03}
 
 
 @dataclass(frozen=True)
@@ -42,19 +40,21 @@ class Photo:
 class Mix:
     """What a set of photographs is like: ``megapixels`` from and to (drawn log-uniformly), or one fixed ``size``.
 
-    ``share``: the longer side of a face as a part of the photograph's long side, from and to.
+    ``share``: the longer side of a face as a part of the photograph's long side, from and to. ``faces``: how many are
+    in a photograph, and how often; mostly portraits, some groups, some without anybody.
     """
 
     name: str
     megapixels: tuple[float, float] = (0.5, 4.0)
     size: tuple[int, int] | None = None
     share: tuple[float, float] = (0.05, 0.33)
+    faces: tuple[tuple[int, float], ...] = ((0, 0.10), (1, 0.65), (2, 0.15), (3, 0.07), (5, 0.03))
 
 
 MIXED = Mix("mixed 0.5 to 4 MP")
-VGA = Mix("640 x 480", size=(640, 480))
-PHONE = Mix("12 MP", size=(4000, 3000))
-SMALL_FACES = Mix("small faces", share=(0.02, 0.10))
+THUMBNAILS = Mix("320 x 240, a face in every third", size=(320, 240), share=(0.15, 0.33), faces=((0, 0.65), (1, 0.35)))
+GROUPS = Mix("groups, 1 to 2 MP", megapixels=(1.0, 2.0), share=(0.02, 0.12), faces=((6, 0.5), (9, 0.5)))
+_MIXES = {"mixed": MIXED, "thumbnails": THUMBNAILS, "groups": GROUPS}
 
 
 def make_photos(mix: Mix, count: int, *, seed: int = 0, workers: int = 2) -> list[Photo]:
@@ -73,7 +73,7 @@ def make_photo(mix: Mix, seed: int, index: int) -> Photo:
     """Photograph number ``index`` of a set."""
     rng = random.Random(f"{seed}/{mix.name}/{index}")
     width, height = mix.size or _camera_size(rng, mix.megapixels)
-    faces = rng.choices(list(_FACES), list(_FACES.values()))[0]
+    faces = rng.choices([count for count, _ in mix.faces], [often for _, often in mix.faces])[0]
     canvas = _background(rng, width, height)
     boxes = list(_planted(rng, canvas, faces, mix.share))
     pixels = np.asarray(canvas, np.int16)
@@ -123,10 +123,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=50)
-    parser.add_argument("--small-faces", action="store_true")
+    parser.add_argument("--mix", choices=sorted(_MIXES), default="mixed")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    for index, photo in enumerate(make_photos(SMALL_FACES if arguments.small_faces else MIXED, arguments.count)):
+    for index, photo in enumerate(make_photos(_MIXES[arguments.mix], arguments.count)):
         (arguments.folder / f"{index:05d}.jpg").write_bytes(photo.content)
 
 

@@ -1,9 +1,9 @@
 """How many faces are lost when images are shrunk for detection, by the size of the face.
 
-    python -m bench.recall              # about four minutes on two cores; writes bench/results/recall.json
+    python -m bench.recall              # about two minutes on two cores; writes bench/results/recall.json
 
 Detection at full size says which faces there are; detection at the long side that `detection.smallest_face` gives has
-to find those in scope again (IoU of at least 0.5). Photographs of bench/photos.py, the half of them with small faces.
+to find those in scope again (IoU of at least 0.5). Photographs of bench/photos.py: of a few people, and of groups.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import record
-from bench.photos import MIXED, SMALL_FACES, Photo, make_photos
+from bench.photos import GROUPS, MIXED, Photo, make_photos
 
 SMALLEST_FACE = 0.05
 _BANDS = (0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.20, 1.0)
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=120)
     arguments = parser.parse_args()
     half = arguments.images // 2
-    photos = make_photos(MIXED, half) + make_photos(SMALL_FACES, half)
+    photos = make_photos(MIXED, half) + make_photos(GROUPS, half)
     seen = _seen(photos)
     bands: dict[str, Any] = {}
     for low, high in pairwise(_BANDS):
@@ -37,7 +37,7 @@ def main() -> None:
         bands[f"{low:.2f} to {high:.2f}"] = {"faces": len(hits), "found": sum(hits)}
     scope = [found for share, found in seen if share >= SMALLEST_FACE]
     figures = {"faces_in_scope": len(scope), "found_in_scope": sum(scope), "by_share_of_the_long_side": bands}
-    setting = {"photographs": [MIXED.name, SMALL_FACES.name], "images": len(photos), "smallest_face": SMALLEST_FACE}
+    setting = {"photographs": [MIXED.name, GROUPS.name], "images": len(photos), "smallest_face": SMALLEST_FACE}
     path = record.write("recall", figures, {"recall_in_scope": sum(scope) / len(scope)}, setting=setting)
     print(path.read_text(encoding="utf-8"))
 

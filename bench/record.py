@@ -44,6 +44,19 @@ def write(name: str, figures: dict[str, Any], ratios: dict[str, float], *, setti
     return path
 
 
+def canvas(width: float, height: float, *, columns: int = 1) -> tuple[Any, Any]:
+    """A matplotlib figure that needs no screen, and its axes, without a frame."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(ncols=columns, figsize=(width, height), layout="constrained")
+    for one in axes if columns > 1 else [axes]:
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores, memory and GPU; no host name."""
     import torch

@@ -78,6 +78,9 @@ class DetectionSettings(_Section):
     min_confidence: float = Field(0.9, ge=0, le=1, description="Detections below this are no face; counted.")
     max_faces: int = Field(32, ge=1, description="Faces an image; the largest are kept, the rest counted.")
     crop_margin_px: int = Field(0, ge=0, lt=160, description="Margin in pixels of the 160-px crop.")
+    decoder: Literal["libjpeg-turbo", "nvjpeg"] = Field(
+        "libjpeg-turbo", description="Decoder of plain JPEGs; `nvjpeg` decodes in batches on the task's GPU."
+    )
     max_pixels: int = Field(100_000_000, ge=1, description="Images with more pixels are `too_large`, undecoded.")
     max_bytes: int = Field(64 * 2**20, ge=1, description="Images with more bytes are `too_large`, undecoded.")
 
@@ -97,6 +100,9 @@ class ExecutorSettings(_Section):
     )
     detect_batch: int = Field(16, ge=1, description="Images detected together.")
     decode_threads: int = Field(2, ge=1, description="Decoding threads a Python worker.")
+    compile: bool = Field(
+        False, description="torch.compile for the embedding network: slower to start; on a processor needs a compiler."
+    )
     gpus_per_task: float = Field(0, ge=0, description="GPU share a task, by stage-level scheduling; 0: none asked.")
     gpus_per_executor: int = Field(
         1, ge=1, description="GPUs of an executor that dynamic allocation starts for the embedding stage."

@@ -56,8 +56,7 @@ class Embedder:
 
     def _pass(self, crops: UInt8) -> Float32:
         count = len(crops)
-        if self._nets.device.type == "cuda" and count < self._batch:
-            # GPU kernels are chosen by shape: one shape for all passes gives one result for one face.
+        if self._nets.one_shape and count < self._batch:
             crops = np.concatenate([crops, np.zeros((self._batch - count, *crops.shape[1:]), np.uint8)])
         pixels = torch.from_numpy(crops).to(self._nets.device).permute(0, 3, 1, 2)
         standard = ((pixels.float() - 127.5) / 128.0).to(self._nets.dtype)

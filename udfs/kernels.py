@@ -20,6 +20,8 @@ from numba import njit
 
 from udfs.arrays import AnyArray, Float32, UInt8
 
+_NO_FRACTION = np.float32(1.5 * 2**23)
+
 
 def _compiled(function: Callable[..., None]) -> Any:
     try:
@@ -28,21 +30,27 @@ def _compiled(function: Callable[..., None]) -> Any:
         return njit(nogil=True, error_model="numpy")(function)
 
 
-def resample(image: UInt8, height: int, width: int, *, overlap: bool = True) -> Float32:
+def resample(image: UInt8, height: int, width: int) -> Float32:
     """Shrink ``image`` [h, w, 3] to ``height`` × ``width`` by area: each pixel is the mean over a window.
 
-    With ``overlap`` window i of n runs from floor(i·h/n) to ceil((i+1)·h/n), as in torch's adaptive average pooling
-    (``interpolate(mode="area")``), and the result has the same bits, unless the result is a
-    single pixel; without, windows are rounded and meet.
+    Window i of n runs from floor(i·h/n) to ceil((i+1)·h/n), as in torch's adaptive average pooling
+    (``interpolate(mode="area")``), and the result has the same bits, unless it is a single pixel.
     Returns float32 [height, width, 3], 0 to 255.
     """
     out = np.empty((height, width, 3), np.float32)
-    _resample(image, *_edges(image.shape[0], height, overlap), *_edges(image.shape[1], width, overlap), out)
+    _resample(image, *_edges(image.shape[0], height, True), *_edges(image.shape[1], width, True), out)
+    return out
+
+
+def shrink(image: UInt8, height: int, width: int) -> UInt8:
+    """Shrink ``image`` [h, w, 3] by area to uint8 [height, width, 3]. Windows meet, and means are rounded."""
+    out = np.empty((height, width, 3), np.uint8)
+    _resample_bytes(image, *_edges(image.shape[0], height, False), *_edges(image.shape[1], width, False), out)
     return out
 
 
 def cut_out(image: UInt8, boxes: AnyArray, size: int, out: Float32) -> None:
-    """Shrink or enlarge regions of ``image`` to ``size`` × ``size``, as `resample` with ``overlap`` does.
+    """Shrink or enlarge regions of ``image`` to ``size`` × ``size``, as `resample` does.
 
     ``boxes``: int64 [n, 4], left, top, right, bottom (exclusive), not empty and within the image. The result goes into
     ``out``, float32 [n, size, size, 3].
@@ -71,42 +79,14 @@ def _edges(source: int, size: int, overlap: bool) -> tuple[AnyArray, AnyArray]:
 
 
 @_compiled
-def _resample(image, top, bottom, left, right, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    rows = image.reshape(image.shape[0], image.shape[1] * 3)
-    sums = np.empty(rows.shape[1], np.int32)
-    for i in range(out.shape[0]):
-        first = rows[top[i]]
+def _add_rows(rows, sums):  # type: ignore[no-untyped-def]  # pragma: no cover
+    first = rows[0]
+    for k in range(sums.shape[0]):
+        sums[k] = first[k]
+    for y in range(1, rows.shape[0]):
+        row = rows[y]
         for k in range(sums.shape[0]):
-            sums[k] = first[k]
-        for y in range(top[i] + 1, bottom[i]):
-            row = rows[y]
-            for k in range(sums.shape[0]):
-                sums[k] += row[k]
-        _means(sums, bottom[i] - top[i], left, right, out[i])
-
-
-@_compiled
-def _cut_out(image, boxes, size, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    rows = image.reshape(image.shape[0], image.shape[1] * 3)
-    sums = np.empty(rows.shape[1], np.int32)
-    starts, ends = np.empty(size, np.int64), np.empty(size, np.int64)
-    for n in range(boxes.shape[0]):
-        left, top, right, bottom = boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3]
-        for j in range(size):
-            starts[j] = j * (right - left) // size
-            ends[j] = ((j + 1) * (right - left) + size - 1) // size
-        used = sums[: 3 * (right - left)]
-        for i in range(size):
-            begin = top + i * (bottom - top) // size
-            end = top + ((i + 1) * (bottom - top) + size - 1) // size
-            first = rows[begin, 3 * left : 3 * right]
-            for k in range(used.shape[0]):
-                used[k] = first[k]
-            for y in range(begin + 1, end):
-                row = rows[y, 3 * left : 3 * right]
-                for k in range(used.shape[0]):
-                    used[k] += row[k]
-            _means(used, end - begin, starts, ends, out[n, i])
+            sums[k] += row[k]
 
 
 @_compiled
@@ -123,6 +103,47 @@ def _means(sums, height, left, right, out):  # type: ignore[no-untyped-def]  # p
         out[j, 0] = np.float32(red) / tall / wide
         out[j, 1] = np.float32(green) / tall / wide
         out[j, 2] = np.float32(blue) / tall / wide
+
+
+@_compiled
+def _resample(image, top, bottom, left, right, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    rows = image.reshape(image.shape[0], image.shape[1] * 3)
+    sums = np.empty(rows.shape[1], np.int32)
+    for i in range(out.shape[0]):
+        _add_rows(rows[top[i] : bottom[i]], sums)
+        _means(sums, bottom[i] - top[i], left, right, out[i])
+
+
+@_compiled
+def _resample_bytes(image, top, bottom, left, right, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    rows = image.reshape(image.shape[0], image.shape[1] * 3)
+    sums = np.empty(rows.shape[1], np.int32)
+    means = np.empty(out.shape[1:], np.float32)
+    for i in range(out.shape[0]):
+        _add_rows(rows[top[i] : bottom[i]], sums)
+        _means(sums, bottom[i] - top[i], left, right, means)
+        for j in range(means.shape[0]):
+            for c in range(3):
+                # Floats this large have no room for a fraction: adding rounds, half to even.
+                out[i, j, c] = np.uint8((means[j, c] + _NO_FRACTION) - _NO_FRACTION)
+
+
+@_compiled
+def _cut_out(image, boxes, size, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    rows = image.reshape(image.shape[0], image.shape[1] * 3)
+    sums = np.empty(rows.shape[1], np.int32)
+    starts, ends = np.empty(size, np.int64), np.empty(size, np.int64)
+    for n in range(boxes.shape[0]):
+        left, top, right, bottom = boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3]
+        for j in range(size):
+            starts[j] = j * (right - left) // size
+            ends[j] = ((j + 1) * (right - left) + size - 1) // size
+        used = sums[: 3 * (right - left)]
+        for i in range(size):
+            begin = top + i * (bottom - top) // size
+            end = top + ((i + 1) * (bottom - top) + size - 1) // size
+            _add_rows(rows[begin:end, 3 * left : 3 * right], used)
+            _means(used, end - begin, starts, ends, out[n, i])
 
 
 @_compiled

@@ -51,7 +51,11 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Nets:
-    """Networks ready to run: eval mode, no gradients, channels_last. ``dtype`` is the embedding network's."""
+    """Networks ready to run: eval mode, no gradients, channels_last. ``dtype`` is the embedding network's.
+
+    ``one_shape``: show the embedding network passes of one size only, filled up. A GPU chooses its kernels by shape,
+    and one shape gives one result for one face; a compiled network is compiled for each.
+    """
 
     pnet: CascadeNet
     rnet: CascadeNet
@@ -60,6 +64,7 @@ class Nets:
     device: torch.device
     dtype: torch.dtype
     meta: ModelMeta
+    one_shape: bool = False
 
 
 def save_model_file(path: Path, model: ModelFile) -> None:
@@ -87,8 +92,10 @@ def load_tensors(data: bytes, *, what: str) -> Any:
         ) from None
 
 
-def build_nets(model: ModelFile, *, device: str = "cpu", dtype: str = "float32") -> Nets:
+def build_nets(model: ModelFile, *, device: str = "cpu", dtype: str = "float32", compiled: bool = False) -> Nets:
     """Put the networks on ``device``. ``dtype`` applies to the embedding network, detection is float32.
+
+    ``compiled``: the embedding network through torch.compile, one program for each shape it is shown.
 
     Raises `ModelFileError` where a tensor is missing, unknown or of the wrong shape.
     """
@@ -98,10 +105,15 @@ def build_nets(model: ModelFile, *, device: str = "cpu", dtype: str = "float32")
     resnet = loaded.pop("resnet")
     _fold_batch_norms(resnet)
     resnet.to(device=target, dtype=embed_dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if target.type == "cpu" and embed_dtype is torch.float32:
-        fuse(resnet)
+    if compiled:
+        resnet = torch.compile(resnet, dynamic=False)  # type: ignore[assignment]
+    elif target.type == "cpu":
+        fuse(resnet, embed_dtype)
     cascade = {name: arrange(name, net, target) for name, net in loaded.items()}
-    return Nets(**cascade, resnet=resnet, device=target, dtype=embed_dtype, meta=model.meta)
+    return Nets(
+        **cascade, resnet=resnet, device=target, dtype=embed_dtype, meta=model.meta,
+        one_shape=compiled or target.type == "cuda",
+    )  # fmt: skip
 
 
 def empty_net(name: str) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Any
 
 MIB = 1024 * 1024
 DTYPES = ("float32", "bfloat16")
+DECODERS = ("libjpeg-turbo", "nvjpeg")
 _SURE_FACE = 1.6
 
 
@@ -30,6 +31,7 @@ class PipelineParams:
     * ``max_faces``: at most so many faces of one image are embedded, the largest first.
     * ``crop_size``, ``crop_margin_px``: side and margin of a face crop, both in pixels of the crop.
     * ``dtype``: of the embedding network, ``float32`` or ``bfloat16``. Detection is always float32.
+    * ``decoder``: of plain JPEGs, ``libjpeg-turbo`` or, on a GPU only, ``nvjpeg``, which always decodes in full.
     * ``max_pixels``, ``max_bytes``: larger images end as ``too_large``; pixels are read from the header.
     * ``cover_iou``: overlap from which a recorded box covers a detected face.
 
@@ -47,6 +49,7 @@ class PipelineParams:
     crop_size: int = 160
     crop_margin_px: int = 0
     dtype: str = "float32"
+    decoder: str = "libjpeg-turbo"
     max_pixels: int = 100_000_000
     max_bytes: int = 64 * MIB
     cover_iou: float = 0.5
@@ -75,6 +78,8 @@ class PipelineParams:
         _between("cover_iou", self.cover_iou, 0.01, 1.0)
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype={self.dtype!r}: must be one of {', '.join(DTYPES)}")
+        if self.decoder not in DECODERS:
+            raise ValueError(f"decoder={self.decoder!r}: must be one of {', '.join(DECODERS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """All parameters as JSON-ready values; ``PipelineParams(**params.to_dict())`` is the same again."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ import torch
 
 from udfs.arrays import Float32, UInt8
 from udfs.coverage import CoveredPrincipal
-from udfs.decode import Decoded, DecodeFailure, DetectionView, decode, detection_view, factor_for
+from udfs.decode import Decoded, DecodeFailure, DetectionView, decode, decoded_or_reason, detection_view, factor_for
 from udfs.detect import Detections, Detector
 from udfs.device import Placement
 from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch, model_fingerprint
 from udfs.nets import build_nets, read_model_file
+from udfs.nvjpeg import decode_many
 from udfs.params import MIB, PipelineParams
 from udfs.prefetch import ByteBudget, map_ahead
 from udfs.reading import ReadFailure, read_bytes
@@ -68,8 +70,12 @@ class Pipeline:
     * ``detect_batch``: images in one detection call; fewer where they are large.
     * ``embed_batch``: faces in one embedding pass, gathered from many images; 0 is what was found fastest: 16 on a
       processor, whose caches hold no more, 256 on a GPU.
-    * ``queue_bytes``: decoded pixels that may wait; exceeded by at most one image a thread.
+    * ``queue_bytes``: decoded pixels that may wait; exceeded by at most one image a thread (with nvJPEG, one batch).
+    * ``compiled``: let torch.compile generate the embedding network's code; a minute at the start, and a C++ compiler
+      on a processor.
     * ``expected_fingerprint``: raise `FingerprintMismatch` where the loaded model has another.
+
+    Raises ``ValueError`` where ``params`` ask for nvJPEG and the placement is no GPU.
     """
 
     def __init__(
@@ -84,19 +90,30 @@ class Pipeline:
         queue_bytes: int = 256 * MIB,
         read_timeout_s: float = 30.0,
         read_retries: int = 2,
+        compiled: bool = False,
         expected_fingerprint: str | None = None,
     ) -> None:
         self.params = params or PipelineParams()
         self.placement = placement or Placement("cpu")
+        self._on_gpu = self.params.decoder == "nvjpeg"
+        if self._on_gpu and not self.placement.device.startswith("cuda"):
+            # Its pixels differ from libjpeg-turbo's: to fall back in silence would mix two kinds of embeddings.
+            raise ValueError(
+                f"decoder=nvjpeg needs a GPU, and the device is {self.placement.describe()}; "
+                "give the task a GPU, or set decoder to libjpeg-turbo"
+            )
         model = read_model_file(model_file)
         self.meta = model.meta
         self.fingerprint = model_fingerprint(model.state_dicts, self.params)
         if expected_fingerprint is not None and expected_fingerprint != self.fingerprint:
             raise FingerprintMismatch(expected_fingerprint, self.fingerprint)
-        nets = build_nets(model, device=self.placement.device, dtype=self.params.dtype)
+        nets = build_nets(model, device=self.placement.device, dtype=self.params.dtype, compiled=compiled)
         self._detector = Detector(nets, self.params)
         batch = embed_batch or (16 if nets.device.type == "cpu" else 256)
         self._embedder = Embedder(nets, self.params, batch=batch)
+        if compiled:
+            # Now, and not on the first images: a compiler that is missing must end the task, not an image.
+            self._embedder.embed(np.zeros((1, self.params.crop_size, self.params.crop_size, 3), np.uint8))
         self._detect_batch = detect_batch
         self._detect_pixels = detect_batch * max(self.params.detection_long_side, 640) ** 2
         self._decode_threads = decode_threads
@@ -110,18 +127,19 @@ class Pipeline:
         Images without a covered principal are neither read nor decoded.
         """
         budget = ByteBudget(self._queue_bytes)
+        size = self._detect_batch if self._on_gpu else 1
         loaded = map_ahead(
             self._load,
-            items,
+            _chunks(items, size),
             threads=self._decode_threads,
-            ahead=self._detect_batch + 2 * self._decode_threads,
+            ahead=self._detect_batch // size + 2 * self._decode_threads,
             budget=budget,
-            size_of=_Job.held_bytes,
+            size_of=lambda jobs: sum(job.held_bytes() for job in jobs),
         )
         queue: deque[_Job] = deque()
         faces: deque[tuple[_Job, int]] = deque()
         with ThreadPoolExecutor(self._decode_threads, thread_name_prefix="crop") as cutters:
-            for batch, held in self._found(loaded, cutters):
+            for batch, held in self._found(chain.from_iterable(loaded), cutters):
                 for job in batch:
                     # From here on only crops are kept.
                     job.data = job.decoded = job.view = None
@@ -148,15 +166,32 @@ class Pipeline:
                 yield _done(cutting.popleft())
         yield from map(_done, cutting)
 
-    def _load(self, item: ImageInput) -> _Job:
+    def _load(self, items: Sequence[ImageInput]) -> list[_Job]:
         """Read and decode; runs on the decode threads."""
+        jobs = [self._read(item) for item in items]
+        waiting = [(job, job.data) for job in jobs if job.data is not None]
+        for (job, data), decoded in zip(waiting, self._decode([data for _, data in waiting]), strict=True):
+            try:
+                if isinstance(decoded, Exception):
+                    raise decoded
+                job.size = (decoded.width, decoded.height)
+                job.view = detection_view(decoded, self.params)
+                job.decoded = decoded
+                job.data = data if decoded.scale < 1 else None
+            except DecodeFailure as failure:
+                job.ending, job.data = (failure.status, failure.reason), None
+            except Exception as error:  # one image must not end the run
+                job.ending, job.data = _ending(error), None
+        return jobs
+
+    def _read(self, item: ImageInput) -> _Job:
         job = _Job(item.image_id, item.covered)
         if not item.covered:
             # Default deny, and before the bytes: a refused image is never opened.
             job.ending = ("uncovered_faces", "NO_COVERED_RECORD")
             return job
         try:
-            data = read_bytes(
+            job.data = read_bytes(
                 item.content,
                 item.uri,
                 timeout_s=self._read_timeout_s,
@@ -164,19 +199,17 @@ class Pipeline:
                 max_bytes=self.params.max_bytes,
                 content_sha256=item.content_sha256,
             )
-            decoded = decode(data, self.params)
-            job.size = (decoded.width, decoded.height)
-            job.view = detection_view(decoded, self.params)
-            job.decoded = decoded
-            job.data = data if decoded.scale < 1 else None
         except ReadFailure as failure:
             too_large = failure.reason == "TOO_LARGE_BYTES"
             job.ending = ("too_large" if too_large else "unreadable", failure.reason)
-        except DecodeFailure as failure:
-            job.ending = (failure.status, failure.reason)
         except Exception as error:  # one image must not end the run
             job.ending = _ending(error)
         return job
+
+    def _decode(self, contents: Sequence[bytes]) -> list[Decoded | Exception]:
+        if self._on_gpu:
+            return decode_many(contents, self.params, torch.device(self.placement.device))
+        return [decoded_or_reason(content, self.params) for content in contents]
 
     def _batches(self, jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
         """Lists of jobs whose pictures make one detection call; those that ended already come along."""
@@ -288,6 +321,12 @@ class Pipeline:
             )
         )
         return ImageResult(job.image_id, "embedded", "", width, height, faces, dropped, where)
+
+
+def _chunks(items: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:
+    source = iter(items)
+    while chunk := list(islice(source, size)):
+        yield chunk
 
 
 def _done(entry: tuple[list[_Job], int, list[Future[None]]]) -> tuple[list[_Job], int]:

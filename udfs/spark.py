@@ -60,6 +60,7 @@ class EmbedSpec:
     queue_bytes: int = 256 * MIB
     read_timeout_s: float = 30.0
     read_retries: int = 2
+    compiled: bool = False
 
 
 def embed_arrow(spec: EmbedSpec) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -135,6 +136,7 @@ def worker_pipeline(spec: EmbedSpec) -> Pipeline:
             queue_bytes=spec.queue_bytes,
             read_timeout_s=spec.read_timeout_s,
             read_retries=spec.read_retries,
+            compiled=spec.compiled,
             expected_fingerprint=spec.fingerprint,
         )
     return _pipelines[key]

@@ -28,6 +28,7 @@ def pipeline_params(settings: Settings) -> PipelineParams:
         max_faces=detection.max_faces,
         crop_margin_px=detection.crop_margin_px,
         dtype=settings.model.dtype,
+        decoder=detection.decoder,
         max_pixels=detection.max_pixels,
         max_bytes=detection.max_bytes,
     )
@@ -74,4 +75,5 @@ def prepare_model(run: Run) -> EmbedSpec:
         decode_threads=executor.decode_threads,
         read_timeout_s=executor.read_timeout_s,
         read_retries=executor.read_retries,
+        compiled=executor.compile,
     )

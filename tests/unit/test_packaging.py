@@ -201,7 +201,7 @@ KNOWN_KEYS = re.compile(
     r"|sql\.(extensions|catalog\.spark_catalog|session\.timeZone|shuffle\.partitions|adaptive\.enabled"
     r"|files\.maxPartitionBytes|sources\.parallelPartitionDiscovery\.parallelism|execution\.arrow\.maxBytesPerBatch)|databricks\.delta\.snapshotPartitions"
     r"|databricks\.delta\.properties\.defaults\.checkpointInterval|python\.sql\.dataFrameDebugging\.enabled"
-    r"|hadoop\.parquet\.(page\.size\.row\.check\.(min|max)|(enable\.dictionary|column\.statistics\.enabled)#content)"
+    r"|hadoop\.parquet\.(block\.size|page\.size\.row\.check\.(min|max)|(enable\.dictionary|column\.statistics\.enabled)#content)"
     r"|dynamicAllocation\.[A-Za-z.]+|decommission\.enabled|storage\.decommission\.[A-Za-z.]+"
     r"|yarn\.maxAppAttempts|kubernetes\.executor\.deleteOnTermination)"
 )
@@ -215,6 +215,7 @@ SAME_EVERYWHERE = (
     "spark.sql.execution.arrow.maxBytesPerBatch",
     "spark.python.worker.reuse",
     "spark.speculation",
+    "spark.hadoop.parquet.block.size",
     "spark.hadoop.parquet.page.size.row.check.min",
     "spark.hadoop.parquet.enable.dictionary#content",
     "spark.hadoop.parquet.column.statistics.enabled#content",

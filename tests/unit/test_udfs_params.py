@@ -36,6 +36,7 @@ def test_round_trip_through_json_values() -> None:
         ("crop_margin_px", 160),
         ("crop_margin_px", -1),
         ("dtype", "float16"),
+        ("decoder", "turbojpeg"),
         ("max_pixels", 0),
         ("max_bytes", -5),
         ("cover_iou", 0.0),

@@ -231,7 +231,7 @@ def test_errors_on_the_decode_threads(pipeline: Pipeline, monkeypatch: pytest.Mo
     def fail(data: bytes, params: PipelineParams) -> None:
         raise MemoryError if len(data) < 10 else KeyError("secret")
 
-    monkeypatch.setattr("udfs.pipeline.decode", fail)
+    monkeypatch.setattr("udfs.decode.decode", fail)
     large, other = run(pipeline, b"short", ONE)
     assert (large.status, large.reason) == ("too_large", "OUT_OF_MEMORY")
     assert (other.status, other.reason) == ("broken", "INTERNAL_KeyError")

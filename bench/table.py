@@ -1,0 +1,76 @@
+"""The README's tables of figures, from the JSON files in bench/results/ and from nowhere else.
+
+python -m bench.table
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.pipeline import NAMES
+from bench.record import RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- figures: python -m bench.table -->\n", "<!-- end of figures -->\n"
+
+
+def main() -> None:
+    """Write the tables between the README's two marks."""
+    README.write_text(with_figures(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_figures(readme: str) -> str:
+    """The README's text with the tables of the committed results."""
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + "\n" + "\n".join([_pipeline(), _growth(), _recall()]) + "\n" + END + rest.split(END)[1]
+
+
+def _result(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _on(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    return f"{machine['cores']} cores of {machine['cpu']} ({machine['vector']}), {result['date'][:10]}"
+
+
+def _pipeline() -> str:
+    result = _result("pipeline")
+    figures, setting = result["figures"], result["setting"]
+    best = figures["ours_spark_ms_an_image"]["median"]
+    lines = [
+        f"Stored JPEGs ({setting['photographs']}, {setting['mean_megapixels']} MP on average) to embeddings, on "
+        f"{_on(result)}; medians of {setting['rounds']} rounds in turns:",
+        "",
+        "| | ms an image | ours in Spark is |",
+        "| --- | ---: | ---: |",
+    ]
+    for name, label in NAMES.items():
+        cost = figures[f"{name}_ms_an_image"]["median"]
+        lines.append(f"| {label} | {cost:.0f} | {cost / best:.2f} x |")
+    return "\n".join(lines) + "\n"
+
+
+def _growth() -> str:
+    result = _result("growth")
+    cost, workers = result["figures"]["ms_an_image"], result["figures"]["ms_an_image_by_workers"]
+    sizes = ", ".join(f"{value:.1f} ms with {int(size):,}" for size, value in cost.items())
+    return (
+        f"An image ({result['setting']['photographs']}) costs {sizes} images in the job; {workers['1']:.1f} ms "
+        f"with one worker and {workers['2']:.1f} ms with two. On {_on(result)}.\n"
+    )
+
+
+def _recall() -> str:
+    figures = _result("recall")["figures"]
+    return (
+        f"Of {figures['faces_in_scope']} faces of at least 0.05 of the long side that detection at full size finds, "
+        f"{figures['found_in_scope']} are found at the size that `detection.smallest_face` gives.\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
