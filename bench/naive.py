@@ -115,7 +115,7 @@ def in_ray(source: Path) -> Measured:
     ray.init(num_cpus=WORKERS + 1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        images = ray.data.read_parquet(str(source), columns=["content"], override_num_blocks=4 * WORKERS)
+        images = ray.data.read_parquet(str(source), columns=["content"]).repartition(4 * WORKERS)
         embedded = images.map_batches(Embed, batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=WORKERS))
         return _busy(embedded.select_columns(["begin", "end", "worker", "faces"]).take_all())
     finally:

@@ -70,8 +70,13 @@ def machine() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    answer = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)  # noqa: S607
-    return answer.stdout.strip() or "unknown"
+    """The commit, and "-dirty" where anything but earlier results has changed since."""
+    head = _git("rev-parse", "--short", "HEAD") or "unknown"
+    return head + ("-dirty" if _git("status", "--porcelain", "--", ".", ":!bench/results", ":!README.md") else "")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
 
 
 def _version(package: str) -> str | None:
