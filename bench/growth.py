@@ -80,13 +80,13 @@ def _measure(workers: int, sizes: list[int]) -> list[tuple[int, float]]:
 
 
 def _plot(cost: dict[int, float], by_workers: dict[int, float], path: Path) -> None:
-    figure, axes = record.canvas(8, 2.8, columns=2)
-    for place, values, label in ((0, cost, "images in the job"), (1, by_workers, "workers (1,000 images)")):
+    figure, axes = record.canvas(8, 3.2, columns=2)
+    for place, values, label in ((0, cost, "images in the job, 2 workers"), (1, by_workers, "workers, 1,000 images")):
         names = [f"{key:,}" for key in values]
         bars = axes[place].bar(names, list(values.values()), width=0.6, color="#2f6fab")
         axes[place].bar_label(bars, fmt="%.1f", padding=2)
         axes[place].set_xlabel(label)
-    axes[0].set_ylabel("milliseconds an image")
+    axes[0].set_ylabel("ms an image")
     figure.savefig(path, dpi=120)
 
 
