@@ -129,7 +129,9 @@ def in_ray(source: Path) -> Measured:
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         images = ray.data.read_parquet(str(source), columns=["content"]).repartition(4 * WORKERS)
-        embedded = images.map_batches(Embed, batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=WORKERS))
+        # One task at a time for each: with more in flight, the actor that is ready first takes all of a small set.
+        pool = ray.data.ActorPoolStrategy(size=WORKERS, max_tasks_in_flight_per_actor=1)
+        embedded = images.map_batches(Embed, batch_size=BATCH, compute=pool)
         return _busy(embedded.select_columns(["begin", "end", "worker", "faces"]).take_all())
     finally:
         ray.shutdown()
