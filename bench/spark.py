@@ -57,8 +57,11 @@ class SparkSide:
         return self._timed(images.select("image_id", predict(F.col("content")).alias("embedding")))
 
     def _timed(self, frame: Any) -> float:
+        from jobs.tables.store import reading_images
+
         begin = time.perf_counter()
-        frame.write.mode("overwrite").parquet(str(self._folder / "out"))
+        with reading_images(self._spark):
+            frame.write.mode("overwrite").parquet(str(self._folder / "out"))
         return time.perf_counter() - begin
 
     def stop(self) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
-from jobs.errors import MixedFingerprints, NotProvenError
-from jobs.governance.gate import Gated
-from jobs.index import staging
-from jobs.index.collections import collection_name, default_index
-from jobs.index.loader import StagedFile, load_files
-from jobs.index.milvus import CollectionInfo, VectorIndex, connect
+from jobs.errors import NotProvenError
+from jobs.governance.gate import Gated, gate_warehouse
+from jobs.index.collections import collection_name
+from jobs.index.milvus import EMBEDDED, VectorIndex, connect
+from jobs.index.planner import plan_load
 from jobs.index.regate import not_permitted
-from jobs.runs.imports import RunImportRecorder
-from jobs.runs.record import Job, Run, open_run, utc_now
+from jobs.runs.history import last_fingerprint
+from jobs.runs.loading import build_and_load, import_staged, stage_faces, staged_files
+from jobs.runs.record import Job, Run, open_run
 from jobs.tables.embeddings import permitted_faces, resalt
 
 
@@ -26,15 +25,19 @@ def load_steps(run: Run, index: VectorIndex) -> str:
     fingerprint = known_fingerprint(run)
     run.step("resalt", lambda: {"faces": resalt(run.warehouse, fingerprint)}, once=False)
     gated = None if run.result("stage") else gate_step(run)
-    run.step("stage", lambda: _stage(run, gate_step(run), fingerprint))
+    run.step("stage", lambda: stage_faces(run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)))
     if not run.result("import") and _withdrawn_since(run, gated, fingerprint):
         # The files hold what is no longer permitted: they go, and a collection begun with them.
         index.drop(collection)
         run.forget("import")
-        run.step("stage", lambda: _stage(run, gate_step(run), fingerprint), once=False)
+        run.step(
+            "stage",
+            lambda: stage_faces(run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)),
+            once=False,
+        )
     staged = staged_files(run)
-    run.step("import", lambda: _import(run, index, collection, staged, fingerprint))
-    run.step("index", lambda: _index(run, index, collection, staged.rows))
+    run.step("import", lambda: import_staged(run, index, collection, staged, fingerprint))
+    run.step("index", lambda: build_and_load(run, index, collection, staged.rows))
     return collection
 
 
@@ -53,30 +56,6 @@ def known_fingerprint(run: Run) -> str:
     return str(fingerprint)
 
 
-def staging_path(run: Run) -> str:
-    """Where this run's files lie."""
-    base = run.settings.staging.path or run.warehouse.path("_staging")
-    return f"{base.rstrip('/')}/{run.run_id}"
-
-
-def staged_files(run: Run) -> staging.Staged:
-    """The manifest of this run, from the run record."""
-    result = run.result("stage")
-    if result is None:
-        raise NotProvenError(f"Run {run.run_id} has staged nothing yet.", hint="run `load --run-id` for it first.")
-    return staging.Staged(result["path"], tuple(StagedFile(**f) for f in result["files"]), result["buckets"])
-
-
-def _stage(run: Run, gated: Gated, fingerprint: str) -> dict[str, Any]:
-    faces = permitted_faces(run.warehouse, gated, fingerprint)
-    governance = run.settings.governance
-    flags = sum(1 << governance.allowed_purposes.index(p) for p in governance.purposes)
-    rows_per_file = run.settings.staging.rows_per_file
-    staged = staging.stage(faces, staging_path(run), purpose_flags=flags, rows_per_file=rows_per_file)
-    files = [asdict(f) for f in staged.files]
-    return {"path": staged.path, "rows": staged.rows, "buckets": staged.buckets, "files": files}
-
-
 def _withdrawn_since(run: Run, staged_under: Gated | None, fingerprint: str) -> bool:
     gated = gate_step(run)
     if gated is staged_under:
@@ -85,46 +64,31 @@ def _withdrawn_since(run: Run, staged_under: Gated | None, fingerprint: str) -> 
     return not not_permitted(run.job.spark, staged_files(run).path, permitted).isEmpty()
 
 
-def _import(run: Run, index: VectorIndex, collection: str, staged: staging.Staged, fingerprint: str) -> dict[str, Any]:
-    there = index.info(collection)
-    if there is not None and there.model_fingerprint != fingerprint:
-        raise MixedFingerprints(
-            f"Collection {collection} holds embeddings of another model than this run's; nothing was imported.",
-            hint="start a new run without --run-id.",
-        )
-    if not index.exists(collection):
-        run.forget("import/")
-        info = CollectionInfo(
-            model_fingerprint=fingerprint,
-            run_id=run.run_id,
-            trained="UNTRAINED" not in str(run.facts.get("weights")),
-            label=str(run.facts.get("weights")),
-            created_at=utc_now().isoformat(timespec="seconds"),
-        )
-        index.create(collection, dim=staging.DIM, shards=run.settings.milvus.shards, properties=info)
-    load_files(index, collection, staged.files, run.settings, recorder=RunImportRecorder(run))
-    return {"collection": collection, "rows": staged.rows}
+def dry_run(job_: Job) -> Result:
+    """The plan of a load of what the gate permits now, of one model; nothing is written.
 
-
-def _index(run: Run, index: VectorIndex, collection: str, rows: int) -> dict[str, Any]:
-    milvus = run.settings.milvus
-    spec = default_index(run.settings, rows, embedded=run.settings.embedded)
-    index.build_index(collection, spec, timeout=milvus.ready_timeout_s)
-    ensure_loaded(run, index, collection)
-    return {"index": spec.index_type}
-
-
-def ensure_loaded(run: Run, index: VectorIndex, collection: str) -> None:
-    """Load a collection if it is not loaded: a process that opens an embedded index finds all of them released."""
-    milvus = run.settings.milvus
-    index.load(collection, replicas=milvus.replicas, timeout=milvus.ready_timeout_s)
+    Raises:
+        NotProvenError: no run has embedded anything with a model.
+    """
+    fingerprint = last_fingerprint(job_.warehouse, job_.run_id)
+    if fingerprint is None:
+        raise NotProvenError("Nothing has been embedded yet.", hint="run `embed` first; `reindex` does all of it.")
+    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+    rows = permitted_faces(job_.warehouse, gated, fingerprint).count()
+    # An embedded index is not opened, for opening makes it.
+    features = EMBEDDED if job_.settings.embedded else connect(job_.settings).features
+    plan = plan_load(rows, job_.settings, features)
+    first, *others = plan.lines()
+    for line in others:
+        job_.console.note(line)
+    return {"plan": {**asdict(plan), "index": plan.index.index_type}, "message": f"dry run: {first}"}
 
 
 @job("load", examples="python -m jobs.load --config conf/local.yaml --run-id ID_OF_AN_EMBED_RUN")
 def main(job_: Job) -> Result:
     """Stage the permitted faces of a run as Parquet and load them into a new Milvus collection."""
     if job_.dry_run:
-        return {"message": f"dry run: would load the faces of run {job_.run_id or '(new)'}"}
+        return dry_run(job_)
     with open_run(job_, "load") as run:
         collection = load_steps(run, connect(run.settings))
         run.facts["message"] = message = f"{staged_files(run).rows} faces loaded into {collection}; not yet verified"

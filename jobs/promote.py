@@ -6,10 +6,11 @@ from jobs.cli import Result, job
 from jobs.embed import gate_step
 from jobs.errors import NotProvenError
 from jobs.index.milvus import VectorIndex, connect
-from jobs.index.promotion import Promotion, promote
+from jobs.index.promotion import Promotion, Watch, promote
 from jobs.index.verification import Proof
-from jobs.load import ensure_loaded, known_fingerprint, staging_path
+from jobs.load import known_fingerprint
 from jobs.runs.history import live_runs, proven_collections
+from jobs.runs.loading import ensure_loaded, staging_path
 from jobs.runs.record import Job, Run, open_run
 from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import remove_tree
@@ -24,7 +25,8 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
         NotProvenError: the run has no passed proof, or rows are missing after the last withdrawal.
     """
     proof, collection = last_proof(run)
-    alias = run.settings.milvus.alias
+    milvus = run.settings.milvus
+    alias = milvus.alias
     ensure_loaded(run, index, collection)
     fingerprint = known_fingerprint(run)
     permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).select("face_id"))
@@ -45,11 +47,13 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
             collection,
             proof=proof,
             proven=proven,
-            keep=run.settings.milvus.keep_collections,
+            keep=milvus.keep_collections,
             protected=live_runs(run.warehouse, alias),
             fingerprint=fingerprint,
-            replicas=run.settings.milvus.replicas,
-            timeout=run.settings.milvus.ready_timeout_s,
+            replicas=milvus.replicas,
+            timeout=milvus.ready_timeout_s,
+            # An embedded index has no readers but this process.
+            watch=None if run.settings.embedded else Watch(milvus.watch_s, milvus.watch_p99_ms),
         )
         return {"alias": alias, "current": done.current, "previous": done.previous, "dropped": list(done.dropped)}
 

@@ -144,17 +144,41 @@ class MilvusSettings(_Section):
     alias: Name = Field("faces", pattern=r"^[A-Za-z_]\w*$", description="Alias that readers use.")
     shards: int = Field(1, ge=1, le=64, description="Shards of a new collection (embedded: ignored).")
     replicas: int = Field(1, ge=1, description="Replicas in memory.")
-    index_type: Literal["AUTO", "FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "DISKANN", "SCANN"] = Field(
-        "AUTO", description="AUTO: FLAT when embedded or below 50,000 rows, HNSW above."
+    index_type: Literal["AUTO", "FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "DISKANN", "SCANN", "GPU_CAGRA"] = (
+        Field("AUTO", description="AUTO: FLAT when embedded or below 50,000 rows, HNSW to 200 million, IVF_SQ8 above.")
+    )
+    index_params: dict[str, int] = Field(
+        {}, description="Build parameters in place of the defaults by size, such as `{M: 32, efConstruction: 400}`."
+    )
+    search_params: dict[str, int] = Field(
+        {}, description="Search parameters for the proof in place of the defaults, such as `{ef: 256}`."
     )
     load_by: Literal["auto", "import", "insert"] = Field(
         "auto", description="auto: bulk import on a server, insert when embedded. insert: rows over RPC."
     )
-    import_jobs: int = Field(4, ge=1, description="Bulk imports in flight at once.")
+    import_jobs: int = Field(4, ge=1, description="Bulk imports in flight at once; at least one a data node.")
+    data_nodes: int = Field(
+        1, ge=1, description="Data nodes of the server: files and jobs are spread evenly over them."
+    )
+    data_node_memory_gib: float = Field(8.0, gt=0, description="Memory of a data node; it bounds a file's size.")
+    import_rows_per_s: int = Field(
+        10_000,
+        ge=1,
+        description="Rows a data node imports in a second, for the plan's expected time (bench/loading.py).",
+    )
     import_timeout_s: float = Field(3600, gt=0, description="Seconds until one import counts as stalled.")
     import_attempts: int = Field(3, ge=1, description="Attempts a file, with key checks in between.")
     ready_timeout_s: float = Field(180, gt=0, description="Seconds to wait for a server, an index or a load.")
     keep_collections: int = Field(2, ge=1, description="Proven collections kept, the live one included.")
+    watch_s: float = Field(
+        60.0, ge=0, description="Seconds that the alias is watched after a switch (embedded: not at all)."
+    )
+    watch_p99_ms: float = Field(
+        1000.0, gt=0, description="Latency (99th percentile) during the watch above which it is switched back."
+    )
+    ca_file: str | None = Field(None, description="PEM file of the authority that signed the server's certificate.")
+    client_cert_file: str | None = Field(None, description="PEM certificate of this client, for mutual TLS.")
+    client_key_file: str | None = Field(None, description="PEM key of that certificate.")
 
 
 class VerifySettings(_Section):

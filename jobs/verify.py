@@ -13,10 +13,11 @@ from jobs.embed import gate_step
 from jobs.errors import NotProvenError
 from jobs.governance.gate import Gated
 from jobs.index.milvus import VectorIndex, connect
-from jobs.index.regate import bucket_keys, not_permitted, remove_keys
+from jobs.index.regate import compare_keys, not_permitted, remove_keys
 from jobs.index.truth import recall_sample
 from jobs.index.verification import Proof, prove
-from jobs.load import ensure_loaded, known_fingerprint, staged_files
+from jobs.load import known_fingerprint
+from jobs.runs.loading import ensure_loaded, staged_files
 from jobs.runs.record import Job, Run, open_run
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.tables.embeddings import outcomes, permitted_faces
@@ -61,12 +62,13 @@ def withdraw(run: Run, index: VectorIndex, collection: str, permitted: DataFrame
 def _prove(run: Run, index: VectorIndex, collection: str, permitted: DataFrame, removed: DataFrame) -> Proof:
     staged, settings, spark = staged_files(run), run.settings.verify, run.job.spark
     sample = recall_sample(spark, staged.path, removed, size=settings.recall_sample)
+    staged_keys = spark.read.parquet(staged.path).select("face_id", "bucket")
+    expected = staged_keys.join(F.broadcast(removed.select("face_id")), "face_id", "left_anti")
     return prove(
         index,
         collection,
         expected_rows=permitted.count(),
-        expected_keys=lambda bucket: bucket_keys(spark, staged.path, bucket, removed),
-        buckets=range(staged.buckets),
+        compared=compare_keys(spark, index, collection, run.settings, expected, staged.buckets),
         sample=sample,
         recall_floor=settings.recall_floor,
     )

@@ -10,6 +10,8 @@ from jobs.settings import Settings
 
 MAX_NAME = 255
 FLAT_BELOW = 50_000
+# 200 million faces are 0.4 TiB as HNSW in memory; a byte a dimension is a quarter of it.
+SQ8_ABOVE = 200_000_000
 
 
 def collection_name(alias: str, run_id: str) -> str:
@@ -38,11 +40,11 @@ def _plain(text: str) -> str:
 
 
 def default_index(settings: Settings, rows: int, *, embedded: bool) -> IndexSpec:
-    """The index of ``milvus.index_type``; AUTO is FLAT when embedded or small, HNSW above."""
+    """The index of ``milvus.index_type``; AUTO is FLAT when embedded or small, then HNSW, then IVF_SQ8."""
     chosen = settings.milvus.index_type
     if chosen == "AUTO":
-        chosen = "FLAT" if embedded or rows < FLAT_BELOW else "HNSW"
-    return IndexSpec(index_type=chosen, params=_build_params(chosen, rows))
+        chosen = "FLAT" if embedded or rows < FLAT_BELOW else "HNSW" if rows <= SQ8_ABOVE else "IVF_SQ8"
+    return IndexSpec(chosen, params=_build_params(chosen, rows) | settings.milvus.index_params)
 
 
 def _build_params(index_type: str, rows: int) -> dict[str, int]:
@@ -51,6 +53,8 @@ def _build_params(index_type: str, rows: int) -> dict[str, int]:
             return {"M": 16, "efConstruction": 200}
         case "IVF_FLAT" | "IVF_SQ8" | "SCANN":
             return {"nlist": _nlist(rows)}
+        case "GPU_CAGRA":
+            return {"intermediate_graph_degree": 128, "graph_degree": 64}
         case "IVF_PQ":
             # 64 sub-vectors of 8 dimensions of FaceNet's 512.
             return {"nlist": _nlist(rows), "m": 64, "nbits": 8}

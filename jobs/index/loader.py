@@ -17,6 +17,7 @@ from jobs.index.milvus_files import (
 from jobs.index.milvus_importer import Importer
 from jobs.index.milvus_records import DONE, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
 from jobs.index.milvus_types import VectorIndex
+from jobs.index.planner import share_out
 from jobs.settings import Settings
 
 INSERTED = "insert"
@@ -61,7 +62,18 @@ def load_files(
             "milvus.load_by is 'import', but this Milvus has no bulk import.", hint="set milvus.load_by=auto."
         )
     if by_import:
-        return Importer(index, collection, files, settings, recorder, digest, on_progress).run()
+        in_flight, files_per_job = share_out(len(files), settings, index.features)
+        return Importer(
+            index,
+            collection,
+            files,
+            settings,
+            recorder,
+            digest,
+            on_progress,
+            in_flight=in_flight,
+            files_per_job=files_per_job,
+        ).run()
     return _insert_all(index, collection, files, recorder, digest, on_progress)
 
 
@@ -79,10 +91,10 @@ def _insert_all(
     for file in files:
         if file.file_no not in done:
             check_file(file, digest(file.path))
-            recorder.started(file.file_no, INSERTED)
+            recorder.started([file.file_no], INSERTED)
             written = sum(index.insert(collection, batch) for batch in read_batches(file))
             check_rows(file, written)
-            recorder.finished(file.file_no, DONE, written)
+            recorder.finished([file.file_no], DONE)
         rows += file.rows
         if on_progress:
             on_progress(rows, total)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from jobs.index.milvus_embedded import EmbeddedIndex
+from jobs.index.milvus_embedded import EMBEDDED, EmbeddedIndex
 from jobs.index.milvus_server import ServerIndex
 from jobs.index.milvus_types import (
     BUCKET,
@@ -39,6 +39,7 @@ def connect(settings: Settings) -> VectorIndex:
 
 __all__ = [
     "BUCKET",
+    "EMBEDDED",
     "EXPIRES",
     "KEY",
     "MAX_KEY",

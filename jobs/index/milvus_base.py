@@ -34,8 +34,11 @@ NO_ALIAS = frozenset({100, 1600})
 class MilvusIndex(MilvusRows):
     """``VectorIndex`` over a pymilvus client. Subclasses say what differs: files, versions, import, locks."""
 
-    def __init__(self, client: Any, where: str, features: Features) -> None:
+    def __init__(
+        self, client: Any, where: str, features: Features, search_params: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__(client, where, features)
+        self._search_params = dict(search_params or {})
         self._specs: dict[str, IndexSpec] = {}
 
     # -- what is there ---------------------------------------------------------------------------------------------
@@ -226,7 +229,9 @@ class MilvusIndex(MilvusRows):
             found = self._call(
                 "describe an index", name, self._client.describe_index, collection, VECTOR, timeout=CALL_TIMEOUT_S
             )
-            self._specs[collection] = IndexSpec(str(found["index_type"]), params=_ints(found))
+            self._specs[collection] = IndexSpec(
+                str(found["index_type"]), params=_ints(found), search=self._search_params
+            )
         return self._specs[collection]
 
     # -- aliases ---------------------------------------------------------------------------------------------------
@@ -271,6 +276,14 @@ class MilvusIndex(MilvusRows):
     def list_imports(self, name: str) -> list[ImportState]:  # noqa: ARG002
         """All jobs of a collection that the server still knows."""
         return []
+
+    def commit_import(self, job_id: str) -> None:
+        """Make the rows of an ``uncommitted`` job visible."""
+        raise FaceReindexError(f"{self._where} has no import in two phases (job {job_id}).")
+
+    def abort_import(self, job_id: str) -> None:
+        """Discard what a job has brought."""
+        raise FaceReindexError(f"{self._where} has no import in two phases (job {job_id}).")
 
     def compact(self, name: str, *, timeout: float) -> bool:  # noqa: ARG002
         """Merge segments and drop deleted rows; False where the database has no such call."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,18 @@ from jobs.index.milvus_calls import CALL_TIMEOUT_S, quiet_pymilvus
 from jobs.index.milvus_types import Features
 from jobs.settings import Settings
 
+# It compacts after a flush by itself and has no call for it; `num_shards` and replicas are ignored.
+EMBEDDED = Features("milvus-lite", bulk_import=False, compaction=False)
+
 
 class EmbeddedIndex(MilvusIndex):
     """A milvus-lite folder, opened by this process alone."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, search_params: Mapping[str, int] | None = None) -> None:
         self._path = path
         client = _open(path)
         version = client.get_server_version(timeout=CALL_TIMEOUT_S)
-        # It compacts after a flush by itself and has no call for it; `num_shards` and replicas are ignored.
-        super().__init__(client, str(path), Features(version, bulk_import=False, compaction=False))
+        super().__init__(client, str(path), replace(EMBEDDED, version=version), search_params)
 
     @classmethod
     def open(cls, settings: Settings) -> EmbeddedIndex:
@@ -32,7 +36,7 @@ class EmbeddedIndex(MilvusIndex):
                 hint="use for example face-index.db, or http://host:port for a server.",
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(path.resolve())
+        return cls(path.resolve(), settings.milvus.search_params)
 
     def close(self) -> None:
         """Close the client and give back the folder's lock, which closing the client alone would keep."""

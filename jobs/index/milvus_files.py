@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from jobs.errors import DependencyUnavailable, NotProvenError
 from jobs.index.milvus_types import KEY, Keys
+from udfs.reading import open_stream
 
 READ_BYTES = 8 * 2**20
 READ_ROWS = 4_000
@@ -105,14 +106,8 @@ def open_file(uri: str) -> Any:
     Raises:
         DependencyUnavailable: it cannot be opened.
     """
-    from pyarrow import fs
-
     try:
-        if urlsplit(uri).scheme in ("", "file"):
-            return _local(uri).open("rb")
-        # Spark says s3a, Arrow s3; credentials and endpoint come from the usual AWS_… variables.
-        filesystem, path = fs.FileSystem.from_uri(uri.replace("s3a://", "s3://", 1))
-        return filesystem.open_input_file(path)
+        return open_stream(uri, seekable=True)
     except (OSError, pa.ArrowException) as error:
         raise DependencyUnavailable(
             f"Staged file {uri} cannot be opened ({type(error).__name__}).",

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,8 +20,10 @@ from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index.collections import default_index
 from jobs.index.milvus_files import REBUILD, RebuildNeeded, StagedFile, check_file, check_rows, import_path, read_keys
 from jobs.index.milvus_records import DONE, FAILED, STARTED, ImportRecorder, LoadResult
-from jobs.index.milvus_types import ImportState, VectorIndex
+from jobs.index.milvus_types import VectorIndex
 from jobs.settings import Settings
+
+T = TypeVar("T")
 
 POLL_S = 0.3
 OUTAGE_POLL_S = 1.0
@@ -28,7 +31,10 @@ OUTAGE_POLL_S = 1.0
 
 @dataclass
 class Importer:
-    """One bulk load: a file waits, runs, and is done, or it is doubtful until its keys have been looked for."""
+    """One bulk load: a file waits, runs in a job, and is done, or it is doubtful until its keys have been looked for.
+
+    A job takes ``files_per_job`` files, and ``in_flight`` jobs run at once.
+    """
 
     index: VectorIndex
     collection: str
@@ -37,8 +43,11 @@ class Importer:
     recorder: ImportRecorder
     digest: Callable[[str], str]
     on_progress: Callable[[int, int], None] | None
+    in_flight: int = 1
+    files_per_job: int = 1
     waiting: deque[StagedFile] = field(default_factory=deque)
-    running: dict[str, tuple[StagedFile, float]] = field(default_factory=dict)
+    running: dict[str, tuple[list[StagedFile], float]] = field(default_factory=dict)
+    percent: dict[str, int] = field(default_factory=dict)
     doubtful: dict[int, tuple[StagedFile, str]] = field(default_factory=dict)
     done: set[int] = field(default_factory=set)
     adopted: int = 0
@@ -70,33 +79,36 @@ class Importer:
         """Sort the files by what is on record, here and on the server; returns how many were done before.
 
         Jobs are started in the files' order and recorded one by one, so at most one was started without being
-        recorded: the first that is not on record. (If the server still knows its job, the job is adopted.)
+        recorded: that of the first files that are not on record. (If the server still knows it, it is adopted.)
         """
         known = self.recorder.known()
         jobs = {job.job_id: job for job in self.index.list_imports(self.collection)}
         by_path = {path: job for job in jobs.values() if job.state != "failed" for path in job.files}
-        first_unrecorded = True
+        adopted: dict[str, list[StagedFile]] = {}
+        unrecorded: dict[str, list[int]] = {}
+        perhaps_started = self.files_per_job if known or jobs else 0
         for file in self.files:
             job_id, state = known.get(file.file_no, ("", ""))
-            unrecorded = by_path.get(import_path(file.path))
+            job = by_path.get(import_path(file.path))
             if state == DONE:
                 self.done.add(file.file_no)
             elif state == STARTED and job_id:
-                self._adopt(file, job_id)
-            elif unrecorded is not None and unrecorded.job_id != job_id:
+                adopted.setdefault(job_id, []).append(file)
+            elif job is not None and job.job_id != job_id:
                 # Killed between starting the job and recording it.
-                self.recorder.started(file.file_no, unrecorded.job_id)
-                self._adopt(file, unrecorded.job_id)
-            elif state or ((known or jobs) and first_unrecorded):
-                first_unrecorded = first_unrecorded and bool(state)
+                unrecorded.setdefault(job.job_id, []).append(file.file_no)
+                adopted.setdefault(job.job_id, []).append(file)
+            elif state or perhaps_started:
+                perhaps_started -= 0 if state else 1
                 self.doubtful[file.file_no] = (file, "an earlier attempt was cut off")
             else:
                 self.waiting.append(file)
+        for job_id, numbers in unrecorded.items():
+            self.recorder.started(numbers, job_id)
+        for job_id, files in adopted.items():
+            self.adopted += len(files)
+            self._follow_from_now(job_id, files)
         return len(self.done)
-
-    def _adopt(self, file: StagedFile, job_id: str) -> None:
-        self.adopted += 1
-        self.running[job_id] = (file, time.monotonic() + self.settings.milvus.import_timeout_s)
 
     # -- jobs in flight ----------------------------------------------------------------------------------------------
 
@@ -104,8 +116,8 @@ class Importer:
         """Start and follow jobs until none waits or runs."""
         self._report()
         while self.waiting or self.running:
-            while self.waiting and len(self.running) < self.settings.milvus.import_jobs:
-                self._start(self.waiting.popleft())
+            while self.waiting and len(self.running) < self.in_flight:
+                self._start([self.waiting.popleft() for _ in range(min(self.files_per_job, len(self.waiting)))])
             self._follow_once()
 
     def _follow_all(self) -> None:
@@ -116,54 +128,78 @@ class Importer:
         time.sleep(POLL_S)
         for job_id in list(self.running):
             self._follow(job_id)
+        self._report()
 
-    def _start(self, file: StagedFile) -> None:
-        check_file(file, self.digest(file.path))
-        path = import_path(file.path)
-        token = f"{self.collection}-{file.file_no}-{self.retried}"
+    def _follow_from_now(self, job_id: str, files: list[StagedFile]) -> None:
+        self.running[job_id] = (files, time.monotonic() + self.settings.milvus.import_timeout_s)
+
+    def _start(self, files: list[StagedFile]) -> None:
+        for file in files:
+            check_file(file, self.digest(file.path))
+        numbers = [file.file_no for file in files]
+        token = f"{self.collection}-{numbers[0]}-{self.retried}"
         try:
-            job_id = self.index.start_import(self.collection, [path], token=token)
+            job_id = self.index.start_import(self.collection, [import_path(file.path) for file in files], token=token)
         except DependencyUnavailable:
             # The server may have taken it all the same: look once it is back, and by keys in the end.
-            self.recorder.started(file.file_no, "")
-            self.doubtful[file.file_no] = (file, "the server did not answer when the import was started")
+            self.recorder.started(numbers, "")
+            self._doubt(files, "the server did not answer when the import was started")
             return
-        self.recorder.started(file.file_no, job_id)
-        self.running[job_id] = (file, time.monotonic() + self.settings.milvus.import_timeout_s)
+        self.recorder.started(numbers, job_id)
+        self._follow_from_now(job_id, files)
 
     def _follow(self, job_id: str) -> None:
-        file, deadline = self.running[job_id]
-        state = self._state(job_id)
-        if state.state == "done" and state.rows == file.rows:
+        files, deadline = self.running[job_id]
+        rows = sum(file.rows for file in files)
+        state = self._patiently(lambda: self.index.import_state(job_id))
+        self.percent[job_id] = state.progress
+        if state.state == "done" and state.rows == rows:
             del self.running[job_id]
-            self._finish(file, state.rows)
-        elif state.finished:
-            del self.running[job_id]
-            self.doubtful[file.file_no] = (file, f"its import is {state.state} with {state.rows} of {file.rows} rows")
+            self._finish(files)
+        elif state.state == "uncommitted" and state.rows == rows:
+            self._patiently(lambda: self.index.commit_import(job_id))
+        elif state.finished or state.state == "uncommitted":
+            self._end(job_id, f"its import is {state.state} with {state.rows} of {rows} rows")
         elif time.monotonic() > deadline:
-            del self.running[job_id]
-            self.doubtful[file.file_no] = (file, "its import stalled")
+            self._end(job_id, "its import stalled")
 
-    def _state(self, job_id: str) -> ImportState:
-        """A job's state, through an outage of the server of up to ``milvus.ready_timeout_s``."""
+    def _end(self, job_id: str, why: str) -> None:
+        """Follow a job no more; where it can be stopped it is, so that it brings nothing later."""
+        files, _ = self.running.pop(job_id)
+        if self.index.features.two_phase_import:
+            # One that is over already refuses.
+            with contextlib.suppress(FaceReindexError):
+                self.index.abort_import(job_id)
+        self._doubt(files, why)
+
+    def _doubt(self, files: Iterable[StagedFile], why: str) -> None:
+        self.doubtful.update({file.file_no: (file, why) for file in files})
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """The server's answer, through an outage of up to ``milvus.ready_timeout_s``."""
         patience = time.monotonic() + self.settings.milvus.ready_timeout_s
         while True:
             try:
-                return self.index.import_state(job_id)
+                return ask()
             except DependencyUnavailable:
                 if time.monotonic() > patience:
                     raise
                 time.sleep(OUTAGE_POLL_S)
 
-    def _finish(self, file: StagedFile, rows: int) -> None:
-        self.recorder.finished(file.file_no, DONE, rows)
-        self.done.add(file.file_no)
-        self._report()
+    def _finish(self, files: Sequence[StagedFile]) -> None:
+        numbers = [file.file_no for file in files]
+        self.recorder.finished(numbers, DONE)
+        self.done.update(numbers)
 
     def _report(self) -> None:
+        """Rows of the files that are done, and of each job in flight as many as it says."""
         if self.on_progress:
-            rows = sum(file.rows for file in self.files)
-            self.on_progress(sum(file.rows for file in self.files if file.file_no in self.done), rows)
+            part = sum(
+                sum(file.rows for file in files) * min(99, self.percent.get(job_id, 0)) // 100
+                for job_id, (files, _) in self.running.items()
+            )
+            done = sum(file.rows for file in self.files if file.file_no in self.done)
+            self.on_progress(done + part, sum(file.rows for file in self.files))
 
     # -- doubt -------------------------------------------------------------------------------------------------------
 
@@ -175,12 +211,12 @@ class Importer:
         for file, why in self.doubtful.values():
             found, copies = self._present(file)
             if found == file.rows == copies:
-                self._finish(file, file.rows)
+                self._finish([file])
             elif copies == 0 and import_path(file.path) not in alive:
-                self.recorder.finished(file.file_no, FAILED, 0)
+                self.recorder.finished([file.file_no], FAILED)
                 again.append(file)
             else:
-                self.recorder.finished(file.file_no, FAILED, copies)
+                self.recorder.finished([file.file_no], FAILED)
                 raise RebuildNeeded(
                     f"Staged file {file.file_no} is in doubt in '{self.collection}' ({why}): {found} of {file.rows} "
                     f"keys found in {copies} rows"
@@ -193,16 +229,9 @@ class Importer:
         return again
 
     def _jobs_alive(self) -> set[str]:
-        """Files whose jobs could still bring rows: there is no call that would stop them."""
-        patience = time.monotonic() + self.settings.milvus.ready_timeout_s
-        while True:
-            try:
-                jobs = self.index.list_imports(self.collection)
-                return {path for job in jobs if job.state in ("pending", "running") for path in job.files}
-            except DependencyUnavailable:
-                if time.monotonic() > patience:
-                    raise
-                time.sleep(OUTAGE_POLL_S)
+        """Files whose jobs could still bring rows."""
+        jobs = self._patiently(lambda: self.index.list_imports(self.collection))
+        return {path for job in jobs if job.state in ("pending", "running", "uncommitted") for path in job.files}
 
     def _make_countable(self) -> None:
         """Index and load the collection as it is now: one that was loaded before an import lags behind it."""

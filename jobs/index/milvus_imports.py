@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index.milvus_calls import CALL_TIMEOUT_S, call
 from jobs.index.milvus_types import ImportState, State
+from jobs.settings import Settings
 
 
 class Imports(Protocol):
@@ -21,6 +22,12 @@ class Imports(Protocol):
 
     def list(self, name: str) -> list[ImportState]:
         """All jobs of a collection that the server still knows."""
+
+    def commit(self, job_id: str) -> None:
+        """Make an uncommitted job's rows visible."""
+
+    def abort(self, job_id: str) -> None:
+        """Discard a job's rows."""
 
 
 class RpcImports:
@@ -75,6 +82,12 @@ class RpcImports:
         )
         return [self._read(task) for task in tasks]
 
+    def commit(self, job_id: str) -> None:
+        """These tasks show their rows by themselves."""
+        raise FaceReindexError(f"This Milvus has no import in two phases (task {job_id}).")
+
+    abort = commit
+
     def _read(self, task: Any) -> ImportState:
         files = tuple(filter(None, [str(task.infos.get("files", ""))]))  # one file a task
         return ImportState(
@@ -93,18 +106,26 @@ class RestImports:
     _STATES: dict[str, State] = {  # noqa: RUF012
         "Pending": "pending",
         "Importing": "running",
+        "Uncommitted": "uncommitted",
+        "Committing": "running",
         "Completed": "done",
         "Failed": "failed",
     }
 
-    def __init__(self, uri: str, token: str, database: str) -> None:
-        self._base = uri.rstrip("/") + "/v2/vectordb/jobs/import/"
+    def __init__(self, settings: Settings, token: str, *, two_phase: bool) -> None:
+        milvus = settings.milvus
+        self._base = milvus.uri.rstrip("/") + "/v2/vectordb/jobs/import/"
         self._token = token
-        self._database = database
+        self._database = milvus.database
+        self._options = {"options": {"auto_commit": "false"}} if two_phase else {}
+        # requests' names: what the server's certificate is checked against, and the client's own.
+        self._tls: dict[str, Any] = {"verify": milvus.ca_file or True}
+        if milvus.client_cert_file and milvus.client_key_file:
+            self._tls["cert"] = (milvus.client_cert_file, milvus.client_key_file)
 
     def start(self, name: str, files: Sequence[str], token: str) -> str:
         """Start one job. ``token`` goes as Idempotency-Key, which servers before 2.6.24 and 3.0.2 ignore."""
-        body = {"collectionName": name, "files": [[file] for file in files]}
+        body = {"collectionName": name, "files": [[file] for file in files], **self._options}
         data = self._post("create", body, {"Idempotency-Key": token} if token else {})
         return str(data["jobId"])
 
@@ -126,6 +147,14 @@ class RestImports:
         records = self._post("list", {"collectionName": name}, {}).get("records") or ()
         return [self.state(str(record["jobId"])) for record in records]
 
+    def commit(self, job_id: str) -> None:
+        """Make an uncommitted job's rows visible."""
+        self._post("commit", {"jobId": job_id}, {})
+
+    def abort(self, job_id: str) -> None:
+        """Discard a job's rows."""
+        self._post("abort", {"jobId": job_id}, {})
+
     def _post(self, action: str, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
         import requests
 
@@ -133,7 +162,7 @@ class RestImports:
         if self._token:
             headers = {**headers, "Authorization": f"Bearer {self._token}"}
         try:
-            answer = requests.post(self._base + action, json=body, headers=headers, timeout=CALL_TIMEOUT_S)
+            answer = requests.post(self._base + action, json=body, headers=headers, timeout=CALL_TIMEOUT_S, **self._tls)
             answer.raise_for_status()
             content = answer.json()
         except (requests.RequestException, ValueError) as error:

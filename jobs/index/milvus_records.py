@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -19,11 +19,11 @@ class KnownImport(NamedTuple):
 class ImportRecorder(Protocol):
     """Where outcomes are kept: Milvus forgets its own after hours."""
 
-    def started(self, file_no: int, job_id: str) -> None:
-        """A job was started for this file."""
+    def started(self, numbers: Sequence[int], job_id: str) -> None:
+        """A job was started for the files of these numbers; all of them at once, or none."""
 
-    def finished(self, file_no: int, state: str, rows: int) -> None:
-        """The file is loaded (``done``) or its job is over without that (``failed``)."""
+    def finished(self, numbers: Sequence[int], state: str) -> None:
+        """The files are loaded (``done``) or their job is over without that (``failed``); all at once, or none."""
 
     def known(self) -> Mapping[int, tuple[str, str]]:
         """All files on record: (job id, state)."""
@@ -35,14 +35,15 @@ class MemoryRecorder:
     def __init__(self) -> None:
         self._known: dict[int, KnownImport] = {}
 
-    def started(self, file_no: int, job_id: str) -> None:
-        """A job was started for this file."""
-        self._known[file_no] = KnownImport(job_id, STARTED)
+    def started(self, numbers: Sequence[int], job_id: str) -> None:
+        """A job was started for the files of these numbers."""
+        self._known.update({number: KnownImport(job_id, STARTED) for number in numbers})
 
-    def finished(self, file_no: int, state: str, rows: int) -> None:  # noqa: ARG002
-        """The file is loaded (``done``) or its job is over without that (``failed``)."""
-        job_id = self._known[file_no].job_id if file_no in self._known else ""
-        self._known[file_no] = KnownImport(job_id, state)
+    def finished(self, numbers: Sequence[int], state: str) -> None:
+        """The files are loaded (``done``) or their job is over without that (``failed``)."""
+        for number in numbers:
+            job_id = self._known[number].job_id if number in self._known else ""
+            self._known[number] = KnownImport(job_id, state)
 
     def known(self) -> Mapping[int, tuple[str, str]]:
         """All files on record: (job id, state)."""

@@ -39,6 +39,11 @@ class MilvusRows:
         self._where = where
         self._features = features
 
+    @property
+    def client(self) -> Any:
+        """The pymilvus client, for what is not part of `VectorIndex`."""
+        return self._client
+
     def insert(self, name: str, batch: pa.RecordBatch | pa.Table) -> int:
         """Write rows by key (upsert): the same rows again change nothing, so a retry is safe."""
         try:

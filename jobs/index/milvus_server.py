@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from jobs.errors import DependencyUnavailable
+from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.index.milvus_base import MilvusIndex
 from jobs.index.milvus_calls import CALL_TIMEOUT_S, call, quiet_pymilvus
 from jobs.index.milvus_imports import Imports, RestImports, RpcImports
@@ -24,8 +25,15 @@ MAX_FILES_PER_REQUEST = 1024
 class ServerIndex(MilvusIndex):
     """A server behind ``http(s)://host:port``."""
 
-    def __init__(self, client: Any, where: str, features: Features, imports: Imports | None) -> None:
-        super().__init__(client, where, features)
+    def __init__(
+        self,
+        client: Any,
+        where: str,
+        features: Features,
+        imports: Imports | None,
+        search_params: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(client, where, features, search_params)
         self._imports = imports
 
     @classmethod
@@ -40,7 +48,11 @@ class ServerIndex(MilvusIndex):
 
         def attempt() -> Any:
             return MilvusClient(
-                settings.milvus.uri, token=token, db_name=settings.milvus.database, timeout=CONNECT_TIMEOUT_S
+                settings.milvus.uri,
+                token=token,
+                db_name=settings.milvus.database,
+                timeout=CONNECT_TIMEOUT_S,
+                **tls(settings),
             )
 
         client = _connected(attempt, where, parts.hostname or "", parts.port or DEFAULT_PORT)
@@ -50,8 +62,8 @@ class ServerIndex(MilvusIndex):
         if features.bulk_import and features.files_per_job == 1:
             imports = RpcImports(client, where)
         elif features.bulk_import:
-            imports = RestImports(settings.milvus.uri, token, settings.milvus.database)
-        return cls(client, where, features, imports)
+            imports = RestImports(settings, token, two_phase=features.two_phase_import)
+        return cls(client, where, features, imports, settings.milvus.search_params)
 
     def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
         """Start one bulk-import job of at most ``features.files_per_job`` files."""
@@ -66,6 +78,20 @@ class ServerIndex(MilvusIndex):
     def list_imports(self, name: str) -> list[ImportState]:
         """All jobs of a collection that the server still knows."""
         return super().list_imports(name) if self._imports is None else self._imports.list(name)
+
+    def commit_import(self, job_id: str) -> None:
+        """Make the rows of an ``uncommitted`` job visible."""
+        if self._imports is None or not self.features.two_phase_import:
+            super().commit_import(job_id)
+        else:
+            self._imports.commit(job_id)
+
+    def abort_import(self, job_id: str) -> None:
+        """Discard what a job has brought."""
+        if self._imports is None or not self.features.two_phase_import:
+            super().abort_import(job_id)
+        else:
+            self._imports.abort(job_id)
 
     def compact(self, name: str, *, timeout: float) -> bool:
         """Merge segments and drop deleted rows, and wait for it."""
@@ -105,8 +131,9 @@ def detect(version: str) -> Features:
     """What a server of this version can do.
 
     Up to 2.3: one file a job over gRPC, and STL_SORT for integers (measured on 2.3.5). From 2.4: REST jobs of many
-    files; from 2.6.24 and 3.0.2 a request may carry a key that makes its repetition harmless. The REST part follows
-    the documentation and is untested against such a server.
+    files; from 2.6.24 and 3.0.2 a request may carry a key that makes its repetition harmless; from 3.0.2 jobs may stay
+    invisible until they are committed (milvus #48524). The REST part follows the documentation and is untested against
+    such a server.
     """
     if "lite" in version.lower() and not version.lstrip("v").startswith("2."):
         return Features(version, bulk_import=False, compaction=False)  # `milvus-lite server`
@@ -114,7 +141,39 @@ def detect(version: str) -> Features:
     if number < (2, 4, 0):
         return Features(version, bulk_import=True, files_per_job=1, scalar_index="STL_SORT")
     keyed = (2, 6, 24) <= number < (3, 0, 0) or number >= (3, 0, 2)
-    return Features(version, bulk_import=True, files_per_job=MAX_FILES_PER_REQUEST, idempotent_import=keyed)
+    return Features(
+        version,
+        bulk_import=True,
+        files_per_job=MAX_FILES_PER_REQUEST,
+        idempotent_import=keyed,
+        two_phase_import=number >= (3, 0, 2),
+    )
+
+
+def tls(settings: Settings) -> dict[str, str]:
+    """pymilvus's names for the certificate files; ``https`` in ``milvus.uri`` is what turns TLS on.
+
+    Raises:
+        SettingsError: files without https, a certificate without its key, or a file that is not there.
+    """
+    milvus = settings.milvus
+    files = {
+        "ca_pem_path": milvus.ca_file,
+        "client_pem_path": milvus.client_cert_file,
+        "client_key_path": milvus.client_key_file,
+    }
+    named = {key: path for key, path in files.items() if path}
+    if milvus.ca_file and not milvus.client_cert_file:
+        # What pymilvus calls so is the certificate that the server's is checked against.
+        named["server_pem_path"] = named.pop("ca_pem_path")
+    if named and not milvus.uri.startswith("https://"):
+        raise SettingsError("milvus.ca_file and its like need https:// in milvus.uri.")
+    if ("client_pem_path" in named) != ("client_key_path" in named):
+        raise SettingsError("milvus.client_cert_file and milvus.client_key_file go together.")
+    for path in named.values():
+        if not Path(path).is_file():
+            raise SettingsError(f"{path}: no such file (TLS of milvus.uri).")
+    return named
 
 
 def bearer(settings: Settings) -> str:

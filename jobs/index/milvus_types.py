@@ -56,9 +56,13 @@ class IndexSpec:
     index_type: str
     metric: str = METRIC
     params: Mapping[str, int] = field(default_factory=dict)
+    search: Mapping[str, int] = field(default_factory=dict)
 
     def search_params(self, k: int) -> dict[str, int]:
-        """Parameters that search this index for ``k`` neighbours with high recall."""
+        """Parameters that search this index for ``k`` neighbours with high recall; ``search`` overrules them."""
+        return self._search_defaults(k) | dict(self.search)
+
+    def _search_defaults(self, k: int) -> dict[str, int]:
         match self.index_type:
             case "HNSW":
                 return {"ef": max(128, 2 * k)}
@@ -68,6 +72,8 @@ class IndexSpec:
                 return {"nprobe": self._nprobe(), "reorder_k": max(200, 20 * k)}
             case "DISKANN":
                 return {"search_list": max(100, 2 * k)}
+            case "GPU_CAGRA":
+                return {"itopk_size": max(128, 2 * k)}
             case _:
                 return {}
 
@@ -85,15 +91,20 @@ class Features:
     files_per_job: int = 0
     scalar_index: str = "INVERTED"
     idempotent_import: bool = False
+    two_phase_import: bool = False
     compaction: bool = True
 
 
-State = Literal["pending", "running", "done", "failed", "unknown"]
+State = Literal["pending", "running", "uncommitted", "done", "failed", "unknown"]
 
 
 @dataclass(frozen=True)
 class ImportState:
-    """One bulk-import job as the server tells it. ``unknown``: the server has no record of it (any more)."""
+    """One bulk-import job as the server tells it.
+
+    ``uncommitted``: its rows are there, and invisible until it is committed (``Features.two_phase_import``).
+    ``unknown``: the server has no record of it (any more).
+    """
 
     job_id: str
     state: State
@@ -148,6 +159,12 @@ class VectorIndex(Protocol):
 
     def list_imports(self, name: str) -> list[ImportState]:
         """All jobs of a collection that the server still knows."""
+
+    def commit_import(self, job_id: str) -> None:
+        """Make the rows of an ``uncommitted`` job visible; repeating it is harmless."""
+
+    def abort_import(self, job_id: str) -> None:
+        """Discard what a job has brought, where the server can (``Features.two_phase_import``)."""
 
     def flush(self, name: str, *, timeout: float) -> None:
         """Seal and persist what was written."""

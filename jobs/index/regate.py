@@ -6,13 +6,19 @@ Guarantee 8: a withdrawal that is committed before the last gate reads its table
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.index.milvus import VectorIndex
+from jobs.index.milvus import VectorIndex, connect
+from jobs.index.verification import KeyComparison, compare_all, compare_bucket
+from jobs.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _DELETE_BATCH = 10_000
 
@@ -48,8 +54,44 @@ def remove_unpermitted(
     return removed
 
 
-def bucket_keys(spark: SparkSession, staged_path: str, bucket: int, removed: DataFrame) -> np.ndarray:
-    """The keys of one bucket that the collection must hold, sorted: int64 [n]."""
-    rows = spark.read.parquet(staged_path).where(F.col("bucket") == bucket).select("face_id")
-    wanted: Any = rows.join(F.broadcast(removed.select("face_id")), "face_id", "left_anti").toPandas()
+def compare_keys(
+    spark: SparkSession,
+    index: VectorIndex,
+    collection: str,
+    settings: Settings,
+    expected: DataFrame,
+    buckets: int,
+) -> KeyComparison:
+    """Compare all keys of a collection with ``expected`` (face_id, bucket), bucket by bucket.
+
+    On a server by executors, each of which asks for whole buckets itself: one shuffle of the keys, and nothing but
+    sums reaches the driver. An embedded index is open in the driver alone, which then does it.
+    """
+    if settings.embedded:
+        return compare_all(index, collection, lambda bucket: _collected(expected, bucket), range(buckets))
+    # One row more for each bucket, so that those are looked at too which should be empty.
+    marks = spark.range(buckets).selectExpr("CAST(0 AS BIGINT) AS face_id", "id AS bucket", "false AS counts")
+    rows = expected.select("face_id", F.col("bucket").cast("bigint"), F.lit(True).alias("counts")).unionByName(marks)
+
+    def compare(table: pa.Table) -> pa.Table:
+        import pyarrow as pa
+
+        bucket = table.column("bucket")[0].as_py()
+        keys = table.filter(table.column("counts")).column("face_id").to_numpy()
+        there = connect(settings)
+        try:
+            found = compare_bucket(there, collection, bucket, keys)
+        finally:
+            there.close()
+        return pa.table({name: pa.array([value], pa.int64()) for name, value in asdict(found).items()})
+
+    names = [field.name for field in fields(KeyComparison)]
+    answers = rows.groupBy("bucket").applyInArrow(compare, ", ".join(f"{name} bigint" for name in names))
+    total = answers.agg(*(F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in names)).first()
+    assert total is not None  # noqa: S101 - an aggregate without groups always has its one row
+    return KeyComparison(**total.asDict())
+
+
+def _collected(expected: DataFrame, bucket: int) -> np.ndarray:
+    wanted: Any = expected.where(F.col("bucket") == bucket).select("face_id").toPandas()
     return np.sort(wanted["face_id"].to_numpy(dtype=np.int64))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,7 @@ from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
-from jobs.index.loader import StagedFile
+from jobs.index.loader import StagedFile, sha256_of
 from jobs.index.milvus_types import MAX_KEY, MIN_KEY
 from jobs.tables.sources import file_uri
 from udfs.reading import open_stream
@@ -46,10 +45,11 @@ def bucket_count(rows: int) -> int:
     return max(4, min(4096, -(-rows // FACES_A_BUCKET)))
 
 
-def stage(faces: DataFrame, path: str, *, purpose_flags: int, rows_per_file: int) -> Staged:
+def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callable[[int], int]) -> Staged:
     """Write ``faces`` (face_id, embedding, valid_until) as Parquet under ``path`` and return the manifest.
 
-    Rows are spread by a hash of the key, so every file and every bucket gets its even share. Milvus itself accepts
+    ``files_for`` says into how many files a number of rows is cut (`planner.plan_load`). Rows are spread by a hash of
+    the key, so every file and every bucket gets its even share. Milvus itself accepts
     NaN, vectors of any length and the same key twice; so this refuses them.
 
     Raises:
@@ -58,7 +58,6 @@ def stage(faces: DataFrame, path: str, *, purpose_flags: int, rows_per_file: int
     """
     rows = _unique_rows(faces)
     buckets = bucket_count(rows)
-    files = max(1, -(-rows // rows_per_file))
     shaped = faces.select(
         "face_id",
         "embedding",
@@ -67,7 +66,7 @@ def stage(faces: DataFrame, path: str, *, purpose_flags: int, rows_per_file: int
         F.coalesce(F.unix_timestamp("valid_until"), F.lit(0)).alias("expires_at"),
     )
     seen = Observation("staging")
-    checked = shaped.repartition(files, "face_id").mapInArrow(_check, _CHECKED_SCHEMA)
+    checked = shaped.repartition(files_for(rows), "face_id").mapInArrow(_check, _CHECKED_SCHEMA)
     observed = checked.observe(
         seen,
         F.count("*").alias("rows"),
@@ -144,19 +143,42 @@ def manifest(spark: SparkSession, path: str) -> tuple[StagedFile, ...]:
     )
 
 
+def digests(spark: SparkSession, files: Sequence[StagedFile], *, window: int = 64) -> Callable[[str], str]:
+    """A function from a file's path to the SHA-256 of its bytes as they are now, read by executors.
+
+    Asked for one file, it has the next ``window`` of the manifest hashed in one Spark job; asked for it again (before a
+    second import), it reads it again.
+    """
+    order = [file.path for file in files]
+    known: dict[str, str] = {}
+
+    def digest(path: str) -> str:
+        if path not in known:
+            at = order.index(path)
+            wanted = spark.createDataFrame([(p,) for p in order[at : at + window]], "path string")
+            rows = wanted.repartition(min(window, len(order))).mapInArrow(_sha256, "path string, sha256 string")
+            known.update((row["path"], row["sha256"]) for row in rows.collect())
+        return known.pop(path)
+
+    return digest
+
+
+def _sha256(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    for batch in batches:
+        hashes = [sha256_of(path) for path in batch.column("path").to_pylist()]
+        yield pa.RecordBatch.from_arrays([batch.column("path"), pa.array(hashes, pa.string())], ["path", "sha256"])
+
+
 def _hash_files(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for batch in batches:
         paths: Sequence[str] = batch.column("path").to_pylist()
-        rows, hashes = [], []
+        rows, hashes = [], [sha256_of(path) for path in paths]
         for path in paths:
-            digest = hashlib.sha256()
-            with open_stream(path) as stream:
-                while block := stream.read(8 * 2**20):
-                    digest.update(block)
-            hashes.append(digest.hexdigest())
             with open_stream(path, seekable=True) as stream:
                 rows.append(pq.ParquetFile(stream).metadata.num_rows)
         yield pa.RecordBatch.from_arrays(

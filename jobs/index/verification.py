@@ -80,8 +80,7 @@ def prove(
     collection: str,
     *,
     expected_rows: int,
-    expected_keys: Callable[[int], Keys],
-    buckets: Sequence[int],
+    compared: KeyComparison,
     sample: Sample,
     k: int = 10,
     recall_floor: float,
@@ -93,14 +92,12 @@ def prove(
         index: where the collection is.
         collection: a collection that is indexed and loaded.
         expected_rows: rows by Delta's count.
-        expected_keys: the keys of one bucket, sorted.
-        buckets: all buckets.
+        compared: all its keys against those that it must hold.
         sample: rows with their exact neighbours.
         k: neighbours that recall looks at.
         recall_floor: least recall@k, and least share of rows that find themselves.
         canaries_absent: keys that were erased and must not be found.
     """
-    compared = sum((compare_bucket(index, collection, b, expected_keys(b)) for b in buckets), KeyComparison())
     recall, self_hit = recall_of(index, collection, sample, k)
     p50, p99 = latency_ms(index, collection, sample.vectors[:LATENCY_QUERIES], k)
     canaries = np.asarray(canaries_absent, dtype=np.int64)
@@ -148,6 +145,13 @@ def faults_of(proof: Proof, compared: KeyComparison, *, k: int, recall_floor: fl
         (not proof.self_hit >= recall_floor, f"only {proof.self_hit:.4f} of the sample finds itself"),
     )
     return tuple(text for wrong, text in checks if wrong)
+
+
+def compare_all(
+    index: VectorIndex, collection: str, expected_keys: Callable[[int], Keys], buckets: Iterable[int]
+) -> KeyComparison:
+    """Compare all buckets, one after the other; ``expected_keys`` gives those of one."""
+    return sum((compare_bucket(index, collection, b, expected_keys(b)) for b in buckets), KeyComparison())
 
 
 def compare_bucket(index: VectorIndex, collection: str, bucket: int, expected: Keys) -> KeyComparison:

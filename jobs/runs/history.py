@@ -41,6 +41,13 @@ def last_states(warehouse: Warehouse) -> DataFrame:
     return warehouse.read(RUNS).groupBy("run_id").agg(newest).select("run_id", "last.*")
 
 
+def last_fingerprint(warehouse: Warehouse, run_id: str | None) -> str | None:
+    """The model that a run embedded with, or the last run that embedded; None where there is none."""
+    rows = last_states(warehouse).where("model_fingerprint IS NOT NULL").orderBy(F.col("started_at").desc())
+    row = (rows if run_id is None else rows.where(F.col("run_id") == run_id)).select("model_fingerprint").first()
+    return None if row is None else str(row["model_fingerprint"])
+
+
 def live_runs(warehouse: Warehouse, alias: str) -> list[str]:
     """Collections of runs that have not ended: theirs to drop, nobody else's, for a week in which they may resume."""
     recent_ones = F.col("recorded_at") > F.current_timestamp() - F.expr("INTERVAL 7 DAYS")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jobs.runs.record import Run, utc_now
 
@@ -13,23 +12,20 @@ class RunImportRecorder:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        # Several imports are in flight, and each reports from its own thread.
-        self._lock = threading.Lock()
 
-    def started(self, file_no: int, job_id: str) -> None:
+    def started(self, numbers: Sequence[int], job_id: str) -> None:
         """Note a job before its outcome is known."""
-        self._write(file_no, {"job_id": job_id, "state": "started", "rows": 0})
+        self._write({number: {"job_id": job_id, "state": "started"} for number in numbers})
 
-    def finished(self, file_no: int, state: str, rows: int) -> None:
+    def finished(self, numbers: Sequence[int], state: str) -> None:
         """Note a job's end."""
-        known = self._run.result(f"import/{file_no}") or {}
-        self._write(file_no, {"job_id": known.get("job_id", ""), "state": state, "rows": rows})
+        known = self.known()
+        self._write({n: {"job_id": known[n][0] if n in known else "", "state": state} for n in numbers})
 
     def known(self) -> Mapping[int, tuple[str, str]]:
         """Job id and last state by file number."""
         steps = self._run.done_like("import/")
         return {int(name.split("/")[1]): (r["job_id"], r["state"]) for name, r in steps.items()}
 
-    def _write(self, file_no: int, result: dict[str, object]) -> None:
-        with self._lock:
-            self._run.record_step(f"import/{file_no}", result, utc_now(), 0.0)
+    def _write(self, results: Mapping[int, dict[str, object]]) -> None:
+        self._run.record_steps({f"import/{number}": result for number, result in results.items()}, utc_now(), 0.0)

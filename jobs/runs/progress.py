@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from rich.console import Console as RichConsole
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
 
 _T = TypeVar("_T")
+_LINE_EVERY_S = 30.0
 
 
 class Console:
@@ -35,6 +38,28 @@ class Console:
         bare = self._quiet or not self._err.is_terminal
         yield from track(items, what, console=self._err, disable=bare, transient=True)
 
+    @contextmanager
+    def meter(self, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+        """A function to tell how many of how many ``unit`` are done: a bar on a terminal, a line now and then else."""
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+        bare = self._quiet or not self._err.is_terminal
+        began = told = time.monotonic()
+
+        def line(done: int, total: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= _LINE_EVERY_S and done < total:
+                told = now
+                left = {"eta_s": round((now - began) * (total - done) / done)} if done else {}
+                self.step(what, "running", **{unit: done}, of=total, **left)
+
+        if bare:
+            yield line
+            return
+        with Progress(*columns, console=self._err, transient=True) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """A small table on stdout."""
         table = Table(title=title, title_justify="left")
@@ -43,6 +68,11 @@ class Console:
         for row in rows:
             table.add_row(*row)
         self._out.print(table)
+
+    def note(self, text: str) -> None:
+        """One more line for a person, on stderr."""
+        if not self._quiet:
+            self._err.print(text)
 
     def line(self, text: str) -> None:
         """One line on stdout, as it is."""

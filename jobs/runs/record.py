@@ -110,11 +110,17 @@ class Run:
         self, name: str, result: StepResult, started: datetime, seconds: float, *, state: str = "done"
     ) -> None:
         """Append a step's outcome, under the lease."""
+        self.record_steps({name: result}, started, seconds, state=state)
+
+    def record_steps(
+        self, results: Mapping[str, StepResult], started: datetime, seconds: float, *, state: str = "done"
+    ) -> None:
+        """Append the outcomes of several steps in one commit, under the lease: all of them, or none."""
         self.lease.check(max_age_s=_LEASE_ANSWER_S)
-        row = (self.run_id, name, state, started, utc_now(), seconds, json.dumps(result), self.lease.token)
-        frame = self.job.spark.createDataFrame([row], RUN_STEPS.columns)
-        self.warehouse.append(frame, RUN_STEPS)
-        self._done[name] = result
+        now, token = utc_now(), self.lease.token
+        rows = [(self.run_id, n, state, started, now, seconds, json.dumps(r), token) for n, r in results.items()]
+        self.warehouse.append(self.job.spark.createDataFrame(rows, RUN_STEPS.columns), RUN_STEPS)
+        self._done.update(results)
 
 
 def _scalars(result: StepResult) -> dict[str, Any]:

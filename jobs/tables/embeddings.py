@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from jobs.errors import MixedFingerprints
 from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES
 from jobs.settings import Settings
-from jobs.tables.store import Warehouse, materialise
+from jobs.tables.store import Warehouse, materialise, reading_images
 from udfs.sources import UNREAD_PREFIX
 from udfs.spark import RESULT_SCHEMA, EmbedSpec, embed_arrow
 
@@ -139,7 +139,8 @@ def embed_chunk(
     results = _results(warehouse, work, chunk, spec, settings).persist(StorageLevel.DISK_ONLY)
     try:
         # This pass does the work; what follows reads its outcome.
-        totals = results.agg(F.count("*").alias("images"), F.sum(F.size("faces")).alias("faces")).first()
+        with reading_images(warehouse.spark):
+            totals = results.agg(F.count("*").alias("images"), F.sum(F.size("faces")).alias("faces")).first()
         # The left side's ids are the right side's: an inner join of equals, broadcast, so no vector is shuffled.
         stamped = results.join(F.broadcast(work.select(*_INPUT)), "image_id")
         if recompute:

@@ -208,7 +208,10 @@ def test_a_real_server_is_loaded_in_bulk(spark, chosen: list[Picture], folder: P
     server.start()
     try:
         config = prepare(
-            tmp_path / "line", singles, milvus={"uri": server.uri, "import_jobs": 2}, staging={"rows_per_file": 4}
+            tmp_path / "line",
+            singles,
+            milvus={"uri": server.uri, "import_jobs": 2, "watch_s": 1},
+            staging={"rows_per_file": 4},
         )
         read = lambda: capsys.readouterr().out  # noqa: E731 - one expression, used twice
         ingest = ("--source", str(folder), "--batch", str(tmp_path / "line" / "demo.batch.yaml"))

@@ -20,6 +20,7 @@ from jobs.index.milvus_types import (
     ImportState,
     IndexSpec,
     Keys,
+    State,
     Vectors,
     as_rows,
     require_keys_in_range,
@@ -53,7 +54,8 @@ class FakeIndex:
 
     ``fail`` no rows; ``fail_loaded`` says failed, all rows are there; ``fail_partial`` half of them; ``stall`` never
     ends, no rows; ``stall_loaded`` never ends, all rows; ``lost`` starts but no answer comes; ``refused`` no answer
-    and nothing started; ``forgotten`` done, but the server does not know the job any more; ``twice`` two jobs.
+    and nothing started; ``forgotten`` done, but the server does not know the job any more; ``twice`` two jobs;
+    ``short`` says a row too few.
     """
 
     features: Features = field(default_factory=lambda: Features("fake-1.0.0", bulk_import=True, files_per_job=1))
@@ -61,6 +63,7 @@ class FakeIndex:
     collections: dict[str, _Collection] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     jobs: dict[str, tuple[str, ImportState]] = field(default_factory=dict)
+    staged: dict[str, pa.Table] = field(default_factory=dict)
     last_job: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
@@ -105,24 +108,27 @@ class FakeIndex:
         return len(ids)
 
     def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
-        (path,) = files
-        script = self.faults.get(path) or ["ok"]
+        assert 0 < len(files) <= self.features.files_per_job
+        script = next((script for path in files if (script := self.faults.get(path))), ["ok"])
         fault = script.pop(0)
         if fault == "refused":
             raise DependencyUnavailable("no answer")
         self.last_job += 1
         job_id = str(self.last_job)
-        state = "failed" if fault.startswith("fail") else "running" if fault.startswith("stall") else "done"
-        table = pq.read_table(path)
+        state: State = "failed" if fault.startswith("fail") else "running" if fault.startswith("stall") else "done"
+        table = pa.concat_tables([pq.read_table(path) for path in files])
         if fault == "fail_partial":
             table = table.slice(0, table.num_rows // 2)
-        if fault not in ("fail", "stall"):
+        if self.features.two_phase_import:
+            self.staged[job_id] = table
+            state = "uncommitted" if state == "done" else state
+        elif fault not in ("fail", "stall"):
             for _ in range(2 if fault == "twice" else 1):
                 self._import(name, table)
-        rows = table.num_rows if state == "done" else 0
-        self.jobs[job_id] = (name, ImportState(job_id, state, rows, files=(path,)))
+        rows = table.num_rows - (fault == "short") if state in ("done", "uncommitted") else 0
+        self.jobs[job_id] = (name, ImportState(job_id, state, rows, files=tuple(files)))
         if fault == "twice":
-            self.jobs[job_id + "b"] = (name, ImportState(job_id + "b", state, rows, files=(path,)))
+            self.jobs[job_id + "b"] = (name, ImportState(job_id + "b", state, rows, files=tuple(files)))
         if fault == "forgotten":
             del self.jobs[job_id]
         if fault == "lost":
@@ -130,6 +136,19 @@ class FakeIndex:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         return job_id
+
+    def commit_import(self, job_id: str) -> None:
+        name, state = self.jobs[job_id]
+        if state.state == "uncommitted":
+            self._import(name, self.staged.pop(job_id))
+            self.jobs[job_id] = (name, replace(state, state="done"))
+
+    def abort_import(self, job_id: str) -> None:
+        name, state = self.jobs[job_id]
+        if state.state == "done":
+            raise FaceReindexError(f"Job {job_id} is over.")
+        self.staged.pop(job_id, None)
+        self.jobs[job_id] = (name, replace(state, state="failed", rows=0))
 
     def _import(self, name: str, table: pa.Table) -> None:
         scalars, vectors = as_rows(table)

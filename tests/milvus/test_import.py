@@ -18,7 +18,7 @@ from jobs.index import milvus_server as milvus_server_module
 from jobs.index.collections import default_index
 from jobs.index.loader import MemoryRecorder, RebuildNeeded, StagedFile, import_path, load_files, sha256_of
 from jobs.index.milvus import VectorIndex, connect
-from jobs.index.verification import Sample, exact_neighbours, prove
+from jobs.index.verification import Sample, compare_all, exact_neighbours, prove
 from tests.milvus.conftest import server_settings
 from tests.milvus.rows import BUCKETS, DIM, INFO, bucket_of, make_keys, make_vectors, stage_files
 from tests.milvus.server import MilvusStandalone
@@ -74,8 +74,7 @@ def test_files_are_imported_several_at_once_and_proven(
         server,
         name,
         expected_rows=8_000,
-        expected_keys=lambda b: np.sort(keys[bucket_of(keys) == b]),
-        buckets=range(BUCKETS),
+        compared=compare_all(server, name, lambda b: np.sort(keys[bucket_of(keys) == b]), range(BUCKETS)),
         sample=Sample(keys[:50], vectors[:50], exact.ids, exact.scores),
         recall_floor=0.99,
         canaries_absent=[4711],
@@ -107,8 +106,7 @@ def test_a_file_imported_twice_is_found_by_the_proof(
         server,
         name,
         expected_rows=1_000,
-        expected_keys=lambda b: np.sort(keys[bucket_of(keys) == b]),
-        buckets=range(BUCKETS),
+        compared=compare_all(server, name, lambda b: np.sort(keys[bucket_of(keys) == b]), range(BUCKETS)),
         sample=Sample(keys[:20], vectors[:20], exact.ids, exact.scores),
         recall_floor=0.9,
     )

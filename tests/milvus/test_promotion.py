@@ -13,7 +13,7 @@ from jobs.errors import NotProvenError
 from jobs.index.collections import collection_name
 from jobs.index.milvus import IndexSpec, VectorIndex
 from jobs.index.promotion import Promotion, promote, rollback
-from jobs.index.verification import Proof, Sample, exact_neighbours, prove
+from jobs.index.verification import Proof, Sample, compare_all, exact_neighbours, prove
 from tests.milvus.rows import BUCKETS, DIM, INFO, bucket_of, make_keys, make_table, make_vectors
 
 pytestmark = pytest.mark.milvus
@@ -40,8 +40,7 @@ def build(index: VectorIndex, alias: str, run: str, n: int = 300) -> tuple[str, 
         index,
         name,
         expected_rows=n,
-        expected_keys=lambda b: np.sort(keys[bucket_of(keys) == b]),
-        buckets=range(BUCKETS),
+        compared=compare_all(index, name, lambda b: np.sort(keys[bucket_of(keys) == b]), range(BUCKETS)),
         sample=Sample(keys[:20], vectors[:20], exact.ids, exact.scores),
         recall_floor=0.99,
     )
@@ -92,8 +91,7 @@ def test_a_proof_that_failed_keeps_the_alias_where_it_is(index: VectorIndex, ali
         index,
         second,
         expected_rows=300,
-        expected_keys=lambda b: np.sort(keys[bucket_of(keys) == b]),
-        buckets=range(BUCKETS),
+        compared=compare_all(index, second, lambda b: np.sort(keys[bucket_of(keys) == b]), range(BUCKETS)),
         sample=Sample(keys[:20], vectors[:20], exact.ids, exact.scores),
         recall_floor=0.5,
         canaries_absent=[4711],

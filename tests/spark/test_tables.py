@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 from jobs.errors import BadInput, LeaseHeld, LeaseLost, MixedFingerprints, NotProvenError, SettingsError
 from jobs.index.staging import Staged, bucket_count, stage
 from jobs.index.truth import recall_sample
-from jobs.load import _import
 from jobs.runs.lease import Lease
+from jobs.runs.loading import import_staged
 from jobs.runs.maintenance import maintain
 from jobs.runs.record import open_run
 from jobs.schemas import ALL_TABLES, EMBEDDINGS, IMAGES, LEASES, RUN_STEPS, RUNS, TableSpec
@@ -104,7 +104,7 @@ def test_another_models_collection_is_not_added_to(spark, tmp_path: Path) -> Non
     index.create("faces_f1", dim=512, shards=1, properties=INFO)
     staged = Staged(str(tmp_path), (), 4)
     with open_run(job_for(spark, settings_for(tmp_path), "f1"), "load") as run, pytest.raises(MixedFingerprints):
-        _import(run, index, "faces_f1", staged, "0" * 64)
+        import_staged(run, index, "faces_f1", staged, "0" * 64)
     assert not len(index.collections["faces_f1"].ids)
 
 
@@ -207,7 +207,9 @@ def faces(spark, vectors: list[list[float]], ids: list[int] | None = None):
 
 
 def test_staging_writes_what_milvus_takes_and_hashes_it(spark, tmp_path: Path) -> None:
-    staged = stage(faces(spark, unit_vectors(50)), str(tmp_path / "s"), purpose_flags=3, rows_per_file=20)
+    staged = stage(
+        faces(spark, unit_vectors(50)), str(tmp_path / "s"), purpose_flags=3, files_for=lambda rows: -(-rows // 20)
+    )
     assert staged.rows == 50
     assert 1 < len(staged.files) <= 3
     assert staged.buckets == bucket_count(50) == 4
@@ -234,23 +236,33 @@ def test_staging_refuses_what_milvus_would_accept(spark, tmp_path: Path, spoil, 
     vectors = unit_vectors(5)
     vectors[2] = spoil(vectors[2])
     with pytest.raises(NotProvenError, match=f"1 of 5 faces are unusable .{fault}"):
-        stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, rows_per_file=10)
+        stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, files_for=lambda rows: -(-rows // 10))
 
 
 @pytest.mark.parametrize("key", [-(2**63), 2**63 - 1])
 def test_staging_refuses_a_key_that_milvus_cannot_name(spark, tmp_path: Path, key: int) -> None:
     with pytest.raises(NotProvenError, match="KEY_OUT_OF_RANGE"):
-        stage(faces(spark, unit_vectors(2), [1, key]), str(tmp_path / "s"), purpose_flags=1, rows_per_file=10)
+        stage(
+            faces(spark, unit_vectors(2), [1, key]),
+            str(tmp_path / "s"),
+            purpose_flags=1,
+            files_for=lambda rows: -(-rows // 10),
+        )
 
 
 def test_staging_refuses_a_key_twice(spark, tmp_path: Path) -> None:
     with pytest.raises(NotProvenError, match="1 keys stand twice"):
-        stage(faces(spark, unit_vectors(3), [1, 2, 2]), str(tmp_path / "s"), purpose_flags=1, rows_per_file=10)
+        stage(
+            faces(spark, unit_vectors(3), [1, 2, 2]),
+            str(tmp_path / "s"),
+            purpose_flags=1,
+            files_for=lambda rows: -(-rows // 10),
+        )
 
 
 def test_the_sample_knows_its_exact_neighbours(spark, tmp_path: Path) -> None:
     vectors = unit_vectors(40)
-    staged = stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, rows_per_file=15)
+    staged = stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, files_for=lambda rows: -(-rows // 15))
     removed = spark.createDataFrame([(3,)], "face_id bigint")
     sample = recall_sample(spark, staged.path, removed, size=8, k=5)
     matrix = np.array(vectors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,13 +12,13 @@ import pyarrow as pa
 import pytest
 from pymilvus.exceptions import MilvusException
 
-from jobs.errors import DependencyUnavailable, FaceReindexError
+from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 from jobs.index import milvus_imports
 from jobs.index.collections import belongs_to, collection_name, default_index
 from jobs.index.milvus import CollectionInfo, IndexSpec
 from jobs.index.milvus_calls import call, safe_text, translate
 from jobs.index.milvus_imports import RestImports
-from jobs.index.milvus_server import bearer, detect
+from jobs.index.milvus_server import bearer, detect, tls
 from jobs.index.milvus_types import as_rows, parse_version
 from jobs.settings import Settings
 from tests.milvus.rows import INFO, make_keys, make_table, make_vectors
@@ -47,6 +48,7 @@ def test_info_travels_as_json_and_foreign_text_is_not_info() -> None:
     [
         ("AUTO", 10, False, IndexSpec("FLAT")),
         ("AUTO", 50_000, True, IndexSpec("FLAT")),
+        ("AUTO", 200_000_001, False, IndexSpec("IVF_SQ8", params={"nlist": 65_536})),
         ("AUTO", 50_000, False, IndexSpec("HNSW", params={"M": 16, "efConstruction": 200})),
         ("HNSW", 10, True, IndexSpec("HNSW", params={"M": 16, "efConstruction": 200})),
         ("IVF_SQ8", 1_000_000, False, IndexSpec("IVF_SQ8", params={"nlist": 4096})),
@@ -193,9 +195,11 @@ class Rest:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         self.answers: dict[str, Any] = {}
+        self.tls: dict[str, Any] = {}
 
-    def post(self, url: str, *, json: dict[str, Any], headers: dict[str, str], timeout: float) -> Any:
+    def post(self, url: str, *, json: dict[str, Any], headers: dict[str, str], timeout: float, **tls: Any) -> Any:
         assert timeout > 0
+        self.tls = tls
         self.asked.append((url, json, headers))
         body = self.answers[url.rsplit("/", 1)[1]]
 
@@ -227,7 +231,8 @@ def test_rest_imports_speak_as_documented(monkeypatch: pytest.MonkeyPatch) -> No
         },
         "list": {"code": 0, "data": {"records": [{"jobId": "448", "state": "Completed"}]}},
     }
-    imports = RestImports("http://h:19530/", "t0ken", "db")
+    settings = Settings.model_validate({"milvus": {"uri": "http://h:19530/", "database": "db"}})
+    imports = RestImports(settings, "t0ken", two_phase=False)
     assert imports.start("faces_r1", ["a/1.parquet", "a/2.parquet"], "faces_r1-0-0") == "448"
     url, body, headers = rest.asked[0]
     assert url == "http://h:19530/v2/vectordb/jobs/import/create"
@@ -243,8 +248,52 @@ def test_rest_imports_speak_as_documented(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_rest_out_of_reach_is_a_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(milvus_imports, "CALL_TIMEOUT_S", 1.0)
+    settings = Settings.model_validate({"milvus": {"uri": "http://127.0.0.1:1"}})
     with pytest.raises(DependencyUnavailable, match="ConnectionError"):
-        RestImports("http://127.0.0.1:1", "", "default").start("c", ["f"], "")
+        RestImports(settings, "", two_phase=False).start("c", ["f"], "")
+
+
+def test_imports_in_two_phases_and_over_tls_speak_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    import requests
+
+    rest = Rest()
+    monkeypatch.setattr(requests, "post", rest.post)
+    rest.answers = {
+        "create": {"code": 0, "data": {"jobId": "448"}},
+        "describe": {"code": 0, "data": {"jobId": "448", "state": "Uncommitted", "importedRows": 7}},
+        "commit": {"code": 0, "data": {}},
+        "abort": {"code": 0, "data": {}},
+    }
+    files = {"ca_file": "/ca.pem", "client_cert_file": "/me.pem", "client_key_file": "/me.key"}
+    settings = Settings.model_validate({"milvus": {"uri": "https://h:19530", **files}})
+    imports = RestImports(settings, "", two_phase=True)
+    imports.start("faces_r1", ["a/1.parquet"], "")
+    assert rest.asked[0][1]["options"] == {"auto_commit": "false"}
+    assert imports.state("448").state == "uncommitted"
+    imports.commit("448")
+    imports.abort("448")
+    assert [url.rsplit("/", 1)[1] for url, _, _ in rest.asked] == ["create", "describe", "commit", "abort"]
+    assert rest.tls == {"verify": "/ca.pem", "cert": ("/me.pem", "/me.key")}
+
+
+@pytest.mark.parametrize(
+    ("milvus", "message"),
+    [
+        ({"uri": "http://h:1", "ca_file": "/ca.pem"}, "need https"),
+        ({"uri": "https://h:1", "client_cert_file": "/me.pem"}, "go together"),
+        ({"uri": "https://h:1", "ca_file": "/no/such.pem"}, "no such file"),
+    ],
+)
+def test_tls_settings_that_cannot_be_meant(milvus: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        tls(Settings.model_validate({"milvus": milvus}))
+
+
+def test_the_authority_alone_is_what_pymilvus_calls_the_servers(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_text("pem")
+    settings = Settings.model_validate({"milvus": {"uri": "https://h:1", "ca_file": str(authority)}})
+    assert tls(settings) == {"server_pem_path": str(authority)}
 
 
 def test_a_token_is_in_no_text_of_the_settings() -> None:

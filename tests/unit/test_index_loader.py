@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -134,19 +135,19 @@ class KilledAt(MemoryRecorder):
         self._left -= 1
         return self._left == 0
 
-    def started(self, file_no: int, job_id: str) -> None:
+    def started(self, numbers: Sequence[int], job_id: str) -> None:
         now = self._tick()
         if now and not self._recorded:
             raise Killed
-        super().started(file_no, job_id)
+        super().started(numbers, job_id)
         if now:
             raise Killed
 
-    def finished(self, file_no: int, state: str, rows: int) -> None:
+    def finished(self, numbers: Sequence[int], state: str) -> None:
         now = self._tick()
         if now and not self._recorded:
             raise Killed
-        super().finished(file_no, state, rows)
+        super().finished(numbers, state)
         if now:
             raise Killed
 
@@ -174,9 +175,56 @@ def test_killed_at_any_step_a_restarted_load_is_exact(
     assert {state for _, state in recorder.known().values()} == {"done"}
 
 
+@pytest.mark.parametrize("two_phase", [False, True])
+@pytest.mark.parametrize(("step", "recorded", "remembers"), [c for c in CASES if c[0] <= 6] + [(1, False, True)])
+def test_killed_with_several_files_a_job(
+    files: list[StagedFile], keys: np.ndarray, step: int, recorded: bool, remembers: bool, two_phase: bool
+) -> None:
+    index, recorder = new_index(), KilledAt(step, recorded=recorded)
+    index.features = Features("fake", bulk_import=True, files_per_job=2, two_phase_import=two_phase)
+    index.faults = {files[3].path: ["fail"]}
+    with pytest.raises(Killed):
+        load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
+    if not remembers and not two_phase:
+        index.jobs.clear()
+    load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
+    assert exact(index, keys)
+    assert {state for _, state in recorder.known().values()} == {"done"}
+
+
+def test_files_share_jobs_where_the_server_takes_several(files: list[StagedFile], keys: np.ndarray) -> None:
+    index = new_index()
+    index.features = Features("fake", bulk_import=True, files_per_job=1024)
+    load_files(index, NAME, files, settings(import_jobs=1), recorder=MemoryRecorder())
+    # Two jobs for the one that may run at a time: not one of six, which a single node might get.
+    assert sorted(len(state.files) for _, state in index.jobs.values()) == [3, 3]
+    assert exact(index, keys)
+
+
+@pytest.mark.parametrize("fault", ["short", "stall", "fail", "refused"])
+def test_in_two_phases_a_job_in_doubt_is_aborted_and_repeated(
+    files: list[StagedFile], keys: np.ndarray, fault: str
+) -> None:
+    index = new_index()
+    index.features = Features("fake", bulk_import=True, files_per_job=1, two_phase_import=True)
+    index.faults = {files[2].path: [fault]}
+    assert load_files(index, NAME, files, settings(), recorder=MemoryRecorder()).retried == 1
+    assert exact(index, keys)
+    assert not index.staged
+
+
+def test_progress_counts_the_rows_of_jobs_in_flight(files: list[StagedFile]) -> None:
+    seen: list[tuple[int, int]] = []
+    load_files(
+        new_index(), NAME, files, settings(), recorder=MemoryRecorder(), on_progress=lambda *rows: seen.append(rows)
+    )
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert (seen[0], seen[-1]) == ((0, ROWS), (ROWS, ROWS))
+
+
 def test_jobs_that_still_run_are_adopted(files: list[StagedFile], keys: np.ndarray) -> None:
     index, recorder = new_index(), MemoryRecorder()
-    recorder.started(0, index.start_import(NAME, [files[0].path]))
+    recorder.started([0], index.start_import(NAME, [files[0].path]))
     index.start_import(NAME, [files[1].path])  # killed before this one was recorded
     result = load_files(index, NAME, files, settings(), recorder=recorder)
     assert (result.adopted, len(index.jobs)) == (2, FILES)

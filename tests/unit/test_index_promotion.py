@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from jobs.errors import FaceReindexError, MixedFingerprints, NotProvenError
 from jobs.index.milvus import IndexSpec
-from jobs.index.promotion import Promotion, promote, rollback
+from jobs.index.promotion import Promotion, Watch, promote, rollback
 from jobs.index.verification import Proof
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import DIM, INFO, make_keys, make_table, make_vectors
@@ -96,7 +97,60 @@ def test_an_alias_that_does_not_answer_is_switched_back(monkeypatch: pytest.Monk
     assert sorted(index.collections) == [first, second]
 
 
-def test_kept_collections_are_released_except_the_one_that_was_live() -> None:
+@pytest.mark.parametrize("fault", ["slow", "fails", "empty"])
+def test_an_alias_that_disappoints_under_watch_is_switched_back(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    index = FakeIndex()
+    first = add(index, "a")
+    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
+    second = add(index, "b")
+    search, looked = index.search, 0
+
+    def disappointing(name: str, vectors: np.ndarray, k: int, *, strong: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal looked
+        ids, scores = search(name, vectors, k, strong=strong)
+        if name == "faces" and not strong:
+            assert index.collections[first].loaded  # until the watch is over
+            looked += 1
+            if fault == "slow":
+                time.sleep(0.01)
+            elif looked > 20 and fault == "fails":
+                raise FaceReindexError("Milvus could not answer a search.")
+            elif looked > 20:
+                scores = scores - np.inf
+        return ids, scores
+
+    monkeypatch.setattr(index, "search", disappointing)
+    reason = {"slow": "more than 5 ms", "fails": "could not answer", "empty": "found nothing"}[fault]
+    with pytest.raises(NotProvenError, match=f"switched back to 'faces_a'.*{reason}"):
+        promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=1, watch=Watch(5.0, 5.0))
+    assert looked < 100
+    assert index.aliases == {"faces": first}
+    assert sorted(index.collections) == [first, second]
+
+
+def test_killed_during_the_watch_and_run_again_there_is_still_a_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = FakeIndex()
+    first = add(index, "a")
+    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
+    second = add(index, "b")
+    index.switch_alias("faces", second)
+    with pytest.raises(NotProvenError, match=r"switched back to 'faces_a'.*more than 0 ms"):
+        promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=2, watch=Watch(5.0, 1e-6))
+    assert index.aliases == {"faces": first}
+    assert index.collections[first].loaded
+
+
+def test_a_quiet_watch_ends_and_releases_what_was_live() -> None:
+    index = FakeIndex()
+    first = add(index, "a")
+    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
+    second = add(index, "b")
+    done = promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=2, watch=Watch(0.2, 1000))
+    assert done == Promotion(first, second)
+    assert {name: c.loaded for name, c in index.collections.items()} == {first: False, second: True}
+
+
+def test_kept_collections_are_released() -> None:
     index = FakeIndex()
     proven: list[str] = []
     for run in "abc":
@@ -104,7 +158,7 @@ def test_kept_collections_are_released_except_the_one_that_was_live() -> None:
         promote(index, "faces", proven[0], proof=PASSED, proven=proven, keep=3)
     assert {n: c.loaded for n, c in index.collections.items()} == {
         "faces_a": False,
-        "faces_b": True,
+        "faces_b": False,
         "faces_c": True,
     }
     assert rollback(index, "faces", proven=proven) == Promotion("faces_c", "faces_b")

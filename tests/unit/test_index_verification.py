@@ -16,6 +16,7 @@ from jobs.index.verification import (
     Neighbours,
     Proof,
     Sample,
+    compare_all,
     compare_bucket,
     exact_neighbours,
     merge_neighbours,
@@ -45,11 +46,10 @@ def sample(n: int = 30, keys: np.ndarray = KEYS, vectors: np.ndarray = VECTORS) 
     return Sample(keys[:n], vectors[:n], exact.ids, exact.scores)
 
 
-def proof_of(index: FakeIndex, **changes: object) -> Proof:
+def proof_of(index: FakeIndex, expected: np.ndarray = KEYS, **changes: object) -> Proof:
     arguments: dict = {
         "expected_rows": ROWS,
-        "expected_keys": lambda b: np.sort(KEYS[bucket_of(KEYS) == b]),
-        "buckets": range(BUCKETS),
+        "compared": compare_all(index, NAME, lambda b: np.sort(expected[bucket_of(expected) == b]), range(BUCKETS)),
         "sample": sample(),
         "recall_floor": 0.95,
         **changes,
@@ -70,7 +70,7 @@ def test_a_faithful_collection_is_proven_and_the_proof_can_be_recorded() -> None
 def test_an_empty_collection_is_proven_where_nothing_is_expected() -> None:
     nothing = Sample(np.empty(0, np.int64), np.empty((0, DIM)), np.empty((0, 10), np.int64), np.empty((0, 10)))
     index = new_index(KEYS[:0], VECTORS[:0])
-    empty = {"expected_keys": lambda _: KEYS[:0], "sample": nothing}
+    empty = {"expected": KEYS[:0], "sample": nothing}
     assert proof_of(index, expected_rows=0, **empty).passed
     assert "no sample" in " ".join(proof_of(index, expected_rows=1, **empty).faults)
 
@@ -144,8 +144,8 @@ def test_equal_vectors_count_by_similarity_not_by_key() -> None:
     index = new_index(keys, vectors)
     proof = proof_of(
         index,
+        keys,
         expected_rows=200,
-        expected_keys=lambda b: np.sort(keys[bucket_of(keys) == b]),
         sample=sample(20, keys, vectors),
     )
     assert (proof.recall, proof.self_hit, proof.passed) == (1.0, 1.0, True)
@@ -155,8 +155,8 @@ def test_fewer_rows_than_k_are_enough() -> None:
     index = new_index(KEYS[:3], VECTORS[:3])
     proof = proof_of(
         index,
+        KEYS[:3],
         expected_rows=3,
-        expected_keys=lambda b: np.sort(KEYS[:3][bucket_of(KEYS[:3]) == b]),
         sample=sample(3, KEYS[:3], VECTORS[:3]),
     )
     assert proof.passed

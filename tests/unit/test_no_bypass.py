@@ -32,12 +32,11 @@ def test_guarantee_3_embeddings_are_appended_in_one_place_behind_the_gate() -> N
 
 
 def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
-    assert callers("stage") == {"jobs/load.py"}
-    assert callers("load_files") == {"jobs/load.py"}
-    source = (ROOT / "jobs/load.py").read_text(encoding="utf-8")
-    assert "faces = permitted_faces(run.warehouse, gated, fingerprint)" in source
-    stagings = [arguments for _, name, arguments in calls("jobs") if name == "_stage"]
-    assert stagings == ["run, gate_step(run), fingerprint"] * 2
+    assert callers("stage") == callers("load_files") == {"jobs/runs/loading.py"}
+    # What the one caller of that stages is what the gate permits at that moment.
+    stagings = [(file, arguments) for file, name, arguments in calls("jobs") if name == "stage_faces"]
+    permitted = "run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)"
+    assert stagings == [("jobs/load.py", permitted)] * 2
     for foreign in ("do_bulk_insert", "upsert", "bulk_import"):
         assert {f for f in callers(foreign) if not f.startswith("jobs/index/milvus")} == set()
 

@@ -1,0 +1,102 @@
+"""The two roles that an index needs, with no privilege more: one that loads, one that reads through the alias.
+
+    FACE_REINDEX_MILVUS_TOKEN=root:… python -m jobs.index.roles --config conf/prod.yaml --loader loader --reader app
+
+Milvus checks nothing unless the server runs with ``common.security.authorizationEnabled``. Users are made by whoever
+runs the server; this gives them their role. Repeating it changes nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from jobs.errors import FaceReindexError, SettingsError
+from jobs.index.milvus_calls import call
+from jobs.index.milvus_server import ServerIndex
+from jobs.settings import load_settings
+
+LOADER, READER = "face_reindex_loader", "face_reindex_reader"
+
+# Object, privilege. Milvus knows a collection by its whole name or "*", and a run's collection has a new name: so the
+# loader may do these things to every collection of the database. A database of its own keeps it from others'.
+PRIVILEGES: dict[str, tuple[tuple[str, str], ...]] = {
+    LOADER: (
+        ("Global", "CreateCollection"),
+        ("Global", "DropCollection"),
+        ("Global", "DescribeCollection"),
+        ("Global", "ShowCollections"),
+        ("Collection", "CreateIndex"),
+        ("Collection", "IndexDetail"),
+        ("Collection", "Load"),
+        ("Collection", "Release"),
+        ("Collection", "GetLoadState"),
+        ("Collection", "Import"),
+        ("Collection", "Insert"),
+        ("Collection", "Upsert"),
+        ("Collection", "Delete"),
+        ("Collection", "Flush"),
+        ("Collection", "Compaction"),
+        ("Collection", "Query"),
+        ("Collection", "Search"),
+    ),
+    READER: (("Collection", "Search"), ("Collection", "Query")),
+}
+
+
+def create_roles(index: ServerIndex, database: str) -> dict[str, list[str]]:
+    """Make both roles and grant what is missing; returns the privileges granted now, by role."""
+    client = index.client
+    there = set(call("list roles", "", client.list_roles))
+    granted: dict[str, list[str]] = {}
+    for role, privileges in PRIVILEGES.items():
+        if role not in there:
+            call("create a role", role, lambda role=role: client.create_role(role))  # type: ignore[misc]
+        has = {(p["object_type"], p["privilege"]) for p in _described(client, role)}
+        granted[role] = []
+        for kind, privilege in privileges:
+            if (kind, privilege) in has:
+                continue
+            call(
+                f"grant {privilege}",
+                role,
+                lambda role=role, kind=kind, privilege=privilege: client.grant_privilege(  # type: ignore[misc]
+                    role, kind, privilege, "*", db_name=database
+                ),
+            )
+            granted[role].append(privilege)
+    return granted
+
+
+def _described(client: Any, role: str) -> list[dict[str, Any]]:
+    found = call("describe a role", role, lambda: client.describe_role(role))
+    return list(found.get("privileges", ()))
+
+
+@click.command("roles", help=__doc__)
+@click.option("--config", type=click.Path(), help="YAML settings file (docs/settings.md).")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable.")
+@click.option("--loader", multiple=True, metavar="USER", help="Give this user the loader's role.")
+@click.option("--reader", multiple=True, metavar="USER", help="Give this user the reader's role.")
+def main(config: str | None, overrides: tuple[str, ...], loader: tuple[str, ...], reader: tuple[str, ...]) -> None:
+    """Make the roles."""
+    try:
+        settings = load_settings(config, overrides)
+        if settings.embedded:
+            raise SettingsError("milvus.uri is an embedded index, which has no users and no roles.")
+        index = ServerIndex.open(settings)
+        for role, privileges in create_roles(index, settings.milvus.database).items():
+            click.echo(f"{role}: {', '.join(privileges) or 'nothing new'}")
+        for role, users in ((LOADER, loader), (READER, reader)):
+            for user in users:
+                call("grant a role", role, lambda user=user, role=role: index.client.grant_role(user, role))  # type: ignore[misc]
+                click.echo(f"{user}: {role}")
+    except FaceReindexError as error:
+        click.echo(f"roles: failed: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

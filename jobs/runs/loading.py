@@ -1,0 +1,115 @@
+"""The steps between permitted faces and a loaded collection, each recorded in the run: stage, import, index."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from jobs.errors import MixedFingerprints, NotProvenError
+from jobs.index import staging
+from jobs.index.collections import default_index
+from jobs.index.loader import RebuildNeeded, StagedFile, load_files
+from jobs.index.milvus import CollectionInfo, VectorIndex
+from jobs.index.planner import plan_load
+from jobs.runs.imports import RunImportRecorder
+from jobs.runs.record import Run, utc_now
+
+
+def staging_path(run: Run) -> str:
+    """Where this run's files lie."""
+    base = run.settings.staging.path or run.warehouse.path("_staging")
+    return f"{base.rstrip('/')}/{run.run_id}"
+
+
+def staged_files(run: Run) -> staging.Staged:
+    """The manifest of this run, from the run record."""
+    result = run.result("stage")
+    if result is None:
+        raise NotProvenError(f"Run {run.run_id} has staged nothing yet.", hint="run `load --run-id` for it first.")
+    return staging.Staged(result["path"], tuple(StagedFile(**f) for f in result["files"]), result["buckets"])
+
+
+def stage_faces(run: Run, index: VectorIndex, faces: DataFrame) -> dict[str, Any]:
+    """Write ``faces`` (face_id, embedding, valid_until) where Milvus reads; the manifest, for the run record."""
+    governance = run.settings.governance
+    flags = sum(1 << governance.allowed_purposes.index(p) for p in governance.purposes)
+    staged = staging.stage(
+        faces,
+        staging_path(run),
+        purpose_flags=flags,
+        files_for=lambda rows: plan_load(rows, run.settings, index.features).files,
+    )
+    files = [asdict(f) for f in staged.files]
+    return {"path": staged.path, "rows": staged.rows, "buckets": staged.buckets, "files": files}
+
+
+def import_staged(
+    run: Run, index: VectorIndex, collection: str, staged: staging.Staged, fingerprint: str
+) -> dict[str, Any]:
+    """Bring every staged row into the collection exactly once; one that is left in doubt is built anew.
+
+    Raises:
+        MixedFingerprints: the collection holds another model's embeddings.
+        RebuildNeeded: still in doubt after `milvus.import_attempts` collections (a ``NotProvenError``).
+    """
+    there = index.info(collection)
+    if there is not None and there.model_fingerprint != fingerprint:
+        raise MixedFingerprints(
+            f"Collection {collection} holds embeddings of another model than this run's; nothing was imported.",
+            hint="start a new run without --run-id.",
+        )
+    attempts = run.settings.milvus.import_attempts
+    for attempt in range(1, attempts + 1):
+        if not index.exists(collection):
+            run.forget("import/")
+            _create(run, index, collection, fingerprint)
+        try:
+            _load_files(run, index, collection, staged)
+            break
+        except RebuildNeeded as doubt:
+            if attempt == attempts:
+                raise
+            run.job.console.step("import", "in doubt, so the collection is built anew", reason=doubt)
+            index.drop(collection)
+    return {"collection": collection, "rows": staged.rows}
+
+
+def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> None:
+    info = CollectionInfo(
+        model_fingerprint=fingerprint,
+        run_id=run.run_id,
+        trained="UNTRAINED" not in str(run.facts.get("weights")),
+        label=str(run.facts.get("weights")),
+        created_at=utc_now().isoformat(timespec="seconds"),
+    )
+    index.create(collection, dim=staging.DIM, shards=run.settings.milvus.shards, properties=info)
+
+
+def _load_files(run: Run, index: VectorIndex, collection: str, staged: staging.Staged) -> None:
+    with run.job.console.meter("import", "rows") as progress:
+        load_files(
+            index,
+            collection,
+            staged.files,
+            run.settings,
+            recorder=RunImportRecorder(run),
+            digest=staging.digests(run.job.spark, staged.files),
+            on_progress=progress,
+        )
+
+
+def build_and_load(run: Run, index: VectorIndex, collection: str, rows: int) -> dict[str, Any]:
+    """Index the collection and load it into memory."""
+    milvus = run.settings.milvus
+    spec = default_index(run.settings, rows, embedded=run.settings.embedded)
+    index.build_index(collection, spec, timeout=milvus.ready_timeout_s)
+    ensure_loaded(run, index, collection)
+    return {"index": spec.index_type}
+
+
+def ensure_loaded(run: Run, index: VectorIndex, collection: str) -> None:
+    """Load a collection if it is not loaded: a process that opens an embedded index finds all of them released."""
+    milvus = run.settings.milvus
+    index.load(collection, replicas=milvus.replicas, timeout=milvus.ready_timeout_s)

@@ -1,0 +1,182 @@
+"""The second half of a night on invented faces: stage, import, index, prove, promote, by the jobs' own steps.
+
+A process of its own, so that a test can kill it and start it again:
+
+    python -m tests.cluster.night SETTINGS.yaml --run-id n1 --rows 100000
+
+The faces are unit vectors around a thousand centres, as embeddings of a thousand people would be. The last line of
+stdout is one JSON object with the seconds of each step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+FINGERPRINT = "0" * 64
+CENTRES, SPREAD = 1_000, 0.7
+
+
+def main() -> int:
+    from jobs.errors import FaceReindexError
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("settings")
+    parser.add_argument("--run-id", required=True)
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--files", type=int, default=8)
+    parser.add_argument("--until", choices=("import", "promote"), default="promote")
+    arguments = parser.parse_args()
+    try:
+        print(json.dumps(run_night(arguments)), flush=True)
+    except FaceReindexError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
+    from jobs.index.collections import collection_name
+    from jobs.index.milvus import connect
+    from jobs.runs.loading import build_and_load, import_staged, stage_faces, staged_files
+    from jobs.runs.progress import Console
+    from jobs.runs.record import Job, open_run
+    from jobs.settings import load_settings
+    from jobs.tables.store import Warehouse
+
+    settings = load_settings(arguments.settings)
+    spark = session(Path(arguments.settings).parent)
+    warehouse = Warehouse(spark, settings.warehouse, is_path=True)
+    job = Job(settings, spark, warehouse, Console(), arguments.run_id, False)
+    seconds: dict[str, float] = {}
+
+    def step(name: str, work: Callable[[], dict[str, Any]]) -> None:
+        begin = time.monotonic()
+        run.step(name, work)
+        seconds[name] = round(time.monotonic() - begin, 2)
+
+    with open_run(job, "night") as run:
+        run.facts["weights"] = "UNTRAINED invented faces"
+        index = connect(settings)
+        collection = collection_name(settings.milvus.alias, run.run_id)
+        faces = invented_faces(spark, arguments.rows, arguments.seed)
+        step("stage", lambda: stage_faces(run, index, faces))
+        staged = staged_files(run)
+        step("import", lambda: import_staged(run, index, collection, staged, FINGERPRINT))
+        step("index", lambda: build_and_load(run, index, collection, staged.rows))
+        result = {"collection": collection, "files": len(staged.files), "seconds": seconds}
+        if arguments.until == "promote":
+            step("prove", lambda: _prove(run, index, collection, staged))
+            step("promote", lambda: _promote(run, index, collection))
+            result["proof"] = run.result("prove")
+        index.close()
+    return result
+
+
+def _prove(run: Any, index: Any, collection: str, staged: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from jobs.errors import NotProvenError
+    from jobs.index.regate import compare_keys
+    from jobs.index.truth import recall_sample
+    from jobs.index.verification import prove
+
+    spark = run.job.spark
+    nothing = spark.createDataFrame([], "face_id bigint")
+    keys = spark.read.parquet(staged.path).select("face_id", "bucket")
+    proof = prove(
+        index,
+        collection,
+        expected_rows=staged.rows,
+        compared=compare_keys(spark, index, collection, run.settings, keys, staged.buckets),
+        sample=recall_sample(spark, staged.path, nothing, size=run.settings.verify.recall_sample),
+        recall_floor=run.settings.verify.recall_floor,
+    )
+    if not proof.passed:
+        raise NotProvenError("; ".join(proof.faults))
+    return asdict(proof)
+
+
+def _promote(run: Any, index: Any, collection: str) -> dict[str, Any]:
+    from jobs.index.promotion import Watch, promote
+    from jobs.index.verification import Proof
+
+    milvus = run.settings.milvus
+    record = dict(run.result("prove"))
+    record["faults"] = tuple(record["faults"])
+    live = index.alias_target(milvus.alias)
+    done = promote(
+        index,
+        milvus.alias,
+        collection,
+        proof=Proof(**record),
+        proven=[collection, *([live] if live else [])],
+        keep=milvus.keep_collections,
+        replicas=milvus.replicas,
+        timeout=milvus.ready_timeout_s,
+        watch=Watch(milvus.watch_s, milvus.watch_p99_ms),
+    )
+    return {"previous": done.previous, "current": done.current}
+
+
+def invented_faces(spark: SparkSession, rows: int, seed: int, *, parts: int = 8) -> DataFrame:
+    """``rows`` faces (face_id, embedding, valid_until), the same for the same arguments."""
+    from pyspark.sql import functions as F
+
+    def vectors(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        centres = unit(np.random.default_rng(seed).standard_normal((CENTRES, 512)))
+        for batch in batches:
+            ids = batch.column("id").to_numpy()
+            # By the thousand, so that a vector does not depend on how Spark cuts its batches.
+            block = np.concatenate([_thousand(centres, seed, number, ids) for number in np.unique(ids // 1_000)])
+            flat = pa.array(block.ravel())
+            offsets = pa.array(np.arange(0, len(flat) + 1, 512, dtype=np.int32))
+            yield pa.RecordBatch.from_arrays(
+                [batch.column("id"), pa.ListArray.from_arrays(offsets, flat)], names=["id", "embedding"]
+            )
+
+    shaped = spark.range(0, rows, 1, parts).mapInArrow(vectors, "id bigint, embedding array<float>")
+    return shaped.select(
+        F.xxhash64("id").alias("face_id"), "embedding", F.lit(None).cast("timestamp").alias("valid_until")
+    )
+
+
+def _thousand(centres: np.ndarray, seed: int, number: int, ids: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng([seed, int(number)])
+    block = unit(centres[rng.integers(0, CENTRES, 1_000)] + SPREAD * unit(rng.standard_normal((1_000, 512))))
+    return np.asarray(block[ids[ids // 1_000 == number] % 1_000], np.float32)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def session(folder: Path) -> SparkSession:
+    """A local session; with ``folder``/spark.conf, what that adds (the object store)."""
+    from jobs.session import open_session, packaged_conf
+
+    extra = folder / "spark.conf"
+    text = packaged_conf("spark-local.conf").read_text() + (extra.read_text() if extra.exists() else "")
+    whole = folder / "spark-whole.conf"
+    whole.write_text(text)
+    spark = open_session("night", str(whole))
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""The plan of a load: the server's limits kept, files even over nodes, and figures that add up."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.index.milvus_server import detect
+from jobs.index.milvus_types import Features, IndexSpec
+from jobs.index.planner import FILE_BYTES_LIMIT, index_bytes, plan_load
+from jobs.settings import Settings
+
+pytestmark = pytest.mark.unit
+
+OLD, NEW = detect("v2.3.5"), detect("v3.0.2")
+EMBEDDED = Features("lite", bulk_import=False)
+ROW = 4 * 512 + 8 * 4
+
+
+def settings(rows_per_file: int = 250_000, **milvus: object) -> Settings:
+    return Settings.model_validate(
+        {"milvus": {"uri": "http://milvus:19530", **milvus}, "staging": {"rows_per_file": rows_per_file}}
+    )
+
+
+@given(
+    rows=st.integers(0, 4_000_000_000),
+    nodes=st.integers(1, 64),
+    jobs=st.integers(1, 64),
+    memory=st.floats(0.5, 512),
+    per_file=st.integers(1_000, 50_000_000),
+    features=st.sampled_from([OLD, NEW]),
+)
+def test_limits_are_kept_and_nothing_is_left_out(
+    rows: int, nodes: int, jobs: int, memory: float, per_file: int, features: Features
+) -> None:
+    plan = plan_load(
+        rows, settings(per_file, data_nodes=nodes, import_jobs=jobs, data_node_memory_gib=memory), features
+    )
+    assert plan.files * plan.rows_per_file >= rows
+    assert plan.rows_per_file <= per_file
+    assert plan.rows_per_file * ROW <= FILE_BYTES_LIMIT
+    assert 1 <= plan.files_per_job <= features.files_per_job
+    assert plan.jobs * plan.files_per_job >= plan.files > (plan.jobs - 1) * plan.files_per_job
+    assert plan.waves * plan.jobs_in_flight >= plan.jobs
+    # As many files being read at once on a node as its memory holds, three times over, in half of it.
+    at_once = -(-max(jobs, nodes) // nodes)
+    assert plan.rows_per_file * ROW * 3 * at_once <= memory * 2**30 / 2 + 3 * ROW * at_once
+
+
+@given(rows=st.integers(1_000_000, 3_000_000_000), nodes=st.integers(1, 32))
+def test_no_node_gets_more_than_a_fifth_above_its_share(rows: int, nodes: int) -> None:
+    plan = plan_load(rows, settings(data_nodes=nodes, data_node_memory_gib=32), OLD)
+    assert plan.files % nodes == 0
+    most = plan.files // nodes * plan.rows_per_file
+    assert most <= 1.2 * rows / nodes
+
+
+def test_later_servers_take_several_files_a_job_and_fill_every_node_twice() -> None:
+    old, new = (plan_load(30_000_000, settings(data_nodes=4, import_jobs=4), features) for features in (OLD, NEW))
+    assert (old.files, old.files_per_job, old.jobs, old.waves) == (120, 1, 120, 30)
+    assert (new.files, new.files_per_job, new.jobs, new.waves) == (120, 15, 8, 2)
+
+
+def test_a_billion_faces() -> None:
+    plan = plan_load(1_000_000_000, settings(2_000_000, data_nodes=8, import_jobs=8, replicas=2), OLD)
+    assert plan.index == IndexSpec("IVF_SQ8", params={"nlist": 65_536})
+    assert plan.staging_bytes == 1_000_000_000 * ROW
+    assert plan.memory_bytes == 2 * 1_000_000_000 * (512 + 8 + 32)
+    assert plan.seconds == pytest.approx(1_000_000_000 / (8 * 10_000))
+    assert "3.5 h" in plan.lines()[-1]
+
+
+def test_without_bulk_import_files_are_written_one_by_one() -> None:
+    plan = plan_load(600_000, Settings(), EMBEDDED)
+    assert (plan.by_import, plan.files, plan.index.index_type) == (False, 3, "FLAT")
+    assert "by insert, file by file: 3 files of about 200,000 rows" in plan.lines()[0]
+    assert "waves" not in plan.lines()[0]
+    assert plan_load(0, settings(), OLD).files == 1
+
+
+@pytest.mark.parametrize(
+    "index_type", ["FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "DISKANN", "SCANN", "GPU_CAGRA"]
+)
+def test_every_index_has_a_size(index_type: str) -> None:
+    assert 64 <= index_bytes(IndexSpec(index_type), 1) <= 4096
