@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -117,6 +119,14 @@ class Night:
     def until(self, sign: str, run_id: str, timeout: float = 180) -> None:
         """Wait until the log of a night shows ``sign``."""
         wait_for(lambda: sign in (self.folder / f"{run_id}.log").read_text(), timeout)
+
+    def staged(self) -> list[Path]:
+        """Staged files, as the object store keeps them."""
+        return sorted((self.cluster.objects / "staging" / self.alias).rglob("*.parquet"))
+
+    def keys(self) -> np.ndarray:
+        """The keys of all staged files."""
+        return np.concatenate([pq.read_table(path, columns=["face_id"]).column(0).to_numpy() for path in self.staged()])
 
     @staticmethod
     def kill(process: subprocess.Popen[str]) -> None:

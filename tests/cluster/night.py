@@ -37,7 +37,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--files", type=int, default=8)
-    parser.add_argument("--until", choices=("import", "promote"), default="promote")
+    parser.add_argument("--until", choices=("stage", "index", "promote"), default="promote")
+    parser.add_argument("--spoil", choices=("nan", "twice"), help="what is wrong with one of the faces")
     arguments = parser.parse_args()
     try:
         print(json.dumps(run_night(arguments)), flush=True)
@@ -71,9 +72,11 @@ def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
         run.facts["weights"] = "UNTRAINED invented faces"
         index = connect(settings)
         collection = collection_name(settings.milvus.alias, run.run_id)
-        faces = invented_faces(spark, arguments.rows, arguments.seed)
+        faces = spoilt(invented_faces(spark, arguments.rows, arguments.seed), arguments.spoil)
         step("stage", lambda: stage_faces(run, index, faces))
         staged = staged_files(run)
+        if arguments.until == "stage":
+            return {"files": len(staged.files), "seconds": seconds}
         step("import", lambda: import_staged(run, index, collection, staged, FINGERPRINT))
         step("index", lambda: build_and_load(run, index, collection, staged.rows))
         result = {"collection": collection, "files": len(staged.files), "seconds": seconds}
@@ -153,6 +156,17 @@ def invented_faces(spark: SparkSession, rows: int, seed: int, *, parts: int = 8)
     return shaped.select(
         F.xxhash64("id").alias("face_id"), "embedding", F.lit(None).cast("timestamp").alias("valid_until")
     )
+
+
+def spoilt(faces: DataFrame, how: str | None) -> DataFrame:
+    """``faces`` with one vector that is not finite, or one key that stands twice."""
+    from pyspark.sql import functions as F
+
+    one = F.xxhash64(F.lit(7).cast("bigint"))
+    if how == "nan":
+        wrong = F.transform("embedding", lambda x: x * F.lit(float("nan")).cast("float"))
+        return faces.withColumn("embedding", F.when(F.col("face_id") == one, wrong).otherwise(F.col("embedding")))
+    return faces.unionByName(faces.where(F.col("face_id") == one)) if how == "twice" else faces
 
 
 def _thousand(centres: np.ndarray, seed: int, number: int, ids: np.ndarray) -> np.ndarray:

@@ -45,15 +45,17 @@ class MilvusStandalone:
     before it kills, and changes the working directory of the whole process. Its unpacking and its configuration are.
     """
 
-    def __init__(self, folder: Path, *, authorization: bool = False) -> None:
+    def __init__(self, folder: Path, *, authorization: bool = False, tls: Path | None = None) -> None:
         self.folder = Path(folder).absolute()
         self._process: subprocess.Popen[bytes] | None = None
         self._authorization = authorization
+        # A folder with server.pem, server.key and ca.pem.
+        self._tls = tls
         self._ports = dict(zip((*PORTS, "metrics", "etcd_port", "etcd_peer"), free_ports(len(PORTS) + 3), strict=True))
 
     @property
     def uri(self) -> str:
-        return f"http://127.0.0.1:{self._ports['proxy_port']}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._ports['proxy_port']}"
 
     @property
     def running(self) -> bool:
@@ -141,6 +143,14 @@ class MilvusStandalone:
             text, found = re.subn(rf"(?m)^(  {name}): \d+", rf"\1: {value}", text)
             if not found:
                 raise RuntimeError(f"milvus.yaml has no {name}")
+        if self._tls:
+            text = re.sub(r"(?m)^    tlsMode: 0", "    tlsMode: 1", text)
+            for key, name in (
+                ("serverPemPath", "server.pem"),
+                ("serverKeyPath", "server.key"),
+                ("caPemPath", "ca.pem"),
+            ):
+                text = re.sub(rf"(?m)^  {key}: .*$", f"  {key}: {self._tls / name}", text)
         yaml.write_text(text)
 
     def _wait_healthy(self, timeout: float) -> None:
