@@ -1,6 +1,6 @@
 """`make bench`: one benchmark after the other, each in a process of its own, then their tables in the README.
 
-python -m bench                  # all of them; under twenty minutes on two cores
+python -m bench                  # all of them; about half an hour on two cores
 python -m bench pipeline growth  # some
 """
 
@@ -12,7 +12,7 @@ import time
 
 from bench import table
 
-BENCHMARKS = ("recall", "growth", "pipeline")
+BENCHMARKS = ("recall", "growth", "pipeline", "loading")
 
 
 def main(names: list[str]) -> int:

@@ -24,7 +24,15 @@ def main() -> None:
 def with_figures(readme: str) -> str:
     """The README's text with the tables of the committed results."""
     before, rest = readme.split(BEGIN)
-    return before + BEGIN + "\n" + "\n".join([_pipeline(), _growth(), _recall()]) + "\n" + END + rest.split(END)[1]
+    return (
+        before
+        + BEGIN
+        + "\n"
+        + "\n".join([_pipeline(), _growth(), _recall(), _loading()])
+        + "\n"
+        + END
+        + rest.split(END)[1]
+    )
 
 
 def _result(name: str) -> dict[str, Any]:
@@ -70,6 +78,29 @@ def _recall() -> str:
         f"Of {figures['faces_in_scope']} faces of at least 0.05 of the long side that detection at full size finds, "
         f"{figures['found_in_scope']} are found at the size that `detection.smallest_face` gives.\n"
     )
+
+
+def _loading() -> str:
+    result = _result("loading")
+    figures, ratios, rows = result["figures"], result["ratios"], result["setting"]["rows"]
+    lines = [
+        f"{rows:,} faces of 512 numbers from Delta into {result['setting']['server']}, searchable, on {_on(result)}; "
+        f"medians of {result['setting']['rounds']} rounds in turns. Bulk import is "
+        f"{ratios['bulk_to_rpc_end_to_end']:.2f} x RPC insert.",
+        "",
+        "| seconds | bulk import | RPC insert |",
+        "| --- | ---: | ---: |",
+        f"| stage with all checks | {figures['bulk_s']['stage']:.1f} | |",
+        f"| import, or insert | {figures['bulk_s']['import']:.1f} | {figures['rpc_s']['insert']:.1f} |",
+        f"| index and load | {figures['bulk_s']['index and load']:.1f} | {figures['rpc_s']['index and load']:.1f} |",
+        "",
+        "| index | build, s | recall@10 | median, ms | 99th percentile, ms |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, found in figures["index_types"].items():
+        speed = f"{found['p50_ms']:.1f} | {found['p99_ms']:.1f}"
+        lines.append(f"| {name} | {found['build_s']:.1f} | {found['recall_at_10']:.3f} | {speed} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

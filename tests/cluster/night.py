@@ -4,8 +4,7 @@ A process of its own, so that a test can kill it and start it again:
 
     python -m tests.cluster.night SETTINGS.yaml --run-id n1 --rows 100000
 
-The faces are unit vectors around a thousand centres, as embeddings of a thousand people would be. The last line of
-stdout is one JSON object with the seconds of each step.
+The faces are those of bench/faces.py. The last line of stdout is one JSON object with the seconds of each step.
 """
 
 from __future__ import annotations
@@ -14,18 +13,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from bench.faces import invented_faces
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 FINGERPRINT = "0" * 64
-CENTRES, SPREAD = 1_000, 0.7
 
 
 def main() -> int:
@@ -134,30 +131,6 @@ def _promote(run: Any, index: Any, collection: str) -> dict[str, Any]:
     return {"previous": done.previous, "current": done.current}
 
 
-def invented_faces(spark: SparkSession, rows: int, seed: int, *, parts: int = 8) -> DataFrame:
-    """``rows`` faces (face_id, embedding, valid_until), the same for the same arguments."""
-    from pyspark.sql import functions as F
-
-    def vectors(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
-        centres = unit(np.random.default_rng(seed).standard_normal((CENTRES, 512)))
-        for batch in batches:
-            ids = batch.column("id").to_numpy()
-            # By the thousand, so that a vector does not depend on how Spark cuts its batches.
-            block = np.concatenate([_thousand(centres, seed, number, ids) for number in np.unique(ids // 1_000)])
-            flat = pa.array(block.ravel())
-            offsets = pa.array(np.arange(0, len(flat) + 1, 512, dtype=np.int32))
-            yield pa.RecordBatch.from_arrays(
-                [batch.column("id"), pa.ListArray.from_arrays(offsets, flat)], names=["id", "embedding"]
-            )
-
-    shaped = spark.range(0, rows, 1, parts).mapInArrow(vectors, "id bigint, embedding array<float>")
-    return shaped.select(
-        F.xxhash64("id").alias("face_id"), "embedding", F.lit(None).cast("timestamp").alias("valid_until")
-    )
-
-
 def spoilt(faces: DataFrame, how: str | None) -> DataFrame:
     """``faces`` with one vector that is not finite, or one key that stands twice."""
     from pyspark.sql import functions as F
@@ -167,16 +140,6 @@ def spoilt(faces: DataFrame, how: str | None) -> DataFrame:
         wrong = F.transform("embedding", lambda x: x * F.lit(float("nan")).cast("float"))
         return faces.withColumn("embedding", F.when(F.col("face_id") == one, wrong).otherwise(F.col("embedding")))
     return faces.unionByName(faces.where(F.col("face_id") == one)) if how == "twice" else faces
-
-
-def _thousand(centres: np.ndarray, seed: int, number: int, ids: np.ndarray) -> np.ndarray:
-    rng = np.random.default_rng([seed, int(number)])
-    block = unit(centres[rng.integers(0, CENTRES, 1_000)] + SPREAD * unit(rng.standard_normal((1_000, 512))))
-    return np.asarray(block[ids[ids // 1_000 == number] % 1_000], np.float32)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def session(folder: Path) -> SparkSession:

@@ -144,6 +144,10 @@ def test_4_the_next_night_embeds_nothing_twice(night: Night) -> None:
 
 def test_5_a_dry_run_changes_nothing(night: Night) -> None:
     before = night.warehouse.version(RUNS)
+    code, result = night.run("load", "--dry-run")
+    faces = night.warehouse.read(EMBEDDINGS).count()
+    assert (code, result["plan"]["rows"], result["plan"]["files"]) == (0, faces, 1), result
+    assert f"{faces} faces by insert, file by file" in result["message"]
     code, result = night.run("reindex", "--dry-run")
     assert code == 0
     assert result["refused"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,8 @@ from tests.milvus.server import MilvusStandalone
 
 
 def server_settings(uri: str, **milvus: object) -> Settings:
-    return Settings.model_validate({"milvus": {"uri": uri, "ready_timeout_s": 120, **milvus}})
+    token = os.environ.get("FACE_REINDEX_MILVUS_TOKEN")
+    return Settings.model_validate({"milvus": {"uri": uri, "ready_timeout_s": 120, **milvus}, "milvus_token": token})
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +31,15 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusSt
 
 
 @pytest.fixture(scope="module")
-def server(milvus_server: MilvusStandalone) -> Iterator[VectorIndex]:
-    if not milvus_server.running:
-        milvus_server.start()
-    index = connect(server_settings(milvus_server.uri))
+def server(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
+    """The wheel's server, or a person's own (``make test-server MILVUS_URI=…``), which is used and left running."""
+    uri = os.environ.get("MILVUS_URI")
+    if not uri:
+        own: MilvusStandalone = request.getfixturevalue("milvus_server")
+        if not own.running:
+            own.start()
+        uri = own.uri
+    index = connect(server_settings(uri))
     yield index
     index.close()
 

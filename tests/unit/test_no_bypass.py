@@ -42,7 +42,7 @@ def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
 
 
 def test_guarantee_3_no_other_package_writes() -> None:
-    for folder in ("udfs", "bench"):
-        assert not {
-            (f, n) for f, n, _ in calls(folder) if n in {"load_files", "do_bulk_insert", "bulk_import", "upsert"}
-        }
+    writes = {"load_files", "do_bulk_insert", "bulk_import", "upsert"}
+    found = {(file, name) for folder in ("udfs", "bench") for file, name, _ in calls(folder) if name in writes}
+    # Invented faces, into a server of the benchmark's own.
+    assert found == {("bench/loading.py", "load_files")}
