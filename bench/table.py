@@ -28,7 +28,7 @@ def with_figures(readme: str) -> str:
         before
         + BEGIN
         + "\n"
-        + "\n".join([_pipeline(), _growth(), _recall(), _loading()])
+        + "\n".join([_pipeline(), _growth(), _recall(), *_loading()])
         + "\n"
         + END
         + rest.split(END)[1]
@@ -80,7 +80,9 @@ def _recall() -> str:
     )
 
 
-def _loading() -> str:
+def _loading() -> list[str]:
+    if not (RESULTS / "loading.json").exists():
+        return []
     result = _result("loading")
     figures, ratios, rows = result["figures"], result["ratios"], result["setting"]["rows"]
     lines = [
@@ -100,7 +102,7 @@ def _loading() -> str:
     for name, found in figures["index_types"].items():
         speed = f"{found['p50_ms']:.1f} | {found['p99_ms']:.1f}"
         lines.append(f"| {name} | {found['build_s']:.1f} | {found['recall_at_10']:.3f} | {speed} |")
-    return "\n".join(lines) + "\n"
+    return ["\n".join(lines) + "\n"]
 
 
 if __name__ == "__main__":

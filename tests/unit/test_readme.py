@@ -194,3 +194,10 @@ def test_the_csv_of_the_docs_has_known_columns_and_full_rows() -> None:
 def test_nothing_here_points_at_one_machine() -> None:
     for page in PAGES:
         assert not re.search(r"/work/|/tmp/|/root/|localhost", page.read_text(encoding="utf-8")), page.name
+
+
+def test_figures_are_those_of_the_committed_results() -> None:
+    from bench import table
+
+    readme = table.README.read_text(encoding="utf-8")
+    assert table.with_figures(readme) == readme
