@@ -135,7 +135,7 @@ class Importer:
 
     def _start(self, files: list[StagedFile]) -> None:
         for file in files:
-            check_file(file, self.digest(file.path))
+            check_file(file, self._patiently(lambda file=file: self.digest(file.path)))  # type: ignore[misc]
         numbers = [file.file_no for file in files]
         token = f"{self.collection}-{numbers[0]}-{self.retried}"
         try:

@@ -10,8 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.errors import BadInput, LeaseHeld, LeaseLost, MixedFingerprints, NotProvenError, SettingsError
-from jobs.index.staging import Staged, bucket_count, stage
+from jobs.errors import (
+    BadInput,
+    DependencyUnavailable,
+    LeaseHeld,
+    LeaseLost,
+    MixedFingerprints,
+    NotProvenError,
+    SettingsError,
+)
+from jobs.index.staging import Staged, bucket_count, digests, stage
 from jobs.index.truth import recall_sample
 from jobs.runs.lease import Lease
 from jobs.runs.loading import import_staged
@@ -291,3 +299,17 @@ def test_colliding_ids_get_a_salt_once_and_for_all(spark, tmp_path: Path) -> Non
 
 
 EMPTY = ("box", "landmarks", "confidence", "embedding", "basis_record_ids", "run_id")
+
+
+def test_staged_files_are_hashed_by_executors_as_they_are_now(spark, tmp_path: Path) -> None:
+    staged = stage(
+        faces(spark, unit_vectors(40)), str(tmp_path / "s"), purpose_flags=1, files_for=lambda rows: -(-rows // 15)
+    )
+    digest = digests(spark, staged.files, window=2)
+    assert [digest(file.path) for file in staged.files] == [file.sha256 for file in staged.files]
+    first, second, _ = (Path(file.path) for file in staged.files)
+    first.write_bytes(first.read_bytes()[:-1])
+    assert digest(str(first)) != staged.files[0].sha256
+    second.unlink()
+    with pytest.raises(DependencyUnavailable, match="cannot be read"):
+        digests(spark, staged.files)(str(second))
