@@ -95,8 +95,8 @@ class Pipeline:
     ) -> None:
         self.params = params or PipelineParams()
         self.placement = placement or Placement("cpu")
-        self._on_gpu = self.params.decoder == "nvjpeg"
-        if self._on_gpu and not self.placement.device.startswith("cuda"):
+        self._nvjpeg = self.params.decoder == "nvjpeg"
+        if self._nvjpeg and not self.placement.device.startswith("cuda"):
             # Its pixels differ from libjpeg-turbo's: to fall back in silence would mix two kinds of embeddings.
             raise ValueError(
                 f"decoder=nvjpeg needs a GPU, and the device is {self.placement.describe()}; "
@@ -127,7 +127,7 @@ class Pipeline:
         Images without a covered principal are neither read nor decoded.
         """
         budget = ByteBudget(self._queue_bytes)
-        size = self._detect_batch if self._on_gpu else 1
+        size = self._detect_batch if self._nvjpeg else 1
         loaded = map_ahead(
             self._load,
             _chunks(items, size),
@@ -207,7 +207,7 @@ class Pipeline:
         return job
 
     def _decode(self, contents: Sequence[bytes]) -> list[Decoded | Exception]:
-        if self._on_gpu:
+        if self._nvjpeg:
             return decode_many(contents, self.params, torch.device(self.placement.device))
         return [decoded_or_reason(content, self.params) for content in contents]
 

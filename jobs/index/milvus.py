@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from jobs.index.milvus_embedded import EMBEDDED, EmbeddedIndex
+from jobs.index.milvus_embedded import EmbeddedIndex
 from jobs.index.milvus_server import ServerIndex
 from jobs.index.milvus_types import (
     BUCKET,
+    EMBEDDED,
     EXPIRES,
     KEY,
     MAX_KEY,

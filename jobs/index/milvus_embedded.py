@@ -10,11 +10,8 @@ from typing import Any
 from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.index.milvus_base import MilvusIndex
 from jobs.index.milvus_calls import CALL_TIMEOUT_S, quiet_pymilvus
-from jobs.index.milvus_types import Features
+from jobs.index.milvus_types import EMBEDDED
 from jobs.settings import Settings
-
-# It compacts after a flush by itself and has no call for it; `num_shards` and replicas are ignored.
-EMBEDDED = Features("milvus-lite", bulk_import=False, compaction=False)
 
 
 class EmbeddedIndex(MilvusIndex):

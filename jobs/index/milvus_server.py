@@ -6,6 +6,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.index.milvus_base import MilvusIndex
 from jobs.index.milvus_calls import CALL_TIMEOUT_S, call, quiet_pymilvus
 from jobs.index.milvus_imports import Imports, RestImports, RpcImports
-from jobs.index.milvus_types import Features, ImportState, parse_version
+from jobs.index.milvus_types import EMBEDDED, Features, ImportState, parse_version
 from jobs.settings import Settings
 
 CONNECT_TIMEOUT_S = 20.0
@@ -81,17 +82,11 @@ class ServerIndex(MilvusIndex):
 
     def commit_import(self, job_id: str) -> None:
         """Make the rows of an ``uncommitted`` job visible."""
-        if self._imports is None or not self.features.two_phase_import:
-            super().commit_import(job_id)
-        else:
-            self._imports.commit(job_id)
+        return super().commit_import(job_id) if self._imports is None else self._imports.commit(job_id)
 
     def abort_import(self, job_id: str) -> None:
         """Discard what a job has brought."""
-        if self._imports is None or not self.features.two_phase_import:
-            super().abort_import(job_id)
-        else:
-            self._imports.abort(job_id)
+        return super().abort_import(job_id) if self._imports is None else self._imports.abort(job_id)
 
     def compact(self, name: str, *, timeout: float) -> bool:
         """Merge segments and drop deleted rows, and wait for it."""
@@ -136,7 +131,7 @@ def detect(version: str) -> Features:
     such a server.
     """
     if "lite" in version.lower() and not version.lstrip("v").startswith("2."):
-        return Features(version, bulk_import=False, compaction=False)  # `milvus-lite server`
+        return replace(EMBEDDED, version=version)  # `milvus-lite server`
     number = parse_version(version)
     if number < (2, 4, 0):
         return Features(version, bulk_import=True, files_per_job=1, scalar_index="STL_SORT")

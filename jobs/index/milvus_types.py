@@ -22,6 +22,7 @@ SCALARS = (KEY, BUCKET, PURPOSES, EXPIRES)
 # 2^63 - 1 leaves that key out (2.3.5). A key there could be neither proven nor erased, so none may be staged.
 MIN_KEY, MAX_KEY = -(2**63) + 1, 2**63 - 2
 
+DIM = 512  # of FaceNet's embeddings
 METRIC = "COSINE"
 INFO_PROPERTY = "face_reindex.info"
 
@@ -94,6 +95,9 @@ class Features:
     two_phase_import: bool = False
     compaction: bool = True
 
+
+# milvus-lite compacts after a flush by itself and has no call for it; `num_shards` and replicas are ignored.
+EMBEDDED = Features("milvus-lite", bulk_import=False, compaction=False)
 
 State = Literal["pending", "running", "uncommitted", "done", "failed", "unknown"]
 

@@ -17,10 +17,9 @@ import math
 from dataclasses import dataclass
 
 from jobs.index.collections import default_index
-from jobs.index.milvus_types import SCALARS, Features, IndexSpec
+from jobs.index.milvus_types import DIM, SCALARS, Features, IndexSpec
 from jobs.settings import Settings
 
-DIM = 512
 FILE_BYTES_LIMIT = 16 * 10**9
 # A node reads a file into rows, then into columns by shard: about three times its size at the peak.
 _MEMORY_FACTOR = 3

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable, NotProvenError
 from jobs.index.loader import StagedFile, sha256_of
-from jobs.index.milvus_types import MAX_KEY, MIN_KEY
+from jobs.index.milvus_types import DIM, MAX_KEY, MIN_KEY
 from jobs.tables.sources import file_uri
 from udfs.reading import open_stream
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import SparkSession
 
-DIM: Final = 512
 STAGED_SCHEMA: Final = "face_id bigint, embedding array<float>, bucket bigint, purposes bigint, expires_at bigint"
 _CHECKED_SCHEMA: Final = STAGED_SCHEMA + ", fault string"
 _UNIT_TOLERANCE: Final = 1e-3
@@ -49,8 +48,8 @@ def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callabl
     """Write ``faces`` (face_id, embedding, valid_until) as Parquet under ``path`` and return the manifest.
 
     ``files_for`` says into how many files a number of rows is cut (`planner.plan_load`). Rows are spread by a hash of
-    the key, so every file and every bucket gets its even share. Milvus itself accepts
-    NaN, vectors of any length and the same key twice; so this refuses them.
+    the key, so every file and every bucket gets its even share. Milvus itself accepts NaN, vectors of any length and
+    the same key twice; so this refuses them.
 
     Raises:
         NotProvenError: a vector is not finite, not of unit length, or not of 512 numbers; or a key stands twice, or
@@ -147,20 +146,23 @@ def digests(spark: SparkSession, files: Sequence[StagedFile], *, window: int = 6
     """A function from a file's path to the SHA-256 of its bytes as they are now, read by executors.
 
     Asked for one file, it has the next ``window`` of the manifest hashed in one Spark job; asked for it again (before a
-    second import), it reads it again.
+    second import, or after an outage), it reads that file again and no other.
 
     The function raises ``DependencyUnavailable`` for a file that cannot be read. One whose bytes the store itself finds
     damaged has no digest (the empty string), and so is not what was staged.
     """
     order = [file.path for file in files]
     known: dict[str, str | None] = {}
+    asked: set[str] = set()
 
     def digest(path: str) -> str:
         if path not in known:
             at = order.index(path)
-            wanted = spark.createDataFrame([(p,) for p in order[at : at + window]], "path string")
-            rows = wanted.repartition(min(window, len(order))).mapInArrow(_sha256, "path string, sha256 string")
-            known.update((row["path"], row["sha256"]) for row in rows.collect())
+            wanted = [path] if path in asked else order[at : at + window]
+            paths = spark.createDataFrame([(p,) for p in wanted], "path string").repartition(len(wanted))
+            rows = paths.mapInArrow(_sha256, "path string, sha256 string").collect()
+            known.update((row["path"], row["sha256"]) for row in rows)
+        asked.add(path)
         found = known.pop(path)
         if found is None:
             raise DependencyUnavailable(

@@ -12,6 +12,7 @@ from jobs.index import staging
 from jobs.index.collections import default_index
 from jobs.index.loader import RebuildNeeded, StagedFile, load_files
 from jobs.index.milvus import CollectionInfo, VectorIndex
+from jobs.index.milvus_types import DIM
 from jobs.index.planner import plan_load
 from jobs.runs.imports import RunImportRecorder
 from jobs.runs.record import Run, utc_now
@@ -84,7 +85,7 @@ def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> 
         label=str(run.facts.get("weights")),
         created_at=utc_now().isoformat(timespec="seconds"),
     )
-    index.create(collection, dim=staging.DIM, shards=run.settings.milvus.shards, properties=info)
+    index.create(collection, dim=DIM, shards=run.settings.milvus.shards, properties=info)
 
 
 def _load_files(run: Run, index: VectorIndex, collection: str, staged: staging.Staged) -> None:

@@ -1,6 +1,7 @@
 """A real Milvus cluster on one machine: etcd, an S3 gateway, Kafka, coordinators, two data nodes, two query nodes.
 
-with MilvusCluster(folder) as cluster:
+cluster = MilvusCluster(folder)
+with temporary(cluster, cluster.stop):
     connect(Settings(milvus={"uri": cluster.uri, "shards": 4}))
 
 Every process can be killed by name (SIGKILL) and started again on its own port and folder.
@@ -8,6 +9,7 @@ Every process can be killed by name (SIGKILL) and started again on its own port 
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import signal
@@ -18,7 +20,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
@@ -55,13 +56,6 @@ class MilvusCluster:
     def objects(self) -> Path:
         """The folder in which each object of the bucket is a file."""
         return self.folder / "objects" / BUCKET
-
-    def __enter__(self) -> MilvusCluster:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start everything and wait until the proxy is healthy."""
@@ -144,8 +138,6 @@ class MilvusCluster:
         self._prepare_kafka()
 
     def _milvus_yaml(self, default: dict[str, Any], role: str) -> dict[str, Any]:
-        import copy
-
         conf = copy.deepcopy(default)
         for section in _SECTIONS:
             # Else each would register under the host's first address.

@@ -24,6 +24,7 @@ from jobs.session import read_properties
 from jobs.settings import Settings
 from tests.cluster.cluster import ACCESS_KEY, BUCKET, SECRET_KEY, MilvusCluster
 from tests.conftest import PURPOSE
+from tests.milvus.server import temporary
 
 SHARDS = 4
 # The parts of the AWS SDK that s3a uses: hadoop-aws itself asks for the bundle of everything, 690 MB.
@@ -42,13 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusCluster]:
     cluster = MilvusCluster(tmp_path_factory.mktemp("cluster"))
-    cluster.start()
-    try:
+    with temporary(cluster, cluster.stop):
         yield cluster
         print(f"\ncluster: {cluster.memory_mib()} MiB resident at the end")
-    finally:
-        cluster.stop()
-        cluster.remove()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -73,7 +72,7 @@ def _switched(night: Night, index: object, target: str, other: str, proof: Proof
         Noting(),  # type: ignore[arg-type]
         night.alias,
         target,
-        proof=replace(proof, faults=()),
+        proof=proof,
         proven=[target, other],
         keep=2,
         watch=Watch(AROUND_S / 3, 10_000),

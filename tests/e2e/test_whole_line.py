@@ -20,7 +20,7 @@ from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES, RUNS
 from jobs.settings import load_settings
 from jobs.tables.store import Warehouse
 from tests.e2e.line import BATCH, prepare, run_job
-from tests.milvus.server import MilvusStandalone
+from tests.milvus.server import MilvusStandalone, temporary
 
 pytestmark = pytest.mark.e2e
 
@@ -209,8 +209,7 @@ def test_a_real_server_is_loaded_in_bulk(spark, chosen: list[Picture], folder: P
     """The same line against the real Milvus server: bulk import from the files that Spark wrote."""
     singles = [p for p in chosen if p.expected == "embedded"][:8]
     server = MilvusStandalone(tmp_path / "milvus")
-    server.start()
-    try:
+    with temporary(server, server.kill):
         config = prepare(
             tmp_path / "line",
             singles,
@@ -235,6 +234,3 @@ def test_a_real_server_is_loaded_in_bulk(spark, chosen: list[Picture], folder: P
         assert {r["run_id"] for r in warehouse.read(EMBEDDINGS).collect()} == {"s2"}
         assert warehouse.read(EMBEDDINGS).count() == result["counts"]["faces"]
         assert warehouse.read(IMAGE_STATUS).where("status != 'refused'").count() == len(singles)
-    finally:
-        server.kill()
-        server.remove()

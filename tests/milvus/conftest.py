@@ -11,7 +11,7 @@ import pytest
 from jobs.index.milvus import VectorIndex, connect
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex
-from tests.milvus.server import MilvusStandalone
+from tests.milvus.server import MilvusStandalone, temporary
 
 
 def server_settings(uri: str, **milvus: object) -> Settings:
@@ -22,12 +22,8 @@ def server_settings(uri: str, **milvus: object) -> Settings:
 @pytest.fixture(scope="session")
 def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusStandalone]:
     server = MilvusStandalone(tmp_path_factory.mktemp("milvus"))
-    server.start()
-    try:
+    with temporary(server, server.kill):
         yield server
-    finally:
-        server.kill()
-        server.remove()
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,10 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol, TypeVar
 
 PORTS = (
     "proxy_port",
@@ -167,6 +169,25 @@ class MilvusStandalone:
                 pass
             time.sleep(0.1)
         raise TimeoutError(f"milvus was not healthy after {timeout} s; see {self.folder}/logs/milvus.log")
+
+
+class _Server(Protocol):
+    def start(self) -> None: ...
+    def remove(self) -> None: ...
+
+
+Server = TypeVar("Server", bound=_Server)
+
+
+@contextlib.contextmanager
+def temporary(server: Server, end: Callable[[], None]) -> Iterator[Server]:
+    """``server`` from its start until ``end`` and the removal of its folder."""
+    server.start()
+    try:
+        yield server
+    finally:
+        end()
+        server.remove()
 
 
 def free_ports(n: int) -> list[int]:

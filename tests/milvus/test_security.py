@@ -19,7 +19,7 @@ from jobs.index.loader import MemoryRecorder, load_files
 from jobs.index.milvus import IndexSpec, ServerIndex
 from jobs.settings import Settings
 from tests.milvus.rows import DIM, INFO, make_keys, make_table, make_vectors, stage_files
-from tests.milvus.server import MilvusStandalone
+from tests.milvus.server import MilvusStandalone, temporary
 
 pytestmark = pytest.mark.milvus
 
@@ -46,12 +46,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def guarded(tmp_path_factory: pytest.TempPathFactory, authority: Path) -> Iterator[MilvusStandalone]:
     """A server with both: authorization and TLS."""
     server = MilvusStandalone(tmp_path_factory.mktemp("guarded"), authorization=True, tls=authority)
-    server.start()
-    try:
+    with temporary(server, server.kill):
         yield server
-    finally:
-        server.kill()
-        server.remove()
 
 
 def open_as(token: str, server: MilvusStandalone, authority: Path) -> ServerIndex:

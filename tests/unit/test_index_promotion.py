@@ -43,6 +43,14 @@ def add(index: FakeIndex, run: str, rows: int = 9) -> str:
     return name
 
 
+def live_and_next() -> tuple[FakeIndex, str, str]:
+    """An index with a live collection, and one that may follow it."""
+    index = FakeIndex()
+    first = add(index, "a")
+    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
+    return index, first, add(index, "b")
+
+
 def test_the_first_collection_of_an_alias_goes_live_loaded() -> None:
     index = FakeIndex()
     name = add(index, "a")
@@ -69,10 +77,7 @@ def test_what_is_not_proven_or_not_ours_does_not_go_live() -> None:
 
 
 def test_an_alias_that_does_not_move_is_noticed() -> None:
-    index = FakeIndex()
-    first = add(index, "a")
-    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
-    second = add(index, "b")
+    index, first, second = live_and_next()
     index.alias_stays = True
     with pytest.raises(NotProvenError, match="points at 'faces_a'"):
         promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=1)
@@ -80,10 +85,7 @@ def test_an_alias_that_does_not_move_is_noticed() -> None:
 
 
 def test_an_alias_that_does_not_answer_is_switched_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = FakeIndex()
-    first = add(index, "a")
-    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
-    second = add(index, "b")
+    index, first, second = live_and_next()
     search = index.search
 
     def blind(name: str, vectors: np.ndarray, k: int, *, strong: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -99,10 +101,7 @@ def test_an_alias_that_does_not_answer_is_switched_back(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("fault", ["slow", "fails", "empty"])
 def test_an_alias_that_disappoints_under_watch_is_switched_back(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    index = FakeIndex()
-    first = add(index, "a")
-    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
-    second = add(index, "b")
+    index, first, second = live_and_next()
     search, looked = index.search, 0
 
     def disappointing(name: str, vectors: np.ndarray, k: int, *, strong: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -129,10 +128,7 @@ def test_an_alias_that_disappoints_under_watch_is_switched_back(monkeypatch: pyt
 
 
 def test_killed_during_the_watch_and_run_again_there_is_still_a_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = FakeIndex()
-    first = add(index, "a")
-    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
-    second = add(index, "b")
+    index, first, second = live_and_next()
     index.switch_alias("faces", second)
     with pytest.raises(NotProvenError, match=r"switched back to 'faces_a'.*more than 0 ms"):
         promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=2, watch=Watch(5.0, 1e-6))
@@ -141,10 +137,7 @@ def test_killed_during_the_watch_and_run_again_there_is_still_a_way_back(monkeyp
 
 
 def test_a_quiet_watch_ends_and_releases_what_was_live() -> None:
-    index = FakeIndex()
-    first = add(index, "a")
-    promote(index, "faces", first, proof=PASSED, proven=[first], keep=2)
-    second = add(index, "b")
+    index, first, second = live_and_next()
     done = promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=2, watch=Watch(0.2, 1000))
     assert done == Promotion(first, second)
     assert {name: c.loaded for name, c in index.collections.items()} == {first: False, second: True}
