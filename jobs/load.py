@@ -61,7 +61,7 @@ def _withdrawn_since(run: Run, staged_under: Gated | None, fingerprint: str) -> 
     if gated is staged_under:
         return False
     permitted = permitted_faces(run.warehouse, gated, fingerprint)
-    return not not_permitted(run.job.spark, staged_files(run).path, permitted).isEmpty()
+    return not not_permitted(staged_files(run).read(run.job.spark), permitted).isEmpty()
 
 
 def dry_run(job_: Job) -> Result:

@@ -54,16 +54,16 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
 
 def withdraw(run: Run, index: VectorIndex, collection: str, permitted: DataFrame) -> DataFrame:
     """Delete from the collection what was staged and is not permitted any more; returns those rows."""
-    removed = materialise(not_permitted(run.job.spark, staged_files(run).path, permitted))
+    removed = materialise(not_permitted(staged_files(run).read(run.job.spark), permitted))
     run.step("withdraw-loaded", lambda: {"faces": remove_keys(index, collection, removed)}, once=False)
     return removed
 
 
 def _prove(run: Run, index: VectorIndex, collection: str, permitted: DataFrame, removed: DataFrame) -> Proof:
     staged, settings, spark = staged_files(run), run.settings.verify, run.job.spark
-    sample = recall_sample(spark, staged.path, removed, size=settings.recall_sample)
-    staged_keys = spark.read.parquet(staged.path).select("face_id", "bucket")
-    expected = staged_keys.join(F.broadcast(removed.select("face_id")), "face_id", "left_anti")
+    rows = staged.read(spark)
+    sample = recall_sample(rows, removed, size=settings.recall_sample)
+    expected = rows.select("face_id", "bucket").join(F.broadcast(removed.select("face_id")), "face_id", "left_anti")
     return prove(
         index,
         collection,

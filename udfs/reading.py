@@ -75,11 +75,14 @@ def open_stream(uri: str, *, timeout_s: float = 30.0, seekable: bool = False) ->
     return _opener(uri, timeout_s)()
 
 
-def file_system(uri: str, *, timeout_s: float = 30.0) -> tuple[arrow_fs.FileSystem, str, str]:
-    """The file system of ``uri``, the path in it, and what to put before a path to make it an address again."""
+def file_system(uri: str, *, timeout_s: float = 30.0, attempts: int = 1) -> tuple[arrow_fs.FileSystem, str, str]:
+    """The file system of ``uri``, the path in it, and what to put before a path to make it an address again.
+
+    ``attempts``: requests that S3 is asked before one fails; more than one for who can't repeat the whole himself.
+    """
     scheme, _, rest = uri.partition("://")
     if scheme in ("s3", "s3a") and rest:
-        return _s3(timeout_s, os.getpid()), rest, f"{scheme}://"
+        return _s3(timeout_s, os.getpid(), attempts), rest, f"{scheme}://"
     if "://" in uri and scheme != "file":
         raise ReadFailure("UNSUPPORTED_SCHEME")
     return arrow_fs.LocalFileSystem(), rest or uri.removeprefix("file:"), ""
@@ -107,7 +110,7 @@ def _opener(uri: str, timeout_s: float) -> Callable[[], IO[bytes]]:
 
 
 @lru_cache(maxsize=4)
-def _s3(timeout_s: float, _pid: int) -> arrow_fs.FileSystem:
+def _s3(timeout_s: float, _pid: int, attempts: int = 1) -> arrow_fs.FileSystem:
     # The process id is part of the key: Spark forks its Python workers, and a client must not cross a fork.
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
     return arrow_fs.S3FileSystem(
@@ -116,7 +119,7 @@ def _s3(timeout_s: float, _pid: int) -> arrow_fs.FileSystem:
         region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
         connect_timeout=timeout_s,
         request_timeout=timeout_s,
-        retry_strategy=arrow_fs.AwsStandardS3RetryStrategy(max_attempts=1),
+        retry_strategy=arrow_fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
     )
 
 

@@ -36,6 +36,9 @@ TRANSIENT_WORDS = (
     "rate limit",
     "retry run out",
     "retry timeout",
+    # What one component of Milvus says of another that died while it was asked (a query node, during a load): its own
+    # retries are over, ours are not.
+    "unrecoverable error",
 )
 _OUT_OF_REACH = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 _DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}

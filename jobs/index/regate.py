@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 _DELETE_BATCH = 10_000
 
 
-def not_permitted(spark: SparkSession, staged_path: str, permitted: DataFrame) -> DataFrame:
+def not_permitted(staged: DataFrame, permitted: DataFrame) -> DataFrame:
     """Staged rows (face_id, bucket) whose face is not among ``permitted`` (a frame with face_id)."""
-    staged = spark.read.parquet(staged_path).select("face_id", "bucket")
-    return staged.join(permitted.select("face_id"), "face_id", "left_anti")
+    return staged.select("face_id", "bucket").join(permitted.select("face_id"), "face_id", "left_anti")
 
 
 def remove_keys(index: VectorIndex, collection: str, rows: DataFrame) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.index.milvus_types import DIM
@@ -19,13 +19,13 @@ K: Final = 10
 _PARTIAL: Final = "ids array<bigint>, scores array<double>"
 
 
-def recall_sample(spark: SparkSession, staged_path: str, removed: DataFrame, *, size: int, k: int = K) -> Sample:
+def recall_sample(staged: DataFrame, removed: DataFrame, *, size: int, k: int = K) -> Sample:
     """Draw up to ``size`` faces by a hash of their key, and find the exact ``k`` nearest of each by brute force.
 
-    One pass over the staged files: each task keeps the k best of its rows, the driver merges them; it sees
-    size × k × tasks scores and no vectors but the sample's own.
+    One pass over ``staged`` (face_id, embedding): each task keeps the k best of its rows, the driver merges them; it
+    sees size × k × tasks scores and no vectors but the sample's own.
     """
-    rows = spark.read.parquet(staged_path).join(F.broadcast(removed.select("face_id")), "face_id", "left_anti")
+    rows = staged.join(F.broadcast(removed.select("face_id")), "face_id", "left_anti")
     rows = rows.select("face_id", "embedding")
     drawn = rows.orderBy(F.xxhash64("face_id", F.lit(7)), "face_id").limit(size).collect()
     ids = np.array([r["face_id"] for r in drawn], np.int64)

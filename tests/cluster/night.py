@@ -95,13 +95,14 @@ def _prove(run: Any, index: Any, collection: str, staged: Any) -> dict[str, Any]
 
     spark = run.job.spark
     nothing = spark.createDataFrame([], "face_id bigint")
-    keys = spark.read.parquet(staged.path).select("face_id", "bucket")
+    rows = staged.read(spark)
+    keys = rows.select("face_id", "bucket")
     proof = prove(
         index,
         collection,
         expected_rows=staged.rows,
         compared=compare_keys(spark, index, collection, run.settings, keys, staged.buckets),
-        sample=recall_sample(spark, staged.path, nothing, size=run.settings.verify.recall_sample),
+        sample=recall_sample(rows, nothing, size=run.settings.verify.recall_sample),
         recall_floor=run.settings.verify.recall_floor,
     )
     if not proof.passed:

@@ -272,7 +272,7 @@ def test_the_sample_knows_its_exact_neighbours(spark, tmp_path: Path) -> None:
     vectors = unit_vectors(40)
     staged = stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, files_for=lambda rows: -(-rows // 15))
     removed = spark.createDataFrame([(3,)], "face_id bigint")
-    sample = recall_sample(spark, staged.path, removed, size=8, k=5)
+    sample = recall_sample(staged.read(spark), removed, size=8, k=5)
     matrix = np.array(vectors)
     for key, exact in zip(sample.ids, sample.exact_ids, strict=True):
         scores = matrix @ matrix[key]
