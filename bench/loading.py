@@ -66,9 +66,7 @@ class Loading:
         from jobs.session import open_session
         from jobs.settings import Settings
 
-        self._settings = Settings.model_validate(
-            {"milvus": {"uri": uri, "ready_timeout_s": 1200}, "staging": {"rows_per_file": 25_000}}
-        )
+        self._settings = Settings.model_validate({"milvus": {"uri": uri, "ready_timeout_s": 1200}})
         self._spark = open_session("bench loading")
         self._index, self._folder, self._uri = connect(self._settings), folder, uri
         self._faces = invented_faces
@@ -95,6 +93,7 @@ class Loading:
         ratios = {
             "bulk_to_rpc_end_to_end": sum(rpc.values()) / sum(bulk.values()),
             "bulk_to_rpc_without_index_and_load": rpc["insert"] / (bulk["stage"] + bulk["import"]),
+            "import_to_rpc_insert": rpc["insert"] / bulk["import"],
             "staging_to_plain_writing": plain["write"] / bulk["stage"],
             "import_to_reading_the_bytes": plain["read"] / bulk["import"],
         }

@@ -10,7 +10,8 @@ import click
 
 from jobs.cli import Result, job
 from jobs.errors import SettingsError
-from jobs.governance.basis import import_basis, read_basis, read_batch, record_batch, write_template
+from jobs.governance.basis import import_basis, read_batch, record_batch, write_template
+from jobs.governance.basis_files import read_basis
 from jobs.runs.record import Job, open_run, utc_now
 from jobs.tables.images import ingest_images
 from jobs.tables.sources import Source, open_source
@@ -25,7 +26,7 @@ spark-submit --properties-file conf/spark-yarn.conf jobs/ingest.py --source delt
 @job("ingest", examples=_EXAMPLES)
 @click.option("--source", help="folder:, parquet:, webdataset: or delta: and a place; or a place alone.")
 @click.option("--batch", help="The source batch: its id, or a YAML file that assesses (or revokes) it.")
-@click.option("--basis", help="Basis records, JSON lines or CSV.")
+@click.option("--basis", help="Basis records: JSON lines, CSV, or delta: and a table.")
 @click.option("--basis-template", help="Write a CSV (and batch YAML) for this source, to be completed by a person.")
 @click.option("--by-uri", is_flag=True, help="Keep addresses and not bytes: originals stay where they are.")
 def main(
@@ -62,7 +63,7 @@ def _template(source: Source | None, batch_id: str, path: str) -> Result:
 def _bring(
     job_: Job, source: Source | None, batch_id: str, assessment: dict[str, Any] | None, basis: str | None, by_uri: bool
 ) -> Result:
-    warehouse, counts, parts = job_.warehouse, {}, []
+    warehouse, counts, parts, code = job_.warehouse, {}, [], 0
     record = assessment or {"source_batch_id": batch_id, "state": "unassessed"}
     if assessment or not _known_batch(job_, batch_id):
         changed = record_batch(warehouse, record, now=utc_now())
@@ -90,9 +91,16 @@ def _bring(
         counts["basis"] = asdict(done)
         job_.console.step("basis", "done", **counts["basis"])
         parts.append(f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images")
+        if done.quarantined:
+            parts.append(
+                f"{done.quarantined} lines could not be read (table basis_quarantine): records they name are refused "
+                f"until mended; {done.nameless} name none, so what they say is not in effect"
+            )
+            code = 1 if done.nameless else 0
     elif source:
         parts.append("no --basis given: images without a basis record are refused")
-    return {"counts": counts, "message": ("dry run: " if job_.dry_run else "") + "; ".join(parts)}
+    message = ("dry run: " if job_.dry_run else "") + "; ".join(parts)
+    return {"counts": counts, "message": message, "exit_code": code}
 
 
 def _image_ids(job_: Job, source: Source | None, batch_id: str) -> Any:

@@ -63,9 +63,17 @@ PROCESSING_BASIS: Final = TableSpec(
     "events array<struct<event_time: timestamp, validity_duration: string, event_type: string, event_state: string>>, "
     "source_batch_id string, face_box array<float>, last_interaction_at timestamp, expires_at timestamp, "
     "written_release_ref string, authority_disclosure_ref string, legal_hold_ref string, "
-    "content_digest string, recorded_at timestamp",
+    "content_digest string, recorded_at timestamp, authority_disclosed_at timestamp",
     stats_columns="recorded_at",
     properties={"delta.enableChangeDataFeed": "true"},
+    migrations=(("ALTER TABLE {table} ADD COLUMNS (authority_disclosed_at timestamp)",),),
+)
+
+# Lines of a basis file that could not be read. Not their text, which may hold names: where they stand, and why.
+BASIS_QUARANTINE: Final = TableSpec(
+    "basis_quarantine",
+    "record_id string, file string, reason string, line_digest string, recorded_at timestamp",
+    stats_columns="recorded_at",
 )
 
 # A link is its own row and not a column of `images`, so that a consent which comes later does not rewrite the image.
@@ -97,8 +105,10 @@ EMBEDDINGS: Final = TableSpec(
     "model_fingerprint string, face_id bigint, image_id string, input_digest string, face_index int, "
     "box array<float>, landmarks array<float>, confidence float, embedding array<float>, "
     "basis_record_ids array<string>, run_id string",
-    stats_columns="face_id",
+    # Not face_id: a hash skips nothing, and statistics outlive the erasure of the face.
+    stats_columns="run_id",
     partition_by=("model_fingerprint",),
+    migrations=(("ALTER TABLE {table} SET TBLPROPERTIES ('delta.dataSkippingStatsColumns' = 'run_id')",),),
 )
 
 RUNS: Final = TableSpec(
@@ -122,9 +132,42 @@ LEASES: Final = TableSpec(
     stats_columns="token",
 )
 
+# An erasure: asked for, and written down before anything is destroyed. `targets` names nobody: keyed digests, counts.
+ERASURE_REQUESTS: Final = TableSpec(
+    "erasure_requests",
+    "request_id string, kind string, targets array<string>, cause string, run_id string, requested_at timestamp",
+    stats_columns="requested_at",
+)
+
+# What a request has yet to destroy; its rows are themselves destroyed when nothing of it is left.
+ERASURE_ITEMS: Final = TableSpec(
+    "erasure_items",
+    "request_id string, kind string, value string, image_id string",
+    stats_columns="request_id",
+)
+
+ERASURE_STEPS: Final = TableSpec(
+    "erasure_steps",
+    "request_id string, step string, state string, result string, recorded_at timestamp",
+    stats_columns="recorded_at",
+)
+
+TOMBSTONES: Final = TableSpec(
+    "tombstones",
+    "kind string, key_id string, digest string, request_id string, recorded_at timestamp",
+    stats_columns="recorded_at",
+)
+
+AUDIT_EVENTS: Final = TableSpec(
+    "audit_events",
+    "seq bigint, at timestamp, kind string, run_id string, facts string, previous string, digest string",
+    stats_columns="seq",
+)
+
 ALL_TABLES: Final = (
     IMAGES,
     PROCESSING_BASIS,
+    BASIS_QUARANTINE,
     BASIS_LINKS,
     SOURCE_BATCHES,
     IMAGE_STATUS,
@@ -132,4 +175,9 @@ ALL_TABLES: Final = (
     RUNS,
     RUN_STEPS,
     LEASES,
+    ERASURE_REQUESTS,
+    ERASURE_ITEMS,
+    ERASURE_STEPS,
+    TOMBSTONES,
+    AUDIT_EVENTS,
 )

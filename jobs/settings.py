@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from jobs.errors import SettingsError
 
 ENV_PREFIX = "FACE_REINDEX_"
-SECRETS = ("milvus_token", "milvus_user", "milvus_password", "hmac_key")
+SECRETS = ("milvus_token", "milvus_user", "milvus_password", "hmac_key", "tombstone_keys")
 
 
 class _Section(BaseModel):
@@ -42,6 +42,9 @@ class GovernanceSettings(_Section):
     purposes: tuple[Name, ...] = Field((), description="Purposes this run asks for. Empty: the job refuses to start.")
     allowed_purposes: tuple[Name, ...] = Field(
         (), description="The controller's allow-list. A purpose outside it is refused, whatever a record grants."
+    )
+    jurisdictions: str | None = Field(
+        None, description="File of rules by jurisdiction; unset: those that come with this release."
     )
 
 
@@ -133,7 +136,9 @@ class StagingSettings(_Section):
     """Parquet files between Delta and Milvus."""
 
     path: str | None = Field(None, description="Where Milvus can read them; default: `_staging` in the warehouse.")
-    rows_per_file: int = Field(250_000, ge=1, description="Rows a file, about (2 KiB a row).")
+    rows_per_file: int = Field(
+        1_000_000, ge=1, description="Rows a file at most (2 KiB a row): an import costs seconds beside its rows."
+    )
 
 
 class MilvusSettings(_Section):
@@ -213,6 +218,7 @@ class Settings(_Section):
     milvus_user: str | None = Field(None, exclude=True, repr=False)
     milvus_password: SecretStr | None = Field(None, exclude=True, repr=False)
     hmac_key: SecretStr | None = Field(None, exclude=True, repr=False)
+    tombstone_keys: SecretStr | None = Field(None, exclude=True, repr=False)
 
     @model_validator(mode="after")
     def _purposes_allowed(self) -> Settings:

@@ -10,7 +10,7 @@ This is not legal advice: the rule checks what was recorded, not whether it is t
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -25,6 +25,8 @@ class Reason(StrEnum):
     BATCH_UNKNOWN = "BATCH_UNKNOWN"
     BATCH_NOT_ASSESSED = "BATCH_NOT_ASSESSED"
     BATCH_REVOKED = "BATCH_REVOKED"
+    ERASED = "ERASED"
+    QUARANTINED = "QUARANTINED"
     SCHEMA_UNKNOWN = "SCHEMA_UNKNOWN"
     PRINCIPAL_MISSING = "PRINCIPAL_MISSING"
     FIELD_MISSING = "FIELD_MISSING"
@@ -33,11 +35,15 @@ class Reason(StrEnum):
     COLLECTION_UNKNOWN = "COLLECTION_UNKNOWN"
     BOX_INVALID = "BOX_INVALID"
     DURATION_INVALID = "DURATION_INVALID"
+    JURISDICTION_UNKNOWN = "JURISDICTION_UNKNOWN"
+    NOT_LAWFUL_THERE = "NOT_LAWFUL_THERE"
+    REQUIREMENT_MISSING = "REQUIREMENT_MISSING"
     EVENT_MISSING = "EVENT_MISSING"
     STATE_UNKNOWN = "STATE_UNKNOWN"
     CONSENT_NOT_GIVEN = "CONSENT_NOT_GIVEN"
     CONSENT_ENDED = "CONSENT_ENDED"
     NOT_YET_VALID = "NOT_YET_VALID"
+    DISCLOSURE_TOO_RECENT = "DISCLOSURE_TOO_RECENT"
     VALIDITY_EXPIRED = "VALIDITY_EXPIRED"
     RETENTION_EXPIRED = "RETENTION_EXPIRED"
     LEGAL_HOLD = "LEGAL_HOLD"
@@ -50,20 +56,37 @@ class Reason(StrEnum):
 REASON_ORDER: Final = tuple(Reason)
 
 SCHEMA_VERSIONS: Final = ("1.0",)
-CONSENT_BASES: Final = ("eu-gdpr:A6-1-a",)
+EXPRESS_CONSENT: Final = "dpv:ExplicitlyExpressedConsent"
+CONSENT_BASES: Final = ("eu-gdpr:A6-1-a", EXPRESS_CONSENT)
 LAWFUL_BASES: Final = (*CONSENT_BASES, *(f"eu-gdpr:A6-1-{letter}" for letter in "bcdef"))
-SPECIAL_CATEGORY_CONDITIONS: Final = tuple(f"eu-gdpr:A9-2-{letter}" for letter in "abcdefghij")
+SPECIAL_CATEGORY_CONDITIONS: Final = (EXPRESS_CONSENT, *(f"eu-gdpr:A9-2-{letter}" for letter in "abcdefghij"))
 COLLECTION_METHODS: Final = ("uploaded_by_subject", "provided_by_controller", "partner_transfer", "public_web")
 PUBLIC_WEB: Final = "public_web"
 BATCH_ASSESSED: Final = "assessed"
 BATCH_REVOKED: Final = "revoked"
 
-# DPV's consent states, and one pair for bases that are not consent. What is in neither tuple is unknown.
-STATES_GIVEN: Final = ("ConsentGiven", "RenewedConsentGiven", "BasisInForce")
-STATES_NOT_GIVEN: Final = ("ConsentUnknown", "ConsentRequested", "ConsentRequestDeferred", "ConsentRefused")
-STATES_ENDED: Final = ("ConsentExpired", "ConsentInvalidated", "ConsentRevoked", "ConsentWithdrawn", "BasisEnded")
+# What each state of a record's current event means: DPV's ten consent states, and two for bases that are not consent
+# (their BasisInForce stands for no consent). A state that is not here is unknown and refused.
+STATES: Final[Mapping[str, Reason | None]] = {
+    "ConsentGiven": None,
+    "RenewedConsentGiven": None,
+    "BasisInForce": None,
+    "ConsentUnknown": Reason.CONSENT_NOT_GIVEN,
+    "ConsentRequested": Reason.CONSENT_NOT_GIVEN,
+    "ConsentRequestDeferred": Reason.CONSENT_NOT_GIVEN,
+    "ConsentRefused": Reason.CONSENT_NOT_GIVEN,
+    "ConsentExpired": Reason.CONSENT_ENDED,
+    "ConsentInvalidated": Reason.CONSENT_ENDED,
+    "ConsentRevoked": Reason.CONSENT_ENDED,
+    "ConsentWithdrawn": Reason.CONSENT_ENDED,
+    "BasisEnded": Reason.CONSENT_ENDED,
+}
+BASIS_IN_FORCE: Final = "BasisInForce"
+STATES_GIVEN: Final = tuple(state for state, reason in STATES.items() if reason is None)
+STATES_NOT_GIVEN: Final = tuple(state for state, reason in STATES.items() if reason is Reason.CONSENT_NOT_GIVEN)
+STATES_ENDED: Final = tuple(state for state, reason in STATES.items() if reason is Reason.CONSENT_ENDED)
 # At one and the same instant the later of this order wins, so that an ending beats a giving.
-STATE_ORDER: Final = (*STATES_GIVEN, *STATES_NOT_GIVEN, *STATES_ENDED)
+STATE_ORDER: Final = tuple(STATES)
 
 PRINCIPAL_PATTERN: Final = r"^hmac:[0-9a-f]{64}$"
 # Date part of an ISO 8601 duration; bounded digits keep every sum inside the calendar.
@@ -110,7 +133,27 @@ class Record:
     source_batch_id: str | None = None
     face_box: Sequence[float] | None = None
     expires_at: datetime | None = None
+    last_interaction_at: datetime | None = None
+    written_release_ref: str | None = None
+    authority_disclosure_ref: str | None = None
+    authority_disclosed_at: datetime | None = None
     legal_hold_ref: str | None = None
+    # Not of the record itself: a later version of it could not be read; its person was erased at that time.
+    quarantined: bool = False
+    erased_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class JurisdictionRule:
+    """What one jurisdiction asks for beyond the general rule (conf/jurisdictions.yaml)."""
+
+    name: str
+    jurisdictions: tuple[str, ...]
+    lawful_bases: tuple[str, ...]
+    special_category_conditions: tuple[str, ...]
+    required: tuple[str, ...] = ()
+    wait_after_disclosure: str | None = None
+    keep_after_last_interaction: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,14 +184,32 @@ def decide_batch(batch: Batch | None) -> Reason | None:
     return None
 
 
-def decide_record(
-    record: Record, *, purposes: Collection[str], allowed_purposes: Collection[str], now: datetime
-) -> Decision:
-    """Decide one record: well-formed, in force at ``now``, and granting every purpose asked for."""
-    reason = _malformed(record) or _not_in_force(record, now) or _purpose(record, purposes, allowed_purposes)
+@dataclass(frozen=True)
+class Policy:
+    """What a decision depends on besides the record: what is asked for, what the controller allows, where."""
+
+    purposes: tuple[str, ...]
+    allowed_purposes: tuple[str, ...]
+    rules: tuple[JurisdictionRule, ...]
+
+    def rule(self, jurisdiction: str | None) -> JurisdictionRule | None:
+        """The rule that names this jurisdiction."""
+        return next((rule for rule in self.rules if jurisdiction in rule.jurisdictions), None)
+
+
+def decide_record(record: Record, *, policy: Policy, now: datetime) -> Decision:
+    """Decide one record: well-formed, lawful in its jurisdiction, in force at ``now``, granting what is asked for."""
+    rule = policy.rule(record.jurisdiction)
+    reason = (
+        (Reason.QUARANTINED if record.quarantined else None)
+        or _malformed(record)
+        or _unlawful(record, rule)
+        or _not_in_force(record, rule, now)
+        or _purpose(record, policy.purposes, policy.allowed_purposes)
+    )
     if reason:
         return Decision(allowed=False, reason=reason)
-    return Decision(allowed=True, valid_until=_valid_until(record))
+    return Decision(allowed=True, valid_until=valid_until(record, rule))
 
 
 def decide_image(
@@ -156,17 +217,17 @@ def decide_image(
     batch_id: str,
     records: Sequence[Record | None],
     *,
-    purposes: Collection[str],
-    allowed_purposes: Collection[str],
+    policy: Policy,
     now: datetime,
+    erased: bool = False,
 ) -> Decision:
-    """Decide one image from its source batch and the records linked to it (None: a link to no record)."""
-    refused = decide_batch(batch)
+    """Decide one image from its source batch, the records linked to it (None: a link to no record), and tombstones."""
+    refused = Reason.ERASED if erased else decide_batch(batch)
     if refused or batch is None:
         return Decision(allowed=False, reason=refused)
     if not records:
         return Decision(allowed=False, reason=Reason.NO_BASIS)
-    decisions = [_decide_linked(batch, batch_id, r, purposes, allowed_purposes, now) for r in records]
+    decisions = [_decide_linked(batch, batch_id, record, policy, now) for record in records]
     until = [d.valid_until for d in decisions if d.allowed and d.valid_until]
     if until:
         return Decision(allowed=True, valid_until=min(until))
@@ -178,13 +239,12 @@ def _decide_linked(
     batch: Batch,
     batch_id: str,
     record: Record | None,
-    purposes: Collection[str],
-    allowed_purposes: Collection[str],
+    policy: Policy,
     now: datetime,
 ) -> Decision:
     if record is None:
         return Decision(allowed=False, reason=Reason.BASIS_NOT_FOUND)
-    decision = decide_record(record, purposes=purposes, allowed_purposes=allowed_purposes, now=now)
+    decision = decide_record(record, policy=policy, now=now)
     if not decision.allowed:
         return decision
     if record.source_batch_id != batch_id:
@@ -220,34 +280,68 @@ def _is_box(box: Sequence[float]) -> bool:
     return len(box) == 4 and 0 <= box[0] < box[2] < float("inf") and 0 <= box[1] < box[3] < float("inf")
 
 
-def _not_in_force(record: Record, now: datetime) -> Reason | None:
+def _unlawful(record: Record, rule: JurisdictionRule | None) -> Reason | None:
+    if rule is None:
+        return Reason.JURISDICTION_UNKNOWN
+    if record.lawful_basis not in rule.lawful_bases:
+        return Reason.NOT_LAWFUL_THERE
+    if record.special_category_condition not in rule.special_category_conditions:
+        return Reason.NOT_LAWFUL_THERE
+    if any(_blank(getattr(record, field)) for field in rule.required):
+        return Reason.REQUIREMENT_MISSING
+    return None
+
+
+def _blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip(" "))
+
+
+def _not_in_force(record: Record, rule: JurisdictionRule | None, now: datetime) -> Reason | None:
     event = current_event(record.events)
     if event is None or event.event_time is None:
         return Reason.EVENT_MISSING
-    state_reason = _state(event.event_state)
+    if record.erased_at is not None and event.event_time <= record.erased_at:
+        return Reason.ERASED
+    state_reason = _state(event.event_state, record.lawful_basis)
     if state_reason:
         return state_reason
     if not re.fullmatch(DURATION_PATTERN, event.validity_duration or ""):
         return Reason.DURATION_INVALID
     if event.event_time > now:
         return Reason.NOT_YET_VALID
+    if _disclosed_too_recently(record, rule, now):
+        return Reason.DISCLOSURE_TOO_RECENT
     if add_duration(event.event_time, event.validity_duration or "") <= now:
         return Reason.VALIDITY_EXPIRED
     if add_duration(event.event_time, record.retention_period or "") <= now:
         return Reason.RETENTION_EXPIRED
-    if record.expires_at is not None and record.expires_at <= now:
+    if any(end <= now for end in _recorded_ends(record, rule)):
         return Reason.RETENTION_EXPIRED
     if record.legal_hold_ref is not None:
         return Reason.LEGAL_HOLD
     return None
 
 
-def _state(state: str | None) -> Reason | None:
-    if state in STATES_GIVEN:
-        return None
-    if state in STATES_NOT_GIVEN:
+def _disclosed_too_recently(record: Record, rule: JurisdictionRule | None, now: datetime) -> bool:
+    if rule is None or not rule.wait_after_disclosure or record.authority_disclosed_at is None:
+        return False
+    return add_duration(record.authority_disclosed_at, rule.wait_after_disclosure) > now
+
+
+def _state(state: str | None, lawful_basis: str | None) -> Reason | None:
+    if state is None or state not in STATES:
+        return Reason.STATE_UNKNOWN
+    if state == BASIS_IN_FORCE and lawful_basis in CONSENT_BASES:
         return Reason.CONSENT_NOT_GIVEN
-    return Reason.CONSENT_ENDED if state in STATES_ENDED else Reason.STATE_UNKNOWN
+    return STATES[state]
+
+
+def _recorded_ends(record: Record, rule: JurisdictionRule | None) -> list[datetime]:
+    """Ends of retention that do not count from the event: one that was set, and one from the last interaction."""
+    ends = [record.expires_at] if record.expires_at is not None else []
+    if rule is not None and rule.keep_after_last_interaction and record.last_interaction_at is not None:
+        ends.append(add_duration(record.last_interaction_at, rule.keep_after_last_interaction))
+    return ends
 
 
 def _purpose(record: Record, purposes: Collection[str], allowed_purposes: Collection[str]) -> Reason | None:
@@ -273,7 +367,8 @@ def current_event(events: Sequence[Event] | None) -> Event | None:
     return max(events, key=order)
 
 
-def _valid_until(record: Record) -> datetime | None:
+def valid_until(record: Record, rule: JurisdictionRule | None) -> datetime | None:
+    """The first end of a well-formed record: of its validity, or of a retention."""
     event = current_event(record.events)
     if event is None or event.event_time is None:
         return None
@@ -281,7 +376,7 @@ def _valid_until(record: Record) -> datetime | None:
         add_duration(event.event_time, event.validity_duration or ""),
         add_duration(event.event_time, record.retention_period or ""),
     ]
-    return min([*ends, record.expires_at]) if record.expires_at else min(ends)
+    return min([*ends, *_recorded_ends(record, rule)])
 
 
 def add_duration(start: datetime, duration: str) -> datetime:

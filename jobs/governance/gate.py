@@ -7,6 +7,7 @@ record and one by image.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import GovernanceError
 from jobs.governance.decide import (
+    BASIS_IN_FORCE,
     BATCH_ASSESSED,
     BATCH_REVOKED,
     COLLECTION_METHODS,
@@ -33,13 +35,25 @@ from jobs.governance.decide import (
     STATES_ENDED,
     STATES_GIVEN,
     STATES_NOT_GIVEN,
+    JurisdictionRule,
+    Policy,
     Reason,
 )
-from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS, RECORD_STRUCT, SOURCE_BATCHES
+from jobs.governance.jurisdictions import load_rules
+from jobs.governance.tombstones import CONTENT, IMAGE, SUBJECT, erased_in, key_ring
+from jobs.schemas import (
+    BASIS_LINKS,
+    BASIS_QUARANTINE,
+    IMAGES,
+    PROCESSING_BASIS,
+    RECORD_STRUCT,
+    SOURCE_BATCHES,
+    TOMBSTONES,
+)
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise
 
-_INPUTS = (IMAGES, PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES)
+_INPUTS = (IMAGES, PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES, TOMBSTONES, BASIS_QUARANTINE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class Gated:
 
     Columns of ``decisions``: image_id, part, content_sha256, reason (null: accepted), covered (array of record_id,
     principal, box), valid_until, input_digest (hash of the content and of whom the records cover: what an
-    embedding was computed from).
+    embedding was computed from), held (a legal hold is recorded: neither served nor destroyed).
     """
 
     decisions: DataFrame
@@ -70,9 +84,9 @@ def gate(
     basis: DataFrame,
     batches: DataFrame,
     *,
-    purposes: Sequence[str],
-    allowed_purposes: Sequence[str],
+    policy: Policy,
     now: datetime,
+    barred: Barred | None = None,
 ) -> Gated:
     """Decide every image.
 
@@ -81,11 +95,12 @@ def gate(
         links: image_id, record_id.
         basis: versions of basis records, append-only.
         batches: versions of source batches, append-only.
-        purposes: what the run asks for.
-        allowed_purposes: the controller's allow-list.
+        policy: what the run asks for, what the controller allows, and the rules of jurisdictions.
         now: the instant that the decision is for.
+        barred: what was erased or quarantined; None: nothing.
     """
-    records = record_decisions(basis, purposes=purposes, allowed_purposes=allowed_purposes, now=now)
+    barred = barred or Barred()
+    records = record_decisions(basis, policy=policy, now=now, barred=barred)
     linked = (
         links.select("image_id", "record_id")
         .distinct()
@@ -95,8 +110,26 @@ def gate(
     )
     wanted = images.select("image_id", "part", "content_sha256", "source_batch_id")
     with_batch = wanted.join(F.broadcast(current_batches(batches)), "source_batch_id", "left")
+    with_batch = _flagged(with_batch, barred.images, "image_id", "erased")
     judged = with_batch.join(linked, "image_id", "left").withColumn("judged", _judge_links())
     return Gated(_decisions(judged))
+
+
+@dataclass(frozen=True)
+class Barred:
+    """What must not come back: erased images (row_key) and persons (row_key, erased_at), quarantined record_ids."""
+
+    images: DataFrame | None = None
+    principals: DataFrame | None = None
+    records: DataFrame | None = None
+
+
+def _flagged(frame: DataFrame, keys: DataFrame | None, key: str, flag: str) -> DataFrame:
+    """``frame`` with a boolean: whether its ``key`` is among ``keys`` (row_key)."""
+    if keys is None:
+        return frame.withColumn(flag, F.lit(False))
+    marked = keys.select(F.col("row_key").alias(key), F.lit(True).alias(flag))
+    return frame.join(marked, key, "left").withColumn(flag, F.coalesce(flag, F.lit(False)))
 
 
 _LINK_FIELDS = (
@@ -109,6 +142,7 @@ _LINK_FIELDS = (
     "record_batch",
     "record_collection",
     "lawful_basis",
+    "held",
 )
 
 
@@ -142,29 +176,42 @@ def current_records(basis: DataFrame) -> DataFrame:
     )
 
 
-def record_decisions(
-    basis: DataFrame, *, purposes: Sequence[str], allowed_purposes: Sequence[str], now: datetime
-) -> DataFrame:
+def record_decisions(basis: DataFrame, *, policy: Policy, now: datetime, barred: Barred | None = None) -> DataFrame:
     """Decide every record: record_id, reason (null: in force and granting), principal, box, valid_until, …"""
     records = current_records(basis).select(
         "*",
         F.expr(_CURRENT_EVENT).alias("event"),
     )
+    barred = barred or Barred()
+    records = _flagged(records, barred.records, "record_id", "quarantined")
+    if barred.principals is None:
+        records = records.withColumn("erased_at", F.lit(None).cast("timestamp"))
+    else:
+        erased = barred.principals.withColumnRenamed("row_key", "pii_principal_id")
+        records = records.join(erased, "pii_principal_id", "left")
     moment = F.lit(now).cast("timestamp")
+    rules = [
+        (F.col("quarantined"), Reason.QUARANTINED),
+        *_malformed(),
+        *_unlawful(policy.rules),
+        *_not_in_force(moment, policy.rules),
+        *_purpose(policy.purposes, policy.allowed_purposes),
+    ]
     return records.select(
         "record_id",
         F.lit(True).alias("found"),
-        _first_reason([*_malformed(), *_not_in_force(moment), *_purpose(purposes, allowed_purposes)]).alias("reason"),
+        _first_reason(rules).alias("reason"),
         F.col("pii_principal_id").alias("principal"),
         F.col("face_box").alias("box"),
         F.least(
             _end("event.event_time", "event.validity_duration"),
             _end("event.event_time", "processing.retention_period"),
-            "expires_at",
+            *_recorded_ends(policy.rules),
         ).alias("valid_until"),
         F.col("source_batch_id").alias("record_batch"),
         F.col("processing.collection_method").alias("record_collection"),
         F.col("processing.lawful_basis").alias("lawful_basis"),
+        F.col("legal_hold_ref").isNotNull().alias("held"),
     )
 
 
@@ -226,18 +273,66 @@ def _malformed() -> list[tuple[Column, Reason]]:
     ]
 
 
-def _not_in_force(now: Column) -> list[tuple[Column, Reason]]:
+def _applies(rule: JurisdictionRule) -> Column:
+    return F.coalesce(F.col("processing.jurisdiction").isin(*rule.jurisdictions), F.lit(False))
+
+
+def _any(conditions: Sequence[Column]) -> Column:
+    return reduce(Column.__or__, conditions, F.lit(False))
+
+
+def _unlawful(rules: Sequence[JurisdictionRule]) -> list[tuple[Column, Reason]]:
+    lawful = [
+        _applies(rule)
+        & F.col("processing.lawful_basis").isin(*rule.lawful_bases)
+        & F.col("processing.special_category_condition").isin(*rule.special_category_conditions)
+        for rule in rules
+    ]
+    lacking = [_applies(rule) & _any([_blank(field) for field in rule.required]) for rule in rules]
+    return [
+        (~_any([_applies(rule) for rule in rules]), Reason.JURISDICTION_UNKNOWN),
+        (~_any(lawful), Reason.NOT_LAWFUL_THERE),
+        (_any(lacking), Reason.REQUIREMENT_MISSING),
+    ]
+
+
+def _blank(column: str) -> Column:
+    return F.coalesce(F.trim(F.col(column).cast("string")), F.lit("")) == ""
+
+
+def _from(start: str, rules: Sequence[tuple[JurisdictionRule, str | None]]) -> list[Column]:
+    """``start`` plus each rule's duration, where the rule applies; null elsewhere."""
+    return [F.when(_applies(rule), _plus(F.col(start), duration)) for rule, duration in rules if duration]
+
+
+def _plus(start: Column, duration: str) -> Column:
+    match = re.fullmatch(DURATION_PATTERN, duration)
+    assert match is not None  # noqa: S101 - rules are checked when they are read
+    return start + F.make_interval(*(F.lit(int(group or 0)) for group in match.groups()))
+
+
+def _recorded_ends(rules: Sequence[JurisdictionRule]) -> list[Column]:
+    after = [(rule, rule.keep_after_last_interaction) for rule in rules]
+    return [F.col("expires_at"), *_from("last_interaction_at", after)]
+
+
+def _not_in_force(now: Column, rules: Sequence[JurisdictionRule]) -> list[tuple[Column, Reason]]:
     state = F.coalesce("event.event_state", F.lit(""))
+    waits = _from("authority_disclosed_at", [(rule, rule.wait_after_disclosure) for rule in rules])
+    no_consent = (state == BASIS_IN_FORCE) & F.col("processing.lawful_basis").isin(*CONSENT_BASES)
     return [
         (F.col("event").isNull(), Reason.EVENT_MISSING),
+        (F.coalesce(F.col("event.event_time") <= F.col("erased_at"), F.lit(False)), Reason.ERASED),
         (state.isin(*STATES_NOT_GIVEN), Reason.CONSENT_NOT_GIVEN),
         (state.isin(*STATES_ENDED), Reason.CONSENT_ENDED),
         (~state.isin(*STATES_GIVEN), Reason.STATE_UNKNOWN),
+        (no_consent, Reason.CONSENT_NOT_GIVEN),
         (~_is_duration("event.validity_duration"), Reason.DURATION_INVALID),
         (F.col("event.event_time") > now, Reason.NOT_YET_VALID),
+        (_any([F.coalesce(wait > now, F.lit(False)) for wait in waits]), Reason.DISCLOSURE_TOO_RECENT),
         (_end("event.event_time", "event.validity_duration") <= now, Reason.VALIDITY_EXPIRED),
         (_end("event.event_time", "processing.retention_period") <= now, Reason.RETENTION_EXPIRED),
-        (F.col("expires_at").isNotNull() & (F.col("expires_at") <= now), Reason.RETENTION_EXPIRED),
+        (_any([F.coalesce(end <= now, F.lit(False)) for end in _recorded_ends(rules)]), Reason.RETENTION_EXPIRED),
         (F.col("legal_hold_ref").isNotNull(), Reason.LEGAL_HOLD),
     ]
 
@@ -273,6 +368,7 @@ def _judge_links() -> Column:
             link["principal"].alias("principal"),
             link["box"].alias("box"),
             link["valid_until"].alias("valid_until"),
+            link["held"].alias("held"),
             F.coalesce(
                 F.when(link["found"].isNull(), F.lit(Reason.BASIS_NOT_FOUND.value)),
                 link["reason"],
@@ -295,7 +391,7 @@ def _judge_links() -> Column:
 
 _LINK_TYPES = (
     "record_id: string, found: boolean, reason: string, principal: string, box: array<float>, "
-    "valid_until: timestamp, record_batch: string, record_collection: string, lawful_basis: string"
+    "valid_until: timestamp, record_batch: string, record_collection: string, lawful_basis: string, held: boolean"
 )
 
 
@@ -303,6 +399,7 @@ def _batch_reason() -> Column:
     known = F.coalesce(F.col("batch_collection").isin(*COLLECTION_METHODS), F.lit(False))
     assessed = F.coalesce(F.col("batch_state") == BATCH_ASSESSED, F.lit(False))
     return F.coalesce(
+        F.when(F.col("erased"), F.lit(Reason.ERASED.value)),
         F.when(F.col("batch_found").isNull(), F.lit(Reason.BATCH_UNKNOWN.value)),
         F.when(F.col("batch_state") == BATCH_REVOKED, F.lit(Reason.BATCH_REVOKED.value)),
         F.when(~(assessed & known), F.lit(Reason.BATCH_NOT_ASSESSED.value)),
@@ -336,6 +433,7 @@ def _decisions(judged: DataFrame) -> DataFrame:
             reason.alias("reason"),
             covered.alias("covered"),
             F.array_min(F.transform(permitted, lambda link: link["valid_until"])).alias("valid_until"),
+            F.exists("judged", lambda link: F.coalesce(link["held"], F.lit(False))).alias("held"),
         )
         .withColumn("covered", F.when(F.col("reason").isNull(), F.col("covered")).otherwise(nobody))
         .withColumn("input_digest", F.sha2(F.concat_ws("|", "content_sha256", F.to_json("covered")), 256))
@@ -367,10 +465,38 @@ def gate_warehouse(warehouse: Warehouse, settings: Settings, *, now: datetime, i
         warehouse.read(BASIS_LINKS),
         basis,
         warehouse.read(SOURCE_BATCHES),
-        purposes=governance.purposes,
-        allowed_purposes=governance.allowed_purposes,
+        policy=policy_of(settings),
         now=now,
+        barred=barred_in(warehouse, settings, images, basis),
     )
+
+
+def policy_of(settings: Settings) -> Policy:
+    """What the settings ask for and allow, and the rules of jurisdictions."""
+    governance = settings.governance
+    return Policy(governance.purposes, governance.allowed_purposes, load_rules(governance.jurisdictions))
+
+
+def barred_in(warehouse: Warehouse, settings: Settings, images: DataFrame, basis: DataFrame) -> Barred:
+    """What tombstones and the quarantine bar of these images and records (Guarantee 13)."""
+    ring = key_ring(settings)
+    keys = images.select("image_id", "content_sha256")
+    principals = basis.select("pii_principal_id").where("pii_principal_id IS NOT NULL").distinct()
+    return Barred(
+        images=erased_in(warehouse, keys, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id", ring),
+        principals=erased_in(warehouse, principals, {SUBJECT: "pii_principal_id"}, "pii_principal_id", ring),
+        records=_quarantined(warehouse, basis),
+    )
+
+
+def _quarantined(warehouse: Warehouse, basis: DataFrame) -> DataFrame | None:
+    """Records of which a later version could not be read: what it said is unknown, and so it permits nothing."""
+    unread = warehouse.read(BASIS_QUARANTINE).where("record_id IS NOT NULL")
+    if unread.isEmpty():
+        return None
+    newest = basis.groupBy("record_id").agg(F.max("recorded_at").alias("readable_at"))
+    last = unread.groupBy("record_id").agg(F.max("recorded_at").alias("unread_at")).join(newest, "record_id")
+    return last.where("readable_at <= unread_at").select(F.col("record_id").alias("row_key"))
 
 
 class RunGate:

@@ -12,7 +12,8 @@ import pytest
 from pyspark.sql import functions as F
 
 from bench.pictures import Picture
-from jobs.governance.basis import import_basis, read_basis
+from jobs.governance.basis import import_basis
+from jobs.governance.basis_files import read_basis
 from jobs.index.milvus import connect
 from jobs.schemas import EMBEDDINGS, IMAGES
 from jobs.settings import load_settings

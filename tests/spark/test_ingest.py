@@ -9,22 +9,20 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from jobs.errors import BadInput, SettingsError
-from jobs.governance.basis import (
-    import_basis,
-    pseudonym,
-    read_basis,
-    read_batch,
-    record_batch,
-    write_template,
-)
-from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.governance.basis import import_basis, read_batch, record_batch, write_template
+from jobs.governance.basis_files import _JSON_SCHEMA, pseudonym, read_basis
+from jobs.governance.decide import LAWFUL_BASES, STATES
+from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.tables.images import Ingested, ingest_images
 from jobs.tables.sources import open_source
 from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
 
 pytestmark = pytest.mark.spark
+
+ROOT = Path(__file__).parents[2]
 
 FILES = {
     "a.jpg": b"one",
@@ -137,7 +135,7 @@ def test_basis_records_are_append_only_and_idempotent(spark, tmp_path: Path) -> 
     first = imported(spark, tmp_path, record())
     assert (first.records, first.new_versions, first.new_links) == (1, 1, 1)
     assert imported(spark, tmp_path, record()).new_versions == 0
-    second = imported(spark, tmp_path, record(images=["x", "y"], jurisdiction=None, schema_version="1.0"))
+    second = imported(spark, tmp_path, record(images=["x", "y"], processing=None, schema_version="1.0"))
     assert (second.new_versions, second.new_links) == (0, 1)
     assert imported(spark, tmp_path, record(events=[])).new_versions == 1
     warehouse = warehouse_for(spark, settings_for(tmp_path))
@@ -145,10 +143,48 @@ def test_basis_records_are_append_only_and_idempotent(spark, tmp_path: Path) -> 
     assert rows(warehouse.read(BASIS_LINKS), "image_id", "record_id") == {("x", "r1"), ("y", "r1")}
 
 
-def test_one_broken_line_imports_nothing(spark, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="2 lines are no valid basis record"):
-        imported(spark, tmp_path, record() + "\n{broken\n" + record(record_id=None))
-    assert warehouse_for(spark, settings_for(tmp_path)).read(PROCESSING_BASIS).count() == 0
+UNREAD = {
+    "{broken": (None, "NO_JSON_OBJECT"),
+    "[1]": (None, "NO_JSON_OBJECT"),
+    record(record_id=None): (None, "NO_RECORD_ID"),
+    record(record_id="r2", events="soon"): ("r2", "VALUE_OF_ANOTHER_TYPE"),
+    record(record_id="r3", legal_hold="h"): ("r3", "UNKNOWN_FIELD"),
+}
+
+
+def test_lines_that_cannot_be_read_are_quarantined_with_a_reason(spark, tmp_path: Path) -> None:
+    text = "\n".join([record(), *UNREAD])
+    done = imported(spark, tmp_path, text)
+    assert (done.records, done.new_versions, done.quarantined, done.nameless) == (1, 1, 5, 3)
+    assert imported(spark, tmp_path, text).quarantined == 5
+    found = warehouse_for(spark, settings_for(tmp_path)).read(BASIS_QUARANTINE)
+    assert sorted(found.select("record_id", "reason").collect(), key=str) == sorted(UNREAD.values(), key=str)
+    assert "soon" not in str(found.collect())
+
+
+def test_a_delta_table_of_records(spark, tmp_path: Path) -> None:
+    first = imported(spark, tmp_path, record())
+    table = str(tmp_path / "records")
+    (tmp_path / "one.jsonl").write_text(record())
+    read_basis(spark, str(tmp_path / "one.jsonl"), None).records.drop("face_box").write.format("delta").save(table)
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    again = import_basis(warehouse, read_basis(spark, f"delta:{table}", None), lambda c: c, now=NOW)
+    assert (first.new_versions, again.records, again.new_versions) == (1, 1, 0)
+    spark.range(1).write.format("delta").save(str(tmp_path / "other"))
+    with pytest.raises(BadInput, match="unknown columns"):
+        read_basis(spark, f"delta:{tmp_path}/other", None)
+
+
+def test_the_published_schema_names_what_is_read(spark) -> None:
+    published = json.loads((ROOT / "docs" / "basis-record.schema.json").read_text())
+    read = StructType.fromDDL(_JSON_SCHEMA)
+    assert set(published["properties"]) == set(read.fieldNames())
+    for name in ("processing", "face"):
+        assert set(published["properties"][name]["properties"]) == set(read[name].dataType.fieldNames())
+    event = published["properties"]["events"]["items"]["properties"]
+    assert set(event) == set(read["events"].dataType.elementType.fieldNames())
+    assert set(event["event_state"]["enum"]) == set(STATES)
+    assert published["properties"]["processing"]["properties"]["lawful_basis"]["enum"] == list(LAWFUL_BASES)
 
 
 def test_csv_template_completed_by_a_person(spark, tmp_path: Path, folder: Path) -> None:
@@ -172,11 +208,23 @@ def test_csv_template_completed_by_a_person(spark, tmp_path: Path, folder: Path)
 
 
 @pytest.mark.parametrize(
-    "line", ["record_id,event_time\nr,yesterday", "record_id,face_box\nr,1 2 x 4", "record_id\n ", "id,images\n1,2"]
+    ("line", "unread"),
+    [
+        ("record_id,event_time\nr,yesterday\ns,2026-01-01", ("r", "VALUE_OF_ANOTHER_TYPE")),
+        ("record_id,face_box\nr,1 2 x 4\nr,1 2 3 4\ns,", ("r", "VALUE_OF_ANOTHER_TYPE")),
+        ("record_id,images\n ,x\ns,y", (None, "NO_RECORD_ID")),
+    ],
 )
-def test_unreadable_csv_cells_import_nothing(spark, tmp_path: Path, line: str) -> None:
+def test_records_with_unreadable_csv_cells_are_quarantined(spark, tmp_path: Path, line: str, unread) -> None:
+    assert imported(spark, tmp_path, line, "bad.csv").records == 1
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    assert rows(warehouse.read(BASIS_QUARANTINE), "record_id", "reason") == {unread}
+    assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("s",)}
+
+
+def test_a_csv_of_another_form_is_refused(spark, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="nothing was imported"):
-        imported(spark, tmp_path, line, "bad.csv")
+        imported(spark, tmp_path, "id,images\n1,2", "bad.csv")
 
 
 def test_batches_are_recorded_once_per_state(spark, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_limits_are_kept_and_nothing_is_left_out(
     assert plan.jobs * plan.files_per_job >= plan.files > (plan.jobs - 1) * plan.files_per_job
     assert plan.waves * plan.jobs_in_flight >= plan.jobs
     # As many files being read at once on a node as its memory holds, three times over, in half of it.
-    at_once = -(-max(jobs, nodes) // nodes)
+    at_once = 1 if features is OLD else -(-max(jobs, nodes) // nodes)
     assert plan.rows_per_file * ROW * 3 * at_once <= memory * 2**30 / 2 + 3 * ROW * at_once
 
 
@@ -73,7 +73,7 @@ def test_a_billion_faces() -> None:
 
 
 def test_without_bulk_import_files_are_written_one_by_one() -> None:
-    plan = plan_load(600_000, Settings(), EMBEDDED)
+    plan = plan_load(600_000, Settings.model_validate({"staging": {"rows_per_file": 250_000}}), EMBEDDED)
     assert (plan.by_import, plan.files, plan.index.index_type) == (False, 3, "FLAT")
     assert "by insert, file by file: 3 files of about 200,000 rows" in plan.lines()[0]
     assert "waves" not in plan.lines()[0]

@@ -1,0 +1,125 @@
+"""Tombstones: keyed hashes of what was erased, which bar it from coming back (Guarantee 13).
+
+A tombstone is HMAC-SHA-256 (RFC 2104) over a kind and a value; the value itself is nowhere kept. Keys come from the
+environment as a ring. New tombstones are written under the first key; old ones stay readable under their own, for what
+they name is gone and cannot be keyed again. So a key may leave the ring only when its tombstones may be forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.errors import GovernanceError
+from jobs.schemas import TOMBSTONES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.settings import Settings
+    from jobs.tables.store import Warehouse
+
+#: What a tombstone names: an image's id, the hash of its bytes, a face's key, a person's pseudonym.
+IMAGE, CONTENT, FACE, SUBJECT = "image", "content", "face", "subject"
+_DIGESTED: Final = "row_key string, kind string, key_id string, digest string"
+
+
+@dataclass(frozen=True, repr=False)
+class KeyRing:
+    """Keys by their id, the current one first. The id is derived from the key, so it cannot name a wrong one."""
+
+    keys: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, texts: list[str]) -> KeyRing:
+        """The ring of these keys, the current one first."""
+        keys = [text.strip().encode() for text in texts if text.strip()]
+        return cls({hmac.new(key, b"face-reindex key id", hashlib.sha256).hexdigest()[:16]: key for key in keys})
+
+    @property
+    def current(self) -> str:
+        """The id of the key that new tombstones are written under."""
+        if not self.keys:
+            raise GovernanceError(
+                "There is no key for tombstones, and an erasure without them could be undone by the next ingestion.",
+                hint="set FACE_REINDEX_TOMBSTONE_KEYS (or FACE_REINDEX_HMAC_KEY) in the environment.",
+            )
+        return next(iter(self.keys))
+
+    def digest(self, kind: str, value: str, key_id: str | None = None) -> str:
+        """The tombstone of a value, under the current key or another of the ring: 64 hex digits."""
+        return hmac.new(self.keys[key_id or self.current], f"{kind}\0{value}".encode(), hashlib.sha256).hexdigest()
+
+
+def key_ring(settings: Settings) -> KeyRing:
+    """The ring of the environment: FACE_REINDEX_TOMBSTONE_KEYS (comma-separated), else the pseudonyms' key."""
+    found = settings.tombstone_keys or settings.hmac_key
+    return KeyRing.of(found.get_secret_value().split(",") if found else [])
+
+
+def digests(rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: KeyRing, key_ids: list[str]) -> DataFrame:
+    """Tombstones that values would have: one row for each value and key (row_key, kind, key_id, digest).
+
+    ``columns`` maps a kind to the column of its values. By executors in Python, where the key travels in the task and
+    not in a query plan, which Spark's event log would keep.
+    """
+    kinds = list(columns)
+    keys = {key_id: ring.keys[key_id] for key_id in key_ids}
+    wanted = rows.select(F.col(row_key).cast("string").alias("row_key"), *(F.col(columns[k]).alias(k) for k in kinds))
+    return wanted.mapInArrow(_digesting(kinds, keys), _DIGESTED)
+
+
+def _digesting(
+    kinds: list[str], keys: Mapping[str, bytes]
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        for batch in batches:
+            for kind in kinds:
+                values = [None if v is None else f"{kind}\0{v}".encode() for v in batch.column(kind).to_pylist()]
+                for key_id, key in keys.items():
+                    found = [None if v is None else hmac.digest(key, v, "sha256").hex() for v in values]
+                    constant = {"kind": kind, "key_id": key_id}
+                    yield pa.RecordBatch.from_pydict(
+                        {"row_key": batch.column("row_key"),
+                         **{name: pa.array([value] * len(batch), pa.string()) for name, value in constant.items()},
+                         "digest": pa.array(found, pa.string())}
+                    )  # fmt: skip
+
+    return run
+
+
+def erased_rows(
+    rows: DataFrame, columns: Mapping[str, str], row_key: str, tombstones: DataFrame, ring: KeyRing
+) -> DataFrame:
+    """Which of ``rows`` have a tombstone: row_key (text) and the last erasure's time, `erased_at`.
+
+    Raises:
+        GovernanceError: tombstones were written under a key that is not in the ring, so they cannot be compared.
+    """
+    key_ids = [row["key_id"] for row in tombstones.select("key_id").distinct().collect()]
+    unknown = sorted(set(key_ids) - set(ring.keys))
+    if unknown:
+        raise GovernanceError(
+            f"Tombstones of key {', '.join(unknown)} cannot be read, so what they bar cannot be barred.",
+            hint="add that key to FACE_REINDEX_TOMBSTONE_KEYS (after the current one).",
+        )
+    wanted = tombstones.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
+    # The tombstones are broadcast: a hash of each row against all of them, and no shuffle of the rows.
+    found = digests(rows, columns, row_key, ring, key_ids).join(F.broadcast(wanted), ["kind", "key_id", "digest"])
+    return found.groupBy("row_key").agg(F.max("recorded_at").alias("erased_at"))
+
+
+def erased_in(
+    warehouse: Warehouse, rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: KeyRing
+) -> DataFrame | None:
+    """``erased_rows`` against the warehouse's tombstones; None where nothing was ever erased."""
+    tombstones = warehouse.read(TOMBSTONES)
+    return None if tombstones.isEmpty() else erased_rows(rows, columns, row_key, tombstones, ring)
