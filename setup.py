@@ -41,6 +41,9 @@ REQUIRES = [
     "tenacity>=9,<10",
 ]
 
+# OpenLineage events (governance.openlineage).
+LINEAGE = ["openlineage-python>=1.40,<2"]
+
 # Pictures that may be redistributed come with scikit-image; `make demo` makes its own from them.
 DEMO = ["scikit-image>=0.25,<1"]
 
@@ -50,6 +53,7 @@ BENCH = [*PLOT, "ray[data]>=2.50", "daft>=0.7"]
 
 TEST = [
     *PLOT,
+    *LINEAGE,
     "milvus==2.3.5",  # a real server binary in a wheel
     "hypothesis>=6.100",
     "mypy>=1.18",
@@ -125,7 +129,7 @@ if __name__ == "__main__":
         package_data={CONF_PACKAGE: CONF_FILES, "jobs": ["py.typed"], "udfs": ["py.typed"]},
         include_package_data=False,
         install_requires=REQUIRES,
-        extras_require={"demo": DEMO, "bench": BENCH, "test": TEST},
+        extras_require={"demo": DEMO, "lineage": LINEAGE, "bench": BENCH, "test": TEST},
         cmdclass={"pyfiles": PyFiles},
         classifiers=[
             "Operating System :: POSIX :: Linux",

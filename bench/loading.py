@@ -286,14 +286,13 @@ def _plot(figures: dict[str, Any], path: Path) -> None:
             left += seconds
     handles, labels = axes[0].get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    axes[0].legend(unique.values(), unique.keys(), fontsize=8, loc="lower right")
+    axes[0].legend(unique.values(), unique.keys(), fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.18), ncols=4)
     axes[0].set_yticks([0, 1], ["bulk import", "RPC insert"])
     axes[0].invert_yaxis()
     axes[0].set_xlabel("seconds to a searchable collection")
-    for name, found in figures["index_types"].items():
-        axes[1].scatter(found["p50_ms"], found["recall_at_10"], color="#2f6fab")
-        axes[1].annotate(name, (found["p50_ms"], found["recall_at_10"]), fontsize=8, xytext=(4, 3),
-                         textcoords="offset points")  # fmt: skip
+    for marker, (name, found) in zip("osD^vP", figures["index_types"].items(), strict=True):
+        axes[1].scatter(found["p50_ms"], found["recall_at_10"], marker=marker, label=name, alpha=0.8)
+    axes[1].legend(fontsize=8, loc="lower right")
     axes[1].set_xlabel("median latency of one search, ms")
     axes[1].set_ylabel("recall@10")
     figure.savefig(path, dpi=120)

@@ -44,6 +44,12 @@ def write(name: str, figures: dict[str, Any], ratios: dict[str, float], *, setti
     return path
 
 
+def result(name: str) -> dict[str, Any]:
+    """A committed result."""
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
 def canvas(width: float, height: float, *, columns: int = 1) -> tuple[Any, Any]:
     """A matplotlib figure that needs no screen, and its axes, without a frame."""
     import matplotlib as mpl

@@ -5,12 +5,11 @@ python -m bench.table
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from bench.pipeline import NAMES
-from bench.record import RESULTS
+from bench.record import RESULTS, result
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- figures: python -m bench.table -->\n", "<!-- end of figures -->\n"
@@ -28,16 +27,11 @@ def with_figures(readme: str) -> str:
         before
         + BEGIN
         + "\n"
-        + "\n".join([_pipeline(), _growth(), _recall(), *_loading()])
+        + "\n".join([_pipeline(), _growth(), _recall(), *_loading(), *_erasing()])
         + "\n"
         + END
         + rest.split(END)[1]
     )
-
-
-def _result(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return content
 
 
 def _on(result: dict[str, Any]) -> str:
@@ -46,12 +40,12 @@ def _on(result: dict[str, Any]) -> str:
 
 
 def _pipeline() -> str:
-    result = _result("pipeline")
-    figures, setting = result["figures"], result["setting"]
+    measured = result("pipeline")
+    figures, setting = measured["figures"], measured["setting"]
     best = figures["ours_spark_ms_an_image"]["median"]
     lines = [
         f"Stored JPEGs ({setting['photographs']}, {setting['mean_megapixels']} MP on average) to embeddings, on "
-        f"{_on(result)}; medians of {setting['rounds']} rounds in turns:",
+        f"{_on(measured)}; medians of {setting['rounds']} rounds in turns:",
         "",
         "| | ms an image | ours in Spark is |",
         "| --- | ---: | ---: |",
@@ -63,17 +57,17 @@ def _pipeline() -> str:
 
 
 def _growth() -> str:
-    result = _result("growth")
-    cost, workers = result["figures"]["ms_an_image"], result["figures"]["ms_an_image_by_workers"]
+    measured = result("growth")
+    cost, workers = measured["figures"]["ms_an_image"], measured["figures"]["ms_an_image_by_workers"]
     sizes = ", ".join(f"{value:.1f} ms with {int(size):,}" for size, value in cost.items())
     return (
-        f"An image ({result['setting']['photographs']}) costs {sizes} images in the job; {workers['1']:.1f} ms "
-        f"with one worker and {workers['2']:.1f} ms with two. On {_on(result)}.\n"
+        f"An image ({measured['setting']['photographs']}) costs {sizes} images in the job; {workers['1']:.1f} ms "
+        f"with one worker and {workers['2']:.1f} ms with two. On {_on(measured)}.\n"
     )
 
 
 def _recall() -> str:
-    figures = _result("recall")["figures"]
+    figures = result("recall")["figures"]
     return (
         f"Of {figures['faces_in_scope']} faces of at least 0.05 of the long side that detection at full size finds, "
         f"{figures['found_in_scope']} are found at the size that `detection.smallest_face` gives.\n"
@@ -83,11 +77,11 @@ def _recall() -> str:
 def _loading() -> list[str]:
     if not (RESULTS / "loading.json").exists():
         return []
-    result = _result("loading")
-    figures, ratios, rows = result["figures"], result["ratios"], result["setting"]["rows"]
+    measured = result("loading")
+    figures, ratios, rows = measured["figures"], measured["ratios"], measured["setting"]["rows"]
     lines = [
-        f"{rows:,} faces of 512 numbers from Delta into {result['setting']['server']}, searchable, on {_on(result)}; "
-        f"medians of {result['setting']['rounds']} rounds in turns. Bulk import is "
+        f"{rows:,} faces of 512 numbers from Delta into {measured['setting']['server']}, searchable, on "
+        f"{_on(measured)}; medians of {measured['setting']['rounds']} rounds in turns. Bulk import is "
         f"{ratios['bulk_to_rpc_end_to_end']:.2f} x RPC insert.",
         "",
         "| seconds | bulk import | RPC insert |",
@@ -103,6 +97,23 @@ def _loading() -> list[str]:
         speed = f"{found['p50_ms']:.1f} | {found['p99_ms']:.1f}"
         lines.append(f"| {name} | {found['build_s']:.1f} | {found['recall_at_10']:.3f} | {speed} |")
     return ["\n".join(lines) + "\n"]
+
+
+def _erasing() -> list[str]:
+    if not (RESULTS / "erasing.json").exists():
+        return []
+    measured = result("erasing")
+    figures, rows = measured["figures"], measured["setting"]["rows"]
+    passes = ", ".join(
+        f"{sum(found['seconds'].values()):.0f} s for {int(people):,} people"
+        for people, found in figures["erasure"].items()
+    )
+    return [
+        f"The gate decides {rows:,} images in {figures['gate']['seconds']:.0f} s "
+        f"({100 * measured['ratios']['gate_to_a_run_that_embeds_all']:.2f} % of embedding them). Erasing from the "
+        f"tables of {rows:,} faces, in one pass: {passes}. A million audit events are verified in "
+        f"{figures['audit']['seconds_a_million_events']:.0f} s. On {_on(measured)}.\n"
+    ]
 
 
 if __name__ == "__main__":

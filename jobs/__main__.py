@@ -1,4 +1,4 @@
-"""`python -m jobs` lists the jobs."""
+"""`python -m jobs` lists the jobs. There is none that identifies a face (Guarantee 15), and a test pins the list."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ JOBS = {
     "verify": "Prove a run's collection: counts, keys, recall, an outcome for every image.",
     "promote": "Point the alias at a run's proven collection.",
     "rollback": "Point the alias back at the proven collection before the live one.",
+    "sync": "Withdrawals, holds and small additions reach the live collection between two nights.",
+    "erase": "Erase a person, an image or a source batch from every store, with a receipt.",
+    "expire": "Destroy what has reached its end: consent, validity, retention, revoked sources.",
     "status": "The runs so far, and what the alias points at.",
 }
 

@@ -20,8 +20,8 @@ def gate_step(run: Run) -> Gated:
     return run.gate.decide()
 
 
-def embed_steps(run: Run, *, recompute: bool) -> None:
-    """Refusals recorded, stale faces withdrawn, new and changed images embedded chunk by chunk."""
+def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
+    """Refusals recorded, stale faces withdrawn, new and changed images (at most ``limit``) embedded chunk by chunk."""
     from jobs.runs.model import prepare_model
     from jobs.tables import embeddings as table
 
@@ -31,7 +31,8 @@ def embed_steps(run: Run, *, recompute: bool) -> None:
     run.step("gate", lambda: _count(gated, spec.fingerprint, run), once=False)
     run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, gated)}, once=False)
     done = table.computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
-    work = materialise(gated.accepted.join(done, ["image_id", "input_digest"], "left_anti"))
+    new = gated.accepted.join(done, ["image_id", "input_digest"], "left_anti")
+    work = materialise(new if limit is None else new.limit(limit))
     chunk_images = run.settings.executor.chunk_images
     # The plan is kept: a resumed run must cut the same chunks, for their names make the commits idempotent.
     plan = run.step("plan", lambda: {"chunks": [(c.first, c.last) for c in table.plan_chunks(work, chunk_images)]})

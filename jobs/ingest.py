@@ -12,6 +12,7 @@ from jobs.cli import Result, job
 from jobs.errors import SettingsError
 from jobs.governance.basis import import_basis, read_batch, record_batch, write_template
 from jobs.governance.basis_files import read_basis
+from jobs.governance.tombstones import admission
 from jobs.runs.record import Job, open_run, utc_now
 from jobs.tables.images import ingest_images
 from jobs.tables.sources import Source, open_source
@@ -68,21 +69,6 @@ def _bring(
     if assessment or not _known_batch(job_, batch_id):
         changed = record_batch(warehouse, record, now=utc_now())
         parts.append(f"batch {batch_id} {record['state']}{'' if changed else ' (as before)'}")
-    if source:
-        job_.console.step("images", "started", source=source.kind)
-        images = ingest_images(
-            warehouse,
-            source,
-            inline=not by_uri,
-            now=utc_now(),
-            images_a_part=job_.settings.tables.part_images,
-            dry_run=job_.dry_run,
-        )
-        counts["images"] = asdict(images)
-        job_.console.step("images", "done", **counts["images"])
-        parts.append(
-            f"{images.listed} images: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
-        )
     if basis:
         job_.console.step("basis", "started")
         key = job_.settings.hmac_key
@@ -97,8 +83,26 @@ def _bring(
                 f"until mended; {done.nameless} name none, so what they say is not in effect"
             )
             code = 1 if done.nameless else 0
-    elif source:
-        parts.append("no --basis given: images without a basis record are refused")
+    if source:
+        # After the records: one given anew admits an image whose former permission had expired.
+        job_.console.step("images", "started", source=source.kind)
+        images = ingest_images(
+            warehouse,
+            source,
+            inline=not by_uri,
+            now=utc_now(),
+            images_a_part=job_.settings.tables.part_images,
+            dry_run=job_.dry_run,
+            admit=admission(warehouse, job_.settings),
+        )
+        counts["images"] = asdict(images)
+        job_.console.step("images", "done", **counts["images"])
+        parts.append(
+            f"{images.listed} images: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
+            + (f", {images.barred} not taken: they were erased" if images.barred else "")
+        )
+        if not basis:
+            parts.append("no --basis given: images without a basis record are refused")
     message = ("dry run: " if job_.dry_run else "") + "; ".join(parts)
     return {"counts": counts, "message": message, "exit_code": code}
 

@@ -11,6 +11,7 @@ from jobs.embed import dry_run, embed_steps, embedded_message
 from jobs.index.milvus import connect
 from jobs.load import load_steps
 from jobs.promote import promote_steps
+from jobs.runs.erasing import erase_pending
 from jobs.runs.maintenance import maintain
 from jobs.runs.record import Job, open_run
 from jobs.verify import verify_steps
@@ -30,10 +31,13 @@ def main(job_: Job, recompute: bool) -> Result:
     with open_run(job_, "reindex") as run:
         # Known before the first image is embedded: a night must not end at a Milvus that was never there.
         index = connect(run.settings)
+        # What was asked for since, or was cut off, goes first; what comes in meanwhile goes at the end.
+        erase_pending(run, index)
         embed_steps(run, recompute=recompute)
         load_steps(run, index)
         proof = verify_steps(run, index)
         promotion = promote_steps(run, index)
+        erase_pending(run, index)
         maintain(run)
         counts = run.facts["counts"]
         run.facts["message"] = message = (

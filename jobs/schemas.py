@@ -115,8 +115,9 @@ RUNS: Final = TableSpec(
     "runs",
     "run_id string, job string, state string, exit_code int, started_at timestamp, ended_at timestamp, "
     "settings_digest string, model_fingerprint string, weights string, collection string, inputs string, "
-    "counts string, message string, recorded_at timestamp",
+    "counts string, message string, recorded_at timestamp, policy_digest string",
     stats_columns="recorded_at",
+    migrations=(("ALTER TABLE {table} ADD COLUMNS (policy_digest string)",),),
 )
 
 RUN_STEPS: Final = TableSpec(
@@ -132,23 +133,23 @@ LEASES: Final = TableSpec(
     stats_columns="token",
 )
 
-# An erasure: asked for, and written down before anything is destroyed. `targets` names nobody: keyed digests, counts.
+# An erasure as it was asked for, written before anything is destroyed. It names nobody: `target` is a keyed digest.
 ERASURE_REQUESTS: Final = TableSpec(
     "erasure_requests",
-    "request_id string, kind string, targets array<string>, cause string, run_id string, requested_at timestamp",
+    "request_id string, kind string, target string, key_id string, run_id string, requested_at timestamp",
     stats_columns="requested_at",
 )
 
-# What a request has yet to destroy; its rows are themselves destroyed when nothing of it is left.
+# What a request has yet to destroy. These rows do name things, and are themselves destroyed when all of it is gone.
 ERASURE_ITEMS: Final = TableSpec(
     "erasure_items",
     "request_id string, kind string, value string, image_id string",
-    stats_columns="request_id",
+    stats_columns="kind",
 )
 
 ERASURE_STEPS: Final = TableSpec(
     "erasure_steps",
-    "request_id string, step string, state string, result string, recorded_at timestamp",
+    "request_id string, step string, run_id string, result string, recorded_at timestamp",
     stats_columns="recorded_at",
 )
 

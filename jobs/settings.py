@@ -43,9 +43,39 @@ class GovernanceSettings(_Section):
     allowed_purposes: tuple[Name, ...] = Field(
         (), description="The controller's allow-list. A purpose outside it is refused, whatever a record grants."
     )
+    openlineage: bool = Field(
+        False, description="Send OpenLineage events, by the client's own configuration (needs the extra `lineage`)."
+    )
     jurisdictions: str | None = Field(
         None, description="File of rules by jurisdiction; unset: those that come with this release."
     )
+
+
+class ErasureSettings(_Section):
+    """What it takes until erased data is physically gone, and what receipts say of it."""
+
+    vacuum_hours: int = Field(
+        0,
+        ge=0,
+        description="Hours of table history kept after an erasure. 0: erased rows leave the files at once, and with "
+        "them all time travel to before. More: the receipt names the date, and `expire` finishes then.",
+    )
+    milvus_gc_hours: float = Field(
+        4.0, ge=0, description="Hours until Milvus removes compacted segments (dataCoord.gc: tolerance and interval)."
+    )
+    milvus_queue_hours: float = Field(72.0, ge=0, description="Hours that Milvus's message queue keeps its messages.")
+    backup_days: int = Field(30, ge=0, description="Days until your last backup of these stores expires.")
+    compact_timeout_s: float = Field(600.0, gt=0, description="Seconds to wait for one collection's compaction.")
+    evidence_path: str | None = Field(
+        None, description="Where receipts and the audit trail's head are written; unset: `_evidence` in the warehouse."
+    )
+
+
+class SyncSettings(_Section):
+    """What `sync` brings into the live collection between two nights; larger changes wait for the night."""
+
+    max_images: int = Field(10_000, ge=0, description="Images that `sync` embeds at most.")
+    max_faces: int = Field(100_000, ge=0, description="Faces that `sync` adds to the live collection at most.")
 
 
 class ModelSettings(_Section):
@@ -204,6 +234,8 @@ class Settings(_Section):
 
     warehouse: Name = Field("warehouse", description="Path (local, s3a://…) or catalog schema (`main.faces`).")
     governance: GovernanceSettings = GovernanceSettings()
+    erasure: ErasureSettings = ErasureSettings()
+    sync: SyncSettings = SyncSettings()
     model: ModelSettings = ModelSettings()
     detection: DetectionSettings = DetectionSettings()
     executor: ExecutorSettings = ExecutorSettings()

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
 from jobs.cli import Result, job
 from jobs.errors import FaceReindexError
+from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus import connect
 from jobs.runs.history import proven_collections, recent
+from jobs.runs.processing import processing_record
 from jobs.runs.record import Job
 
 
 @job("status", examples="python -m jobs.status --config conf/local.yaml", needs_write=False)
 @click.option("--limit", default=10, show_default=True, help="How many runs.")
-def main(job_: Job, limit: int) -> Result:
+@click.option("--processing", help="Write the record of processing activities (GDPR article 30) to this file.")
+def main(job_: Job, limit: int, processing: str | None) -> Result:
     """The runs so far, and what the alias points at."""
+    if processing:
+        gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+        text = processing_record(job_.warehouse, job_.settings, gated)
+        Path(processing).write_text(text, encoding="utf-8")
+        return {"file": processing, "message": f"record of processing activities written to {processing}"}
     runs = recent(job_.warehouse, limit)
     rows = []
     for run in runs:

@@ -5,21 +5,25 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import click
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
 from jobs.errors import NotProvenError
+from jobs.governance import audit
 from jobs.governance.gate import Gated
 from jobs.index.milvus import VectorIndex, connect
 from jobs.index.regate import compare_keys, not_permitted, remove_keys
 from jobs.index.truth import recall_sample
 from jobs.index.verification import Proof, prove
 from jobs.load import known_fingerprint
+from jobs.runs.erased import prove_erased
+from jobs.runs.evidence import last_head, read_head
 from jobs.runs.loading import ensure_loaded, staged_files
 from jobs.runs.record import Job, Run, open_run
-from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.tables.embeddings import outcomes, permitted_faces
 from jobs.tables.store import materialise
 
@@ -98,15 +102,38 @@ def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> dict[s
 def _basis_changed(run: Run) -> bool:
     newest = [
         row[0]
-        for spec in (PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES)
+        for spec in (PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES, TOMBSTONES)
         for row in run.warehouse.read(spec).agg(F.unix_micros(F.max("recorded_at"))).collect()
     ]
     return any(at is not None and at > run.started_at.timestamp() * 1e6 for at in newest)
 
 
-@job("verify", examples="python -m jobs.verify --config conf/local.yaml --run-id ID")
-def main(job_: Job) -> Result:
+_EXAMPLES = """
+python -m jobs.verify --config conf/local.yaml --run-id ID
+python -m jobs.verify --config conf/local.yaml --erased --place s3a://milvus-bucket/files
+python -m jobs.verify --config conf/local.yaml --audit --head /worm/audit-heads/000000000042.json
+"""
+
+
+@job("verify", examples=_EXAMPLES)
+@click.option("--erased", is_flag=True, help="Look for what was erased, in every file and every collection.")
+@click.option(
+    "--place", "places", multiple=True, help="With --erased: one more folder or prefix to search; repeatable."
+)
+@click.option("--canaries", help="With --erased: a JSON file of names and hexadecimal bytes to look for as well.")
+@click.option("--audit", "audit_", is_flag=True, help="Check the audit trail's chain against its exported head.")
+@click.option("--head", help="With --audit: the exported head to check against; else the last one.")
+def main(
+    job_: Job, erased: bool, places: tuple[str, ...], canaries: str | None, audit_: bool, head: str | None
+) -> Result:
     """Prove a run's collection: exact counts, all keys, recall@10, and an outcome for every image."""
+    if erased:
+        return prove_erased(job_, places, canaries)
+    if audit_:
+        exported = read_head(job_.spark, head) if head else last_head(job_.spark, job_.warehouse, job_.settings)
+        last = audit.verify(job_.warehouse, exported)
+        against = f"event {exported.seq}, exported" if exported else "no exported head"
+        return {"events": last.seq, "message": f"{last.seq} audit events follow from each other; {against}"}
     if job_.dry_run:
         return {"message": f"dry run: would verify the collection of run {job_.run_id or '(none given)'}"}
     with open_run(job_, "verify") as run:

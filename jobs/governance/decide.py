@@ -65,8 +65,8 @@ PUBLIC_WEB: Final = "public_web"
 BATCH_ASSESSED: Final = "assessed"
 BATCH_REVOKED: Final = "revoked"
 
-# What each state of a record's current event means: DPV's ten consent states, and two for bases that are not consent
-# (their BasisInForce stands for no consent). A state that is not here is unknown and refused.
+# Guarantee 4. What each state of a record's current event means: DPV's ten consent states, and two for bases that are
+# not consent (their BasisInForce stands for no consent). A state that is not here is unknown and refused.
 STATES: Final[Mapping[str, Reason | None]] = {
     "ConsentGiven": None,
     "RenewedConsentGiven": None,

@@ -62,7 +62,8 @@ class Gated:
 
     Columns of ``decisions``: image_id, part, content_sha256, reason (null: accepted), covered (array of record_id,
     principal, box), valid_until, input_digest (hash of the content and of whom the records cover: what an
-    embedding was computed from), held (a legal hold is recorded: neither served nor destroyed).
+    embedding was computed from), held (a legal hold is recorded: neither served nor destroyed), reasons (of each linked
+    record; null: it permits).
     """
 
     decisions: DataFrame
@@ -434,14 +435,19 @@ def _decisions(judged: DataFrame) -> DataFrame:
             covered.alias("covered"),
             F.array_min(F.transform(permitted, lambda link: link["valid_until"])).alias("valid_until"),
             F.exists("judged", lambda link: F.coalesce(link["held"], F.lit(False))).alias("held"),
+            F.transform("judged", lambda link: link["reason"]).alias("reasons"),
         )
         .withColumn("covered", F.when(F.col("reason").isNull(), F.col("covered")).otherwise(nobody))
         .withColumn("input_digest", F.sha2(F.concat_ws("|", "content_sha256", F.to_json("covered")), 256))
     )
 
 
-def gate_warehouse(warehouse: Warehouse, settings: Settings, *, now: datetime, ingested_by: datetime) -> Gated:
+def gate_warehouse(
+    warehouse: Warehouse, settings: Settings, *, now: datetime, ingested_by: datetime, only: DataFrame | None = None
+) -> Gated:
     """Gate the images that were there at ``ingested_by``, by the records that are there now.
+
+    ``only``: no other images than these (image_id; few).
 
     Raises:
         GovernanceError: no purpose is asked for, or there is no basis record at all (Guarantee 1).
@@ -460,6 +466,8 @@ def gate_warehouse(warehouse: Warehouse, settings: Settings, *, now: datetime, i
             "and run `ingest --basis FILE`.",
         )
     images = warehouse.read(IMAGES).where(F.col("ingested_at") <= F.lit(ingested_by).cast("timestamp"))
+    if only is not None:
+        images = images.join(F.broadcast(only.select("image_id").distinct()), "image_id", "left_semi")
     return gate(
         images,
         warehouse.read(BASIS_LINKS),

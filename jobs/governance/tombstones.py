@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import GovernanceError
-from jobs.schemas import TOMBSTONES
+from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS, TOMBSTONES
+from jobs.tables.store import materialise
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
     from jobs.tables.store import Warehouse
 
-#: What a tombstone names: an image's id, the hash of its bytes, a face's key, a person's pseudonym.
-IMAGE, CONTENT, FACE, SUBJECT = "image", "content", "face", "subject"
+#: What a tombstone names: an image's id, the hash of its bytes, a face's key, a person's pseudonym; and an image that
+#: ended by its retention, which a permission given since brings back.
+IMAGE, CONTENT, FACE, SUBJECT, EXPIRED = "image", "content", "face", "subject", "expired"
 _DIGESTED: Final = "row_key string, kind string, key_id string, digest string"
 
 
@@ -104,6 +106,15 @@ def erased_rows(
     Raises:
         GovernanceError: tombstones were written under a key that is not in the ring, so they cannot be compared.
     """
+    key_ids = _readable(tombstones, ring)
+    wanted = tombstones.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
+    # The tombstones are broadcast: a hash of each row against all of them, and no shuffle of the rows.
+    found = digests(rows, columns, row_key, ring, key_ids).join(F.broadcast(wanted), ["kind", "key_id", "digest"])
+    return found.groupBy("row_key").agg(F.max("recorded_at").alias("erased_at"))
+
+
+def _readable(tombstones: DataFrame, ring: KeyRing) -> list[str]:
+    """The ids of the keys that tombstones were written under, if all of them are in the ring."""
     key_ids = [row["key_id"] for row in tombstones.select("key_id").distinct().collect()]
     unknown = sorted(set(key_ids) - set(ring.keys))
     if unknown:
@@ -111,10 +122,7 @@ def erased_rows(
             f"Tombstones of key {', '.join(unknown)} cannot be read, so what they bar cannot be barred.",
             hint="add that key to FACE_REINDEX_TOMBSTONE_KEYS (after the current one).",
         )
-    wanted = tombstones.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
-    # The tombstones are broadcast: a hash of each row against all of them, and no shuffle of the rows.
-    found = digests(rows, columns, row_key, ring, key_ids).join(F.broadcast(wanted), ["kind", "key_id", "digest"])
-    return found.groupBy("row_key").agg(F.max("recorded_at").alias("erased_at"))
+    return key_ids
 
 
 def erased_in(
@@ -123,3 +131,51 @@ def erased_in(
     """``erased_rows`` against the warehouse's tombstones; None where nothing was ever erased."""
     tombstones = warehouse.read(TOMBSTONES)
     return None if tombstones.isEmpty() else erased_rows(rows, columns, row_key, tombstones, ring)
+
+
+def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame], DataFrame] | None:
+    """Keeps rows that were erased out of an ingestion: by image_id, and by content_sha256 where there is one.
+
+    None where nothing was ever erased. Rows keep their bytes beside them: they are looked up, not shuffled.
+    """
+    tombstones = warehouse.read(TOMBSTONES)
+    if tombstones.isEmpty():
+        return None
+    ring = key_ring(settings)
+    key_ids = _readable(tombstones, ring)
+    barred = tombstones.where(F.col("kind").isin(IMAGE, CONTENT, EXPIRED)).select("digest")
+    barred = materialise(barred.join(_lifted(warehouse, tombstones, ring, key_ids), "digest", "left_anti").distinct())
+
+    def digest_of(kind: str, column: str, key_id: str) -> Column:
+        key = ring.keys[key_id]
+        keyed = F.udf(lambda v: None if v is None else hmac.digest(key, f"{kind}\0{v}".encode(), "sha256").hex())
+        return keyed(F.col(column))
+
+    def admit(rows: DataFrame) -> DataFrame:
+        columns = [(IMAGE, "image_id"), (EXPIRED, "image_id")]
+        columns += [(CONTENT, "content_sha256")] if "content_sha256" in rows.columns else []
+        kept = rows
+        for key_id in key_ids:
+            for kind, column in columns:
+                digest = digest_of(kind, column, key_id)
+                stones = F.broadcast(barred.select(F.col("digest").alias("_stone")))
+                kept = kept.join(stones, digest == F.col("_stone"), "left_anti")
+        return kept
+
+    return admit
+
+
+def _lifted(warehouse: Warehouse, tombstones: DataFrame, ring: KeyRing, key_ids: list[str]) -> DataFrame:
+    """Digests of expired images that a permission given since brings back."""
+    expired = tombstones.where(F.col("kind") == EXPIRED).select("digest", "recorded_at")
+    last = F.array_max(F.transform("events", lambda event: event["event_time"]))
+    newest = warehouse.read(PROCESSING_BASIS).groupBy("record_id").agg(F.max(last).alias("given_at"))
+    links = (
+        warehouse.read(BASIS_LINKS)
+        .join(newest, "record_id")
+        .groupBy("image_id")
+        .agg(F.max("given_at").alias("given_at"))
+    )
+    found = digests(links, {EXPIRED: "image_id"}, "image_id", ring, key_ids)
+    given = found.join(links.withColumnRenamed("image_id", "row_key"), "row_key").select("digest", "given_at")
+    return expired.join(given, "digest").where("given_at > recorded_at").select("digest").distinct()

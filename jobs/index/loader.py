@@ -1,4 +1,7 @@
-"""Staged files into a collection: by bulk import on a server, by rows when embedded; each exactly once."""
+"""Staged files into a collection: by bulk import on a server, by rows when embedded; each exactly once.
+
+Guarantee 3: besides a few rows of `sync`, this is the only way into Milvus, and what is staged comes from the gate.
+"""
 
 from __future__ import annotations
 

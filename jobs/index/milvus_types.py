@@ -97,7 +97,7 @@ class Features:
 
 
 # milvus-lite compacts after a flush by itself and has no call for it; `num_shards` and replicas are ignored.
-EMBEDDED = Features("milvus-lite", bulk_import=False, compaction=False)
+EMBEDDED = Features("milvus-lite", bulk_import=False)
 
 State = Literal["pending", "running", "uncommitted", "done", "failed", "unknown"]
 

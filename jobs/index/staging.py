@@ -75,14 +75,7 @@ def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callabl
     buckets = bucket_count(rows)
     remove_tree(faces.sparkSession, path)
     spread = faces.select("face_id", "embedding", "valid_until").repartition(files_for(rows), "face_id")
-    shaped = spread.select(
-        "face_id",
-        "embedding",
-        F.pmod(F.xxhash64("face_id"), F.lit(buckets)).alias("bucket"),
-        F.lit(purpose_flags).cast("bigint").alias("purposes"),
-        F.coalesce(F.unix_timestamp("valid_until"), F.lit(0)).alias("expires_at"),
-    )
-    written = shaped.mapInArrow(_writer(path), _FILE_SCHEMA).collect()
+    written = rows_of(spread, buckets, purpose_flags).mapInArrow(_writer(path), _FILE_SCHEMA).collect()
     _refuse(written, rows)
     ordered = sorted((row for row in written if row["rows"]), key=lambda row: str(row["path"]))
     files = [
@@ -90,6 +83,17 @@ def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callabl
         for number, row in enumerate(ordered)
     ]
     return Staged(path, tuple(files), buckets)
+
+
+def rows_of(faces: DataFrame, buckets: int, purpose_flags: int) -> DataFrame:
+    """Faces (face_id, embedding, valid_until) as the rows of a collection."""
+    return faces.select(
+        "face_id",
+        "embedding",
+        F.pmod(F.xxhash64("face_id"), F.lit(buckets)).alias("bucket"),
+        F.lit(purpose_flags).cast("bigint").alias("purposes"),
+        F.coalesce(F.unix_timestamp("valid_until"), F.lit(0)).alias("expires_at"),
+    )
 
 
 def _refuse(written: Sequence[Row], rows: int) -> None:

@@ -24,6 +24,20 @@ def proven_collections(warehouse: Warehouse) -> list[str]:
     return [name for name, passed in found.items() if passed]
 
 
+def promoted_collections(warehouse: Warehouse) -> list[str]:
+    """Collections that an alias has pointed at, newest first: those that a rollback may go back to."""
+    done = warehouse.read(RUN_STEPS).where("step = 'promote' AND state = 'done'").orderBy(F.col("ended_at").desc())
+    rows = done.select(F.get_json_object("result", "$.current").alias("name")).limit(1000).collect()
+    return list(dict.fromkeys(row["name"] for row in rows))
+
+
+def staged_at(warehouse: Warehouse, run_id: str) -> float | None:
+    """When a run last began to stage (seconds since 1970): what came later is not in its collection."""
+    steps = warehouse.read(RUN_STEPS).where((F.col("run_id") == run_id) & (F.col("step") == "stage"))
+    row = steps.where("state = 'done'").agg(F.max(F.unix_micros("started_at")).alias("at")).first()
+    return None if row is None or row["at"] is None else row["at"] / 1e6
+
+
 def buckets_of(warehouse: Warehouse, collection: str) -> int:
     """Over how many buckets the keys of a collection are spread; 0 where its run is not on record."""
     staged = warehouse.read(RUN_STEPS).where("step = 'stage' AND state = 'done'").alias("s")

@@ -16,12 +16,17 @@ from jobs.index.milvus_types import DIM
 from jobs.index.planner import plan_load
 from jobs.runs.imports import RunImportRecorder
 from jobs.runs.record import Run, utc_now
+from jobs.settings import Settings
+
+
+def staging_base(run: Run) -> str:
+    """Where the files of all runs lie, each in a folder of its run id."""
+    return (run.settings.staging.path or run.warehouse.path("_staging")).rstrip("/")
 
 
 def staging_path(run: Run) -> str:
     """Where this run's files lie."""
-    base = run.settings.staging.path or run.warehouse.path("_staging")
-    return f"{base.rstrip('/')}/{run.run_id}"
+    return f"{staging_base(run)}/{run.run_id}"
 
 
 def staged_files(run: Run) -> staging.Staged:
@@ -34,16 +39,20 @@ def staged_files(run: Run) -> staging.Staged:
 
 def stage_faces(run: Run, index: VectorIndex, faces: DataFrame) -> dict[str, Any]:
     """Write ``faces`` (face_id, embedding, valid_until) where Milvus reads; the manifest, for the run record."""
-    governance = run.settings.governance
-    flags = sum(1 << governance.allowed_purposes.index(p) for p in governance.purposes)
     staged = staging.stage(
         faces,
         staging_path(run),
-        purpose_flags=flags,
+        purpose_flags=purpose_flags(run.settings),
         files_for=lambda rows: plan_load(rows, run.settings, index.features).files,
     )
     files = [asdict(f) for f in staged.files]
     return {"path": staged.path, "rows": staged.rows, "buckets": staged.buckets, "files": files}
+
+
+def purpose_flags(settings: Settings) -> int:
+    """The purposes of a run as bits, by their place in the allow-list."""
+    governance = settings.governance
+    return sum(1 << governance.allowed_purposes.index(purpose) for purpose in governance.purposes)
 
 
 def import_staged(

@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 
 from jobs.errors import FaceReindexError, SettingsError
+from jobs.governance import audit
+from jobs.governance.jurisdictions import policy_digest
+from jobs.runs.evidence import export_head
 from jobs.runs.lease import Lease
+from jobs.runs.lineage import emit
 from jobs.runs.progress import Console
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, RUN_STEPS, RUNS, SOURCE_BATCHES
 from jobs.settings import Settings
@@ -211,5 +215,11 @@ def _record(run: Run, job: str, state: str, exit_code: int | None, message: str)
         json.dumps(run.facts.get("counts", {})),
         message,
         now,
+        policy_digest(run.settings.governance.jurisdictions),
     )
     run.warehouse.append(run.job.spark.createDataFrame([row], RUNS.columns), RUNS)
+    facts = {"job": job, "exit_code": exit_code, "settings": row[6], "policy": row[-1], "inputs": inputs}
+    last = audit.append(run.warehouse, f"run-{state}", run.run_id, facts, now=now)
+    emit(run.settings, job, run.run_id, state, now=now, inputs=inputs, policy=row[-1])
+    if state != "running":
+        export_head(run.job.spark, run.warehouse, run.settings, last)

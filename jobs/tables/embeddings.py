@@ -58,13 +58,19 @@ def computed(status: DataFrame, fingerprint: str, run_id: str, *, recompute: boo
 def withdraw_stale(warehouse: Warehouse, gated: Gated) -> int:
     """Delete every face, of any model, whose image or coverage is no longer accepted; returns the faces deleted.
 
-    A revoked batch, an ended consent, a changed or deleted image: all end here (Guarantee 6).
+    A revoked batch, an ended consent, a changed or deleted image: all end here (Guarantee 6). A legal hold suspends
+    destruction as well as serving (Guarantee 7): what it covers stays in the table, and out of every index.
     """
     permitted = gated.accepted.select(*_INPUT)
-    stale = materialise(warehouse.read(EMBEDDINGS).select(*_INPUT).join(permitted, list(_INPUT), "left_anti"))
+    held = gated.refused.where("held").select("image_id")
+
+    def stale_in(rows: DataFrame) -> DataFrame:
+        gone = rows.select(*_INPUT).join(permitted, list(_INPUT), "left_anti")
+        return materialise(gone.join(held, "image_id", "left_anti"))
+
+    stale = stale_in(warehouse.read(EMBEDDINGS))
     faces = stale.count()
-    status = warehouse.read(IMAGE_STATUS).where(F.col("status") != REFUSED)
-    outdated = materialise(status.select(*_INPUT).join(permitted, list(_INPUT), "left_anti"))
+    outdated = stale_in(warehouse.read(IMAGE_STATUS).where(F.col("status") != REFUSED))
     if faces:
         warehouse.delete_matching(EMBEDDINGS, stale, _INPUT)
     if not outdated.isEmpty():

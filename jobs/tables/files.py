@@ -14,3 +14,33 @@ def remove_tree(spark: SparkSession, location: str) -> None:
     """Remove a folder or prefix and what is in it; a place that is not there is fine."""
     system, path = hadoop_path(spark, location)
     system.delete(path, True)
+
+
+def children(spark: SparkSession, location: str) -> list[str]:
+    """Names of what lies directly under a folder or prefix; none where it is not there."""
+    system, path = hadoop_path(spark, location)
+    return sorted(str(s.getPath().getName()) for s in system.listStatus(path)) if system.exists(path) else []
+
+
+def write_text(spark: SparkSession, location: str, text: str) -> None:
+    """Write a small file, replacing one of that name."""
+    system, path = hadoop_path(spark, location)
+    stream = system.create(path, True)
+    try:
+        stream.write(text.encode())
+    finally:
+        stream.close()
+
+
+def read_text(spark: SparkSession, location: str) -> str | None:
+    """A small file's text; None where it is not there."""
+    system, path = hadoop_path(spark, location)
+    if not system.exists(path):
+        return None
+    jvm = spark.sparkContext._jvm
+    assert jvm is not None  # noqa: S101 - a session has one
+    stream = system.open(path)
+    try:
+        return str(jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+    finally:
+        stream.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,40 +17,62 @@ from jobs.tables.store import Warehouse, materialise
 
 @dataclass(frozen=True)
 class Ingested:
-    """What an ingestion found and did, in images."""
+    """What an ingestion found and did, in images. ``barred``: not taken, for they were erased (Guarantee 13)."""
 
     listed: int
     new: int
     changed: int
     unchanged: int
+    barred: int = 0
+
+
+#: Of rows with image_id and content_sha256, those that may be taken; the second frame's rows have no content yet.
+Admit = Callable[[DataFrame], DataFrame]
 
 
 def ingest_images(
-    warehouse: Warehouse, source: Source, *, inline: bool, now: datetime, images_a_part: int, dry_run: bool = False
+    warehouse: Warehouse,
+    source: Source,
+    *,
+    inline: bool,
+    now: datetime,
+    images_a_part: int,
+    dry_run: bool = False,
+    admit: Admit | None = None,
 ) -> Ingested:
     """Bring a source into `images`; a second time changes nothing.
 
     Bytes are read once for images whose id is new, and (as a hash only) for those whose id is known. A changed
     image replaces its former row; the deletion comes first, so that a run killed in between only has to add again.
+    ``admit`` keeps out what was erased: by its id before it is read, by its bytes before it is written.
 
     Raises:
         BadInput: an id stands twice in the source.
     """
     listing = materialise(source.listing())
     listed = _unique_ids(listing, source.location)
+    if admit is not None:
+        listing = materialise(admit(listing))
+    barred = listed - listing.count() if admit is not None else 0
     known = warehouse.read(IMAGES).select("image_id", "content_sha256")
     new = materialise(listing.join(known, "image_id", "left_anti"))
     added = new.count()
+    taken = listed - barred
     # Where nothing is known, as at a first ingestion, nothing needs to be read to compare it.
-    altered = materialise(_changed(source, listing, known)) if added < listed else new.limit(0)
-    changed = altered.count() if added < listed else 0
+    altered = materialise(_changed(source, listing, known)) if added < taken else new.limit(0)
+    changed = altered.count() if added < taken else 0
+    unchanged = taken - added - changed
     if not dry_run:
+        remaining = known.count() - changed
         if changed:
             warehouse.delete_matching(IMAGES, altered, ["image_id"])
         for wanted, count in ((new, added), (listing.join(altered, "image_id", "left_semi"), changed)):
             if count:
-                _append(warehouse, source, wanted, inline=inline, now=now, images_a_part=images_a_part)
-    return Ingested(listed, added, changed, listed - added - changed)
+                _append(warehouse, source, wanted, inline=inline, now=now, images_a_part=images_a_part, admit=admit)
+        # What was kept out by its bytes is known only now.
+        kept_out = remaining + added + changed - warehouse.read(IMAGES).count()
+        added, barred = added - kept_out, barred + kept_out
+    return Ingested(listed, added, changed, unchanged, barred)
 
 
 def _unique_ids(listing: DataFrame, location: str) -> int:
@@ -73,7 +96,14 @@ def _changed(source: Source, listing: DataFrame, known: DataFrame) -> DataFrame:
 
 
 def _append(
-    warehouse: Warehouse, source: Source, wanted: DataFrame, *, inline: bool, now: datetime, images_a_part: int
+    warehouse: Warehouse,
+    source: Source,
+    wanted: DataFrame,
+    *,
+    inline: bool,
+    now: datetime,
+    images_a_part: int,
+    admit: Admit | None,
 ) -> None:
     last = warehouse.read(IMAGES).agg(F.max("part")).first()
     base = 0 if last is None or last[0] is None else int(last[0]) + 1
@@ -94,5 +124,5 @@ def _append(
             F.lit(now).cast("timestamp").alias("ingested_at"),
             content.isNull().alias("by_uri"),
         )
-        warehouse.append(frame, IMAGES)
+        warehouse.append(frame if admit is None else admit(frame), IMAGES)
         base = int(warehouse.read(IMAGES).agg(F.max("part")).first()[0]) + 1  # type: ignore[index]

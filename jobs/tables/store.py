@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from jobs.errors import BadInput, FaceReindexError
 from jobs.schemas import TableSpec
@@ -14,6 +14,8 @@ from jobs.schemas import TableSpec
 if TYPE_CHECKING:
     from delta.tables import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
+
+Result = TypeVar("Result")
 
 _VERSION_KEY = "face_reindex.schema_version"
 
@@ -109,12 +111,13 @@ class Warehouse:
         else:
             writer.saveAsTable(self._identifier(spec))
 
-    def delete_matching(self, spec: TableSpec, keys: DataFrame, on: Sequence[str]) -> None:
-        """Delete the rows whose ``on`` columns stand in ``keys`` (logically: VACUUM removes the files)."""
+    def delete_matching(self, spec: TableSpec, keys: DataFrame, on: Sequence[str]) -> int:
+        """Delete the rows whose ``on`` columns stand in ``keys`` (logically: VACUUM removes the files); how many."""
         self._writable(spec)
         condition = " AND ".join(f"t.{c} <=> k.{c}" for c in on)
         distinct = keys.select(*on).distinct()
-        self.delta(spec).alias("t").merge(distinct.alias("k"), condition).whenMatchedDelete().execute()
+        done = self.delta(spec).alias("t").merge(distinct.alias("k"), condition).whenMatchedDelete().execute()
+        return int(done.first()["num_deleted_rows"])
 
     def maintain(self, spec: TableSpec, *, optimize: bool, vacuum_hours: int | None) -> None:
         """Compact small files and drop old ones, as the settings say."""
@@ -122,13 +125,35 @@ class Warehouse:
         if optimize:
             self.delta(spec).optimize().executeCompaction()
         if vacuum_hours is not None:
-            # Delta refuses less than a week, for the sake of writers that are not done. The lease leaves only one.
-            check = "spark.databricks.delta.retentionDurationCheck.enabled"
-            self.spark.conf.set(check, "false")
-            try:
-                self.delta(spec).vacuum(vacuum_hours)
-            finally:
-                self.spark.conf.unset(check)
+            self.vacuum([spec], vacuum_hours)
+
+    def purge(self, specs: Sequence[TableSpec]) -> None:
+        """Rewrite the files that hold deleted rows; the former files stay until `vacuum`."""
+
+        def work(spec: TableSpec) -> None:
+            self._writable(spec)
+            self._prepare(spec)
+            self.spark.sql(f"REORG TABLE {self._identifier(spec)} APPLY (PURGE)")
+
+        self.side_by_side(work, specs)
+
+    def vacuum(self, specs: Sequence[TableSpec], hours: float) -> None:
+        """Remove files that no version of the last ``hours`` refers to."""
+        for spec in specs:
+            self._writable(spec)
+        # Delta refuses less than a week, for the sake of writers that are not done. The lease leaves only one.
+        check = "spark.databricks.delta.retentionDurationCheck.enabled"
+        self.spark.conf.set(check, "false")
+        try:
+            self.side_by_side(lambda spec: self.delta(spec).vacuum(hours), specs)
+        finally:
+            self.spark.conf.unset(check)
+
+    @staticmethod
+    def side_by_side(work: Callable[[TableSpec], Result], specs: Sequence[TableSpec]) -> list[Result]:
+        """Do the same to several tables at once: one that is small waits more than it works."""
+        with ThreadPoolExecutor(len(specs)) as pool:
+            return list(pool.map(work, specs))
 
     def _writable(self, spec: TableSpec) -> None:
         if self.read_only:

@@ -47,10 +47,14 @@ class MilvusStandalone:
     before it kills, and changes the working directory of the whole process. Its unpacking and its configuration are.
     """
 
-    def __init__(self, folder: Path, *, authorization: bool = False, tls: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, authorization: bool = False, tls: Path | None = None, gc_s: int | None = None
+    ) -> None:
         self.folder = Path(folder).absolute()
         self._process: subprocess.Popen[bytes] | None = None
         self._authorization = authorization
+        # Seconds until a compacted segment's files are removed; the default is hours.
+        self._gc_s = gc_s
         # A folder with server.pem, server.key and ca.pem.
         self._tls = tls
         self._ports = dict(zip((*PORTS, "metrics", "etcd_port", "etcd_peer"), free_ports(len(PORTS) + 3), strict=True))
@@ -145,6 +149,9 @@ class MilvusStandalone:
             text, found = re.subn(rf"(?m)^(  {name}): \d+", rf"\1: {value}", text)
             if not found:
                 raise RuntimeError(f"milvus.yaml has no {name}")
+        if self._gc_s is not None:
+            for name in ("interval", "missingTolerance", "dropTolerance"):
+                text = re.sub(rf"(?m)^(    {name}): \d+", rf"\1: {self._gc_s}", text)
         if self._tls:
             text = re.sub(r"(?m)^    tlsMode: 0", "    tlsMode: 1", text)
             for key, name in (

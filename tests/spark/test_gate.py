@@ -282,7 +282,7 @@ def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark
     assert accepted() == set()
 
 
-def test_the_plan_reads_no_image_bytes(spark, tmp_path) -> None:
+def test_guarantee_2_the_plan_reads_no_image_bytes(spark, tmp_path) -> None:
     settings = settings_for(tmp_path)
     warehouse = warehouse_for(spark, settings)
     warehouse.append(spark.createDataFrame([basis_row(0, GOOD)], PROCESSING_BASIS.columns), PROCESSING_BASIS)

@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs.__main__": {"jobs.cli"},
 }
 # Everything else in jobs/*.py is an entry point. It may import all parts, and no entry point but the steps before it.
-STEPS = ("embed", "load", "verify", "promote", "reindex")
+STEPS = ("embed", "load", "verify", "promote", "expire", "sync", "reindex")
 PARTS = set(MAY_IMPORT) - {"jobs.__main__"}
 
 

@@ -76,7 +76,7 @@ records_of = st.builds(
 
 
 @given(st.lists(boxes_of, max_size=6), st.lists(records_of, max_size=6))
-def test_no_bystander_ever(boxes: list[tuple[int, ...]], covered: list[CoveredPrincipal]) -> None:
+def test_guarantee_16_no_bystander_ever(boxes: list[tuple[int, ...]], covered: list[CoveredPrincipal]) -> None:
     out = assign_records(boxes, covered, 0.5)
     assert len(out.records) == len(boxes)
     known = {record.record_id for record in covered}
@@ -115,7 +115,7 @@ def test_selection_reasons() -> None:
     assert (bare.status, bare.reason, bare.dropped) == ("uncovered_faces", "UNCOVERED_FACES", Dropped(uncovered=2))
 
 
-def test_a_small_bystander_counts() -> None:
+def test_guarantee_16_a_small_bystander_counts() -> None:
     chosen = select([A, (200, 0, 205, 5)], [0.99, 0.95], [rec("r")], min_face_px=50)
     assert (chosen.status, chosen.dropped) == ("uncovered_faces", Dropped(uncovered=2))
 

@@ -135,7 +135,7 @@ def test_limits_end_as_too_large() -> None:
     assert fits.status == "no_face"
 
 
-def test_a_refused_image_is_not_opened(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guarantee_2_a_refused_image_is_not_opened(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
     monkeypatch.setattr("udfs.pipeline.read_bytes", lambda *args, **options: opened.append((args, options)))
     (result,) = run(pipeline, ONE, covered=())
@@ -157,7 +157,7 @@ def test_bystanders_and_boxes(pipeline: Pipeline) -> None:
     assert float(only.faces[0].embedding @ all_three.faces[1].embedding) > 1 - 1e-5
 
 
-def test_only_covered_faces_reach_the_network(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guarantee_16_only_covered_faces_reach_the_network(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     embed = pipeline._embedder.embed
     monkeypatch.setattr(pipeline._embedder, "embed", lambda crops: seen.append(len(crops)) or embed(crops))

@@ -1,0 +1,45 @@
+"""Destroy what has reached its end: ended consent, validity and retention, revoked sources."""
+
+from __future__ import annotations
+
+from jobs.cli import Result, job
+from jobs.embed import gate_step
+from jobs.governance import erasure, retention
+from jobs.governance.gate import gate_warehouse
+from jobs.governance.tombstones import key_ring
+from jobs.index.milvus import VectorIndex, connect
+from jobs.runs.erasing import Outcome, erase_pending
+from jobs.runs.record import Job, Run, open_run, utc_now
+
+
+def expire_steps(run: Run, index: VectorIndex) -> Outcome:
+    """Write down what is due, and carry out every open erasure (of holds that were lifted, too)."""
+    due = retention.due(run.warehouse, run.settings, gate_step(run), now=run.job.clock())
+    ring = key_ring(run.settings)
+    run.step(
+        "expire-due",
+        lambda: {"due": erasure.request_expiry(run.warehouse, due, ring, run_id=run.run_id, now=utc_now())},
+        once=False,
+    )
+    return erase_pending(run, index)
+
+
+@job("expire", examples="python -m jobs.expire --config conf/local.yaml")
+def main(job_: Job) -> Result:
+    """Destroy what has reached its end, in every store; and finish erasures whose time has come."""
+    if job_.dry_run:
+        gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+        due = retention.due(job_.warehouse, job_.settings, gated, now=job_.clock())
+        counts = {row["kind"]: row["count"] for row in due.groupBy("kind").count().collect()}
+        return {"due": counts, "message": f"dry run: {counts.get('image', 0)} images have reached their end"}
+    with open_run(job_, "expire") as run:
+        outcome = expire_steps(run, connect(run.settings))
+        run.facts["message"] = message = (
+            f"{outcome.items.get('image', 0)} images and {outcome.items.get('face', 0)} faces erased"
+            + (f"; {outcome.suspended} requests suspended by a legal hold" if outcome.suspended else "")
+        )
+        return {"run_id": run.run_id, "message": message}
+
+
+if __name__ == "__main__":
+    main()

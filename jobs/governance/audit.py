@@ -1,0 +1,106 @@
+"""The audit trail: events chained by their hashes, so that a change or a cut is seen (Guarantee 14).
+
+Each event's digest covers the event and the digest before it. A table of its own cannot show that its end was cut off:
+for that the head (number and digest of the last event) is exported after each run, to a file that the operator keeps
+where this program cannot write (object lock, another account). `verify --audit` compares.
+
+Events name runs, requests and counts; no image, person or name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from jobs.errors import NotProvenError
+from jobs.schemas import AUDIT_EVENTS
+
+if TYPE_CHECKING:
+    from jobs.tables.store import Warehouse
+
+_START: Final = "0" * 64
+_ATTEMPTS: Final = 20
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last event: how many there are, and its digest."""
+
+    seq: int
+    digest: str
+
+
+def append(warehouse: Warehouse, kind: str, run_id: str, facts: dict[str, Any], *, now: datetime) -> Head:
+    """Add one event to the chain. Of writers that race for one number Delta takes the first; the other tries again."""
+    from delta.exceptions import ConcurrentTransactionException
+
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
+    for _ in range(_ATTEMPTS):
+        last = head(warehouse)
+        seq = last.seq + 1
+        digest = _digest(seq, int(now.timestamp() * 1e6), kind, run_id, text, last.digest)
+        row = (seq, now, kind, run_id, text, last.digest, digest)
+        frame = warehouse.spark.createDataFrame([row], AUDIT_EVENTS.columns)
+        try:
+            # One transaction name with the number as its version: of two writers of one number Delta takes the first.
+            warehouse.append(frame, AUDIT_EVENTS, transaction="chain", transaction_version=seq)
+        except ConcurrentTransactionException:
+            continue
+        if warehouse.read(AUDIT_EVENTS).where((F.col("seq") == seq) & (F.col("digest") == digest)).count():
+            return Head(seq, digest)
+    raise NotProvenError("The audit trail could not be written: others wrote it all the time.", hint="run it again.")
+
+
+def head(warehouse: Warehouse) -> Head:
+    """The last event; number 0 where there is none."""
+    row = warehouse.read(AUDIT_EVENTS).agg(F.max(F.struct("seq", "digest")).alias("last")).first()
+    assert row is not None  # noqa: S101 - an aggregate without groups always has its one row
+    return Head(0, _START) if row["last"] is None else Head(int(row["last"]["seq"]), str(row["last"]["digest"]))
+
+
+def verify(warehouse: Warehouse, exported: Head | None = None) -> Head:
+    """Check every digest, every link and the numbering, by executors; and that ``exported`` is among the events.
+
+    Raises:
+        NotProvenError: an event was changed, removed or added, or the end was cut off.
+    """
+    events = warehouse.read(AUDIT_EVENTS)
+    last = head(warehouse)
+    fields: list[Column | str] = [
+        F.col("seq").cast("string"), F.unix_micros("at").cast("string"), "kind",
+        F.coalesce("run_id", F.lit("")), F.coalesce("facts", F.lit("")), "previous",
+    ]  # fmt: skip
+    own = F.sha2(F.concat_ws("\n", *fields), 256)
+    before = events.select((F.col("seq") + 1).alias("seq"), F.col("digest").alias("digest_before"))
+    checked = events.withColumn("own", own).join(before, "seq", "left")
+    link = F.coalesce("digest_before", F.lit(_START))
+    wrong = checked.where((F.col("own") != F.col("digest")) | (F.col("previous") != link)).select("seq")
+    first = wrong.agg(F.min("seq").alias("seq"), F.count("*").alias("n")).first()
+    assert first is not None  # noqa: S101 - as above
+    if first["n"]:
+        raise NotProvenError(
+            f"Audit event {first['seq']} was changed, or one before it removed ({first['n']} events do not follow).",
+            hint="compare the table with its backup; do not write to it.",
+        )
+    if events.count() != last.seq:
+        raise NotProvenError(f"The audit trail has {events.count()} events where {last.seq} are numbered.")
+    kept = exported is None or exported.seq == 0
+    if not kept and exported is not None:
+        kept = bool(events.where((F.col("seq") == exported.seq) & (F.col("digest") == exported.digest)).count())
+    if not kept and exported is not None:
+        raise NotProvenError(
+            f"The exported head (event {exported.seq}) is not in the audit trail, whose last event is {last.seq}: "
+            "it was cut off or written anew.",
+            hint="restore audit_events from its backup.",
+        )
+    return last
+
+
+def _digest(seq: int, at_us: int, kind: str, run_id: str, facts: str, previous: str) -> str:
+    return hashlib.sha256("\n".join([str(seq), str(at_us), kind, run_id, facts, previous]).encode()).hexdigest()

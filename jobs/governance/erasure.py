@@ -1,0 +1,354 @@
+"""What an erasure has to destroy: found in the tables, written down, destroyed there, and looked for again.
+
+A request names a person (`subject`: a pseudonym), an image, a source batch, or, for an expiry, a basis record. All
+requests of a pass are found and destroyed together: ten thousand of them read each table once.
+
+A person's erasure takes the records of that person, the faces that were embedded under them, and every image that no
+other recorded person shares. Of a shared picture exactly that person's faces go (Guarantee 16): the picture stays for
+the others, and the receipt counts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.errors import NotProvenError
+from jobs.governance.gate import current_records, gate_warehouse
+from jobs.governance.tombstones import CONTENT, EXPIRED, FACE, IMAGE, SUBJECT, KeyRing, digests
+from jobs.schemas import (
+    BASIS_LINKS,
+    EMBEDDINGS,
+    ERASURE_ITEMS,
+    ERASURE_REQUESTS,
+    ERASURE_STEPS,
+    IMAGE_STATUS,
+    IMAGES,
+    PROCESSING_BASIS,
+    TOMBSTONES,
+    TableSpec,
+)
+from jobs.tables.store import Warehouse, materialise
+
+if TYPE_CHECKING:
+    from jobs.settings import Settings
+
+#: Kinds of targets and items beside those of tombstones; EXPIRY is the request of a pass over all that is due.
+BATCH, RECORD, SHARED, EXPIRY = "batch", "record", "shared", "expiry"
+_TARGETS: Final = "request_id string, kind string, value string"
+_ITEM: Final = ("request_id", "kind", "value", "image_id")
+COMPLETE: Final = "complete"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one request asks for: `subject` (a pseudonym), `image`, `batch`, or `expired` (a record)."""
+
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """One table through an erasure: ``before`` = ``after`` + ``erased``, and ``left`` of what was to go: 0."""
+
+    before: int
+    erased: int
+    after: int
+    left: int
+
+
+# Where the items of a kind stand: table, item kind, column, the column's type.
+_STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
+    (EMBEDDINGS, FACE, "face_id", "bigint"),
+    (IMAGE_STATUS, IMAGE, "image_id", "string"),
+    (IMAGES, IMAGE, "image_id", "string"),
+    (BASIS_LINKS, IMAGE, "image_id", "string"),
+    (BASIS_LINKS, RECORD, "record_id", "string"),
+    (PROCESSING_BASIS, RECORD, "record_id", "string"),
+)
+TABLES: Final = (EMBEDDINGS, IMAGE_STATUS, IMAGES, BASIS_LINKS, PROCESSING_BASIS)
+
+
+def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, run_id: str, now: datetime) -> list[str]:
+    """Write requests down, and the tombstones of what they name, so that nothing of it is indexed from now on.
+
+    No lease is needed: rows are only added. A target with an unfinished request keeps it; returns the requests' ids.
+    """
+    ids = {target: f"er-{ring.digest(target.kind, target.value)[:20]}-{now:%Y%m%dT%H%M%S}" for target in targets}
+    pending = _pending_ids(warehouse)
+    open_ones = {row["target"]: row["request_id"] for row in pending.select("target", "request_id").collect()}
+    fresh = {t: i for t, i in ids.items() if ring.digest(t.kind, t.value) not in open_ones}
+    if fresh:
+        spark = warehouse.spark
+        items = [(i, t.kind, t.value, t.value if t.kind == IMAGE else None) for t, i in fresh.items()]
+        warehouse.append(spark.createDataFrame(items, ERASURE_ITEMS.columns), ERASURE_ITEMS)
+        stones = [
+            (t.kind, ring.current, ring.digest(t.kind, t.value), i, now)
+            for t, i in fresh.items()
+            if t.kind in (IMAGE, SUBJECT)
+        ]
+        if stones:
+            warehouse.append(spark.createDataFrame(stones, TOMBSTONES.columns), TOMBSTONES)
+        rows = [(i, t.kind, ring.digest(t.kind, t.value), ring.current, run_id, now) for t, i in fresh.items()]
+        warehouse.append(spark.createDataFrame(rows, ERASURE_REQUESTS.columns), ERASURE_REQUESTS)
+    return [open_ones.get(ring.digest(t.kind, t.value), ids[t]) for t in targets]
+
+
+def request_expiry(warehouse: Warehouse, due: DataFrame, ring: KeyRing, *, run_id: str, now: datetime) -> int:
+    """Write one request down for everything that is ``due`` (kind, value); returns how many rows that is."""
+    request_id = f"er-expiry-{run_id}"
+    known = pending(warehouse).select("kind", "value")
+    rows = materialise(due.join(known, ["kind", "value"], "left_anti"))
+    count = rows.count()
+    if count:
+        image = F.when(F.col("kind") == IMAGE, F.col("value"))
+        items = rows.select(F.lit(request_id).alias("request_id"), "kind", "value", image.alias("image_id"))
+        warehouse.append(items, ERASURE_ITEMS)
+        row = (request_id, EXPIRY, ring.digest(EXPIRY, run_id), ring.current, run_id, now)
+        warehouse.append(warehouse.spark.createDataFrame([row], ERASURE_REQUESTS.columns), ERASURE_REQUESTS)
+    return count
+
+
+def _pending_ids(warehouse: Warehouse) -> DataFrame:
+    finished = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
+    return warehouse.read(ERASURE_REQUESTS).join(finished, "request_id", "left_anti")
+
+
+def pending(warehouse: Warehouse) -> DataFrame:
+    """Targets of the requests that are not complete: request_id, kind, value."""
+    asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(SUBJECT, IMAGE, BATCH, EXPIRED))
+    # Of the items found later, an image is none that was asked for, if its request is of another kind.
+    wanted = _pending_ids(warehouse).select("request_id", F.col("kind").alias("asked"))
+    meant = (F.col("kind") == F.col("asked")) | (F.col("asked") == EXPIRY)
+    return asked.join(wanted, "request_id").where(meant).select("request_id", "kind", "value")
+
+
+def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
+    """Everything that ``targets`` (request_id, kind, value) ask for: rows of `erasure_items`, `held` ones marked.
+
+    Reads keys and hashes; no image byte and no vector.
+    """
+
+    def of(kind: str, name: str) -> DataFrame:
+        return F.broadcast(targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name)))
+
+    basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id", "source_batch_id").distinct()
+    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id").distinct()
+    images = warehouse.read(IMAGES).select("image_id", "content_sha256", "source_batch_id")
+    by_person = basis.join(of(SUBJECT, "pii_principal_id"), "pii_principal_id")
+    by_batch = basis.join(of(BATCH, "source_batch_id"), "source_batch_id")
+    leaving = by_person.select("request_id", "record_id").unionByName(by_batch.select("request_id", "record_id"))
+    expired = basis.select("record_id").distinct().join(of(EXPIRED, "record_id"), "record_id")
+    records = materialise(leaving.unionByName(expired.select("request_id", "record_id")).distinct())
+    # Images of these records alone, and images asked for by name or batch.
+    linked = links.join(records, "record_id").select("request_id", "image_id").distinct()
+    staying = basis.select("record_id").distinct().join(records, "record_id", "left_anti")
+    others = links.join(linked.select("image_id").distinct(), "image_id", "left_semi")
+    others = others.join(staying, "record_id", "left_semi").select("image_id").distinct()
+    named = images.join(of(IMAGE, "image_id"), "image_id").select("request_id", "image_id")
+    named = named.unionByName(
+        images.join(of(BATCH, "source_batch_id"), "source_batch_id").select("request_id", "image_id")
+    )
+    whole = materialise(named.unionByName(linked.join(others, "image_id", "left_anti")).distinct())
+    shared = linked.join(whole.select("image_id"), "image_id", "left_anti")
+    found = [
+        _items(records.join(leaving, ["request_id", "record_id"], "left_semi"), RECORD, F.col("record_id"), None),
+        _items(whole, IMAGE, F.col("image_id"), "image_id"),
+        _items(images.join(whole, "image_id"), CONTENT, F.col("content_sha256"), "image_id"),
+        _items(shared, SHARED, F.col("image_id"), "image_id"),
+        _faces(warehouse, whole, records),
+    ]
+    rows = found[0]
+    for part in found[1:]:
+        rows = rows.unionByName(part)
+    held = _held(warehouse, links)
+    return materialise(rows.distinct().join(held, ["kind", "value"], "left").fillna({"held": False}))
+
+
+def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFrame:
+    image_id = F.col(image) if image else F.lit(None).cast("string")
+    return rows.select("request_id", F.lit(kind).alias("kind"), value.alias("value"), image_id.alias("image_id"))
+
+
+def _faces(warehouse: Warehouse, whole: DataFrame, records: DataFrame) -> DataFrame:
+    faces = warehouse.read(EMBEDDINGS).select("face_id", "image_id", "basis_record_ids")
+    of_images = faces.join(whole, "image_id").select("request_id", "face_id", "image_id")
+    under = faces.select("face_id", "image_id", F.explode("basis_record_ids").alias("record_id"))
+    of_records = under.join(records, "record_id").select("request_id", "face_id", "image_id")
+    every = of_images.unionByName(of_records).distinct()
+    return _items(every, FACE, F.col("face_id").cast("string"), "image_id")
+
+
+def _held(warehouse: Warehouse, links: DataFrame) -> DataFrame:
+    """What a legal hold keeps from being destroyed: records, and images with their content, as (kind, value, held)."""
+    records = current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
+    images = links.join(records, "record_id", "left_semi").select("image_id").distinct()
+    content = warehouse.read(IMAGES).select("image_id", "content_sha256").join(images, "image_id")
+    faces = warehouse.read(EMBEDDINGS).select("image_id", "face_id").join(images, "image_id")
+    parts = [
+        records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
+        images.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value")),
+        images.select(F.lit(SHARED).alias("kind"), F.col("image_id").alias("value")),
+        content.select(F.lit(CONTENT).alias("kind"), F.col("content_sha256").alias("value")),
+        faces.select(F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("value")),
+    ]
+    rows = parts[0]
+    for part in parts[1:]:
+        rows = rows.unionByName(part)
+    return rows.distinct().withColumn("held", F.lit(True))
+
+
+def write_down(
+    warehouse: Warehouse, targets: DataFrame, found: DataFrame, ring: KeyRing, *, now: datetime
+) -> DataFrame:
+    """Add what was found, and its tombstones, to the ledger; returns all items of ``targets`` that may go.
+
+    Before anything is destroyed (Guarantee 12): afterwards nothing else could tell what has to be gone.
+    """
+    wanted = found.where(~F.col("held")).select(*_ITEM)
+    known = warehouse.read(ERASURE_ITEMS)
+    fresh = materialise(
+        wanted.join(known.select("request_id", "kind", "value"), ["request_id", "kind", "value"], "left_anti")
+    )
+    expiry = F.col("request_id").startswith("er-expiry-")
+    columns = {kind: kind for kind in (IMAGE, CONTENT, FACE, EXPIRED)}
+    pivoted = wanted.where(F.col("kind").isin(IMAGE, CONTENT, FACE)).select(
+        "request_id",
+        *(F.when(~expiry & (F.col("kind") == kind), F.col("value")).alias(kind) for kind in (IMAGE, CONTENT, FACE)),
+        F.when(expiry & (F.col("kind") == IMAGE), F.col("value")).alias(EXPIRED),
+    )
+    keyed = digests(pivoted, columns, "request_id", ring, [ring.current]).where("digest IS NOT NULL")
+    there = warehouse.read(TOMBSTONES).select("kind", "key_id", "digest")
+    rows = keyed.join(there, ["kind", "key_id", "digest"], "left_anti").withColumnRenamed("row_key", "request_id")
+    stones = materialise(rows.withColumn("recorded_at", F.lit(now).cast("timestamp")))
+    if not stones.isEmpty():
+        warehouse.append(stones, TOMBSTONES)
+    if not fresh.isEmpty():
+        warehouse.append(fresh, ERASURE_ITEMS)
+    # Not of what was found: a pass that was cut off may have destroyed all by which it can be found.
+    requests = targets.select("request_id").distinct()
+    every = warehouse.read(ERASURE_ITEMS).join(requests, "request_id", "left_semi")
+    kept = found.where("held").select("kind", "value").distinct()
+    return materialise(every.join(kept, ["kind", "value"], "left_anti"))
+
+
+def destroy_rows(warehouse: Warehouse, items: DataFrame) -> dict[str, dict[str, int]]:
+    """Delete the rows of ``items`` from every table, and look for them again; by table, in rows.
+
+    Raises:
+        NotProvenError: something is left, or more or less went than was to go.
+    """
+
+    def destroy(spec: TableSpec) -> Store:
+        before, erased = warehouse.read(spec).count(), 0
+        for kind, column, type_ in [(k, c, t) for table, k, c, t in _STORES if table is spec]:
+            erased += warehouse.delete_matching(spec, _keys(items, kind, column, type_), [column])
+        return Store(before, erased, warehouse.read(spec).count(), _matching(warehouse, spec, items))
+
+    stores = dict(zip([spec.name for spec in TABLES], warehouse.side_by_side(destroy, TABLES), strict=True))
+    for name, store in stores.items():
+        if store.left or store.before != store.after + store.erased:
+            raise NotProvenError(
+                f"Erasure: {name} had {store.before} rows, {store.erased} were erased, {store.after} are there and "
+                f"{store.left} of those that were to go.",
+                hint="run the same command again; if it stays so, another program writes this table.",
+            )
+    return {name: asdict(store) for name, store in stores.items()}
+
+
+def _keys(items: DataFrame, kind: str, column: str, type_: str) -> DataFrame:
+    return items.where(F.col("kind") == kind).select(F.col("value").cast(type_).alias(column)).distinct()
+
+
+def _matching(warehouse: Warehouse, spec: TableSpec, items: DataFrame) -> int:
+    rows = warehouse.read(spec)
+    ways = [(kind, column, type_) for table, kind, column, type_ in _STORES if table is spec]
+    flags = []
+    rows = rows.select(*{column for _, column, _ in ways})
+    for number, (kind, column, type_) in enumerate(ways):
+        marked = _keys(items, kind, column, type_).withColumn(f"_hit{number}", F.lit(True))
+        rows = rows.join(marked, column, "left")
+        flags.append(f"_hit{number}")
+    return rows.where(F.coalesce(*flags, F.lit(False))).count()
+
+
+def settle_shared(warehouse: Warehouse, settings: Settings, items: DataFrame, *, now: datetime) -> int:
+    """Let the faces that stay in shared pictures stand under the coverage that is left; returns how many pictures.
+
+    An embedding belongs to its image's coverage (`input_digest`), of which a record has just gone: without this the
+    other people's faces would count as withdrawn, and be computed again. (`sync` looks at what was decided since: where
+    a running night has left such a face out of its collection, it comes back with the next one.)
+    """
+    shared = items.where(F.col("kind") == SHARED).select(F.col("value").alias("image_id")).distinct()
+    if shared.isEmpty():
+        return 0
+    gated = gate_warehouse(warehouse, settings, now=now, ingested_by=now, only=shared).accepted
+    fresh = gated.select(
+        "image_id",
+        F.col("input_digest").alias("fresh"),
+        F.transform("covered", lambda record: record["record_id"]).alias("records"),
+    )
+    faces = warehouse.read(EMBEDDINGS).select("image_id", "model_fingerprint", "basis_record_ids")
+    covered = F.size(F.array_except("basis_record_ids", "records")) == 0
+    settled = materialise(
+        faces.join(fresh, "image_id")
+        .groupBy("image_id", "model_fingerprint", "fresh", "records")
+        .agg(F.count(F.when(covered, 1)).alias("stay"), F.count("*").alias("faces"))
+        .where("stay = faces")
+    )
+    status = (
+        warehouse.delta(IMAGE_STATUS)
+        .alias("t")
+        .merge(settled.alias("n"), "t.image_id = n.image_id AND t.model_fingerprint = n.model_fingerprint")
+    )
+    status.whenMatchedUpdate(
+        set={"input_digest": "n.fresh", "faces": "CAST(n.stay AS INT)", "decided_at": "current_timestamp()"}
+    ).execute()
+    table = (
+        warehouse.delta(EMBEDDINGS)
+        .alias("t")
+        .merge(settled.alias("n"), "t.image_id = n.image_id AND t.model_fingerprint = n.model_fingerprint")
+    )
+    table.whenMatchedUpdate(set={"input_digest": "n.fresh"}).execute()
+    return settled.count()
+
+
+def close(
+    warehouse: Warehouse, targets: DataFrame, found: DataFrame, items: DataFrame, *, run_id: str, now: datetime
+) -> tuple[int, int]:
+    """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended)."""
+    suspended = found.where("held").select("request_id").distinct()
+    done = targets.select("request_id").distinct().join(suspended, "request_id", "left_anti")
+    counts = items.groupBy("request_id").agg(
+        *(F.count(F.when(F.col("kind") == kind, 1)).alias(f"{kind}s") for kind in (IMAGE, FACE, RECORD)),
+        F.count(F.when(F.col("kind") == SHARED, 1)).alias("shared_images"),
+    )
+    rows = materialise(
+        done.join(counts, "request_id", "left")
+        .fillna(0)
+        .select(
+            "request_id",
+            F.lit(COMPLETE).alias("step"),
+            F.lit(run_id).alias("run_id"),
+            F.to_json(F.struct("images", "faces", "records", "shared_images")).alias("result"),
+            F.lit(now).cast("timestamp").alias("recorded_at"),
+        )
+    )
+    completed = rows.count()
+    if completed:
+        warehouse.append(rows, ERASURE_STEPS)
+    return completed, suspended.count()
+
+
+def forget_items(warehouse: Warehouse) -> None:
+    """Delete the items of complete requests: what they name is gone, and so must they be."""
+    finished = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
+    leftover = materialise(warehouse.read(ERASURE_ITEMS).select("request_id").join(finished, "request_id", "left_semi"))
+    if not leftover.isEmpty():
+        warehouse.delete_matching(ERASURE_ITEMS, leftover, ["request_id"])

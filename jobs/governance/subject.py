@@ -1,0 +1,79 @@
+"""Access of a person to what is held about them (GDPR articles 15 and 20): a list, and a portable copy."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.errors import SettingsError
+from jobs.governance.erasure import RECORD, SHARED, Target, find
+from jobs.governance.tombstones import FACE, IMAGE
+from jobs.schemas import EMBEDDINGS, IMAGES, PROCESSING_BASIS
+from jobs.tables.store import Warehouse
+
+#: Details that one answer lists; the counts are always whole.
+_LISTED = 1_000
+
+
+def held_about(warehouse: Warehouse, targets: Sequence[Target]) -> dict[str, Any]:
+    """What an erasure of ``targets`` would destroy: counts by kind, what a legal hold keeps, and names of it all."""
+    found = _found(warehouse, targets)
+    names = {"image": "images", "face": "faces", "record": "records", "shared": "pictures shared with others"}
+    kinds = F.col("kind").isin(*names)
+    rows = found.where(kinds).groupBy("kind").agg(F.count_distinct("value").alias("n")).collect()
+    held = found.where(kinds & F.col("held")).select("kind", "value").distinct().count()
+    listed = found.where(kinds).select("kind", "value").distinct().orderBy("kind", "value").limit(_LISTED).collect()
+    details: dict[str, list[str]] = {}
+    for row in listed:
+        details.setdefault(names[row["kind"]], []).append(row["value"])
+    return {"counts": {names[row["kind"]]: row["n"] for row in rows}, "held": held, **details}
+
+
+def export(warehouse: Warehouse, targets: Sequence[Target], path: str) -> None:
+    """Write one person's copy: records, faces and the stored pictures, as a zip of JSON and image files.
+
+    Pictures that show other recorded persons too are listed and not copied (GDPR article 15(4)).
+    """
+    if len(targets) != 1 or targets[0].kind != "subject":
+        raise SettingsError(
+            "--export writes the copy of one person.", hint="give one --subject, or a file of one line."
+        )
+    found = _found(warehouse, targets)
+
+    def rows(spec: Any, kind: str, column: str, type_: str = "string") -> DataFrame:
+        wanted = found.where(F.col("kind") == kind).select(F.col("value").cast(type_).alias(column)).distinct()
+        return warehouse.read(spec).join(F.broadcast(wanted), column, "left_semi")
+
+    records = _as_json(rows(PROCESSING_BASIS, RECORD, "record_id"))
+    faces = _as_json(rows(EMBEDDINGS, FACE, "face_id", "bigint"))
+    shared = [r["value"] for r in found.where(F.col("kind") == SHARED).select("value").distinct().collect()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        pictures = []
+        for row in rows(IMAGES, IMAGE, "image_id").drop("part").toLocalIterator():
+            name = f"images/{row['image_id']}"
+            if row["content"] is not None:
+                archive.writestr(name, bytes(row["content"]))
+            original = None if row["content"] is not None else row["uri"]
+            pictures.append({"image_id": row["image_id"], "file": name if original is None else None, "uri": original,
+                             "ingested_at": str(row["ingested_at"])})  # fmt: skip
+        content = {
+            "records": records,
+            "faces": faces,
+            "images": pictures,
+            "pictures_shared_with_others": shared,
+        }
+        archive.writestr("about_you.json", json.dumps(content, indent=2, sort_keys=True, default=str))
+
+
+def _as_json(rows: DataFrame) -> list[Any]:
+    return [json.loads(row["text"]) for row in rows.select(F.to_json(F.struct("*")).alias("text")).collect()]
+
+
+def _found(warehouse: Warehouse, targets: Sequence[Target]) -> DataFrame:
+    rows = [("-", target.kind, target.value) for target in targets]
+    return find(warehouse, warehouse.spark.createDataFrame(rows, "request_id string, kind string, value string"))

@@ -1,0 +1,78 @@
+"""Keys out of every collection: deleted, flushed, compacted, and looked for again by key (Guarantee 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass
+
+from jobs.errors import NotProvenError
+from jobs.index.collections import belongs_to
+from jobs.index.milvus_types import Keys, VectorIndex
+
+Pages = Callable[[], Iterator[Keys]]
+
+
+@dataclass(frozen=True)
+class Erased:
+    """One collection: rows ``before`` = ``after`` + ``erased``; ``left``: rows of the erased keys, 0.
+
+    ``compacted``: deleted rows have left the sealed segments (the database removes the former files later).
+    """
+
+    before: int
+    erased: int
+    after: int
+    left: int
+    compacted: bool
+
+
+def erase_keys(
+    index: VectorIndex,
+    alias: str,
+    pages: Pages,
+    *,
+    keep: Collection[str],
+    ready_timeout_s: float,
+    compact_timeout_s: float,
+) -> dict[str, dict[str, int | bool]]:
+    """Take the keys out of the live collection and of all that stand beside it; by collection, in rows.
+
+    A collection that is neither live nor in ``keep`` (was live once) is what an unfinished run left: an import may
+    still be on its way into it, and a delete that meets an import can be void (milvus #48472). It is dropped, and that
+    run builds it anew.
+
+    Raises:
+        NotProvenError: a key is left, or more or fewer rows went than there were.
+        DependencyUnavailable: the server is out of reach; nothing is said to be erased then.
+    """
+    live = index.alias_target(alias)
+    report: dict[str, dict[str, int | bool]] = {}
+    for name in [n for n in index.list_collections() if belongs_to(alias, n, index.info(n))]:
+        if name != live and name not in keep:
+            index.drop(name)
+            report[name] = {"dropped": True}
+            continue
+        index.load(name, timeout=ready_timeout_s)
+        erased = _erase(index, name, pages, compact_timeout_s)
+        if name != live:
+            index.release(name)
+        if erased.left or erased.before != erased.after + erased.erased:
+            raise NotProvenError(
+                f"Erasure: collection {name} had {erased.before} rows, {erased.erased} were to go, {erased.after} are "
+                f"there and {erased.left} of those to go.",
+                hint="run the same command again.",
+            )
+        report[name] = asdict(erased)
+    return report
+
+
+def _erase(index: VectorIndex, name: str, pages: Pages, compact_timeout_s: float) -> Erased:
+    before = index.count(name)
+    there = sum(index.count_ids(name, page) for page in pages())
+    if there:
+        for page in pages():
+            index.delete(name, page)
+    left = sum(index.count_ids(name, page) for page in pages()) if there else 0
+    # Also where nothing was there: an earlier pass may have been stopped before this.
+    compacted = index.compact(name, timeout=compact_timeout_s)
+    return Erased(before, there, index.count(name), left, compacted)

@@ -1,0 +1,250 @@
+"""An erasure from end to end: find, record, destroy in every store, verify, receipt.
+
+Each step may be repeated, and one that was cut off is: requests stay open until a pass has gone through all stores and
+found nothing left, so a store out of reach leaves them open (Guarantee 12).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.governance import audit, erasure
+from jobs.governance.tombstones import FACE, key_ring
+from jobs.index.erasing import erase_keys
+from jobs.index.milvus import VectorIndex
+from jobs.index.milvus_types import Keys
+from jobs.runs.evidence import evidence_path
+from jobs.runs.history import promoted_collections
+from jobs.runs.loading import staging_base
+from jobs.runs.record import Run, utc_now
+from jobs.schemas import ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, RUNS
+from jobs.tables.files import children, remove_tree, write_text
+from jobs.tables.store import Warehouse, materialise
+
+_PAGE = 10_000
+# What a run has to do again when its staged files, or its collection, are gone.
+_REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Requests that are complete now, and those that a legal hold suspends."""
+
+    completed: int
+    suspended: int
+    items: dict[str, int]
+
+
+def erase_pending(run: Run, index: VectorIndex) -> Outcome:
+    """Carry out every open request, all in one pass over the tables.
+
+    Raises:
+        NotProvenError: something is left after it was destroyed.
+        DependencyUnavailable: a store is out of reach; the requests stay open.
+    """
+    warehouse, settings = run.warehouse, run.settings
+    targets = materialise(erasure.pending(warehouse))
+    if targets.isEmpty():
+        _finish_physically(run)
+        return Outcome(0, 0, {})
+    found = erasure.find(warehouse, targets)
+    items = erasure.write_down(warehouse, targets, found, key_ring(settings), now=utc_now())
+    counts = {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
+    run.step("erase-find", lambda: {"items": counts}, once=False)
+    audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
+    run.step("erase-index", lambda: {"collections": _erase_index(run, index, items)}, once=False)
+    run.step("erase-staged", lambda: _erase_staged(run), once=False)
+    run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
+    run.step(
+        "erase-shared", lambda: {"images": erasure.settle_shared(warehouse, settings, items, now=utc_now())}, once=False
+    )
+    run.step("erase-purge", lambda: _purge(run), once=False)
+    completed, suspended = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=utc_now())
+    erasure.forget_items(warehouse)
+    warehouse.purge([ERASURE_ITEMS])
+    _vacuum(run, [ERASURE_ITEMS])
+    run.gate = None
+    _write_receipts(run)
+    facts = {"completed": completed, "suspended": suspended}
+    audit.append(warehouse, "erasure-ended", run.run_id, facts, now=utc_now())
+    return Outcome(completed, suspended, counts)
+
+
+def _erase_index(run: Run, index: VectorIndex, items: DataFrame) -> dict[str, dict[str, int | bool]]:
+    keys = items.where(F.col("kind") == FACE).select(F.col("value").cast("bigint").alias("key")).distinct()
+
+    def pages() -> Iterator[Keys]:
+        page: list[int] = []
+        for row in keys.toLocalIterator():
+            page.append(row["key"])
+            if len(page) == _PAGE:
+                yield np.array(page, np.int64)
+                page = []
+        if page:
+            yield np.array(page, np.int64)
+
+    milvus = run.settings.milvus
+    return erase_keys(
+        index,
+        milvus.alias,
+        pages,
+        keep=promoted_collections(run.warehouse),
+        ready_timeout_s=milvus.ready_timeout_s,
+        compact_timeout_s=run.settings.erasure.compact_timeout_s,
+    )
+
+
+def _erase_staged(run: Run) -> dict[str, int]:
+    """Remove the staged files of every run of this warehouse: each may hold the vector, and none is needed.
+
+    This run holds the lease, so whoever staged them has ended. One that is resumed stages anew.
+    """
+    spark, base = run.job.spark, staging_base(run)
+    ours = {row["run_id"] for row in run.warehouse.read(RUNS).select("run_id").distinct().collect()}
+    removed = [name for name in children(spark, base) if name in ours and name != run.run_id]
+    for name in removed:
+        remove_tree(spark, f"{base}/{name}")
+    # This very run may be a reindex that was killed: it has not loaded anything since, and stages anew as well.
+    remove_tree(spark, f"{base}/{run.run_id}")
+    for step in _REDONE:
+        run.forget(step)
+    _forget_unpromoted(run)
+    return {"folders": len(removed)}
+
+
+def _forget_unpromoted(run: Run) -> None:
+    """Runs that did not come to their end stage and load anew when they are resumed."""
+    steps = run.warehouse.read(RUN_STEPS)
+    promoted = steps.where("step = 'promote' AND state = 'done'").select("run_id")
+    started = steps.where(F.col("step").isin(*_REDONE) | F.col("step").startswith("import/"))
+    latest = started.groupBy("run_id", "step").agg(F.max_by("state", "ended_at").alias("state"))
+    open_ones = latest.where((F.col("state") == "done") & (F.col("run_id") != run.run_id))
+    open_ones = open_ones.join(promoted, "run_id", "left_anti")
+    now = F.lit(utc_now()).cast("timestamp")
+    rows = open_ones.select(
+        "run_id",
+        "step",
+        F.lit("forgotten").alias("state"),
+        now.alias("started_at"),
+        now.alias("ended_at"),
+        F.lit(0.0).alias("seconds"),
+        F.lit("{}").alias("result"),
+        F.lit(run.lease.token).alias("fencing_token"),
+    )
+    rows = materialise(rows)
+    if not rows.isEmpty():
+        run.warehouse.append(rows, RUN_STEPS)
+
+
+def _purge(run: Run) -> dict[str, Any]:
+    """Rewrite what holds deleted rows, and remove former files as far as the settings allow at once."""
+    run.warehouse.purge(erasure.TABLES)
+    _vacuum(run, list(erasure.TABLES))
+    hours = run.settings.erasure.vacuum_hours
+    due = utc_now() + timedelta(hours=hours)
+    if not hours:
+        run.job.console.note("time travel to before this erasure is gone: the former files are removed.")
+    else:
+        run.job.console.note(
+            f"former files stay for {hours} h of time travel and hold the erased rows until then; run `expire` after "
+            f"{due:%Y-%m-%d %H:%M} UTC."
+        )
+    return {"vacuum_hours": hours, "physically_gone_at": due.isoformat(timespec="seconds"), "vacuumed": not hours}
+
+
+def _vacuum(run: Run, specs: list[Any]) -> None:
+    run.warehouse.vacuum(specs, run.settings.erasure.vacuum_hours)
+
+
+def _finish_physically(run: Run) -> None:
+    """Remove the former files of earlier erasures whose time has come."""
+    steps = run.warehouse.read(RUN_STEPS).where("step = 'erase-purge' AND state = 'done'")
+    row = steps.select(
+        F.max(F.when(F.get_json_object("result", "$.vacuumed") == "false", F.col("ended_at"))).alias("waiting"),
+        F.max(F.when(F.get_json_object("result", "$.vacuumed") == "true", F.col("ended_at"))).alias("done"),
+    ).first()
+    if row is None or row["waiting"] is None or (row["done"] is not None and row["done"] >= row["waiting"]):
+        return
+    latest = steps.orderBy(F.col("ended_at").desc()).select("result").first()
+    assert latest is not None  # noqa: S101 - there was one above
+    if json.loads(latest["result"])["physically_gone_at"] > utc_now().isoformat(timespec="seconds"):
+        return
+
+    def work() -> dict[str, Any]:
+        _vacuum(run, [*erasure.TABLES, ERASURE_ITEMS])
+        now = utc_now().isoformat(timespec="seconds")
+        return {"vacuum_hours": run.settings.erasure.vacuum_hours, "physically_gone_at": now, "vacuumed": True}
+
+    run.step("erase-purge", work, once=False)
+
+
+def receipts(warehouse: Warehouse, settings: Any, run_id: str | None = None) -> list[dict[str, Any]]:
+    """The receipts of complete requests (of one pass), from the ledger alone: the same each time (Guarantee 14)."""
+    requests = warehouse.read(ERASURE_REQUESTS).withColumnRenamed("run_id", "asked_by")
+    steps = warehouse.read(ERASURE_STEPS).where(F.col("step") == erasure.COMPLETE)
+    if run_id is not None:
+        steps = steps.where(F.col("run_id") == run_id)
+    joined = steps.join(requests, "request_id").orderBy("request_id")
+    passes: dict[str, dict[str, Any]] = {}
+    found = []
+    for row in joined.select(
+        "request_id", "kind", "target", "key_id", "run_id", "result",
+        F.date_format("requested_at", "yyyy-MM-dd'T'HH:mm:ss'Z'").alias("requested_at"),
+        F.date_format("recorded_at", "yyyy-MM-dd'T'HH:mm:ss'Z'").alias("completed_at"),
+    ).toLocalIterator():  # fmt: skip
+        if row["run_id"] not in passes:
+            passes[row["run_id"]] = _pass(warehouse, settings, row["run_id"])
+        facts = row.asDict()
+        counts = json.loads(facts.pop("result"))
+        found.append({**facts, "erased": counts, **passes[row["run_id"]]})
+    return found
+
+
+def _pass(warehouse: Warehouse, settings: Any, run_id: str) -> dict[str, Any]:
+    """What one pass did in each store, and when what it left behind goes."""
+    rows = (
+        warehouse.read(RUN_STEPS)
+        .where((F.col("run_id") == run_id) & F.col("step").startswith("erase-") & (F.col("state") == "done"))
+        .groupBy("step")
+        .agg(F.max_by("result", "ended_at").alias("result"), F.unix_timestamp(F.max("ended_at")).alias("at"))
+        .collect()
+    )
+    steps = {row["step"]: (json.loads(row["result"]), row["at"]) for row in rows}
+    index, index_at = steps.get("erase-index", ({}, 0))
+    tables, tables_at = steps.get("erase-tables", ({}, 0))
+    purge, _ = steps.get("erase-purge", ({}, 0))
+    limits = settings.erasure
+    return {
+        "stores": {"collections": index.get("collections", {}), "tables": tables.get("tables", {})},
+        "no_longer_served_at": _stamp(index_at),
+        "logically_gone_at": _stamp(tables_at),
+        "physically_gone": {
+            "tables": purge.get("physically_gone_at"),
+            "staged_files": _stamp(tables_at),
+            "milvus_segments_by": _stamp(index_at + 3600 * limits.milvus_gc_hours),
+            "milvus_queue_by": _stamp(index_at + 3600 * limits.milvus_queue_hours),
+            "backups_by": _stamp(tables_at + 86400 * limits.backup_days),
+        },
+    }
+
+
+def _stamp(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _write_receipts(run: Run) -> None:
+    lines = [json.dumps(r, sort_keys=True) for r in receipts(run.warehouse, run.settings, run.run_id)]
+    if lines:
+        place = evidence_path(run.warehouse, run.settings, "receipts", f"{run.run_id}.jsonl")
+        write_text(run.job.spark, place, "\n".join(lines) + "\n")
+        run.job.console.note(f"receipts: {place}")

@@ -1,0 +1,115 @@
+"""What reaches the live collection between two nights: withdrawals, holds, expiries at once; small additions after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.governance.gate import Gated
+from jobs.index import staging
+from jobs.index.milvus import VectorIndex
+from jobs.index.regate import remove_keys
+from jobs.runs.history import buckets_of, staged_at
+from jobs.runs.loading import purpose_flags
+from jobs.runs.record import Run
+from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.settings import Settings
+from jobs.tables.embeddings import permitted_faces
+from jobs.tables.store import Warehouse, materialise
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+_PAGE = 2_000
+
+
+def withdraw_live(warehouse: Warehouse, settings: Settings, index: VectorIndex, gated: Gated) -> dict[str, Any]:
+    """Take out of the live collection what the gate does not permit now; repeating it is harmless.
+
+    It writes no table, so it needs no lease: while a reindex runs for hours, withdrawals still leave the live
+    collection.
+    """
+    live = index.alias_target(settings.milvus.alias)
+    info = index.info(live) if live else None
+    if live is None or info is None:
+        return {"collection": "", "removed": 0}
+    faces = warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == info.model_fingerprint).select("face_id")
+    permitted = permitted_faces(warehouse, gated, info.model_fingerprint).select("face_id")
+    gone = materialise(faces.join(permitted, "face_id", "left_anti"))
+    if not gone.isEmpty():
+        index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.ready_timeout_s)
+    return {"collection": live, "removed": remove_keys(index, live, gone)}
+
+
+def add_small(run: Run, index: VectorIndex, live: str, gated: Gated) -> dict[str, Any]:
+    """Bring faces that are permitted and missing into the live collection, if they are few; counts.
+
+    Looked for among the images of which something changed since the collection was staged: embedded later, or with a
+    record, link or batch that was recorded later or has begun to hold.
+    """
+    warehouse, settings = run.warehouse, run.settings
+    info = index.info(live)
+    assert info is not None  # noqa: S101 - the live collection is one of ours, as `withdraw_live` found
+    since = staged_at(warehouse, info.run_id)
+    if since is None:
+        return {"added": 0, "left": 0}
+    changed = _changed_since(warehouse, F.timestamp_micros(F.lit(int(since * 1e6))))
+    faces = permitted_faces(warehouse, gated, info.model_fingerprint)
+    rows = faces.join(changed, "image_id", "left_semi").select("face_id", "embedding", "valid_until")
+    wanted = rows.count()
+    if wanted > settings.sync.max_faces:
+        run.job.console.note(f"{wanted} faces are new or back: more than sync.max_faces, so they wait for `reindex`.")
+        return {"added": 0, "left": wanted}
+    shaped = staging.rows_of(rows, buckets_of(warehouse, live), purpose_flags(settings))
+    index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.ready_timeout_s)
+    added = sum(_insert_missing(index, live, page) for page in _pages(shaped))
+    if added:
+        index.flush(live, timeout=settings.milvus.ready_timeout_s)
+    return {"added": added, "left": 0}
+
+
+def _changed_since(warehouse: Warehouse, at: Column) -> DataFrame:
+    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id", "recorded_at")
+    basis, late = warehouse.read(PROCESSING_BASIS), F.col("recorded_at") > at
+    begun = F.exists("events", lambda event: event["event_time"] > at)
+    disclosed = F.coalesce(F.col("authority_disclosed_at") + F.expr("INTERVAL 1 YEAR") > at, F.lit(False))
+    records = basis.where(late | F.coalesce(begun, F.lit(False)) | disclosed).select("record_id").distinct()
+    batches = warehouse.read(SOURCE_BATCHES).where(late).select("source_batch_id").distinct()
+    parts = [
+        warehouse.read(IMAGE_STATUS).where(F.col("decided_at") > at).select("image_id"),
+        links.where(late).select("image_id"),
+        links.join(records, "record_id", "left_semi").select("image_id"),
+        warehouse.read(IMAGES).join(batches, "source_batch_id", "left_semi").select("image_id"),
+    ]
+    found = parts[0]
+    for part in parts[1:]:
+        found = found.unionByName(part)
+    return found.distinct()
+
+
+def _pages(rows: DataFrame) -> Iterator[list[Any]]:
+    page: list[Any] = []
+    for row in rows.toLocalIterator():
+        page.append(row)
+        if len(page) == _PAGE:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+def _insert_missing(index: VectorIndex, live: str, page: list[Any]) -> int:
+    # A server would keep an inserted key beside the one that is there.
+    there = set(index.fetch(live, [row["face_id"] for row in page])[0].tolist())
+    missing = [row.asDict() for row in page if row["face_id"] not in there]
+    if missing:
+        schema = pa.schema(
+            [("face_id", pa.int64()), ("embedding", pa.list_(pa.float32())), ("bucket", pa.int64()),
+             ("purposes", pa.int64()), ("expires_at", pa.int64())]
+        )  # fmt: skip
+        index.insert(live, pa.Table.from_pylist(missing, schema=schema))
+    return len(missing)

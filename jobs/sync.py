@@ -1,0 +1,54 @@
+"""Between two nights: withdrawals, holds, expiries and small additions reach the live collection within minutes."""
+
+from __future__ import annotations
+
+from jobs.cli import Result, job
+from jobs.embed import embed_steps, gate_step
+from jobs.errors import LeaseHeld
+from jobs.expire import expire_steps
+from jobs.governance.gate import gate_warehouse
+from jobs.index.milvus import VectorIndex, connect
+from jobs.runs.model import prepare_model
+from jobs.runs.record import Job, Run, open_run
+from jobs.runs.syncing import add_small, withdraw_live
+
+
+def sync_steps(run: Run, index: VectorIndex) -> str:
+    """Out of the live collection first; then what is due is destroyed; then what is new comes in. Says what it did."""
+    out = run.step(
+        "sync-withdraw",
+        lambda: withdraw_live(run.warehouse, run.settings, index, gate_step(run)),
+        once=False,
+    )
+    expired = expire_steps(run, index)
+    live = str(out["collection"])
+    text = f"{out['removed']} faces withdrawn, {expired.items.get('image', 0)} images erased"
+    if not live:
+        return f"nothing is live yet; {text}"
+    info = index.info(live)
+    if info is None or info.model_fingerprint != prepare_model(run).fingerprint:
+        return f"{text}; nothing added: the live collection is of another model than the settings name"
+    embed_steps(run, recompute=False, limit=run.settings.sync.max_images)
+    added = run.step("sync-add", lambda: add_small(run, index, live, gate_step(run)), once=False)
+    return f"{text}, {added['added']} faces added" + (f", {added['left']} left for the night" if added["left"] else "")
+
+
+@job("sync", examples="python -m jobs.sync --config conf/local.yaml")
+def main(job_: Job) -> Result:
+    """Withdrawals, holds, expiries and small additions reach the live collection between two nights."""
+    index = connect(job_.settings)
+    if job_.dry_run:
+        return {"message": "dry run: would take out of the live collection what is not permitted now, and add the new"}
+    try:
+        with open_run(job_, "sync") as run:
+            run.facts["message"] = message = sync_steps(run, index)
+            return {"run_id": run.run_id, "message": message}
+    except LeaseHeld:
+        # A reindex writes the tables for hours; what is withdrawn must not wait for it.
+        gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+        removed = withdraw_live(job_.warehouse, job_.settings, index, gated)["removed"]
+        return {"message": f"{removed} faces withdrawn; another run is writing, so the rest waits for it"}
+
+
+if __name__ == "__main__":
+    main()

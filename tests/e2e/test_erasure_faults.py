@@ -1,0 +1,201 @@
+"""Erasure that meets a run, or is killed: at every step, and started again, it converges (Guarantees 11 and 12).
+
+A sample runs with the other tests; the whole matrix in `make test-faults`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.governance import erasure
+from jobs.governance.erasure import Target
+from jobs.governance.tombstones import key_ring
+from jobs.load import load_steps
+from jobs.promote import promote_steps
+from jobs.runs.erasing import erase_pending
+from jobs.runs.progress import Console
+from jobs.runs.record import Job, open_run
+from jobs.schemas import BASIS_LINKS, EMBEDDINGS, ERASURE_ITEMS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS
+from jobs.verify import verify_steps
+from tests.conftest import PURPOSE
+from tests.spark.helpers import job_for
+from tests.spark.indexed import FINGERPRINT, SHARED, Indexed, build, digest_of, image, principal
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+TABLES = (IMAGES, EMBEDDINGS, IMAGE_STATUS, BASIS_LINKS, PROCESSING_BASIS)
+NIGHT = ("resalt", "stage", "import", "index", "withdraw-loaded", "verify", "promote")
+RACES = [f"{step}: {state}" for step in NIGHT for state in ("started", "done")]
+ERASURE = ("find", "index", "staged", "tables", "shared", "purge")
+KILLS = [f"erase-{step}: {state}" for step in ERASURE for state in ("started", "done")]
+
+
+def sampled(every: list[str], chosen: tuple[str, ...]) -> list[Any]:
+    return [line if line in chosen else pytest.param(line, marks=pytest.mark.faults) for line in every]
+
+
+@pytest.fixture(scope="module")
+def base(spark, tmp_path_factory: pytest.TempPathFactory) -> Indexed:
+    return build(spark, tmp_path_factory.mktemp("indexed") / "base")
+
+
+class Injecting(Console):
+    """A console that, at one line of a run, does something else first."""
+
+    def __init__(self, line: str, action: Any) -> None:
+        super().__init__(quiet=True)
+        self._line, self._action, self.met = line, action, False
+
+    def step(self, name: str, state: str, **facts: Any) -> None:
+        if f"{name}: {state}" == self._line and not self.met:
+            self.met = True
+            self._action()
+        super().step(name, state, **facts)
+
+
+@pytest.mark.parametrize("line", sampled(RACES, ("import: started",)))
+def test_guarantee_11_an_erasure_that_meets_a_night_at_any_step_is_carried_out(
+    base: Indexed, tmp_path: Path, line: str
+) -> None:
+    """What `erase` does while another run holds the lease; that run carries it out at its end."""
+    made = base.copy_to(tmp_path / "w")
+    gone = made.faces_of(5) | made.faces_of(1)
+    targets = [Target("subject", principal(person)) for person in (5, 1)]
+
+    def ask() -> None:
+        ring = key_ring(made.settings)
+        erasure.request(made.warehouse, targets, ring, run_id="asked", now=datetime.now(UTC))
+
+    console = Injecting(line, ask)
+    index = made.index()
+    with open_run(Job(**{**vars(job_for(made.spark, made.settings, "night-2")), "console": console}), "reindex") as run:
+        run.step("gate", lambda: {"fingerprint": FINGERPRINT, "weights": "random"}, once=False)
+        erase_pending(run, index)
+        load_steps(run, index)
+        verify_steps(run, index)
+        promote_steps(run, index)
+        erase_pending(run, index)
+    index.close()
+    assert console.met
+    # The other person's face in the shared picture may have to wait for the next `sync`; nothing else is missing.
+    waits = base.faces(f"image_id = '{SHARED}'")
+    assert made.live_keys() | waits == (base.faces() - gone) | waits
+    assert made.live_keys() & gone == set()
+    assert made.faces() == base.faces() - gone
+    assert made.warehouse.read(ERASURE_ITEMS).count() == 0
+    left = {row["image_id"] for row in made.warehouse.read(IMAGES).select("image_id").collect()}
+    assert left & {image(5), image(1)} == set()
+
+
+@pytest.fixture(scope="module")
+def unkilled(base: Indexed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    made = base.copy_to(tmp_path_factory.mktemp("unkilled") / "w")
+    write_settings(made)
+    assert erase(made)["receipts"]
+    return state_of(made)
+
+
+class Cut(BaseException):
+    """Ends a run where it stands."""
+
+
+def test_guarantee_12_cut_off_after_the_tables_and_run_again_it_converges(base: Indexed, tmp_path: Path) -> None:
+    """A sample in one process: everything by which the targets could be found is gone when it is cut off."""
+    made = base.copy_to(tmp_path / "w")
+    gone = made.faces_of(5) | made.faces_of(1)
+    targets = [Target("subject", principal(person)) for person in (5, 1)]
+    ring = key_ring(made.settings)
+    ids = erasure.request(made.warehouse, targets, ring, run_id="asked", now=datetime.now(UTC))
+
+    def cut() -> None:
+        raise Cut
+
+    index = made.index()
+    job = Job(**{**vars(job_for(made.spark, made.settings)), "console": Injecting("erase-tables: done", cut)})
+    with pytest.raises(Cut), open_run(job, "erase") as run:
+        erase_pending(run, index)
+    assert made.warehouse.read(ERASURE_ITEMS).count() > 0
+    assert erasure.request(made.warehouse, targets, ring, run_id="again", now=datetime.now(UTC)) == ids
+    with open_run(job_for(made.spark, made.settings), "erase") as run:
+        assert erase_pending(run, index).completed == 2
+    index.close()
+    assert made.live_keys() == made.faces() == base.faces() - gone
+    assert made.warehouse.read(ERASURE_ITEMS).count() == 0
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("line", KILLS)
+def test_guarantee_12_killed_at_any_step_and_run_again_it_converges(
+    base: Indexed, unkilled: dict[str, Any], tmp_path: Path, line: str
+) -> None:
+    made = base.copy_to(tmp_path / "w")
+    write_settings(made)
+    kill_at(made, line)
+    # Written down before anything was destroyed, and not complete.
+    assert made.warehouse.read(ERASURE_ITEMS).count() > 0
+    done = erase(made)
+    assert sum(receipt["erased"]["images"] for receipt in done["receipts"]) == 2
+    assert state_of(made) == unkilled
+
+
+def write_settings(made: Indexed) -> None:
+    settings = {
+        "warehouse": str(made.folder / "warehouse"),
+        "governance": {"purposes": [PURPOSE], "allowed_purposes": [PURPOSE]},
+        "milvus": {"uri": str(made.folder / "index.db")},
+        # The killed process's lease must not be waited for.
+        "lease": {"ttl_s": 1},
+    }
+    (made.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    (made.folder / "requests.txt").write_text("\n".join(principal(person) for person in (5, 1)))
+
+
+def command(made: Indexed) -> list[str]:
+    return [sys.executable, "-m", "jobs.erase", "--config", "settings.yaml", "--json", "--subject-file", "requests.txt"]
+
+
+def environment() -> dict[str, str]:
+    return {
+        **os.environ, "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1", "FACE_REINDEX_HMAC_KEY": "a test's key",
+    }  # fmt: skip
+
+
+def erase(made: Indexed) -> dict[str, Any]:
+    done = subprocess.run(
+        command(made), cwd=made.folder, env=environment(), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def kill_at(made: Indexed, line: str) -> None:
+    process = subprocess.Popen(
+        command(made), cwd=made.folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    with process.stderr as lines:
+        met = any(line in text for text in lines)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert met, f"erase never printed {line!r}"
+    assert process.returncode == -signal.SIGKILL
+
+
+def state_of(made: Indexed) -> dict[str, Any]:
+    """What is left everywhere, so that two warehouses can be compared."""
+    tables = {spec.name: digest_of(made, spec) for spec in TABLES}
+    return {**tables, "live": made.live_keys(), "items": made.warehouse.read(ERASURE_ITEMS).count()}

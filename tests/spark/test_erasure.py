@@ -1,0 +1,313 @@
+"""Erasure in every store: what goes, what stays, that it is physically gone, and that it does not come back.
+
+One pass over one warehouse, of a person, a shared picture, an image, a batch and a held person, is made once; most
+tests look at what it did.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from jobs.errors import GovernanceError, NotProvenError
+from jobs.expire import expire_steps
+from jobs.governance import erasure, retention
+from jobs.governance.erasure import Target
+from jobs.governance.gate import gate_warehouse
+from jobs.governance.subject import export, held_about
+from jobs.governance.tombstones import KeyRing, key_ring
+from jobs.runs.erased import prove_erased
+from jobs.runs.erasing import Outcome, erase_pending, receipts
+from jobs.runs.scanner import places_of, scan
+from jobs.runs.syncing import withdraw_live
+from jobs.schemas import (
+    BASIS_LINKS,
+    EMBEDDINGS,
+    ERASURE_ITEMS,
+    IMAGE_STATUS,
+    IMAGES,
+    PROCESSING_BASIS,
+    TOMBSTONES,
+)
+from tests.spark.helpers import job_for
+from tests.spark.indexed import SHARED, Indexed, build, digest_of, image, picture, principal, reindex, run_of, vector_of
+
+pytestmark = pytest.mark.spark
+
+TABLES = (IMAGES, EMBEDDINGS, IMAGE_STATUS, BASIS_LINKS, PROCESSING_BASIS)
+ASKED = (
+    Target("subject", principal(0)),
+    Target("subject", principal(1)),
+    Target("subject", principal(3)),
+    Target("image", image(7)),
+    Target("batch", "b2"),
+)
+
+
+@dataclass
+class Pass:
+    """The warehouse after the pass, and what was there before it."""
+
+    made: Indexed
+    outcome: Outcome
+    faces: dict[int, set[int]]
+    shared_faces: set[int]
+    live: set[int]
+    tables: dict[str, list[str]]
+    needles: dict[str, bytes]
+    found_before: set[str]
+
+
+@pytest.fixture(scope="module")
+def base(spark, tmp_path_factory: pytest.TempPathFactory) -> Indexed:
+    return build(spark, tmp_path_factory.mktemp("indexed") / "base")
+
+
+@pytest.fixture(scope="module")
+def after(base: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Pass:
+    made = base.copy_to(tmp_path_factory.mktemp("erased") / "w")
+    made.record(3, legal_hold_ref="case-1")
+    faces = {person: made.faces_of(person) for person in range(12)}
+    needles = canaries(faces)
+    shared = made.faces(f"image_id = '{SHARED}'")
+    live, tables = made.live_keys(), {spec.name: digest_of(made, spec) for spec in TABLES}
+    before = found(made, needles)
+    outcome = erase(made, *ASKED, run_id="e1")
+    return Pass(made, outcome, faces, shared, live, tables, needles, before)
+
+
+@pytest.fixture
+def made(after: Pass, tmp_path: Path) -> Indexed:
+    """A warehouse of one's own, as it is after the pass."""
+    return after.made.copy_to(tmp_path / "w")
+
+
+@contextmanager
+def opened(made: Indexed, name: str, run_id: str | None = None) -> Iterator[tuple[Any, Any]]:
+    index = made.index()
+    try:
+        with run_of(made, run_id, name) as run:
+            yield run, index
+    finally:
+        index.close()
+
+
+def erase(made: Indexed, *targets: Target, run_id: str | None = None) -> Outcome:
+    erasure.request(made.warehouse, targets, key_ring(made.settings), run_id="asked", now=datetime.now(UTC))
+    with opened(made, "erase", run_id) as (run, index):
+        return erase_pending(run, index)
+
+
+def images(made: Indexed) -> set[str]:
+    return {row["image_id"] for row in made.warehouse.read(IMAGES).select("image_id").collect()}
+
+
+def canaries(faces: dict[int, set[int]]) -> dict[str, bytes]:
+    """What the pass must leave no byte of: pictures, vectors, keys (as number and text), ids, hashes, pseudonyms."""
+    import hashlib
+
+    needles = {"pseudonym 0": principal(0).encode(), "pseudonym 1": principal(1).encode()}
+    for name, owner, number in (("picture 0", 0, 0), ("picture 0 1", 0, 1), ("picture 4", 4, 0), ("picture 7", 7, 0)):
+        needles[name] = picture(name)
+        needles[f"id of {name}"] = image(owner, number).encode()
+        needles[f"hash of {name}"] = hashlib.sha256(picture(name)).hexdigest().encode()
+    for key in sorted(faces[0] | faces[1] | faces[4] | faces[7]):
+        needles[f"key {key}"] = np.int64(key).tobytes()
+        needles[f"text {key}"] = str(key).encode()
+        needles[f"vector {key}"] = vector_of(key).tobytes()
+    return needles
+
+
+def found(made: Indexed, needles: dict[str, bytes]) -> set[str]:
+    """Which of them a scan of every file finds."""
+    rows = scan(made.spark, places_of(made.warehouse, made.settings), needles).collect()
+    return {row["needle"] for row in rows}
+
+
+def test_guarantee_9_nothing_is_left_and_nobody_else_is_touched(after: Pass) -> None:
+    made, faces = after.made, after.faces
+    assert (after.outcome.completed, after.outcome.suspended) == (4, 1)
+    gone = faces[0] | faces[1] | faces[4] | faces[7]
+    assert len(gone) == 6
+    assert made.live_keys() == after.live - gone
+    mine = (image(0), image(0, 1), image(1), image(4), image(7), '"r0"', '"r1"', '"s1"', '"r4"')
+    for spec in TABLES:
+        survivors = [row for row in after.tables[spec.name] if not any(text in row for text in mine)]
+        assert len(survivors) < len(after.tables[spec.name])
+        if spec in (EMBEDDINGS, IMAGE_STATUS):
+            # The shared picture's rows stand under a new coverage; see the test of Guarantee 16.
+            survivors = [row for row in survivors if SHARED not in row]
+            assert [row for row in digest_of(made, spec) if SHARED not in row] == survivors
+        else:
+            assert digest_of(made, spec) == survivors, spec.name
+    assert made.warehouse.read(ERASURE_ITEMS).where("kind != 'subject'").count() == 0
+
+
+def test_guarantee_10_no_byte_is_left_that_the_scanner_found_before(after: Pass) -> None:
+    # A key stands as text nowhere: the needle is there for what a log could have written.
+    expected = {name for name in after.needles if not name.startswith("text ")}
+    assert after.found_before >= expected
+    assert found(after.made, after.needles) == set()
+
+
+def test_guarantee_10_verify_erased_is_the_same_scan_by_tombstones(after: Pass, made: Indexed) -> None:
+    job = job_for(made.spark, made.settings)
+    assert prove_erased(job, [], None)["tombstones"] > 10
+    # A file that no table refers to any more, with an erased image's row in it.
+    forgotten = made.folder / "warehouse" / "images" / "part=0" / "forgotten.parquet"
+    row = made.spark.createDataFrame([(image(7), picture("picture 7"))], "image_id string, content binary")
+    row.toPandas().to_parquet(forgotten)
+    with pytest.raises(NotProvenError, match=r"tombstone of image in .*forgotten\.parquet"):
+        prove_erased(job, [], None)
+    (made.folder / "canaries.json").write_text(json.dumps({"planted": picture("picture 7").hex()}))
+    with pytest.raises(NotProvenError, match=r"planted in .*forgotten\.parquet"):
+        prove_erased(job, [], str(made.folder / "canaries.json"))
+
+
+def test_guarantee_16_of_a_shared_picture_exactly_that_persons_face_goes(after: Pass, made: Indexed) -> None:
+    assert len(after.shared_faces) == 2
+    (stays,) = after.shared_faces - after.faces[1]
+    assert SHARED in images(made)
+    assert made.faces(f"image_id = '{SHARED}'") == {stays}
+    assert stays in made.live_keys()
+    # The other person's face need not be computed again, and the next night proves the rest.
+    now = datetime.now(UTC)
+    gated = gate_warehouse(made.warehouse, made.settings, now=now, ingested_by=now).accepted
+    status = made.warehouse.read(IMAGE_STATUS).where("status != 'refused'").select("image_id", "input_digest")
+    assert gated.join(status, ["image_id", "input_digest"], "left_anti").count() == 0
+    live = made.live_keys()
+    reindex(made, "night-2")
+    assert made.live_keys() == live - after.faces[3]
+
+
+def test_guarantee_6_revoking_a_batch_takes_every_descendant_and_nothing_else(after: Pass) -> None:
+    left = {json.loads(row)["image_id"] for row in after.tables["images"]} - images(after.made)
+    assert left == {image(0), image(0, 1), image(1), image(4), image(7)}
+    assert after.made.faces_of(4) == set()
+
+
+def test_guarantee_7_a_legal_hold_suspends_destruction_and_serving(after: Pass, made: Indexed) -> None:
+    held = after.faces[3]
+    assert image(3) in images(made)
+    assert made.faces_of(3) == held
+    # It is not served: `sync` and the next night leave it out.
+    now = datetime.now(UTC)
+    gated = gate_warehouse(made.warehouse, made.settings, now=now, ingested_by=now)
+    index = made.index()
+    assert withdraw_live(made.warehouse, made.settings, index, gated)["removed"] == 1
+    index.close()
+    assert made.live_keys() & held == set()
+    # The hold ends, and the request that waited is carried out.
+    made.record(3)
+    with opened(made, "erase") as (run, index):
+        assert erase_pending(run, index).completed == 1
+    assert image(3) not in images(made)
+    assert made.faces_of(3) == set()
+    assert made.warehouse.read(ERASURE_ITEMS).count() == 0
+
+
+def test_guarantee_7_what_expired_is_erased_and_a_shortened_retention_applies(after: Pass, made: Indexed) -> None:
+    now = datetime.now(UTC)
+    gone = after.faces[9] | after.faces[10] | after.faces[2]
+    live = made.live_keys()
+    made.record(9, retention_period="P30D")
+    withdrawn = [(now - timedelta(days=60), "P5Y", "t", "ConsentGiven"), (now, None, "t", "ConsentWithdrawn")]
+    made.record(10, events=withdrawn)
+    for record in ("r2", "s2"):
+        made.warehouse.append(_version(made, record, expires_at=now - timedelta(seconds=1)), PROCESSING_BASIS)
+    with opened(made, "expire", "x1") as (run, index):
+        outcome = expire_steps(run, index)
+    # Both people of the shared picture are gone now, so it goes too.
+    assert outcome.items["image"] == 4
+    assert images(made) & {image(9), image(10), image(2), SHARED} == set()
+    assert made.live_keys() == live - gone
+    # The records stay, as evidence; and nothing is due any more.
+    assert made.warehouse.read(PROCESSING_BASIS).where("record_id = 'r9'").count() == 2
+    gated = gate_warehouse(made.warehouse, made.settings, now=now, ingested_by=now)
+    assert retention.due(made.warehouse, made.settings, gated, now=now).count() == 0
+
+
+def _version(made: Indexed, record_id: str, **changes: object):
+    rows = made.warehouse.read(PROCESSING_BASIS).where(F.col("record_id") == record_id)
+    for name, value in changes.items():
+        rows = rows.withColumn(name, F.lit(value))
+    return rows.withColumn("recorded_at", F.current_timestamp()).withColumn("content_digest", F.lit(str(changes)))
+
+
+def test_guarantee_13_nothing_comes_back(base: Indexed, made: Indexed) -> None:
+    """Not from a backup of the tables, not the same bytes under another id, not the old record."""
+    spark, warehouse = made.spark, made.warehouse
+    lost = base.warehouse.read(IMAGES).where(F.col("image_id") == image(0)).collect()
+    other = [(*lost[0][:1], "another", *lost[0][2:])]
+    warehouse.append(spark.createDataFrame([*lost, *other], IMAGES.columns), IMAGES)
+    for spec, where in ((PROCESSING_BASIS, "record_id = 'r0'"), (EMBEDDINGS, f"image_id = '{image(0)}'")):
+        warehouse.append(base.warehouse.read(spec).where(where), spec)
+    links = [(name, "r5", datetime.now(UTC)) for name in (image(0), "another")]
+    warehouse.append(spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
+    now = datetime.now(UTC)
+    decided = gate_warehouse(warehouse, made.settings, now=now, ingested_by=now).decisions
+    reasons = {row["image_id"]: row["reason"] for row in decided.collect()}
+    assert (reasons[image(0)], reasons["another"], reasons[image(5)]) == ("ERASED", "ERASED", None)
+    # And `expire` destroys it once more.
+    gated = gate_warehouse(warehouse, made.settings, now=now, ingested_by=now)
+    due = retention.due(warehouse, made.settings, gated, now=now)
+    assert {row["value"] for row in due.where("kind = 'image'").collect()} == {image(0), "another"}
+
+
+def test_guarantee_13_old_tombstones_stay_readable_and_a_lost_key_stops_the_gate(after: Pass) -> None:
+    made, now = after.made, datetime.now(UTC)
+    ring = KeyRing.of(["new key", "a test's key"])
+    assert ring.current != key_ring(made.settings).current
+    assert made.warehouse.read(TOMBSTONES).select("key_id").distinct().first()[0] in ring.keys
+    lost = made.settings.model_copy(update={"hmac_key": None})
+    with pytest.raises(GovernanceError, match="cannot be read"):
+        gate_warehouse(made.warehouse, lost, now=now, ingested_by=now)
+
+
+def test_guarantee_14_receipts_balance_are_the_same_each_time_and_name_nobody(after: Pass) -> None:
+    made = after.made
+    written = (made.folder / "warehouse" / "_evidence" / "receipts" / "e1.jsonl").read_text()
+    said = receipts(made.warehouse, made.settings, "e1")
+    assert written == "".join(json.dumps(r, sort_keys=True) + "\n" for r in said)
+    assert len(said) == 4
+    by_kind = {receipt["kind"]: receipt["erased"] for receipt in said}
+    assert by_kind["image"] == {"images": 1, "faces": 1, "records": 0, "shared_images": 0}
+    assert by_kind["batch"] == {"images": 1, "faces": 1, "records": 1, "shared_images": 0}
+    stores = said[0]["stores"]
+    every = [*stores["tables"].values(), *stores["collections"].values()]
+    assert len(every) == 6
+    assert all(store["before"] == store["after"] + store["erased"] and store["left"] == 0 for store in every)
+    assert not any(text in written for text in (principal(0), image(0), image(7), "r0"))
+    assert said[0]["logically_gone_at"] < said[0]["physically_gone"]["backups_by"]
+
+
+@pytest.mark.faults
+def test_a_second_request_for_what_is_gone_finds_nothing(made: Indexed) -> None:
+    live = made.live_keys()
+    again = erase(made, Target("subject", principal(0)))
+    assert (again.completed, again.items.get("image", 0), again.items.get("face", 0)) == (1, 0, 0)
+    assert made.live_keys() == live
+
+
+def test_a_person_gets_what_is_held_about_them(base: Indexed, tmp_path: Path) -> None:
+    target = Target("subject", principal(1))
+    held = held_about(base.warehouse, [target])
+    assert held["counts"] == {"images": 1, "faces": 2, "records": 2, "pictures shared with others": 1}
+    assert held["images"] == [image(1)]
+    export(base.warehouse, [target], str(tmp_path / "copy.zip"))
+    with zipfile.ZipFile(tmp_path / "copy.zip") as archive:
+        about = json.loads(archive.read("about_you.json"))
+        assert archive.read(f"images/{image(1)}") == picture("picture 1")
+    assert {record["record_id"] for record in about["records"]} == {"r1", "s1"}
+    assert len(about["faces"]) == 2
+    assert about["pictures_shared_with_others"] == [SHARED]
