@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from jobs.governance.decide import PRINCIPAL_PATTERN
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import key_ring
-from jobs.index.milvus import connect
+from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.erasing import erase_pending, receipts
 from jobs.runs.record import Job, new_run_id, open_run, utc_now
 from jobs.runs.syncing import withdraw_live
@@ -56,7 +57,11 @@ def main(
     run_id = job_.run_id or new_run_id()
     if targets:
         _request(job_, targets, run_id)
-    index = connect(job_.settings)
+    with closing(connect(job_.settings)) as index:
+        return _erase(job_, index, run_id)
+
+
+def _erase(job_: Job, index: VectorIndex, run_id: str) -> Result:
     try:
         with open_run(Job(**{**vars(job_), "run_id": run_id}), "erase") as run:
             outcome = erase_pending(run, index)

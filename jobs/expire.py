@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from jobs.cli import Result, job
 from jobs.embed import gate_step
 from jobs.governance import erasure, retention
@@ -32,8 +34,8 @@ def main(job_: Job) -> Result:
         due = retention.due(job_.warehouse, job_.settings, gated, now=job_.clock())
         counts = {row["kind"]: row["count"] for row in due.groupBy("kind").count().collect()}
         return {"due": counts, "message": f"dry run: {counts.get('image', 0)} images have reached their end"}
-    with open_run(job_, "expire") as run:
-        outcome = expire_steps(run, connect(run.settings))
+    with closing(connect(job_.settings)) as index, open_run(job_, "expire") as run:
+        outcome = expire_steps(run, index)
         run.facts["message"] = message = (
             f"{outcome.items.get('image', 0)} images and {outcome.items.get('face', 0)} faces erased"
             + (f"; {outcome.suspended} requests suspended by a legal hold" if outcome.suspended else "")

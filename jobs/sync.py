@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from jobs.cli import Result, job
 from jobs.embed import embed_steps, gate_step
 from jobs.errors import LeaseHeld
@@ -36,9 +38,13 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
 @job("sync", examples="python -m jobs.sync --config conf/local.yaml")
 def main(job_: Job) -> Result:
     """Withdrawals, holds, expiries and small additions reach the live collection between two nights."""
-    index = connect(job_.settings)
     if job_.dry_run:
         return {"message": "dry run: would take out of the live collection what is not permitted now, and add the new"}
+    with closing(connect(job_.settings)) as index:
+        return _sync(job_, index)
+
+
+def _sync(job_: Job, index: VectorIndex) -> Result:
     try:
         with open_run(job_, "sync") as run:
             run.facts["message"] = message = sync_steps(run, index)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from jobs.errors import DependencyUnavailable, NotProvenError, SettingsError
 from jobs.index.milvus_base import MilvusIndex
 from jobs.index.milvus_calls import CALL_TIMEOUT_S, quiet_pymilvus
-from jobs.index.milvus_types import DIM, EMBEDDED, KEY, SCALARS, VECTOR
+from jobs.index.milvus_types import EMBEDDED, KEY, SCALARS, VECTOR
 from jobs.settings import Settings
 
 _SPARE = "__compacted"
@@ -50,7 +50,7 @@ class EmbeddedIndex(MilvusIndex):
         spare = name + _SPARE
         spec, info = self._spec(name), self.info(name)
         assert info is not None  # noqa: S101 - only collections of ours are compacted
-        self.create(spare, dim=DIM, shards=1, properties=info)
+        self.create(spare, dim=self._dim(name), shards=1, properties=info)
         for keys in self.keys(name, page=_COPY_ROWS):
             rows = self._query(name, f"{KEY} in {keys.tolist()}", [KEY, VECTOR, *SCALARS[1:]])
             columns = {field: [row[field] for row in rows] for field in (KEY, VECTOR, *SCALARS[1:])}
@@ -64,6 +64,10 @@ class EmbeddedIndex(MilvusIndex):
         self._take_its_place(name)
         self.load(name, timeout=timeout)
         return True
+
+    def _dim(self, name: str) -> int:
+        described = self._call("describe", name, self._client.describe_collection, name, timeout=CALL_TIMEOUT_S)
+        return next(int(field["params"]["dim"]) for field in described["fields"] if field["name"] == VECTOR)
 
     def _take_its_place(self, name: str) -> None:
         spare = name + _SPARE

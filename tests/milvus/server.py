@@ -150,7 +150,8 @@ class MilvusStandalone:
             if not found:
                 raise RuntimeError(f"milvus.yaml has no {name}")
         if self._gc_s is not None:
-            for name in ("interval", "missingTolerance", "dropTolerance"):
+            # Not missingTolerance: it would remove what a compaction has written and not yet registered.
+            for name in ("interval", "dropTolerance"):
                 text = re.sub(rf"(?m)^(    {name}): \d+", rf"\1: {self._gc_s}", text)
         if self._tls:
             text = re.sub(r"(?m)^    tlsMode: 0", "    tlsMode: 1", text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import replace
 from datetime import timedelta
@@ -30,8 +29,6 @@ from tests.spark.helpers import NOW, settings_for, warehouse_for
 pytestmark = pytest.mark.spark
 
 PURPOSES = ("p:a", "p:b")
-# In `make test` a sample; the whole hundred thousand in `make test-faults` (it takes a minute and a half).
-IMAGES_GATED = 100_000 if os.environ.get("FACE_REINDEX_WHOLE") else 4_000
 POLICY = Policy(PURPOSES, PURPOSES, load_rules())
 GOOD = Record(
     schema_version="1.0",
@@ -175,11 +172,12 @@ def gated(spark, records: list[list[Record | None]], batch: Batch | None):
     return {row["image_id"]: row for row in found.collect()}
 
 
-def test_guarantee_4_the_spark_expression_equals_the_pure_rule(spark) -> None:
+@pytest.mark.parametrize("images", [4_000, pytest.param(100_000, marks=pytest.mark.faults)])
+def test_guarantee_4_the_spark_expression_equals_the_pure_rule(spark, images: int) -> None:
     rng = random.Random(11)
     records = [
         [mutated(rng) if rng.random() < 0.95 else None for _ in range(rng.choice((0, 1, 1, 1, 2)))]
-        for _ in range(IMAGES_GATED)
+        for _ in range(images)
     ]
     batch = Batch("assessed", "uploaded_by_subject")
     found = gated(spark, records, batch)
