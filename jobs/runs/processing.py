@@ -64,8 +64,8 @@ def processing_record(warehouse: Warehouse, settings: Settings, gated: Gated) ->
 
 
 def _listed(values: DataFrame) -> list[str]:
-    column = values.columns[0]
-    counted = values.where(F.col(column) != "").groupBy(column).count().orderBy(F.col("count").desc(), column)
+    named = values.toDF("name").where("name != ''")
+    counted = named.groupBy("name").count().orderBy(F.col("count").desc(), "name")
     rows = counted.limit(_LISTED + 1).collect()
     lines = [f"- {row[0]} ({row['count']:,})" for row in rows[:_LISTED]]
     return [*lines, "- and others"] if len(rows) > _LISTED else lines
