@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from jobs.governance.gate import Gated, current_records
 from jobs.runs.history import recent
 from jobs.schemas import BASIS_LINKS, ERASURE_REQUESTS, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
+from jobs.tables.store import materialise
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -22,7 +23,7 @@ def processing_record(warehouse: Warehouse, settings: Settings, gated: Gated) ->
     """Markdown, with counts as they are now; names no person."""
     records = current_records(warehouse.read(PROCESSING_BASIS))
     linked = warehouse.read(BASIS_LINKS).select("record_id").distinct()
-    used = records.join(linked, "record_id", "left_semi").select("processing.*", "parties").cache()
+    used = materialise(records.join(linked, "record_id", "left_semi").select("processing.*", "parties"))
     ends = gated.accepted.agg(F.min("valid_until").alias("first"), F.max("valid_until").alias("last")).first()
     assert ends is not None  # noqa: S101 - an aggregate without groups always has its one row
     last = recent(warehouse, 1)
@@ -59,7 +60,6 @@ def processing_record(warehouse: Warehouse, settings: Settings, gated: Gated) ->
         f"- Last run: {last[0]['run_id']} ({last[0]['job']}, {last[0]['state']}), policy {last[0]['policy_digest']}."
         if last else "- No run yet.",
     ]  # fmt: skip
-    used.unpersist()
     return "\n".join(lines) + "\n"
 
 

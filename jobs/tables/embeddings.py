@@ -278,10 +278,12 @@ def resalt(warehouse: Warehouse, fingerprint: str, *, bits: int = 64) -> int:
     moved = 0
     for salt in range(1, 9):
         faces = warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == fingerprint).select("face_id", *key)
-        shared = faces.groupBy("face_id").count().where("count > 1").select("face_id").cache()
+        # Not cached: Spark finds a cached Delta query by the table's path, whatever its version, and an erasure's VACUUM
+        # may have removed the files that an earlier run's was computed from.
+        shared = materialise(faces.groupBy("face_id").count().where("count > 1").select("face_id"))
         if shared.isEmpty():
             return moved
-        clashing = faces.join(F.broadcast(shared), "face_id").cache()
+        clashing = materialise(faces.join(F.broadcast(shared), "face_id"))
         if clashing.groupBy(*key).count().where("count > 1").count():
             raise MixedFingerprints(
                 "embeddings: a face stands twice under one key.", hint="run `reindex --recompute` with a new run id."
