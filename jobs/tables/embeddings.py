@@ -278,8 +278,8 @@ def resalt(warehouse: Warehouse, fingerprint: str, *, bits: int = 64) -> int:
     moved = 0
     for salt in range(1, 9):
         faces = warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == fingerprint).select("face_id", *key)
-        # Not cached: Spark finds a cached Delta query by the table's path, whatever its version, and an erasure's VACUUM
-        # may have removed the files that an earlier run's was computed from.
+        # Not cached: Spark finds a cached Delta query by the table's path, whatever its version, and an erasure's
+        # VACUUM may have removed the files that an earlier run's was computed from.
         shared = materialise(faces.groupBy("face_id").count().where("count > 1").select("face_id"))
         if shared.isEmpty():
             return moved
