@@ -16,7 +16,7 @@ PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 # make test ARGS='-k gate -x'
 ARGS ?=
 
-.PHONY: help docs setup demo lint test test-unit test-spark test-server test-e2e test-faults test-cluster test-gpu \
+.PHONY: help docs setup demo lint test test-unit test-spark test-server test-e2e test-faults test-mutants test-cluster test-gpu \
 	bench zip wheel lock clean distclean
 
 help: ## this list
@@ -55,6 +55,11 @@ test-e2e: setup ## whole jobs, by spark-submit on a standalone cluster among oth
 
 test-faults: setup ## the long fault matrix: killed at every step, and resumed
 	@$(PYTEST) -m faults $(ARGS)
+
+test-mutants: setup ## mutation testing of the gate and the decision function (an hour)
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[mutation]'
+	$(PY) -m tests.mutants jobs.governance.decide
+	$(PY) -m tests.mutants jobs.governance.gate
 
 test-cluster: setup ## against a real Milvus cluster
 	@$(PYTEST) -m cluster $(ARGS)

@@ -64,6 +64,9 @@ TEST = [
     "setuptools>=77",  # `setup.py pyfiles`; a venv of Python 3.12 or later comes without it
 ]
 
+# `make test-mutants` calls the part of mutmut that makes mutants, which is no promised interface.
+MUTATION = [*TEST, "mutmut==3.8.1"]
+
 # conf/ is the package jobs._conf: in a wheel its files lie in jobs/_conf/.
 CONF_PACKAGE = "jobs._conf"
 CONF_FILES = ["*.yaml", "*.conf", "*.properties", "*.sh"]
@@ -129,7 +132,7 @@ if __name__ == "__main__":
         package_data={CONF_PACKAGE: CONF_FILES, "jobs": ["py.typed"], "udfs": ["py.typed"]},
         include_package_data=False,
         install_requires=REQUIRES,
-        extras_require={"demo": DEMO, "lineage": LINEAGE, "bench": BENCH, "test": TEST},
+        extras_require={"demo": DEMO, "lineage": LINEAGE, "bench": BENCH, "test": TEST, "mutation": MUTATION},
         cmdclass={"pyfiles": PyFiles},
         classifiers=[
             "Operating System :: POSIX :: Linux",

@@ -12,7 +12,7 @@ from jobs.cli import Result, job
 from jobs.errors import SettingsError
 from jobs.governance.basis import import_basis, read_batch, record_batch, write_template
 from jobs.governance.basis_files import read_basis
-from jobs.governance.tombstones import admission
+from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.record import Job, open_run, utc_now
 from jobs.tables.images import ingest_images
 from jobs.tables.sources import Source, open_source
@@ -73,10 +73,13 @@ def _bring(
         job_.console.step("basis", "started")
         key = job_.settings.hmac_key
         records = read_basis(job_.spark, basis, key.get_secret_value() if key else None)
-        done = import_basis(warehouse, records, _image_ids(job_, source, batch_id), now=utc_now())
+        image_ids, ring = _image_ids(job_, source, batch_id), key_ring(job_.settings)
+        done = import_basis(warehouse, records, image_ids, ring=ring, now=utc_now())
         counts["basis"] = asdict(done)
         job_.console.step("basis", "done", **counts["basis"])
         parts.append(f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images")
+        if done.barred:
+            parts.append(f"{done.barred} not taken: the persons were erased")
         if done.quarantined:
             parts.append(
                 f"{done.quarantined} lines could not be read (table basis_quarantine): records they name are refused "

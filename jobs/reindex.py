@@ -7,19 +7,31 @@ from dataclasses import asdict
 import click
 
 from jobs.cli import Result, job
-from jobs.embed import dry_run, embed_steps, embedded_message
-from jobs.index.milvus import connect
+from jobs.embed import dry_run, embed_steps, embedded_message, gate_step
+from jobs.governance.erasure import SHARED
+from jobs.index.milvus import VectorIndex, connect
 from jobs.load import load_steps
 from jobs.promote import promote_steps
 from jobs.runs.erasing import erase_pending
 from jobs.runs.maintenance import maintain
-from jobs.runs.record import Job, open_run
+from jobs.runs.record import Job, Run, open_run
+from jobs.runs.syncing import add_small
 from jobs.verify import verify_steps
 
 _EXAMPLES = """
 spark-submit --properties-file conf/spark-local.conf jobs/reindex.py --config conf/local.yaml
 python -m jobs.reindex --config conf/local.yaml --run-id nightly-2026-01-31
 """
+
+
+def erase_meanwhile(run: Run, index: VectorIndex, live: str) -> None:
+    """Carry out the erasures that were asked for during the night.
+
+    A picture that an erased person shares with others was refused whole while it was unsettled, so the others' faces
+    may be missing from the new collection: they come back now.
+    """
+    if erase_pending(run, index).items.get(SHARED):
+        run.step("bring-back", lambda: add_small(run, index, live, gate_step(run)), once=False)
 
 
 @job("reindex", examples=_EXAMPLES)
@@ -37,7 +49,7 @@ def main(job_: Job, recompute: bool) -> Result:
         load_steps(run, index)
         proof = verify_steps(run, index)
         promotion = promote_steps(run, index)
-        erase_pending(run, index)
+        erase_meanwhile(run, index, promotion.current)
         maintain(run)
         counts = run.facts["counts"]
         run.facts["message"] = message = (

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from bench.pictures import Picture
+    from tests.spark.indexed import Indexed
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported: several processes share the cores.
@@ -48,6 +49,17 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def indexed(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Indexed:
+    """A small warehouse with a promoted collection, for tests that copy it: built once for all processes."""
+    from tests.spark.indexed import build
+
+    base = tmp_path_factory.getbasetemp()
+    place = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(place / "indexed.lock"):
+        return build(spark, place / "indexed").copy_to(tmp_path_factory.mktemp("indexed") / "w")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from jobs.errors import BadInput
 from jobs.governance.basis_files import CSV_COLUMNS, BasisFile
 from jobs.governance.decide import COLLECTION_METHODS
+from jobs.governance.tombstones import SUBJECT, KeyRing, erased_in
 from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.tables.store import Warehouse, materialise
 
@@ -25,24 +26,32 @@ TEMPLATE_ROWS: Final = 10_000
 
 @dataclass(frozen=True)
 class BasisImported:
-    """What an import of basis records found and did. ``nameless``: unread lines that do not even tell their record."""
+    """What an import of basis records found and did.
+
+    ``nameless``: unread lines that do not even tell their record. ``barred``: records of erased people, not stored.
+    """
 
     records: int
     new_versions: int
     new_links: int
     quarantined: int = 0
     nameless: int = 0
+    barred: int = 0
 
 
 def import_basis(
-    warehouse: Warehouse, file: BasisFile, image_id: Callable[[Column], Column], *, now: datetime
+    warehouse: Warehouse, file: BasisFile, image_id: Callable[[Column], Column], *, ring: KeyRing, now: datetime
 ) -> BasisImported:
     """Append the records whose content is new, the links from images to them, and what could not be read.
 
     A record with an unread version is refused by the gate until a later one is read: what it said may have been a
-    withdrawal.
+    withdrawal. A record of an erased person that says nothing since the erasure is not stored again (Guarantee 13).
+
+    Raises:
+        GovernanceError: there are tombstones under a key that is not in ``ring``.
     """
-    records = file.records
+    every = file.records
+    records = _not_erased(warehouse, every, ring)
     digest = F.sha2(F.to_json(F.struct(*sorted(c for c in records.columns if c != "images"))), 256)
     versions = records.withColumn("content_digest", digest).withColumn("recorded_at", F.lit(now).cast("timestamp"))
     known = warehouse.read(PROCESSING_BASIS).select("record_id", "content_digest")
@@ -57,9 +66,10 @@ def import_basis(
     seen = warehouse.read(BASIS_QUARANTINE).select("line_digest")
     unread = materialise(file.unread.withColumn("recorded_at", F.lit(now).cast("timestamp")))
     new_unread = materialise(unread.join(seen, "line_digest", "left_anti"))
-    counts = BasisImported(
-        records.count(), fresh.count(), links.count(), unread.count(), unread.where("record_id IS NULL").count()
-    )
+    read = every.count()
+    taken = read if records is every else records.count()
+    nameless = unread.where("record_id IS NULL").count()
+    counts = BasisImported(read, fresh.count(), links.count(), unread.count(), nameless, barred=read - taken)
     if not warehouse.read_only:
         if not new_unread.isEmpty():
             warehouse.append(new_unread, BASIS_QUARANTINE)
@@ -69,6 +79,25 @@ def import_basis(
         if counts.new_links:
             warehouse.append(links, BASIS_LINKS)
     return counts
+
+
+def _not_erased(warehouse: Warehouse, records: DataFrame, ring: KeyRing) -> DataFrame:
+    """``records`` without those of erased people whose last event is no later than the erasure.
+
+    A record that is stored stays open to new versions: a legal hold that suspends its erasure ends by one.
+    """
+    people = records.select("pii_principal_id").distinct()
+    erased = erased_in(warehouse, people, {SUBJECT: "pii_principal_id"}, "pii_principal_id", ring)
+    if erased is None:
+        return records
+    marked = records.join(
+        F.broadcast(erased.withColumnRenamed("row_key", "pii_principal_id")), "pii_principal_id", "left"
+    )
+    last = F.array_max(F.transform("events", lambda event: event["event_time"]))
+    gone = F.col("erased_at").isNotNull() & F.coalesce(last <= F.col("erased_at"), F.lit(True))
+    stored = warehouse.read(PROCESSING_BASIS).select("record_id").distinct().withColumn("_stored", F.lit(True))
+    kept = marked.join(stored, "record_id", "left").where(~gone | F.col("_stored"))
+    return kept.select(*records.columns)
 
 
 def read_batch(path: str) -> dict[str, Any]:

@@ -9,6 +9,8 @@ This is not legal advice: the rule checks what was recorded, not whether it is t
 
 from __future__ import annotations
 
+import calendar
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,6 +175,10 @@ class Decision:
     valid_until: datetime | None = None
 
 
+def _refused(reason: Reason | None) -> Decision:
+    return Decision(allowed=False, reason=reason)
+
+
 def decide_batch(batch: Batch | None) -> Reason | None:
     """Guarantee 6: an unknown, unassessed or revoked source is refused, whatever the records say."""
     if batch is None:
@@ -208,7 +214,7 @@ def decide_record(record: Record, *, policy: Policy, now: datetime) -> Decision:
         or _purpose(record, policy.purposes, policy.allowed_purposes)
     )
     if reason:
-        return Decision(allowed=False, reason=reason)
+        return _refused(reason)
     return Decision(allowed=True, valid_until=valid_until(record, rule))
 
 
@@ -224,15 +230,15 @@ def decide_image(
     """Decide one image from its source batch, the records linked to it (None: a link to no record), and tombstones."""
     refused = Reason.ERASED if erased else decide_batch(batch)
     if refused or batch is None:
-        return Decision(allowed=False, reason=refused)
+        return _refused(refused)
     if not records:
-        return Decision(allowed=False, reason=Reason.NO_BASIS)
+        return _refused(Reason.NO_BASIS)
     decisions = [_decide_linked(batch, batch_id, record, policy, now) for record in records]
-    until = [d.valid_until for d in decisions if d.allowed and d.valid_until]
+    until = [d.valid_until for d in decisions if d.valid_until]
     if until:
         return Decision(allowed=True, valid_until=min(until))
     furthest = max(REASON_ORDER.index(d.reason) for d in decisions if d.reason)
-    return Decision(allowed=False, reason=REASON_ORDER[furthest])
+    return _refused(REASON_ORDER[furthest])
 
 
 def _decide_linked(
@@ -243,21 +249,21 @@ def _decide_linked(
     now: datetime,
 ) -> Decision:
     if record is None:
-        return Decision(allowed=False, reason=Reason.BASIS_NOT_FOUND)
+        return _refused(Reason.BASIS_NOT_FOUND)
     decision = decide_record(record, policy=policy, now=now)
     if not decision.allowed:
         return decision
     if record.source_batch_id != batch_id:
-        return Decision(allowed=False, reason=Reason.BATCH_MISMATCH)
+        return _refused(Reason.BATCH_MISMATCH)
     if PUBLIC_WEB in (batch.collection_method, record.collection_method) and record.lawful_basis not in CONSENT_BASES:
-        return Decision(allowed=False, reason=Reason.PUBLIC_WEB_WITHOUT_CONSENT)
+        return _refused(Reason.PUBLIC_WEB_WITHOUT_CONSENT)
     return decision
 
 
 def _malformed(record: Record) -> Reason | None:
     if record.schema_version not in SCHEMA_VERSIONS:
         return Reason.SCHEMA_UNKNOWN
-    if not re.fullmatch(PRINCIPAL_PATTERN, record.pii_principal_id or ""):
+    if record.pii_principal_id is None or not re.fullmatch(PRINCIPAL_PATTERN, record.pii_principal_id):
         return Reason.PRINCIPAL_MISSING
     if not (record.purposes and record.pii_controllers and record.source_batch_id):
         return Reason.FIELD_MISSING
@@ -271,13 +277,13 @@ def _malformed(record: Record) -> Reason | None:
         return Reason.COLLECTION_UNKNOWN
     if record.face_box is not None and not _is_box(record.face_box):
         return Reason.BOX_INVALID
-    if not re.fullmatch(DURATION_PATTERN, record.retention_period or ""):
+    if _duration(record.retention_period) is None:
         return Reason.DURATION_INVALID
     return None
 
 
 def _is_box(box: Sequence[float]) -> bool:
-    return len(box) == 4 and 0 <= box[0] < box[2] < float("inf") and 0 <= box[1] < box[3] < float("inf")
+    return len(box) == 4 and 0 <= box[0] < box[2] < math.inf and 0 <= box[1] < box[3] < math.inf
 
 
 def _unlawful(record: Record, rule: JurisdictionRule | None) -> Reason | None:
@@ -305,15 +311,15 @@ def _not_in_force(record: Record, rule: JurisdictionRule | None, now: datetime) 
     state_reason = _state(event.event_state, record.lawful_basis)
     if state_reason:
         return state_reason
-    if not re.fullmatch(DURATION_PATTERN, event.validity_duration or ""):
+    if _duration(event.validity_duration) is None:
         return Reason.DURATION_INVALID
     if event.event_time > now:
         return Reason.NOT_YET_VALID
     if _disclosed_too_recently(record, rule, now):
         return Reason.DISCLOSURE_TOO_RECENT
-    if add_duration(event.event_time, event.validity_duration or "") <= now:
+    if add_duration(event.event_time, event.validity_duration) <= now:
         return Reason.VALIDITY_EXPIRED
-    if add_duration(event.event_time, record.retention_period or "") <= now:
+    if add_duration(event.event_time, record.retention_period) <= now:
         return Reason.RETENTION_EXPIRED
     if any(end <= now for end in _recorded_ends(record, rule)):
         return Reason.RETENTION_EXPIRED
@@ -373,24 +379,23 @@ def valid_until(record: Record, rule: JurisdictionRule | None) -> datetime | Non
     if event is None or event.event_time is None:
         return None
     ends = [
-        add_duration(event.event_time, event.validity_duration or ""),
-        add_duration(event.event_time, record.retention_period or ""),
+        add_duration(event.event_time, event.validity_duration),
+        add_duration(event.event_time, record.retention_period),
     ]
     return min([*ends, *_recorded_ends(record, rule)])
 
 
-def add_duration(start: datetime, duration: str) -> datetime:
+def _duration(text: str | None) -> re.Match[str] | None:
+    return None if text is None else re.fullmatch(DURATION_PATTERN, text)
+
+
+def add_duration(start: datetime, duration: str | None) -> datetime:
     """``start`` plus an ISO 8601 duration in years, months, weeks, days; a month's end stays a month's end."""
-    match = re.fullmatch(DURATION_PATTERN, duration)
+    match = _duration(duration)
     if match is None:
         raise ValueError("not an ISO 8601 duration of years, months, weeks and days")
     years, months, weeks, days = (int(g or 0) for g in match.groups())
     total = start.year * 12 + start.month - 1 + years * 12 + months
     year, month = divmod(total, 12)
-    day = min(start.day, _days_in_month(year, month + 1))
+    day = min(start.day, calendar.monthrange(year, month + 1)[1])
     return start.replace(year=year, month=month + 1, day=day) + timedelta(days=weeks * 7 + days)
-
-
-def _days_in_month(year: int, month: int) -> int:
-    first_of_next = datetime(year + month // 12, month % 12 + 1, 1)  # noqa: DTZ001 - calendar arithmetic only
-    return (first_of_next - timedelta(days=1)).day

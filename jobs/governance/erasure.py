@@ -282,8 +282,8 @@ def settle_shared(warehouse: Warehouse, settings: Settings, items: DataFrame, *,
     """Let the faces that stay in shared pictures stand under the coverage that is left; returns how many pictures.
 
     An embedding belongs to its image's coverage (`input_digest`), of which a record has just gone: without this the
-    other people's faces would count as withdrawn, and be computed again. (`sync` looks at what was decided since: where
-    a running night has left such a face out of its collection, it comes back with the next one.)
+    other people's faces would count as withdrawn, and be computed again. They are decided anew by this, so that what a
+    running night has left out of its collection comes back (`add_small`).
     """
     shared = items.where(F.col("kind") == SHARED).select(F.col("value").alias("image_id")).distinct()
     if shared.isEmpty():

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from bench.pictures import Picture
 from jobs.governance.basis import import_basis
 from jobs.governance.basis_files import read_basis
+from jobs.governance.tombstones import KeyRing
 from jobs.index.milvus import connect
 from jobs.schemas import EMBEDDINGS, IMAGES
 from jobs.settings import load_settings
@@ -56,7 +57,7 @@ def test_guarantee_8_withdrawn_between_the_steps_never_goes_live(
         (home / "withdrawal.jsonl").write_text(json.dumps(record))
         records = read_basis(spark, str(home / "withdrawal.jsonl"), None)
         names = FolderSource(spark, ".", "demo", load_settings(config))
-        import_basis(warehouse, records, names.image_id, now=datetime.now(UTC))
+        import_basis(warehouse, records, names.image_id, ring=KeyRing({}), now=datetime.now(UTC))
 
     def indexed() -> set[str]:
         """The pictures whose faces the collection holds."""

@@ -18,7 +18,7 @@ from jobs.runs.erasing import erase_pending, receipts
 from jobs.runs.scanner import scan
 from jobs.schemas import ERASURE_ITEMS, IMAGES
 from tests.milvus.server import MilvusStandalone, temporary
-from tests.spark.indexed import Indexed, build, principal, run_of, vector_of
+from tests.spark.indexed import Indexed, principal, reindex, run_of, vector_of
 
 pytestmark = [pytest.mark.milvus, pytest.mark.spark]
 
@@ -38,8 +38,11 @@ def stored(made: Indexed, server: MilvusStandalone, needles: dict[str, bytes]) -
     return {row["needle"] for row in scan(made.spark, places, needles).collect()}
 
 
-def test_guarantees_10_and_12_on_a_server(spark, server: MilvusStandalone, tmp_path: Path) -> None:
-    made = build(spark, tmp_path / "w", f"milvus.uri={server.uri}", "milvus.watch_s=0", "milvus.ready_timeout_s=60")
+def test_guarantees_10_and_12_on_a_server(indexed: Indexed, server: MilvusStandalone, tmp_path: Path) -> None:
+    made = indexed.copy_to(
+        tmp_path / "w", f"milvus.uri={server.uri}", "milvus.watch_s=0", "milvus.ready_timeout_s=60"
+    )  # fmt: skip
+    reindex(made, "night-2")
     gone, kept = made.faces_of(5), made.faces_of(6)
     needles = {f"vector {key}": vector_of(key).tobytes() for key in gone | kept}
     needles |= {f"key {key}": np.int64(key).tobytes() for key in gone | kept}

@@ -95,10 +95,10 @@ class Indexed:
         row = record_row(f"r{person}", person, **changes)
         self.warehouse.append(self.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
 
-    def copy_to(self, folder: Path) -> Indexed:
+    def copy_to(self, folder: Path, *overrides: str) -> Indexed:
         """The same once more, in another place."""
         shutil.copytree(self.folder, folder)
-        settings = indexed_settings(folder)
+        settings = indexed_settings(folder, *overrides)
         return Indexed(self.spark, folder, settings, warehouse_for(self.spark, settings))
 
 
@@ -135,13 +135,16 @@ def record_row(record_id: str, person: int, **changes: Any) -> tuple[Any, ...]:
     return tuple(row.values())
 
 
-def build(spark: SparkSession, folder: Path, *overrides: str) -> Indexed:
-    """The warehouse of this module, with a collection behind its alias."""
-    settings = indexed_settings(folder, *overrides)
+def build(spark: SparkSession, folder: Path) -> Indexed:
+    """The warehouse of this module, with a collection behind its alias; what was built there before, if it was."""
+    settings = indexed_settings(folder)
     made = Indexed(spark, folder, settings, warehouse_for(spark, settings))
-    _sources(made)
-    _embeddings(made)
-    reindex(made, "night-1")
+    complete = folder / "complete"
+    if not complete.exists():
+        _sources(made)
+        _embeddings(made)
+        reindex(made, "night-1")
+        complete.touch()
     return made
 
 

@@ -40,7 +40,7 @@ from jobs.schemas import (
     TOMBSTONES,
 )
 from tests.spark.helpers import job_for
-from tests.spark.indexed import SHARED, Indexed, build, digest_of, image, picture, principal, reindex, run_of, vector_of
+from tests.spark.indexed import SHARED, Indexed, digest_of, image, picture, principal, reindex, run_of, vector_of
 
 pytestmark = pytest.mark.spark
 
@@ -69,13 +69,8 @@ class Pass:
 
 
 @pytest.fixture(scope="module")
-def base(spark, tmp_path_factory: pytest.TempPathFactory) -> Indexed:
-    return build(spark, tmp_path_factory.mktemp("indexed") / "base")
-
-
-@pytest.fixture(scope="module")
-def after(base: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Pass:
-    made = base.copy_to(tmp_path_factory.mktemp("erased") / "w")
+def after(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Pass:
+    made = indexed.copy_to(tmp_path_factory.mktemp("erased") / "w")
     made.record(3, legal_hold_ref="case-1")
     faces = {person: made.faces_of(person) for person in range(12)}
     needles = canaries(faces)
@@ -244,14 +239,14 @@ def _version(made: Indexed, record_id: str, **changes: object):
     return rows.withColumn("recorded_at", F.current_timestamp()).withColumn("content_digest", F.lit(str(changes)))
 
 
-def test_guarantee_13_nothing_comes_back(base: Indexed, made: Indexed) -> None:
+def test_guarantee_13_nothing_comes_back(indexed: Indexed, made: Indexed) -> None:
     """Not from a backup of the tables, not the same bytes under another id, not the old record."""
     spark, warehouse = made.spark, made.warehouse
-    lost = base.warehouse.read(IMAGES).where(F.col("image_id") == image(0)).collect()
+    lost = indexed.warehouse.read(IMAGES).where(F.col("image_id") == image(0)).collect()
     other = [(*lost[0][:1], "another", *lost[0][2:])]
     warehouse.append(spark.createDataFrame([*lost, *other], IMAGES.columns), IMAGES)
     for spec, where in ((PROCESSING_BASIS, "record_id = 'r0'"), (EMBEDDINGS, f"image_id = '{image(0)}'")):
-        warehouse.append(base.warehouse.read(spec).where(where), spec)
+        warehouse.append(indexed.warehouse.read(spec).where(where), spec)
     links = [(name, "r5", datetime.now(UTC)) for name in (image(0), "another")]
     warehouse.append(spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
     now = datetime.now(UTC)
@@ -299,12 +294,12 @@ def test_a_second_request_for_what_is_gone_finds_nothing(made: Indexed) -> None:
     assert made.live_keys() == live
 
 
-def test_a_person_gets_what_is_held_about_them(base: Indexed, tmp_path: Path) -> None:
+def test_a_person_gets_what_is_held_about_them(indexed: Indexed, tmp_path: Path) -> None:
     target = Target("subject", principal(1))
-    held = held_about(base.warehouse, [target])
+    held = held_about(indexed.warehouse, [target])
     assert held["counts"] == {"images": 1, "faces": 2, "records": 2, "pictures shared with others": 1}
     assert held["images"] == [image(1)]
-    export(base.warehouse, [target], str(tmp_path / "copy.zip"))
+    export(indexed.warehouse, [target], str(tmp_path / "copy.zip"))
     with zipfile.ZipFile(tmp_path / "copy.zip") as archive:
         about = json.loads(archive.read("about_you.json"))
         assert archive.read(f"images/{image(1)}") == picture("picture 1")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
+from typing import Any
 
 import pytest
 
@@ -136,56 +139,85 @@ def basis_row(number: int, record: Record) -> tuple[object, ...]:
     )
 
 
-def gated(spark, records: list[list[Record | None]], batch: Batch | None):
-    """Decide images of which image i is linked to ``records[i]`` (None: a link to nothing)."""
-    basis, links, number, quarantined, erased = [], [], 0, [], []
-    for image, linked in enumerate(records):
-        for given in linked:
-            record = given
-            links.append((f"i{image}", f"r{number}", NOW))
-            if record is not None:
-                if record.erased_at is not None and record.pii_principal_id == GOOD.pii_principal_id:
-                    # A person of its own, so that the others are not erased along.
-                    record = replace(given, pii_principal_id=f"hmac:{number:064x}")
-                    erased.append((record.pii_principal_id, record.erased_at))
-                basis.append(basis_row(number, record))
-                if record.quarantined:
-                    quarantined.append((f"r{number}",))
-            number += 1
-    images = spark.createDataFrame(
-        [(0, f"i{i}", None, None, "c", 1, "b1", NOW, True) for i in range(len(records))], IMAGES.columns
-    )
-    batches = [("b1", "s", batch.collection_method, "a", NOW, batch.state, NOW)] if batch else []
-    result = gate(
-        images,
-        spark.createDataFrame(links, BASIS_LINKS.columns),
-        spark.createDataFrame(basis, PROCESSING_BASIS.columns),
-        spark.createDataFrame(batches, SOURCE_BATCHES.columns),
-        policy=POLICY,
-        now=NOW,
-        barred=Barred(
+class Tables:
+    """The gate's inputs for images of which image i is linked to ``records[i]`` (None: a link to nothing)."""
+
+    def __init__(self, spark, records: list[list[Record | None]], batch: Batch | None) -> None:
+        basis, links, number, quarantined, erased = [], [], 0, [], []
+        for image, linked in enumerate(records):
+            for given in linked:
+                record = given
+                links.append((f"i{image}", f"r{number}", NOW))
+                if record is not None:
+                    if record.erased_at is not None and record.pii_principal_id == GOOD.pii_principal_id:
+                        # A person of its own, so that the others are not erased along.
+                        record = replace(given, pii_principal_id=f"hmac:{number:064x}")
+                        erased.append((record.pii_principal_id, record.erased_at))
+                    basis.append(basis_row(number, record))
+                    if record.quarantined:
+                        quarantined.append((f"r{number}",))
+                number += 1
+        images = [(0, f"i{i}", None, None, "c", 1, "b1", NOW, True) for i in range(len(records))]
+        batches = [("b1", "s", batch.collection_method, "a", NOW, batch.state, NOW)] if batch else []
+        self.images = spark.createDataFrame(images, IMAGES.columns)
+        self.links = spark.createDataFrame(links, BASIS_LINKS.columns)
+        self.basis = spark.createDataFrame(basis, PROCESSING_BASIS.columns)
+        self.batches = spark.createDataFrame(batches, SOURCE_BATCHES.columns)
+        self.barred = Barred(
             principals=spark.createDataFrame(erased, "row_key string, erased_at timestamp"),
             records=spark.createDataFrame(quarantined, "row_key string"),
-        ),
-    )
-    found = result.decisions.selectExpr("image_id", "reason", "unix_micros(valid_until) AS until", "size(covered) AS n")
-    return {row["image_id"]: row for row in found.collect()}
+        )
+
+    def decide(self, policy: Policy = POLICY) -> dict[str, Any]:
+        """The gate's decision on each image."""
+        result = gate(
+            self.images, self.links, self.basis, self.batches, policy=policy, now=NOW, barred=self.barred
+        )  # fmt: skip
+        until = "unix_micros(valid_until) AS until"
+        found = result.decisions.selectExpr("image_id", "reason", until, "size(covered) AS n", "covered", "held")
+        return {row["image_id"]: row for row in found.collect()}
+
+
+def gated(spark, records: list[list[Record | None]], batch: Batch | None) -> dict[str, Any]:
+    return Tables(spark, records, batch).decide()
+
+
+ASSESSED = Batch("assessed", "uploaded_by_subject")
+
+
+@pytest.fixture(scope="module")
+def drawn(spark) -> Callable[[int], tuple[list[list[Record | None]], Tables]]:
+    """Random records of so many images, and their tables; made once."""
+
+    @cache
+    def draw(images: int) -> tuple[list[list[Record | None]], Tables]:
+        rng = random.Random(11)
+        records = [
+            [mutated(rng) if rng.random() < 0.95 else None for _ in range(rng.choice((0, 1, 1, 1, 2)))]
+            for _ in range(images)
+        ]
+        return records, Tables(spark, records, ASSESSED)
+
+    return draw
+
+
+def permits(record: Record | None) -> bool:
+    return decide_image(ASSESSED, "b1", [record], policy=POLICY, now=NOW).allowed
 
 
 @pytest.mark.parametrize("images", [4_000, pytest.param(100_000, marks=pytest.mark.faults)])
-def test_guarantee_4_the_spark_expression_equals_the_pure_rule(spark, images: int) -> None:
-    rng = random.Random(11)
-    records = [
-        [mutated(rng) if rng.random() < 0.95 else None for _ in range(rng.choice((0, 1, 1, 1, 2)))]
-        for _ in range(images)
-    ]
-    batch = Batch("assessed", "uploaded_by_subject")
-    found = gated(spark, records, batch)
+def test_guarantee_4_the_spark_expression_equals_the_pure_rule(drawn, images: int) -> None:
+    records, tables = drawn(images)
+    found = tables.decide()
+    assert len(found) == images
     seen = set()
     for number, linked in enumerate(records):
-        expected = decide_image(batch, "b1", linked, policy=POLICY, now=NOW)
+        expected = decide_image(ASSESSED, "b1", linked, policy=POLICY, now=NOW)
         row = found[f"i{number}"]
         assert row["reason"] == (expected.reason.value if expected.reason else None), linked
+        assert row["held"] == any(record is not None and record.legal_hold_ref is not None for record in linked)
+        covered = sum(expected.allowed and permits(record) for record in linked)
+        assert row["n"] == len(row["covered"]) == covered, linked
         if expected.allowed:
             assert expected.valid_until is not None
             assert row["until"] == int(expected.valid_until.timestamp() * 1e6), linked

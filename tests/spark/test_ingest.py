@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from jobs.errors import BadInput, SettingsError
+from jobs.errors import BadInput, GovernanceError, SettingsError
 from jobs.governance.basis import import_basis, read_batch, record_batch, write_template
 from jobs.governance.basis_files import _JSON_SCHEMA, pseudonym, read_basis
 from jobs.governance.decide import LAWFUL_BASES, STATES
-from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.governance.tombstones import SUBJECT, KeyRing
+from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.tables.images import Ingested, ingest_images
 from jobs.tables.sources import open_source
 from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
@@ -125,10 +127,13 @@ def record(**changes: object) -> str:
     return json.dumps({**base, **changes})
 
 
+RING = KeyRing.of(["a test's key"])
+
+
 def imported(spark, tmp_path: Path, text: str, name: str = "basis.jsonl", key: str | None = None):
     (tmp_path / name).write_text(text)
     warehouse = warehouse_for(spark, settings_for(tmp_path))
-    return import_basis(warehouse, read_basis(spark, str(tmp_path / name), key), lambda c: c, now=NOW)
+    return import_basis(warehouse, read_basis(spark, str(tmp_path / name), key), lambda c: c, ring=RING, now=NOW)
 
 
 def test_basis_records_are_append_only_and_idempotent(spark, tmp_path: Path) -> None:
@@ -141,6 +146,32 @@ def test_basis_records_are_append_only_and_idempotent(spark, tmp_path: Path) -> 
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     assert warehouse.read(PROCESSING_BASIS).count() == 2
     assert rows(warehouse.read(BASIS_LINKS), "image_id", "record_id") == {("x", "r1"), ("y", "r1")}
+
+
+def test_guarantee_13_the_old_record_of_an_erased_person_is_not_stored_again(spark, tmp_path: Path) -> None:
+    gone, other = ("hmac:" + digit * 64 for digit in "ab")
+    stored = record(record_id="held", pii_principal_id=gone)
+    imported(spark, tmp_path, stored)
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    stone = (SUBJECT, RING.current, RING.digest(SUBJECT, gone), "er-1", NOW)
+    warehouse.append(spark.createDataFrame([stone], TOMBSTONES.columns), TOMBSTONES)
+    after = (NOW + timedelta(seconds=1)).isoformat()
+    lines = [
+        record(record_id="old", pii_principal_id=gone),
+        record(record_id="empty", pii_principal_id=gone, events=None),
+        record(record_id="new", pii_principal_id=gone, events=[{"event_time": after, "event_state": "ConsentGiven"}]),
+        # It is stored still, because a hold suspends its erasure: only a new version can end the hold.
+        record(record_id="held", pii_principal_id=gone, legal_hold_ref=None, source_batch_id="b1"),
+        record(record_id="other", pii_principal_id=other),
+    ]
+    done = imported(spark, tmp_path, "\n".join(lines))
+    assert (done.records, done.new_versions, done.barred) == (5, 3, 2)
+    assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("held",), ("new",), ("other",)}
+    assert ("x", "old") not in rows(warehouse.read(BASIS_LINKS), "image_id", "record_id")
+    with pytest.raises(GovernanceError, match="cannot be read"):
+        import_basis(
+            warehouse, read_basis(spark, str(tmp_path / "basis.jsonl"), None), lambda c: c, ring=KeyRing({}), now=NOW
+        )
 
 
 UNREAD = {
@@ -168,7 +199,7 @@ def test_a_delta_table_of_records(spark, tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text(record())
     read_basis(spark, str(tmp_path / "one.jsonl"), None).records.drop("face_box").write.format("delta").save(table)
     warehouse = warehouse_for(spark, settings_for(tmp_path))
-    again = import_basis(warehouse, read_basis(spark, f"delta:{table}", None), lambda c: c, now=NOW)
+    again = import_basis(warehouse, read_basis(spark, f"delta:{table}", None), lambda c: c, ring=RING, now=NOW)
     assert (first.new_versions, again.records, again.new_versions) == (1, 1, 0)
     spark.range(1).write.format("delta").save(str(tmp_path / "other"))
     with pytest.raises(BadInput, match="unknown columns"):
