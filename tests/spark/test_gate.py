@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from pydantic import SecretStr
 
 from jobs.errors import GovernanceError
 from jobs.governance.decide import (
@@ -24,9 +27,13 @@ from jobs.governance.decide import (
     Record,
     decide_image,
 )
-from jobs.governance.gate import Barred, RunGate, gate, gate_warehouse
+from jobs.governance.gate import Barred, Gated, RunGate, gate, gate_warehouse
 from jobs.governance.jurisdictions import load_rules
-from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.governance.tombstones import key_ring
+from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
+from jobs.session import packaged_conf
+from jobs.settings import Settings
+from jobs.tables.store import Warehouse
 from tests.spark.helpers import NOW, settings_for, warehouse_for
 
 pytestmark = pytest.mark.spark
@@ -254,8 +261,12 @@ def test_guarantee_5_a_purpose_outside_the_allow_list_is_refused(spark) -> None:
 
 def test_guarantee_1_no_basis_table_stops_the_job(spark, tmp_path) -> None:
     settings = settings_for(tmp_path)
-    with pytest.raises(GovernanceError, match="no basis record"):
+    with pytest.raises(GovernanceError) as stopped:
         gate_warehouse(warehouse_for(spark, settings, read_only=True), settings, now=NOW, ingested_by=NOW)
+    assert str(stopped.value) == (
+        "There is no basis record, so every image is refused and nothing was read. Next step: write a template with "
+        "`ingest --source … --batch … --basis-template FILE`, complete it, and run `ingest --basis FILE`."
+    )
 
 
 def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark) -> None:
@@ -310,6 +321,95 @@ def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark
     revoked = [(*batch[0][:5], "revoked", NOW + timedelta(hours=2))]
     warehouse.append(spark.createDataFrame(revoked, SOURCE_BATCHES.columns), SOURCE_BATCHES)
     assert accepted() == set()
+
+
+def someone(number: int, **changes: Any) -> Record:
+    """A good record of a person of its own."""
+    return replace(GOOD, pii_principal_id=f"hmac:{number:064x}", **changes)
+
+
+@pytest.fixture(scope="module")
+def tables(spark, tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, Settings]:
+    """A warehouse with an image for each thing that bars one; image 0 is permitted, 8 came later."""
+    settings = settings_for(
+        tmp_path_factory.mktemp("gate"), "governance.purposes=[p:a]", "governance.allowed_purposes=[p:a]"
+    )
+    settings = settings.model_copy(update={"hmac_key": SecretStr("a test's key")})
+    warehouse, ring = warehouse_for(spark, settings), key_ring(settings)
+    after, before = NOW + timedelta(hours=1), NOW - timedelta(days=60)
+    images = [(0, f"i{n}", None, None, f"c{n}", 1, "b1", NOW if n < 8 else after, True) for n in range(9)]
+    links = [(f"i{n}", f"r{n}", NOW) for n in range(9)]
+    batch = [("b1", "s", "uploaded_by_subject", "a", NOW, "assessed", NOW)]
+    stones = [("image", "i1", NOW), ("content", "c2", NOW), ("subject", f"hmac:{3:064x}", NOW),
+              ("subject", f"hmac:{4:064x}", before), ("face", "i0", NOW)]  # fmt: skip
+    keyed = [(kind, ring.current, ring.digest(kind, value), "er", at) for kind, value, at in stones]
+    unread = [("r5", "f", "NO_JSON_OBJECT", "d5", after), ("r6", "f", "NO_JSON_OBJECT", "d6", before),
+              ("r7", "f", "NO_JSON_OBJECT", "d7", NOW), (None, "f", "NO_JSON_OBJECT", "d8", after)]  # fmt: skip
+    for spec, rows in (
+        (IMAGES, images),
+        (PROCESSING_BASIS, [basis_row(n, someone(n)) for n in range(9)]),
+        (BASIS_LINKS, links),
+        (SOURCE_BATCHES, batch),
+        (TOMBSTONES, keyed),
+        (BASIS_QUARANTINE, unread),
+    ):
+        warehouse.append(spark.createDataFrame(rows, spec.columns), spec)
+    return warehouse, settings
+
+
+def decided(gated_: Gated) -> dict[str, str | None]:
+    return {row["image_id"]: row["reason"] for row in gated_.decisions.select("image_id", "reason").collect()}
+
+
+def test_guarantee_13_the_gate_of_a_warehouse_bars_what_was_erased_or_not_read(tables) -> None:
+    found = decided(gate_warehouse(*tables, now=NOW, ingested_by=NOW))
+    assert found == {
+        "i0": None, "i1": "ERASED", "i2": "ERASED", "i3": "ERASED", "i4": None, "i5": "QUARANTINED", "i6": None,
+        "i7": "QUARANTINED",
+    }  # fmt: skip
+
+
+def test_the_gate_of_a_warehouse_can_be_asked_of_some_images(spark, tables) -> None:
+    some = spark.createDataFrame([("i0",), ("i1",), ("i8",), ("i1",)], "image_id string")
+    found = decided(gate_warehouse(*tables, now=NOW, ingested_by=NOW + timedelta(hours=1), only=some))
+    assert found == {"i0": None, "i1": "ERASED", "i8": None}
+
+
+@pytest.mark.parametrize(
+    ("purposes", "allowed", "expected"),
+    [(["p:z"], ["p:z"], "PURPOSE_NOT_GRANTED"), (["p:a"], ["p:b"], "PURPOSE_NOT_ALLOWED")],
+)
+def test_guarantee_5_the_settings_say_what_is_asked_for_and_allowed(
+    spark, tables, purposes: list[str], allowed: list[str], expected: str
+) -> None:
+    warehouse, settings = tables
+    governance = settings.governance.model_copy(update={"purposes": purposes, "allowed_purposes": allowed})
+    some = spark.createDataFrame([("i0",)], "image_id string")
+    asked = settings.model_copy(update={"governance": governance})
+    assert decided(gate_warehouse(warehouse, asked, now=NOW, ingested_by=NOW, only=some)) == {"i0": expected}
+
+
+def test_the_settings_name_the_rules_of_jurisdictions(spark, tables, tmp_path: Path) -> None:
+    warehouse, settings = tables
+    rules = yaml.safe_load(packaged_conf("jurisdictions.yaml").read_text())
+    rules["rules"] = [rule for rule in rules["rules"] if rule["name"] != "GDPR"]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
+    governance = settings.governance.model_copy(update={"jurisdictions": str(tmp_path / "rules.yaml")})
+    some = spark.createDataFrame([("i0",)], "image_id string")
+    asked = settings.model_copy(update={"governance": governance})
+    found = decided(gate_warehouse(warehouse, asked, now=NOW, ingested_by=NOW, only=some))
+    assert found == {"i0": "JURISDICTION_UNKNOWN"}
+
+
+def test_guarantee_5_no_purpose_stops_the_job(tables) -> None:
+    warehouse, settings = tables
+    asked = settings.model_copy(update={"governance": settings.governance.model_copy(update={"purposes": []})})
+    with pytest.raises(GovernanceError) as stopped:
+        gate_warehouse(warehouse, asked, now=NOW, ingested_by=NOW)
+    assert str(stopped.value) == (
+        "governance.purposes is empty: an index without a purpose is not permitted. "
+        "Next step: name the purpose in the settings, and in governance.allowed_purposes."
+    )
 
 
 def test_guarantee_2_the_plan_reads_no_image_bytes(spark, tmp_path) -> None:
