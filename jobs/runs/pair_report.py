@@ -121,7 +121,8 @@ def _by_group(pairs: Pairs, scored: Scored, with_faces: Bools, right: Bools) -> 
     for number, name in enumerate(pairs.groups):
         mine = group == number
         same = scored.same[mine]
-        sizes = {**_kinds(same), "excluded": int((pairs.group[~with_faces] == number).sum())}
+        missed = _kinds(pairs.same[~with_faces & (pairs.group == number)])
+        sizes = {**_kinds(same), "excluded": sum(missed.values())}
         if min(sizes["same"], sizes["different"]) < LEAST_PAIRS:
             found[name] = {**sizes, "stated": False, "why": f"fewer than {LEAST_PAIRS} pairs of a kind"}
             continue
@@ -132,7 +133,7 @@ def _by_group(pairs: Pairs, scored: Scored, with_faces: Bools, right: Bools) -> 
             "stated": True,
             "accuracy": asdict(rate(int(decided.sum()), len(decided))),
             "at_shared_threshold": [{"far": far, **_errors(own, at)} for far, at in shared.items()],
-            "tar_at_far": _tar_at_far(own),
+            "tar_at_far": _tar_at_far(own, failed=missed["same"]),
             "roc": _curve(own),
         }
     return found
