@@ -174,15 +174,15 @@ class Scored:
 
     def _weights(self, rng: np.random.Generator, samples: int) -> Iterator[Floats]:
         if self.subjects is not None and self.resampled_by == "subject":
-            _, who = np.unique(self.subjects, return_inverse=True)
-            left, right = who.reshape(-1, 2).T
+            known, who = np.unique(self.subjects, return_inverse=True)
+            (left, right), chance = who.reshape(-1, 2).T, np.full(len(known), 1 / len(known))
             for _ in range(samples):
-                times = rng.multinomial(self.people, np.full(self.people, 1 / self.people)).astype(np.float64)
+                times = rng.multinomial(len(known), chance).astype(np.float64)
                 yield np.where(self.same, times[left], times[left] * times[right])
         else:
             kinds = [np.flatnonzero(self.same), np.flatnonzero(~self.same)]
             for _ in range(samples):
                 weight = np.zeros(len(self.same))
                 for where in kinds:
-                    weight[where] = rng.multinomial(len(where), np.full(len(where), 1 / len(where)))
+                    weight[where] = np.bincount(rng.integers(0, len(where), len(where)), minlength=len(where))
                 yield weight

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from jobs.errors import BadInput
-from jobs.runs.pair_rates import LEVEL, SAMPLES, Scored, accepted, accuracy, decide_by_folds, rate, stated, thresholds
+from jobs.runs.pair_rates import LEVEL, SAMPLES, Scored, accuracy, decide_by_folds, rate, stated, thresholds
 from jobs.runs.pairs import LEAST_PAIRS, Pairs, enough
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def evaluate_pairs(pairs: Pairs, scores: Floats, found: Bools) -> dict[str, Any]
         "excluded": _kinds(pairs.same[without]),
         "accuracy": asdict(accuracy(right[with_faces], fold)),
         "accuracy_failures_wrong": asdict(accuracy(right, pairs.fold)),
-        "tar_at_far": _tar_at_far(scored, failed=int(pairs.same[without].sum())),
-        "roc": _curve(scored),
+        **_curves(scored, failed=int(pairs.same[without].sum())),
         "intervals": {"level": LEVEL, "bootstrap_by": scored.resampled_by, "samples": SAMPLES},
         "groups": _by_group(pairs, scored, with_faces, right),
     }
@@ -67,47 +66,47 @@ def _kinds(same: Bools) -> dict[str, int]:
     return {"same": int(same.sum()), "different": int((~same).sum())}
 
 
-def _tar_at_far(scored: Scored, *, failed: int = 0) -> list[dict[str, Any]]:
-    """The part of the pairs of one person that is accepted at each FAR; ``failed`` of them have no score."""
+def _curves(scored: Scored, *, failed: int) -> dict[str, Any]:
+    """TAR at each FAR that can be stated, and the ROC with its band from one impostor pair to all.
+
+    The ROC's FARs are evenly spaced in the logarithm. ``failed`` pairs of one person have no score.
+    """
+    impostors = int((~scored.same).sum())
+    sizes = [far for far in FARS if stated(far, impostors)]
+    fars = np.concatenate([sizes, np.geomspace(1 / impostors, 1, _POINTS)])
+    points = [
+        list(map(float, point)) for point in zip(fars, scored.tars(fars), *scored.tar_intervals(fars), strict=True)
+    ]
+    too_few = f"too few impostor pairs to state: {impostors:,}, and {{:,}} are the least"
+    return {
+        "tar_at_far": [
+            *(_stated(scored, *point, failed=failed) for point in points[: len(sizes)]),
+            *({"far": far, "stated": False, "why": too_few.format(round(1 / far))} for far in FARS[len(sizes) :]),
+        ],
+        "roc": [dict(zip(("far", "tar", "low", "high"), point, strict=True)) for point in points[len(sizes) :]],
+    }
+
+
+def _stated(scored: Scored, far: float, tar: float, low: float, high: float, *, failed: int) -> dict[str, Any]:
+    """One row of TAR at FAR, with its threshold and how many impostor pairs that accepts."""
     (genuine, _), (impostor, _) = scored.ranked(True), scored.ranked(False)
-    rows: list[dict[str, Any]] = []
-    for far in FARS:
-        if not stated(far, len(impostor)):
-            needed = round(1 / far)
-            why = f"too few impostor pairs to state: {len(impostor):,}, and {needed:,} are the least"
-            rows.append({"far": far, "stated": False, "why": why})
-            continue
-        at = thresholds(impostor, np.array([far]))
-        tar = float(accepted(genuine, at)[0])
-        low, high = scored.tar_intervals(np.array([far]))
-        rows.append(
-            {
-                "far": far,
-                "stated": True,
-                "tar": tar,
-                "interval": [float(low[0]), float(high[0])],
-                "tar_failures_rejected": tar * len(genuine) / (len(genuine) + failed),
-                "impostors_accepted": round(float(accepted(impostor, at)[0]) * len(impostor)),
-                "impostors": len(impostor),
-                **_threshold(float(at[0])),
-            }
-        )
-    return rows
+    at = thresholds(impostor, np.array([far]))
+    return {
+        "far": far,
+        "stated": True,
+        "tar": tar,
+        "interval": [low, high],
+        "tar_failures_rejected": tar * len(genuine) / (len(genuine) + failed),
+        "impostors_accepted": int((impostor > at[0]).sum()),
+        "impostors": len(impostor),
+        **_threshold(float(at[0])),
+    }
 
 
 def _threshold(cosine: float) -> dict[str, float]:
     """Rounded up, so that no more is accepted and no pair's own score is printed; and as FaceNet's squared distance."""
     rounded = math.ceil(cosine * 1e4) / 1e4
     return {"threshold_cosine": rounded, "threshold_squared_distance": round(2 - 2 * rounded, 4)}
-
-
-def _curve(scored: Scored) -> list[dict[str, float]]:
-    """The ROC with its band at FARs that are evenly spaced in the logarithm, from one impostor pair to all."""
-    impostors = int((~scored.same).sum())
-    fars = np.geomspace(1 / impostors, 1, _POINTS)
-    low, high = scored.tar_intervals(fars)
-    points = zip(fars, scored.tars(fars), low, high, strict=True)
-    return [dict(zip(("far", "tar", "low", "high"), map(float, point), strict=True)) for point in points]
 
 
 def _by_group(pairs: Pairs, scored: Scored, with_faces: Bools, right: Bools) -> dict[str, Any]:
@@ -133,8 +132,7 @@ def _by_group(pairs: Pairs, scored: Scored, with_faces: Bools, right: Bools) -> 
             "stated": True,
             "accuracy": asdict(rate(int(decided.sum()), len(decided))),
             "at_shared_threshold": [{"far": far, **_errors(own, at)} for far, at in shared.items()],
-            "tar_at_far": _tar_at_far(own, failed=missed["same"]),
-            "roc": _curve(own),
+            **_curves(own, failed=missed["same"]),
         }
     return found
 

@@ -50,8 +50,8 @@ def draw_roc(evaluation: dict[str, Any], folder: Path) -> list[str]:
         figure.legend(frameon=False, loc="outside right upper", fontsize="small")
     axes.set_title(_caption(evaluation), loc="left", fontsize=10)
     names = [f"roc.{form}" for form in FORMATS]
-    # The same evaluation makes the same bytes: no date, and ids that do not hang on chance.
-    with rc_context({"svg.hashsalt": evaluation["fingerprint"]}):
+    # The same evaluation makes the same bytes: no date, and ids that do not hang on chance. Text stays text.
+    with rc_context({"svg.hashsalt": evaluation["fingerprint"], "svg.fonttype": "none"}):
         for name in names:
             figure.savefig(folder / name, dpi=150, metadata={"Date": None} if name.endswith("svg") else None)
     return names

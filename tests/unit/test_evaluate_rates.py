@@ -58,7 +58,7 @@ def test_nothing_is_stated_below_one_impostor_pair() -> None:
     assert not stated(1e-4, 3000)
     assert stated(0.07, 100)
     assert stated(0.29, 100)
-    rows = pair_report._tar_at_far(Scored(np.linspace(0, 1, 1100), np.arange(1100) >= 1050))
+    rows = pair_report._curves(Scored(np.linspace(0, 1, 1100), np.arange(1100) >= 1050), failed=0)["tar_at_far"]
     assert [row["stated"] for row in rows] == [True, True, False]
     assert rows[2]["why"] == "too few impostor pairs to state: 1,050, and 10,000 are the least"
     assert "tar" not in rows[2]
@@ -220,12 +220,12 @@ def test_pairs_of_one_person_are_no_independent_evidence() -> None:
 
 def test_intervals_hold_what_they_promise() -> None:
     """Of 95 % intervals around samples of a known distribution about 95 % hold its true rate."""
-    truth = float(np.mean(made(2000, 10, spread=0.5, seed=10**6).tars(np.array([0.1]))))
+    truth = float(np.mean(made(1000, 10, spread=0.5, seed=10**6).tars(np.array([0.1]))))
     held = 0
-    for seed in range(100):
-        low, high = made(60, 4, spread=0.5, seed=seed).tar_intervals(np.array([0.1]), samples=200)
+    for seed in range(60):
+        low, high = made(60, 4, spread=0.5, seed=seed).tar_intervals(np.array([0.1]), samples=150)
         held += bool(low[0] <= truth <= high[0])
-    assert 85 <= held <= 100
+    assert held >= 52
 
 
 def test_the_same_scores_give_the_same_intervals() -> None:
@@ -279,7 +279,7 @@ def test_pictures_without_a_face_are_left_out_and_counted_as_wrong() -> None:
 
 def test_thresholds_are_printed_so_that_they_accept_no_more() -> None:
     scored = made(40, 10)
-    row = pair_report._tar_at_far(scored)[0]
+    row = pair_report._curves(scored, failed=0)["tar_at_far"][0]
     at = row["threshold_cosine"]
     assert at == round(at, 4)
     impostors = scored.scores[~scored.same]
