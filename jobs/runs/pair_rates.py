@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def accuracy(right: Bools, fold: Ints) -> Accuracy:
 
 def stated(far: float, impostors: int) -> bool:
     """Whether so few impostor pairs can show so small a rate at all: one of them must be allowed to be accepted."""
-    return _allowed(far, impostors) >= 1
+    return bool(_allowed(np.array([far]), impostors)[0] >= 1)
 
 
 def thresholds(impostor: Floats, fars: Floats, weight: Floats | None = None) -> Floats:
@@ -108,7 +108,7 @@ def thresholds(impostor: Floats, fars: Floats, weight: Floats | None = None) -> 
     """
     total = np.arange(1.0, len(impostor) + 1) if weight is None else np.cumsum(weight)
     first = np.searchsorted(total, _allowed(fars, total[-1]), side="right")
-    return np.concatenate([impostor, [-np.inf]])[first]
+    return np.asarray(np.concatenate([impostor, [-np.inf]])[first])
 
 
 def accepted(scores: Floats, at: Floats, weight: Floats | None = None) -> Floats:
@@ -120,9 +120,9 @@ def accepted(scores: Floats, at: Floats, weight: Floats | None = None) -> Floats
     return np.asarray(total[above] / total[-1])
 
 
-def _allowed(fars: Any, total: float) -> Any:
-    # 0.07 × 100 is a little more than 7 in binary, and 0.29 × 100 a little less than 29.
-    return np.floor(fars * total * (1 + 1e-12) + 1e-9)
+def _allowed(fars: Floats, total: float) -> Floats:
+    # 0.29 × 100 is a little less than 29 in binary.
+    return np.asarray(np.floor(fars * total * (1 + 1e-12) + 1e-9))
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,8 @@ def _csv_lines(text: str) -> Iterator[_Line]:
                 raise _wrong(reader.line_num, "not as many fields as the first line has")
             yield _csv_line(reader.line_num, *(value.strip() for value in values))
     except csv.Error:
-        raise _wrong(reader.line_num, "not CSV") from None
+        # The reader has not counted the record that failed.
+        raise _wrong(reader.line_num + 1, "not CSV") from None
 
 
 def _csv_line(

@@ -72,18 +72,16 @@ def test_lfw_without_folds_gets_ten() -> None:
 
 
 def test_csv() -> None:
-    lines = csv("fold=7", "group=x/y", "left_subject=p", "right_subject=p")
-    lines[0] = lines[0].replace("left,right", "Left , RIGHT")
-    lines = [
-        lines[0],
-        *(
-            line.replace(",no,7,x/y,p,p", ",FALSE,8,z,p,q").replace(",7,", f",{7 + n % 2},")
-            for n, line in enumerate(lines[1:], 1)
-        ),
-    ]
-    lines = [line if n % 4 else line.replace(",8,", ",7,") for n, line in enumerate(lines)]
+    lines = ["Left , RIGHT,same,fold,group,left_subject,right_subject"]
+    for number in range(LEAST_PAIRS):
+        fold = 7 + number % 2
+        lines += [
+            f"a/{number}.jpg,b/{number}.png,1,{fold},x/y,p,p",
+            f"a/{number}.jpg,c/{number}.png,FALSE,{fold},z,p,q",
+        ]
     pairs = parsed(lines)
     assert (pairs.form, len(pairs), pairs.folds, pairs.folds_of) == ("CSV", 60, 2, "the file")
+    assert pairs.fold[:6].tolist() == [0, 0, 1, 1, 0, 0]
     assert pairs.groups == ("x/y", "z")
     assert pairs.group is not None
     assert ((pairs.group == 0) == pairs.same).all()
@@ -128,14 +126,14 @@ BAD = {
     "an open quote": (changed(csv(), 61, f'"{NAME},b.jpg,1'), "line 61: not CSV"),
     "a fold by name": (csv(f"fold={NAME}"), "line 2: `fold` is no number"),
     "a fold of one kind": (changed(csv("fold=1"), 2, f"{NAME}.jpg,b.jpg,1,2"), "fold 2 has pairs of one kind only"),
-    "a fold missing": (changed(csv("fold=1"), 9, f"{NAME}.jpg,b.jpg,1,"), "line 9: `fold` is empty here"),
-    "a group missing": (changed(csv("group=x"), 9, f"{NAME}.jpg,b.jpg,1,"), "line 9: `group` is empty here"),
+    "a fold missing": (changed(csv("fold=1"), 8, f"{NAME}.jpg,b.jpg,1,"), "line 8: `fold` is empty here"),
+    "a group missing": (changed(csv("group=x"), 8, f"{NAME}.jpg,b.jpg,1,"), "line 8: `group` is empty here"),
     "half a pair's persons": (
         changed(csv("left_subject=", "right_subject="), 9, f"{NAME}.jpg,b.jpg,1,{NAME},"),
         "line 9: only one of left_subject and right_subject",
     ),
     "persons missing": (
-        changed(csv("left_subject=", "right_subject="), 9, f"{NAME}.jpg,b.jpg,1,{NAME},{NAME}"),
+        changed(csv("left_subject=", "right_subject="), 8, f"{NAME}.jpg,b.jpg,1,{NAME},{NAME}"),
         "line 2: `left_subject` is empty here",
     ),
     "too few": (csv(each=LEAST_PAIRS - 1), f"Only {LEAST_PAIRS - 1} pairs of one person"),
