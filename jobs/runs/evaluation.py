@@ -20,6 +20,7 @@ from jobs.tables.sources import file_uri
 from udfs.spark import RESULT_SCHEMA, embed_arrow
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
     from pyspark.sql import SparkSession
 
@@ -79,20 +80,25 @@ def embed_pictures(
     )
     wanted = spark.createDataFrame(rows, _INPUT).repartition(tasks)
     results = wanted.mapInArrow(embed_arrow(spec), RESULT_SCHEMA, profile=gpu_profile(spark, settings))
-    beside = F.col("dropped.uncovered").alias("beside")
-    table = results.select("image_id", "status", "reason", beside, F.col("faces")[0]["embedding"].alias("v")).toArrow()
-    vectors, found = np.zeros((len(images), 512), np.float32), np.zeros(len(images), bool)
+    face = F.get("faces", F.lit(0))
+    columns = ["image_id", "status", "reason", face["embedding"].alias("vector"), "dropped.uncovered"]
+    return _gathered(results.select(*columns).toArrow(), len(images))
+
+
+def _gathered(table: pa.Table, images: int) -> Embedded:
+    """The executors' rows, in whatever order they came, by the number of the picture."""
+    vectors, found = np.zeros((images, 512), np.float32), np.zeros(images, bool)
     outcomes: Counter[tuple[str, str]] = Counter()
     for batch in table.to_batches():
         columns = (batch.column(name).to_pylist() for name in ("image_id", "status", "reason"))
         for row, (number, status, reason) in enumerate(zip(*columns, strict=True)):
             if status == "embedded":
-                vectors[int(number)], found[int(number)] = batch.column("v")[row].values.to_numpy(), True
+                vectors[int(number)], found[int(number)] = batch.column("vector")[row].values.to_numpy(), True
             else:
                 outcomes[status, reason] += 1
-    _all_readable(outcomes, len(images))
-    beside_all = sum(table.column("beside").to_pylist())
-    return Embedded(vectors, found, {f"{s}: {r}": n for (s, r), n in sorted(outcomes.items())}, beside_all)
+    _all_readable(outcomes, images)
+    failed = {f"{status}: {reason}": number for (status, reason), number in sorted(outcomes.items())}
+    return Embedded(vectors, found, failed, sum(table.column("uncovered").to_pylist()))
 
 
 def _all_readable(outcomes: Counter[tuple[str, str]], of: int) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def calls(folder: str) -> Iterator[tuple[str, str, str]]:
+@cache
+def calls(folder: str) -> tuple[tuple[str, str, str], ...]:
     """(file, name of the function that is called, source of its arguments) of every call."""
+    return tuple(_calls(folder))
+
+
+def _calls(folder: str) -> Iterator[tuple[str, str, str]]:
     for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
