@@ -168,7 +168,8 @@ class Scored:
                 drawn.append(accepted(genuine, thresholds(impostor, fars, weight[i]), weight[g]))
         low, high = np.quantile(np.array(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         units = len(g) if self.subjects is None or self.resampled_by == "pair" else len(np.unique(self.subjects[g]))
-        for at in np.flatnonzero(low == high):
+        # Where everything is accepted, all of it is: there is nothing to be unsure of.
+        for at in np.flatnonzero((low == high) & (fars < 1)):
             low[at], high[at] = rate(round(float(low[at]) * units), units).interval
         return low, high
 

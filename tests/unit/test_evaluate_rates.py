@@ -237,6 +237,7 @@ def test_no_certainty_where_all_samples_agree() -> None:
     scored = Scored(np.concatenate([np.ones(40), np.zeros(40)]), np.arange(80) < 40)
     low, high = scored.tar_intervals(np.array([0.1]), samples=50)
     assert (low[0], high[0]) == pytest.approx(rate(40, 40).interval)
+    assert [float(edge[0]) for edge in scored.tar_intervals(np.array([1.0]), samples=50)] == [1, 1]
     people = np.repeat(np.arange(10), 4)
     known = Scored(
         scored.scores,
