@@ -80,9 +80,9 @@ def embed_pictures(
     )
     wanted = spark.createDataFrame(rows, _INPUT).repartition(tasks)
     results = wanted.mapInArrow(embed_arrow(spec), RESULT_SCHEMA, profile=gpu_profile(spark, settings))
-    face = F.get("faces", F.lit(0))
-    columns = ["image_id", "status", "reason", face["embedding"].alias("vector"), "dropped.uncovered"]
-    return _gathered(results.select(*columns).toArrow(), len(images))
+    vector = F.get("faces", F.lit(0))["embedding"].alias("vector")
+    table = results.select("image_id", "status", "reason", vector, "dropped.uncovered").toArrow()
+    return _gathered(table, len(images))
 
 
 def _gathered(table: pa.Table, images: int) -> Embedded:

@@ -85,5 +85,5 @@ def _caption(evaluation: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without what matplotlib would take for formulas."""
-    return text.replace("$", r"\$")
+    """Without what matplotlib would take for formulas, or (an underscore in front) for a line to keep quiet about."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
