@@ -39,6 +39,7 @@ REQUIRES = [
     "pyyaml>=6.0.2,<7",
     "rich>=13.9",
     "tenacity>=9,<10",
+    "scipy>=1.13,<2",  # intervals of `evaluate`
 ]
 
 # OpenLineage events (governance.openlineage).
@@ -47,8 +48,11 @@ LINEAGE = ["openlineage-python>=1.40,<2"]
 # Pictures that may be redistributed come with scikit-image; `make demo` makes its own from them.
 DEMO = ["scikit-image>=0.25,<1"]
 
+# The ROC of `evaluate` as a picture.
+PLOTS = ["matplotlib>=3.9"]
+
 # What the benchmarks draw with, and what they compare with.
-PLOT = [*DEMO, "matplotlib>=3.9"]
+PLOT = [*DEMO, *PLOTS]
 BENCH = [*PLOT, "ray[data]>=2.50", "daft>=0.7"]
 
 TEST = [
@@ -132,7 +136,14 @@ if __name__ == "__main__":
         package_data={CONF_PACKAGE: CONF_FILES, "jobs": ["py.typed"], "udfs": ["py.typed"]},
         include_package_data=False,
         install_requires=REQUIRES,
-        extras_require={"demo": DEMO, "lineage": LINEAGE, "bench": BENCH, "test": TEST, "mutation": MUTATION},
+        extras_require={
+            "demo": DEMO,
+            "lineage": LINEAGE,
+            "plots": PLOTS,
+            "bench": BENCH,
+            "test": TEST,
+            "mutation": MUTATION,
+        },
         cmdclass={"pyfiles": PyFiles},
         classifiers=[
             "Operating System :: POSIX :: Linux",

@@ -38,7 +38,7 @@ class SettingsError(FaceReindexError):
 
 
 class GovernanceError(FaceReindexError):
-    """Governance stops the job: no basis table, no purpose, or nothing is permitted."""
+    """Governance stops the job: no basis table, no purpose, nothing is permitted, or nobody said what permits it."""
 
     exit_code = 3
 

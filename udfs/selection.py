@@ -28,20 +28,27 @@ class Selection:
 
 
 def select_faces(
-    boxes: Float32, confidence: Float32, covered: Sequence[CoveredPrincipal], params: PipelineParams
+    boxes: Float32,
+    confidence: Float32,
+    covered: Sequence[CoveredPrincipal],
+    params: PipelineParams,
+    *,
+    middle: tuple[float, float] | None = None,
 ) -> Selection:
     """Apply confidence, coverage, size and number, in this order.
 
     Coverage is decided before size: a person too small to be indexed is still a bystander. ``boxes`` are in
-    pixels of the stored upright image, [n, 4]; ``confidence`` is [n].
+    pixels of the stored upright image, [n, 4]; ``confidence`` is [n]. With the image's ``middle`` (x, y) only the most
+    central person is meant: the records are about that one, and everybody else counts as not covered.
     """
     persons = [i for i in range(len(boxes)) if confidence[i] >= params.min_confidence]
     unsure = len(boxes) - len(persons)
     if not persons:
         reason = "BELOW_CONFIDENCE" if unsure else "NO_FACE"
         return Selection((), (), Dropped(low_confidence=unsure), "no_face", reason)
-    assignment = assign_records([boxes[i].tolist() for i in persons], covered, params.cover_iou)
-    basis = {i: ids for i, ids in zip(persons, assignment.records, strict=True) if ids is not None}
+    meant = persons if middle is None else [most_central(boxes, persons, middle)]
+    assignment = assign_records([boxes[i].tolist() for i in meant], covered, params.cover_iou)
+    basis = {i: ids for i, ids in zip(meant, assignment.records, strict=True) if ids is not None}
     uncovered = len(persons) - len(basis)
     if not basis:
         dropped = Dropped(low_confidence=unsure, uncovered=uncovered)
@@ -55,6 +62,20 @@ def select_faces(
     if not keep:
         return Selection((), (), dropped, "no_face", "BELOW_MIN_SIZE")
     return Selection(tuple(keep), tuple(basis[i] for i in keep), dropped)
+
+
+def most_central(boxes: Float32, persons: Sequence[int], middle: tuple[float, float]) -> int:
+    """The person of the largest area less twice the squared distance from the middle.
+
+    So FaceNet's alignment chooses, and facenet-pytorch's ``center_weighted_size``, for pictures named after one person.
+    """
+
+    def weight(index: int) -> float:
+        left, top, right, bottom = (float(edge) for edge in boxes[index])
+        away = ((left + right) / 2 - middle[0]) ** 2 + ((top + bottom) / 2 - middle[1]) ** 2
+        return (right - left) * (bottom - top) - 2 * away
+
+    return min(persons, key=lambda i: (-weight(i), *_place(boxes, i)))
 
 
 def to_stored(points: AnyArray, scale_x: float, scale_y: float) -> Float32:

@@ -46,6 +46,7 @@ class EmbedSpec:
     * ``model_name``: name of the model file among the files that Spark ships, or an absolute path.
     * ``fingerprint``: of the model and ``params``; a worker that loads anything else raises.
     * ``device``: ``auto`` (the task's GPU, else the processor), ``cpu``, ``cuda`` or ``cuda:N``.
+    * ``central_only``: for evaluation only, see `Pipeline`.
     * ``cpu_threads``: torch threads of one worker; 0 means what the environment or the task's cpus say.
     """
 
@@ -61,6 +62,7 @@ class EmbedSpec:
     read_timeout_s: float = 30.0
     read_retries: int = 2
     compiled: bool = False
+    central_only: bool = False
 
 
 def embed_arrow(spec: EmbedSpec) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -137,6 +139,7 @@ def worker_pipeline(spec: EmbedSpec) -> Pipeline:
             read_timeout_s=spec.read_timeout_s,
             read_retries=spec.read_retries,
             compiled=spec.compiled,
+            central_only=spec.central_only,
             expected_fingerprint=spec.fingerprint,
         )
     return _pipelines[key]

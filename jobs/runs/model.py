@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.runs.record import Run
@@ -12,7 +14,20 @@ from udfs.fingerprint import model_fingerprint
 from udfs.nets import read_model_file
 from udfs.params import PipelineParams, long_side_for
 from udfs.spark import EmbedSpec
-from udfs.weights import WeightsError, build_model_file, resolve_weights
+from udfs.weights import Weights, WeightsError, build_model_file, resolve_weights
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class Model:
+    """The configured networks in one file, and what they are."""
+
+    path: Path
+    weights: Weights
+    params: PipelineParams
+    fingerprint: str
 
 
 def pipeline_params(settings: Settings) -> PipelineParams:
@@ -34,14 +49,14 @@ def pipeline_params(settings: Settings) -> PipelineParams:
     )
 
 
-def prepare_model(run: Run) -> EmbedSpec:
-    """Resolve the weights, ship the model file with the application, and note the fingerprint on the run.
+def find_model(settings: Settings) -> Model:
+    """Resolve the configured weights and build the model file.
 
     Raises:
         DependencyUnavailable: the weights could not be downloaded.
         SettingsError: they are not what `model.sha256` or the cache's record says, or no weights at all.
     """
-    model = run.settings.model
+    model = settings.model
     try:
         weights = resolve_weights(
             model.weights,
@@ -55,21 +70,18 @@ def prepare_model(run: Run) -> EmbedSpec:
     except WeightsError as error:
         kind = DependencyUnavailable if error.kind == "unavailable" else SettingsError
         raise kind(f"model.weights: {error}") from None
-    params = pipeline_params(run.settings)
-    fingerprint = model_fingerprint(read_model_file(path).state_dicts, params)
-    known = run.facts.get("model_fingerprint")
-    if known and known != fingerprint:
-        raise SettingsError(
-            f"Run {run.run_id} began with another model (fingerprint {known[:12]}, now {fingerprint[:12]}).",
-            hint="start a new run without --run-id.",
-        )
-    run.facts.update(model_fingerprint=fingerprint, weights=weights.label)
-    run.job.spark.sparkContext.addFile(str(path))
-    executor = run.settings.executor
+    params = pipeline_params(settings)
+    return Model(path, weights, params, model_fingerprint(read_model_file(path).state_dicts, params))
+
+
+def ship_model(spark: SparkSession, model: Model, settings: Settings) -> EmbedSpec:
+    """Ship the model file with the application; returns what a Python worker needs to know."""
+    spark.sparkContext.addFile(str(model.path))
+    executor = settings.executor
     return EmbedSpec(
-        model_name=path.name,
-        fingerprint=fingerprint,
-        params=params,
+        model_name=model.path.name,
+        fingerprint=model.fingerprint,
+        params=model.params,
         embed_batch=executor.embed_batch,
         detect_batch=executor.detect_batch,
         decode_threads=executor.decode_threads,
@@ -77,3 +89,20 @@ def prepare_model(run: Run) -> EmbedSpec:
         read_retries=executor.read_retries,
         compiled=executor.compile,
     )
+
+
+def prepare_model(run: Run) -> EmbedSpec:
+    """The model of a run, shipped, with its fingerprint noted on the run.
+
+    Raises:
+        DependencyUnavailable, SettingsError: as `find_model`; also where the run began with another model.
+    """
+    model = find_model(run.settings)
+    known = run.facts.get("model_fingerprint")
+    if known and known != model.fingerprint:
+        raise SettingsError(
+            f"Run {run.run_id} began with another model (fingerprint {known[:12]}, now {model.fingerprint[:12]}).",
+            hint="start a new run without --run-id.",
+        )
+    run.facts.update(model_fingerprint=model.fingerprint, weights=model.weights.label)
+    return ship_model(run.job.spark, model, run.settings)

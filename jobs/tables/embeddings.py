@@ -166,7 +166,7 @@ def embed_chunk(
 
 def _results(warehouse: Warehouse, work: DataFrame, chunk: Chunk, spec: EmbedSpec, settings: Settings) -> DataFrame:
     wanted = chunk_input(warehouse, work, chunk, settings.executor.partition_images)
-    return wanted.mapInArrow(embed_arrow(spec), RESULT_SCHEMA, profile=_gpu_profile(warehouse.spark, settings))
+    return wanted.mapInArrow(embed_arrow(spec), RESULT_SCHEMA, profile=gpu_profile(warehouse.spark, settings))
 
 
 def chunk_input(warehouse: Warehouse, work: DataFrame, chunk: Chunk, partition_images: int) -> DataFrame:
@@ -191,7 +191,7 @@ def chunk_input(warehouse: Warehouse, work: DataFrame, chunk: Chunk, partition_i
     return rows.select("image_id", "content", "uri", known.alias("content_sha256"), "covered")
 
 
-def _gpu_profile(spark: SparkSession, settings: Settings) -> Any:
+def gpu_profile(spark: SparkSession, settings: Settings) -> Any:
     """The embedding stage's resources: with dynamic allocation executors of its own, else only its tasks' share."""
     wanted = settings.executor
     if not wanted.gpus_per_task:

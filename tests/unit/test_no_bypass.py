@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def calls(folder: str) -> Iterator[tuple[str, str, str]]:
+@cache
+def calls(folder: str) -> tuple[tuple[str, str, str], ...]:
     """(file, name of the function that is called, source of its arguments) of every call."""
+    return tuple(_calls(folder))
+
+
+def _calls(folder: str) -> Iterator[tuple[str, str, str]]:
     for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
@@ -51,3 +57,35 @@ def test_guarantee_3_no_other_package_writes() -> None:
     found = {(file, name) for folder in ("udfs", "bench") for file, name, _ in calls(folder) if name in writes}
     # Invented faces, into a server of the benchmark's own.
     assert found == {("bench/loading.py", "load_files")}
+
+
+def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:
+    """Labelled pictures without basis records are embedded in this one place, and neither vector nor score is kept."""
+    assert callers("embed_arrow") == {"jobs/tables/embeddings.py", "jobs/runs/evaluation.py"}
+    assert callers("embed_pictures") == {"jobs/runs/evaluation.py"}
+    source = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (ROOT / "jobs").rglob("*.py")}
+    # Nothing else leaves bystanders out instead of refusing their picture.
+    assert {file for file, text in source.items() if "central_only" in text} == {"jobs/runs/evaluation.py"}
+    parts = {
+        "jobs/evaluate.py",
+        *(f"jobs/runs/{n}.py" for n in ("evaluation", "pair_report", "pair_rates", "pairs", "roc")),
+    }
+    for file in parts:
+        assert not {word for word in ("warehouse", "milvus", "open_run") if word in source[file].lower()}, file
+    keeps = {
+        "save",
+        "saveAsTable",
+        "parquet",
+        "csv",
+        "cache",
+        "persist",
+        "checkpoint",
+        "localCheckpoint",
+        "materialise",
+    }
+    called = {(file, name) for file, name, _ in calls("jobs") if file in parts}
+    assert {name for _, name in called} & {*keeps, "tofile", "savez", "dump", "pickle", "write_bytes"} == set()
+    assert {(f, n) for f, n in called if n in {"write_text", "savefig"}} == {
+        ("jobs/evaluate.py", "write_text"), ("jobs/runs/roc.py", "savefig"),
+    }  # fmt: skip
+    assert "needs_write=False" in source["jobs/evaluate.py"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from udfs.coverage import Assignment, CoveredPrincipal, assign_records, iou
 from udfs.params import PipelineParams
 from udfs.results import Dropped
-from udfs.selection import select_faces
+from udfs.selection import Selection, most_central, select_faces
 
 pytestmark = pytest.mark.unit
 
@@ -142,3 +142,20 @@ def test_every_face_is_counted_once(
     total = dropped.too_small + dropped.low_confidence + dropped.over_limit + dropped.uncovered + len(chosen.keep)
     assert total == len(faces)
     assert bool(chosen.keep) == (chosen.status == "embedded")
+
+
+def test_the_central_person_is_meant_where_a_middle_is_given() -> None:
+    small_in_the_middle, large_beside, far_away = [90, 90, 110, 110], [120, 60, 200, 140], [0, 0, 20, 20]
+    boxes = np.array([far_away, small_in_the_middle, large_beside], np.float32)
+    sure = np.full(3, 0.99, np.float32)
+
+    def meant(middle: tuple[float, float], **params: object) -> Selection:
+        return select_faces(boxes, sure, [CoveredPrincipal("r", "p")], PipelineParams(**params), middle=middle)  # type: ignore[arg-type]
+
+    # Area less twice the squared distance: 400 − 0 against 6,400 − 2 × 60², so the small one.
+    assert meant((100, 100)).keep == (1,)
+    # 20 pixels to the right: 400 − 800 against 6,400 − 2 × 40².
+    assert meant((120, 100)).keep == (2,)
+    assert meant((120, 100)).dropped == Dropped(uncovered=2)
+    assert meant((100, 100), min_face_px=21).reason == "BELOW_MIN_SIZE"
+    assert most_central(boxes, [0, 2], (0, 0)) == 0

@@ -168,6 +168,26 @@ def test_guarantee_16_only_covered_faces_reach_the_network(pipeline: Pipeline, m
     assert sum(seen) == 1
 
 
+def test_guarantee_16_the_central_person_alone_reaches_the_network(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For evaluation, where a picture is labelled by the person in the middle."""
+    central = Pipeline(model_path(), central_only=True)
+    assert central.fingerprint == pipeline.fingerprint
+    seen: list[int] = []
+    embed = central._embedder.embed
+    monkeypatch.setattr(central._embedder, "embed", lambda crops: seen.append(len(crops)) or embed(crops))
+    every = run(pipeline, encoded(group(3)), covered=three())[0].faces
+    of_three, alone, refused = run(central, encoded(group(3)), ONE, encoded(group(2)))
+    assert (of_three.status, of_three.dropped) == ("embedded", Dropped(uncovered=2))
+    assert of_three.faces[0].box.tolist() == every[1].box.tolist()
+    assert float(of_three.faces[0].embedding @ every[1].embedding) > 1 - 1e-5
+    assert (len(alone.faces), alone.dropped, len(refused.faces)) == (1, Dropped(), 1)
+    assert sum(seen) == 3
+    (unasked,) = run(central, encoded(group(3)), covered=())
+    assert (unasked.status, unasked.reason) == ("uncovered_faces", "NO_COVERED_RECORD")
+
+
 def test_embedding_does_not_depend_on_its_company(pipeline: Pipeline) -> None:
     pictures = [ONE, encoded(noise(60, 60)), encoded(group(3)), encoded(portrait()), b"junk", encoded(group(2))]
     alone = [run(pipeline, p, covered=three())[0] for p in pictures]
