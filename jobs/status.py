@@ -17,7 +17,6 @@ from jobs.runs.history import proven_collections, recent, standing
 from jobs.runs.processing import processing_record
 from jobs.runs.record import Job
 
-
 _EXAMPLES = """
 python -m jobs.status --config conf/local.yaml
 python -m jobs.status --config conf/local.yaml --run-id nightly-2026-01-31 --wait
