@@ -77,24 +77,25 @@ def test_spark_knows_every_property(spark) -> None:
     assert (unknown, refused) == (set(), set())
 
 
-PRINT = """
+START = """
 import json
-from pyspark import SparkConf
-print(json.dumps({k: v for k, v in SparkConf().getAll()}))
+from pyspark import SparkContext
+print(json.dumps(dict(SparkContext.getOrCreate().getConf().getAll())))
 """
 
 
 @pytest.fixture(scope="module")
 def submitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
-    """spark-submit with each file: on this machine, and without fetching Delta once more."""
+    """Spark started by spark-submit with each file: on this machine, and without fetching Delta once more."""
     import pyspark
 
     script = tmp_path_factory.mktemp("submit") / "show.py"
-    script.write_text(PRINT)
+    script.write_text(START)
     submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
 
     def run(path: Path) -> subprocess.CompletedProcess[str]:
-        options = ["--master", "local[1]", "--deploy-mode", "client", "--conf", "spark.jars.packages="]
+        options = ["--master", "local[1]", "--deploy-mode", "client"]
+        options += ["--conf", "spark.jars.packages=", "--conf", "spark.ui.enabled=false"]
         return subprocess.run(
             [str(submit), "--properties-file", str(path), *options, str(script)],
             capture_output=True,
@@ -114,7 +115,7 @@ def test_spark_submit_accepts_the_file_and_reads_what_we_read(submitted, path: P
     assert "Ignoring non-Spark config" not in done.stderr
     read = json.loads(done.stdout.strip().splitlines()[-1])
     ours = read_properties(str(path))
-    overridden = {"spark.master", "spark.submit.deployMode", "spark.jars.packages"}
+    overridden = {"spark.master", "spark.submit.deployMode", "spark.jars.packages", "spark.ui.enabled"}
     assert {key: read.get(key) for key in set(ours) - overridden} == {
         key: value for key, value in ours.items() if key not in overridden
     }

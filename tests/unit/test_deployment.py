@@ -15,7 +15,6 @@ import yaml
 
 from jobs import errors
 from jobs.__main__ import JOBS
-from jobs.session import read_properties
 
 pytestmark = pytest.mark.unit
 
@@ -280,9 +279,9 @@ def test_the_image_has_the_versions_of_this_project() -> None:
 
 def test_the_image_is_where_the_properties_look() -> None:
     text = "\n".join(dockerfile())
-    script = read_properties(str(CONF / "spark-kubernetes.conf"))["spark.executor.resource.gpu.discoveryScript"]
-    assert script.startswith("/opt/face-reindex/conf/")
-    assert (CONF / Path(script).name).is_file()
+    offered = (CONF / "spark-kubernetes.conf").read_text()
+    (script,) = re.findall(r"gpu\.discoveryScript +/opt/face-reindex/conf/(\S+)\n", offered)
+    assert (CONF / script).is_file()
     assert "mv jobs conf /opt/face-reindex/" in text
     assert re.search(r"^USER (?!0|root)\d+$", text, re.MULTILINE)
     assert 'ENTRYPOINT ["/opt/entrypoint.sh"]' in text
