@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from pathlib import Path
+from time import sleep
 
 import click
 
@@ -80,7 +80,7 @@ def main(job_: Job, limit: int, processing: str | None, wait: bool) -> Result:
 def _one_run(job_: Job, run_id: str, wait: bool) -> Result:
     now = standing(job_.warehouse, run_id, job_.clock())
     while wait and now.state == "running":
-        time.sleep(_ASK_EVERY_S)
+        sleep(_ASK_EVERY_S)
         now = standing(job_.warehouse, run_id, job_.clock())
     text = now.message or _NEXT.get(now.state, "")
     return {"run": asdict(now), "exit_code": now.exit_code, "message": f"{run_id}: {now.state}; {text}"}

@@ -2,54 +2,37 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from jobs import status
-from jobs.errors import NotProvenError
-from jobs.runs.history import standing
 from jobs.runs.record import open_run
 from jobs.settings import load_settings
 from tests.e2e.line import prepare, run_job
-from tests.spark.helpers import job_for, warehouse_for
+from tests.spark.helpers import job_for
 
 pytestmark = pytest.mark.spark
 
 
-def test_the_exit_code_of_a_run_is_had_by_its_id(spark, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_run_is_asked_for_by_its_id_and_waited_for(spark, tmp_path: Path, capsys, monkeypatch) -> None:
     config = prepare(tmp_path / "line", [])
-    settings = load_settings(config)
-    warehouse = warehouse_for(spark, settings, read_only=True)
 
     def asked(*arguments: str) -> tuple[int, str]:
         code, result = run_job("status", config, "--run-id", "n1", *arguments, read=lambda: capsys.readouterr().out)
         return code, result["run"]["state"]
 
     assert asked() == (5, "unknown")
-
-    def night(end: Exception | None) -> None:
-        with open_run(job_for(spark, settings, "n1"), "reindex"):
-            assert asked() == (5, "running")
-            # Its lease has run out in an hour, if it is not heard of until then.
-            assert standing(warehouse, "n1", datetime.now(UTC) + timedelta(hours=1)).state == "silent"
-            if end:
-                raise end
-
-    with pytest.raises(NotProvenError):
-        night(NotProvenError("rows are missing."))
-    assert asked() == (4, "failed")
-
-    # --wait goes on asking while the run is alive, and ends with it.
     naps: list[float] = []
-    with open_run(job_for(spark, settings, "n1"), "reindex") as run:
+    with open_run(job_for(spark, load_settings(config), "n1"), "reindex") as run:
+        assert asked() == (5, "running")
 
         def nap(seconds: float) -> None:
             naps.append(seconds)
             run.lease.release()
 
-        monkeypatch.setattr(status.time, "sleep", nap)
+        # It goes on asking while the run is heard of; without its lease the run is as good as dead.
+        monkeypatch.setattr(status, "sleep", nap)
         assert asked("--wait") == (5, "silent")
         assert len(naps) == 1
     assert asked("--wait") == (0, "done")
