@@ -1,4 +1,6 @@
-"""Airflow (2.9 or later, 3): the night, the minutes between nights, and the weekly proof. Copy it into the DAG folder.
+"""Airflow: the night, the minutes between nights, and the weekly proof. Copy it into the DAG folder.
+
+Imported and tried in Airflow 3.3; the imports for Airflow 2 follow its documentation and are untried.
 
 A run's id comes from the logical date, so a retry resumes the run. By its exit code: 5 is retried; 1, 2, 3 and 4 fail
 at once, for a retry cannot help. Where the driver runs on the cluster that code is lost, and the `runs` table is asked.
