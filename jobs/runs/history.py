@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.errors import DependencyUnavailable
 from jobs.index.collections import collection_name
+from jobs.runs.lease import holder
 from jobs.schemas import RUN_STEPS, RUNS
 from jobs.tables.store import Warehouse
 
@@ -73,3 +77,29 @@ def recent(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
     """The last runs, newest first."""
     rows = last_states(warehouse).orderBy(F.col("started_at").desc()).limit(limit).collect()
     return [row.asDict() for row in rows]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one run stands: ``done``, ``failed``, ``running``, ``silent`` or ``unknown``.
+
+    ``silent`` says that it is running and holds no lease: it was killed. ``exit_code`` is its own where it has ended;
+    else 5, for asking again, or starting it again by its id, can help.
+    """
+
+    run_id: str
+    state: str
+    exit_code: int = DependencyUnavailable.exit_code
+    job: str | None = None
+    message: str = ""
+
+
+def standing(warehouse: Warehouse, run_id: str, now: datetime) -> Standing:
+    """Where the run of this id stands at ``now``."""
+    row = last_states(warehouse).where(F.col("run_id") == run_id).first()
+    if row is None:
+        return Standing(run_id, "unknown")
+    if row["state"] == "running":
+        state = "running" if holder(warehouse, now) == run_id else "silent"
+        return Standing(run_id, state, job=row["job"])
+    return Standing(run_id, row["state"], int(row["exit_code"]), row["job"], row["message"] or "")

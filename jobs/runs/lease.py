@@ -27,6 +27,28 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def newest(warehouse: Warehouse) -> tuple[int, str, str, datetime] | None:
+    """The last act on the lease: token, run, action, and until when it holds; None where nobody ever took it."""
+    rows = (
+        warehouse.read(LEASES)
+        .where(F.col("name") == LEASE_NAME)
+        .orderBy(F.col("token").desc(), F.col("at").desc(), F.col("expires_at").asc())
+        .limit(1)
+        .select("token", "run_id", "action", F.unix_timestamp("expires_at").alias("until"))
+        .collect()
+    )
+    if not rows:
+        return None
+    row = rows[0]
+    return int(row["token"]), str(row["run_id"]), str(row["action"]), datetime.fromtimestamp(row["until"], UTC)
+
+
+def holder(warehouse: Warehouse, now: datetime) -> str | None:
+    """The run that holds the lease at ``now``."""
+    last = newest(warehouse)
+    return last[1] if last is not None and last[2] != "release" and last[3] > now else None
+
+
 class Lease:
     """The right to write the warehouse, held by one run; renewed by a thread, checked before every commit."""
 
@@ -48,17 +70,17 @@ class Lease:
         Raises:
             LeaseHeld: another run holds it and has been heard of within the time to live.
         """
-        holder = self._newest()
+        last = newest(self._warehouse)
         now = self._clock()
-        if holder is not None and holder[1] != self._run_id and holder[2] != "release" and holder[3] > now:
+        if last is not None and last[1] != self._run_id and last[2] != "release" and last[3] > now:
             raise LeaseHeld(
-                f"Run {holder[1]} is writing this warehouse (lease until {holder[3]:%Y-%m-%d %H:%M:%S} UTC).",
+                f"Run {last[1]} is writing this warehouse (lease until {last[3]:%Y-%m-%d %H:%M:%S} UTC).",
                 hint="wait for it to end; if its process is dead, the lease ends by itself at that time, "
                 "or resume that run with --run-id.",
             )
-        token = (holder[0] if holder else 0) + 1
+        token = (last[0] if last else 0) + 1
         self._write(token, "acquire", 0)
-        winner = self._newest()
+        winner = newest(self._warehouse)
         if winner is None or winner[0] != token or winner[1] != self._run_id:
             raise LeaseHeld("Another run took the lease at the same moment.", hint="start again when it has ended.")
         self.token = token
@@ -76,8 +98,8 @@ class Lease:
         """
         if time.monotonic() - self._confirmed < max_age_s:
             return
-        newest = self._newest()
-        if newest is None or newest[0] != self.token:
+        last = newest(self._warehouse)
+        if last is None or last[0] != self.token:
             raise LeaseLost(
                 f"Run {self._run_id} lost its lease to a later run and stopped before its next commit.",
                 hint="see `status`; nothing of this run is live.",
@@ -94,20 +116,6 @@ class Lease:
         while not self._stop.wait(self._ttl.total_seconds() / 3):
             self._renewals += 1
             self._write(self.token, "renew", self._renewals)
-
-    def _newest(self) -> tuple[int, str, str, datetime] | None:
-        rows = (
-            self._warehouse.read(LEASES)
-            .where(F.col("name") == LEASE_NAME)
-            .orderBy(F.col("token").desc(), F.col("at").desc(), F.col("expires_at").asc())
-            .limit(1)
-            .select("token", "run_id", "action", F.unix_timestamp("expires_at").alias("until"))
-            .collect()
-        )
-        if not rows:
-            return None
-        row = rows[0]
-        return int(row["token"]), str(row["run_id"]), str(row["action"]), datetime.fromtimestamp(row["until"], UTC)
 
     def _write(self, token: int, action: str, renewal: int) -> None:
         from delta.exceptions import ConcurrentTransactionException

@@ -200,8 +200,9 @@ def gpu_profile(spark: SparkSession, settings: Settings) -> Any:
 
     profile = ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", wanted.gpus_per_task))
     if spark.conf.get("spark.dynamicAllocation.enabled", "false") == "true":
+        # The vendor makes it nvidia.com/gpu in a pod; Kubernetes needs it, and the others do not look.
         executors = ExecutorResourceRequests().resource(
-            "gpu", wanted.gpus_per_executor, wanted.gpu_discovery_script or ""
+            "gpu", wanted.gpus_per_executor, wanted.gpu_discovery_script or "", "nvidia.com"
         )
         profile = profile.require(executors)
     return profile.build

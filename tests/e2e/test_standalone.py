@@ -92,6 +92,32 @@ def test_the_zip_reaches_the_executors_and_gpus_are_scheduled(cluster: Cluster, 
     assert "PROBE ['0', '1'] True" in done.stdout, done.stderr[-2000:]
 
 
+ARCHIVED = """
+import sys
+from pyspark import SparkContext
+
+def look(_):
+    import only_there
+    return sys.prefix.rpartition("/")[2], only_there.WHERE
+
+print("ARCHIVED", SparkContext.getOrCreate().parallelize([0], 1).map(look).collect())
+"""
+
+
+def test_an_environment_archive_is_unpacked_beside_each_executor(cluster: Cluster, tmp_path: Path) -> None:
+    """As `make env-archive` packs one and conf/spark-yarn.conf names it, but with one small module in it."""
+    venv_pack = pytest.importorskip("venv_pack", reason="pip install venv-pack")
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "only_there.py").write_text("WHERE = 'in the archive'\n")
+    archive = venv_pack.pack(prefix=str(environment), output=str(tmp_path / "environment.tar.gz"))
+    (tmp_path / "look.py").write_text(ARCHIVED)
+    conf = {**CONF, "spark.pyspark.python": "./environment/bin/python", "spark.ui.enabled": "false"}
+    done = cluster.submit(tmp_path / "look.py", conf=conf, options=["--archives", f"{archive}#environment"])
+    assert "ARCHIVED [('environment', 'in the archive')]" in done.stdout, done.stderr[-2000:]
+
+
 @pytest.mark.usefixtures("spark")
 def test_killed_in_the_middle_and_resumed_it_ends_exact(
     cluster: Cluster, package: str, pictures: tuple[Path, list[Picture]], tmp_path: Path, capsys

@@ -21,7 +21,8 @@ from jobs.errors import (
 )
 from jobs.index.staging import Staged, bucket_count, digests, stage
 from jobs.index.truth import recall_sample
-from jobs.runs.lease import Lease
+from jobs.runs.history import standing
+from jobs.runs.lease import Lease, newest
 from jobs.runs.loading import import_staged
 from jobs.runs.maintenance import maintain
 from jobs.runs.record import open_run
@@ -155,7 +156,9 @@ def test_a_token_is_won_by_one(spark, tmp_path: Path) -> None:
     one, two = Lease(warehouse, "one", 60), Lease(warehouse, "two", 60)
     one._write(1, "acquire", 0)
     two._write(1, "acquire", 0)
-    assert one._newest() == two._newest()
+    winner = newest(warehouse)
+    assert winner is not None
+    assert winner[1] in {"one", "two"}
     assert warehouse.read(LEASES).where("token = 1").count() == 1
 
 
@@ -167,6 +170,7 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
         return {"n": 1}
 
     settings = settings_for(tmp_path)
+    warehouse = warehouse_for(spark, settings)
 
     def fail() -> None:
         with open_run(job_for(spark, settings, "r1"), "reindex") as run:
@@ -175,12 +179,16 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
 
     with pytest.raises(NotProvenError):
         fail()
+    found = standing(warehouse, "r1", datetime.now(UTC))
+    assert (found.state, found.exit_code, found.job, found.message) == ("failed", 4, "reindex", "not enough.")
     with open_run(job_for(spark, settings, "r1"), "reindex") as run:
+        # Its lease runs out where it is not heard of for long enough.
+        assert standing(warehouse, "r1", datetime.now(UTC)).state == "running"
+        assert standing(warehouse, "r1", datetime.now(UTC) + timedelta(hours=1)).state == "silent"
         assert run.step("a", work) == {"n": 1}
         run.forget("a")
         run.step("a", work)
     assert len(calls) == 2
-    warehouse = warehouse_for(spark, settings)
     states = warehouse.read(RUNS).orderBy("recorded_at").select("state", "exit_code", "started_at").collect()
     assert [(r["state"], r["exit_code"]) for r in states] == [
         ("running", None),

@@ -104,7 +104,7 @@ def test_every_option_named_alone_belongs_to_some_command() -> None:
         for parameter in importlib.import_module(f"jobs.{name}").main.params
         for option in parameter.opts
     }
-    elsewhere = {"--py-files", "--properties-file", "--master"}  # spark-submit's own
+    elsewhere = {"--py-files", "--properties-file", "--master", "--archives", "--files"}  # spark-submit's own
     used = {word.split()[0].split("=")[0] for page in PAGES for word in inline(page) if word.startswith("--")}
     assert used - known - elsewhere == set()
 
@@ -197,7 +197,9 @@ def test_nothing_here_points_at_one_machine() -> None:
 
 
 def test_figures_are_those_of_the_committed_results() -> None:
-    from bench import table
+    from bench import scaling, table
 
     readme = table.README.read_text(encoding="utf-8")
     assert table.with_figures(readme) == readme
+    page = scaling.PAGE.read_text(encoding="utf-8")
+    assert scaling.with_scaling(page) == page

@@ -1,0 +1,125 @@
+"""The table of docs/operations.md that goes from a million to three billion images: arithmetic on committed results.
+
+python -m bench.scaling
+
+Nothing here was run at these sizes. Costs an image and a row are what bench/results/ holds, the load's plan is that of
+jobs/index/planner.py, and both are taken as proportional to their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.record import result
+from jobs.index.milvus_types import Features
+from jobs.index.planner import LoadPlan, plan_load
+from jobs.index.staging import bucket_count
+from jobs.settings import load_settings
+
+PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
+BEGIN, END = "<!-- scaling: python -m bench.scaling -->\n", "<!-- end of scaling -->\n"
+SIZES = {"1 million": 10**6, "100 million": 10**8, "3 billion": 3 * 10**9}
+NIGHT_H, WEEK_H = 8, 7 * 24
+CORES = 8  # of an executor: conf/spark-*.conf
+NEW_A_NIGHT = 0.001
+_GIB = 2**30
+
+
+def main() -> None:
+    """Write the table between the page's two marks."""
+    PAGE.write_text(with_scaling(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_scaling(page: str) -> str:
+    """The page's text with the table of the committed results."""
+    before, rest = page.split(BEGIN)
+    return before + BEGIN + "\n" + scaling() + "\n" + END + rest.split(END)[1]
+
+
+def scaling() -> str:
+    """The table, and what its figures rest on."""
+    measured = result("pipeline")
+    machine, figures = measured["machine"], measured["figures"]
+    # On so many cores at once, so an image costs a core that many times the wall clock's share.
+    core_s = {
+        dtype: figures[f"{name}_ms_an_image"]["median"] / 1000 * machine["cores"]
+        for dtype, name in (("float32", "ours_spark"), ("bfloat16", "ours_spark_bf16"))
+    }
+    plans = [_plan(count) for count in SIZES.values()]
+    executors = [_executors(count, core_s["float32"]) for count in SIZES.values()]
+
+    def each(text: Callable[[int], str]) -> str:
+        return " | ".join(text(count) for count in SIZES.values())
+
+    def of_plan(text: Callable[[LoadPlan], str]) -> str:
+        return " | ".join(text(plan) for plan in plans)
+
+    rows = {
+        "embed all once: core-hours": each(lambda n: _number(n * core_s["float32"] / 3600)),
+        "the same in bfloat16": each(lambda n: _number(n * core_s["bfloat16"] / 3600)),
+        f"executors of {CORES} cores to do it in a week": " | ".join(f"{n:,}" for n in executors),
+        f"a night with {NEW_A_NIGHT:.1%} new images: core-hours": each(
+            lambda n: _number(NEW_A_NIGHT * n * core_s["float32"] / 3600)
+        ),
+        "commits of 500,000 images": each(lambda n: f"{math.ceil(n / 500_000):,}"),
+        "vectors shuffled at staging, and staged": of_plan(lambda p: _size(p.staging_bytes)),
+        "the same on each executor's disk": " | ".join(
+            _size(plan.staging_bytes / n) for plan, n in zip(plans, executors, strict=True)
+        ),
+        f"Milvus data nodes for an import in {NIGHT_H} hours": of_plan(lambda p: f"{p.jobs_in_flight:,}"),
+        "staged files, one an import job; waves": of_plan(lambda p: f"{p.files:,}; {p.waves:,}"),
+        "hours to import": of_plan(lambda p: _number(p.seconds / 3600)),
+        "index (AUTO)": of_plan(lambda p: p.index.index_type),
+        "Milvus: memory, both collections": of_plan(lambda p: _size(2 * p.memory_bytes)),
+        "Milvus: storage, both collections": of_plan(lambda p: _size(2 * p.stored_bytes)),
+        "buckets of keys compared": each(lambda n: f"{bucket_count(n):,}"),
+    }
+    lines = [f"| images, with one face each | {' | '.join(SIZES)} |", "| --- |" + " ---: |" * len(SIZES)]
+    lines += [f"| {name} | {values} |" for name, values in rows.items()]
+    return "\n".join([*lines, "", _basis()]) + "\n"
+
+
+def _basis() -> str:
+    measured, loading = result("pipeline"), result("loading")
+    machine, setting, figures = measured["machine"], measured["setting"], measured["figures"]
+    by_rows = loading["figures"]["growth"]["us_a_row"]
+    most = max(by_rows, key=int)
+    return (
+        f"It rests on {figures['ours_spark_ms_an_image']['median']:.0f} ms an image ({setting['photographs']}) with "
+        f"{setting['workers']} Python workers of {figures['peak_rss_mib_of_a_worker'] / 1024:.1f} GiB on "
+        f"{machine['cores']} cores of {machine['cpu']} ({machine['vector']}), {measured['date'][:10]}; and on "
+        f"`milvus.import_rows_per_s` at its default of {load_settings().milvus.import_rows_per_s:,} a data node. On "
+        f"that machine, which Spark and {loading['setting']['server']} shared, {int(most):,} rows took "
+        f"{by_rows[most]['stage']:.0f} µs each to stage and {by_rows[most]['import']:.0f} µs to import."
+    )
+
+
+def _plan(rows: int) -> LoadPlan:
+    rate = load_settings().milvus.import_rows_per_s
+    nodes = math.ceil(rows / (rate * NIGHT_H * 3600))
+    settings = load_settings(
+        overrides=[
+            "milvus.uri=http://milvus.example:19530",
+            f"milvus.data_nodes={nodes}",
+            f"milvus.import_jobs={nodes}",
+        ]
+    )
+    return plan_load(rows, settings, Features(version="2.3.5", bulk_import=True, files_per_job=1))
+
+
+def _executors(images: int, core_s: float) -> int:
+    return math.ceil(images * core_s / 3600 / WEEK_H / CORES)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _size(size: float) -> str:
+    return f"{size / 2**40:,.1f} TiB" if size >= 2**40 else f"{size / _GIB:,.1f} GiB"
+
+
+if __name__ == "__main__":
+    main()

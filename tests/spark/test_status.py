@@ -1,0 +1,45 @@
+"""One run, asked for by its id: what a scheduler goes by where spark-submit's exit code says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs import status
+from jobs.runs.record import open_run
+from jobs.settings import load_settings
+from tests.e2e.line import prepare, run_job
+from tests.spark.helpers import job_for
+
+pytestmark = pytest.mark.spark
+
+
+def test_a_run_is_asked_for_by_its_id_and_waited_for(spark, tmp_path: Path, capsys, monkeypatch) -> None:
+    config = prepare(tmp_path / "line", [])
+
+    def asked(*arguments: str) -> tuple[int, str]:
+        code, result = run_job("status", config, "--run-id", "n1", *arguments, read=lambda: capsys.readouterr().out)
+        return code, result["run"]["state"]
+
+    assert asked() == (5, "unknown")
+    naps: list[float] = []
+    with open_run(job_for(spark, load_settings(config), "n1"), "reindex") as run:
+        assert asked() == (5, "running")
+
+        def nap(seconds: float) -> None:
+            naps.append(seconds)
+            run.lease.release()
+
+        # It goes on asking while the run is heard of; without its lease the run is as good as dead.
+        monkeypatch.setattr(status, "sleep", nap)
+        assert asked("--wait") == (5, "silent")
+        assert len(naps) == 1
+    assert asked("--wait") == (0, "done")
+
+
+def test_waiting_needs_a_run(spark, tmp_path: Path, capsys) -> None:
+    config = prepare(tmp_path / "line", [])
+    code, result = run_job("status", config, "--wait", read=lambda: capsys.readouterr().out)
+    assert code == 2
+    assert "--run-id" in result["message"]

