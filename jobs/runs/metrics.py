@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, write_to_textfile
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, StateSetMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -85,9 +85,8 @@ class RunMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The numbers, as prometheus_client asks for them."""
         yield self._gauge("run_info", "The run that this file is about.", {(self._run_id,): 1}, "run_id")
-        state = StateSetMetricFamily(f"{_PREFIX}run_state", "How the run stands.", labels=["command"])
-        state.add_metric([self._command], {name: name == self._state for name in _STATES})
-        yield state
+        states = {(state,): float(state == self._state) for state in _STATES}
+        yield self._gauge("run_state", "1 for the state that the run is in.", states, "state")
         yield self._gauge("run_start_timestamp_seconds", "When this start of the run began.", {(): self._started})
         if self._succeeded:
             yield self._gauge("last_success_timestamp_seconds", "When this job last ended well.", {(): self._succeeded})

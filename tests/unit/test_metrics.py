@@ -13,6 +13,7 @@ from jobs.runs.watching import Watch
 
 pytestmark = pytest.mark.unit
 
+LABELS = ("run_id", "step", "status", "reason", "state")
 GATE = {"images": 10, "accepted": 7, "refused": 3, "reasons": {"NO_BASIS": 2, "CONSENT_ENDED": 1}}
 COUNTS = {
     "statuses": {"embedded": 5, "broken": 2, "refused": 3},
@@ -22,11 +23,11 @@ VERIFY = {"rows_found": 6, "recall": 0.99, "latency_p99_ms": 4.5, "counts": COUN
 
 
 def read(path: Path) -> dict[tuple[str, ...], float]:
-    """Every sample by its name and the values of its labels but the command's."""
+    """Every sample by its name and the values of its labels, but for the command."""
     found = {}
     for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
         for sample in family.samples:
-            labels = [value for key, value in sample.labels.items() if key != "command"]
+            labels = [sample.labels[name] for name in LABELS if name in sample.labels]
             found[(sample.name.removeprefix("face_reindex_"), *labels)] = sample.value
     return found
 
