@@ -26,7 +26,7 @@ class _Known:
     hint: str
 
 
-# The first that fits; ``{place}`` is one of the places that the settings name.
+# The first that fits; ``{place}`` is one of the places that the settings name. A traceback in a text is a worker's.
 _KNOWN: Final = (
     _Known(
         r"PYTHON_VERSION_MISMATCH|Python in worker has different version",
@@ -41,13 +41,13 @@ _KNOWN: Final = (
         "set spark.pyspark.python (or PYSPARK_PYTHON) to a path that exists on every worker.",
     ),
     _Known(
-        r"No module named '(?:jobs|udfs)",
+        r"(?s)Traceback.*No module named '(?:jobs|udfs)",
         SettingsError,
         "The workers do not have this project's code.",
         "give spark-submit --py-files dist/face_reindex-VERSION.zip (made by `make zip`).",
     ),
     _Known(
-        r"No module named",
+        r"(?s)Traceback.*No module named",
         SettingsError,
         "The workers' Python lacks a library.",
         "install setup.py's dependencies where spark.pyspark.python points, on every worker.",
@@ -71,15 +71,14 @@ _KNOWN: Final = (
         "make it, or correct the setting.",
     ),
     _Known(
-        r"ParentNotDirectoryException|FileAlreadyExistsException|Not a directory|NotDirectoryException|"
-        r"[Pp]arent path is not a directory",
+        r"ParentNotDirectoryException|NotDirectoryException|Not a directory|is not a directory",
         SettingsError,
         "{place} is a file, or lies below one.",
         "remove the file, or set another folder.",
     ),
     _Known(
-        r"AccessDenied|AccessControlException|Permission denied|Mkdirs failed to create|403 Forbidden|"
-        r"Status Code: 403|Read-only file system",
+        r"AccessDenied|AccessControlException|Permission denied|Mkdirs failed to create|DELTA_CANNOT_CREATE_LOG_PATH|"
+        r"403 Forbidden|Status Code: 403|Read-only file system",
         FaceReindexError,
         "This user may not read or write {place}.",
         "give the user that runs the job rights on it (for s3a:// get, put, list and delete), or set another place.",
@@ -104,7 +103,7 @@ _KNOWN: Final = (
         "check the address and the network, then run the same command again.",
     ),
     _Known(
-        r"Py4JNetworkError|ConnectionRefusedError|Answer from Java side is empty|SparkContext was shut down",
+        r"Py4JNetworkError|\AConnectionRefusedError|Answer from Java side is empty|SparkContext was shut down",
         DependencyUnavailable,
         "Spark's Java process ended while the job ran.",
         "see its log for the reason (the system may have ended it for want of memory); the same --run-id resumes.",

@@ -30,8 +30,8 @@ NAME = "jane-doe.jpg"
         (RuntimeError("java.net.UnknownHostException: faces.s3.example"), DependencyUnavailable, "cannot be reached"),
         (RuntimeError("[PYTHON_VERSION_MISMATCH] Python in worker…"), SettingsError, "another Python"),
         (RuntimeError('java.io.IOException: Cannot run program "py"'), SettingsError, "Python is not there"),
-        (RuntimeError("ModuleNotFoundError: No module named 'udfs'"), SettingsError, "--py-files"),
-        (RuntimeError("ModuleNotFoundError: No module named 'torch'"), SettingsError, "lacks a library"),
+        (RuntimeError("Traceback …\nModuleNotFoundError: No module named 'udfs'"), SettingsError, "--py-files"),
+        (RuntimeError("Traceback …\nModuleNotFoundError: No module named 'torch'"), SettingsError, "lacks a library"),
         (RuntimeError("Class org.apache.hadoop.fs.s3a.S3AFileSystem not found"), SettingsError, "hadoop-aws"),
         (NotADirectoryError(20, "Not a directory", "/data/staged"), SettingsError, "is a file, or lies below one"),
         (OSError(28, "No space left on device"), FaceReindexError, "disk is full"),
@@ -54,3 +54,5 @@ def test_the_cause_is_found_behind_what_was_made_of_it() -> None:
 
 def test_what_is_not_known_is_not_guessed() -> None:
     assert explained(ValueError("something else"), SETTINGS) is None
+    # The driver's own: nothing is wrong with the workers.
+    assert explained(ModuleNotFoundError("No module named 'openlineage'"), SETTINGS) is None
