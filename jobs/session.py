@@ -24,7 +24,7 @@ _INSTALL: Final = (
 # What Spark says where it does not start, and what that means.
 _STARTS: Final = (
     (
-        r"Could not parse Master URL|Master must either be",
+        r"Could not parse Master URL",
         SettingsError,
         "spark.master is none that Spark knows.",
         "correct it in the properties file: local[*], spark://HOST:7077, yarn or k8s://….",
@@ -61,7 +61,7 @@ def open_session(app_name: str, properties_file: str | None = None) -> SparkSess
         SettingsError: Delta is not configured, or Spark cannot start as it is configured.
         DependencyUnavailable: no Java, Delta's JARs cannot be fetched, or the cluster does not answer.
     """
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
     from pyspark import SparkContext
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession

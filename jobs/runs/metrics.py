@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ from jobs.runs.watching import Watch
 
 _PREFIX: Final = "face_reindex_"
 _LAST_SUCCESS: Final = f"{_PREFIX}last_success_timestamp_seconds"
+_Values = dict[tuple[str, ...], float]
 _STATES: Final = ("running", "done", "failed")
 
 
@@ -45,7 +45,7 @@ class RunMetrics(Collector):
         self._counted: Mapping[str, Callable[[], int]] = {}
         self._started = time.time()
         self._state = "running"
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
         self._results: dict[str, Mapping[str, Any]] = {}
         self._succeeded = self._before()
         self._faulty = False
@@ -55,7 +55,8 @@ class RunMetrics(Collector):
         """A step has ended, now or before the run was resumed."""
         # Chunks and files of one step are one series: their number grows with the data.
         with self._lock:
-            self._seconds[name.partition("/")[0]] += seconds
+            family = name.partition("/")[0]
+            self._seconds[family] = self._seconds.get(family, 0.0) + seconds
             self._results[name] = result
 
     def also(self, counted: Mapping[str, Callable[[], int]]) -> None:
@@ -85,25 +86,25 @@ class RunMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The numbers, as prometheus_client asks for them."""
         yield self._gauge("run_info", "The run that this file is about.", {(self._run_id,): 1}, "run_id")
-        states = {(state,): float(state == self._state) for state in _STATES}
+        states: _Values = {(state,): float(state == self._state) for state in _STATES}
         yield self._gauge("run_state", "1 for the state that the run is in.", states, "state")
         yield self._gauge("run_start_timestamp_seconds", "When this start of the run began.", {(): self._started})
         if self._succeeded:
             yield self._gauge("last_success_timestamp_seconds", "When this job last ended well.", {(): self._succeeded})
-        seconds = {(step,): value for step, value in self._seconds.items()}
+        seconds: _Values = {(step,): value for step, value in self._seconds.items()}
         yield self._gauge("step_duration_seconds", "Time in a step, in this start of the run.", seconds, "step")
         active = {watch.step.partition("/")[0]: watch for watch in self._active()}
-        for name, text, value in (
-            ("step_tasks", "Spark tasks of a step that runs.", lambda w: w.total),
-            ("step_tasks_done", "Spark tasks of it that are done.", lambda w: w.done),
-            ("step_stalled", "1 where no task of it has finished for logging.stall_after_s.", lambda w: w.stalled),
+        for name, text, field in (
+            ("step_tasks", "Spark tasks of a step that runs.", "total"),
+            ("step_tasks_done", "Spark tasks of it that are done.", "done"),
+            ("step_stalled", "1 where no task of it has finished for logging.stall_after_s.", "stalled"),
         ):
-            yield self._gauge(name, text, {(step,): float(value(watch)) for step, watch in active.items()}, "step")
+            yield self._gauge(name, text, {(s,): float(getattr(w, field)) for s, w in active.items()}, "step")
         yield from self._outcomes()
-        for name, value in self._counted.items():
+        for name, count in self._counted.items():
             text = "In Spark tasks so far; tasks that were done twice count twice."
             counter = CounterMetricFamily(f"{_PREFIX}{name}", text, labels=["command"])
-            counter.add_metric([self._command], value())
+            counter.add_metric([self._command], count())  # type: ignore[no-untyped-call]
             yield counter
 
     def _outcomes(self) -> Iterator[Metric]:
@@ -111,7 +112,7 @@ class RunMetrics(Collector):
         chunks = [result for name, result in self._results.items() if name.startswith("embed/")]
         if "accepted" in gate:
             refused = {("refused", reason): count for reason, count in gate.get("reasons", {}).items()}
-            decided = {("accepted", ""): gate["accepted"], **refused}
+            decided: _Values = {("accepted", ""): gate["accepted"], **refused}
             yield self._gauge("gated_images", "Images by the gate's decision.", decided, "status", "reason")
         if chunks:
             for what in ("images", "faces"):
@@ -124,10 +125,10 @@ class RunMetrics(Collector):
             p99 = verify["latency_p99_ms"] / 1e3
             yield self._gauge("search_latency_p99_seconds", "99th percentile of the proof's searches.", {(): p99})
 
-    def _gauge(self, name: str, text: str, values: Mapping[tuple[str, ...], float], *labels: str) -> GaugeMetricFamily:
+    def _gauge(self, name: str, text: str, values: _Values, *labels: str) -> GaugeMetricFamily:
         family = GaugeMetricFamily(_PREFIX + name, text, labels=["command", *labels])
         for key, value in values.items():
-            family.add_metric([self._command, *key], value)
+            family.add_metric([self._command, *key], value)  # type: ignore[no-untyped-call]
         return family
 
     def _before(self) -> float:
@@ -141,7 +142,7 @@ class RunMetrics(Collector):
         return max(times, default=0.0)
 
 
-def _by_outcome(counts: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
+def _by_outcome(counts: Mapping[str, Any]) -> _Values:
     """Every image once: by reason where there is one, and the rest of its status without."""
     by_reason = {tuple(key.split(":", 1)): count for key, count in counts["reasons"].items()}
     left = dict(counts["statuses"])

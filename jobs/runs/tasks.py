@@ -65,7 +65,7 @@ def unfinished(context: SparkContext, stage: Stage) -> dict[str, Any]:
     statuses.add(api.TaskStatus.RUNNING)
     store = context._jsc.sc().statusStore()
     # The longest-running are those with the lowest ids.
-    found = store.taskList(stage.number, stage.attempt, 0, _NAMED, api.TaskSorting.ID, True, statuses)
+    found = store.taskList(stage.number, stage.attempt, 0, _NAMED, api.TaskSorting.ID, statuses)
     now = time.time() * 1e3
     running = [
         f"partition {task.partitionId()} on {task.host()} (executor {task.executorId()}, "

@@ -148,14 +148,15 @@ class Warehouse:
         finally:
             self.spark.conf.unset(check)
 
-    @staticmethod
-    def side_by_side(work: Callable[[TableSpec], Result], specs: Sequence[TableSpec]) -> list[Result]:
+    def side_by_side(self, work: Callable[[TableSpec], Result], specs: Sequence[TableSpec]) -> list[Result]:
         """Do the same to several tables at once: one that is small waits more than it works."""
         from pyspark import inheritable_thread_target
 
-        # Its jobs belong to the step that this thread is in.
+        # The jobs belong to the step that this thread is in. Each thread needs a copy of its own of what says so, for
+        # Spark keeps there what query a thread is at, too.
         with ThreadPoolExecutor(len(specs)) as pool:
-            return list(pool.map(inheritable_thread_target(work), specs))
+            futures = [pool.submit(inheritable_thread_target(self.spark)(work), spec) for spec in specs]
+            return [future.result() for future in futures]
 
     def _writable(self, spec: TableSpec) -> None:
         if self.read_only:

@@ -91,9 +91,6 @@ def test_weights_and_a_milvus_out_of_reach(
 def test_the_workers_have_another_python_or_none(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def work(value: int) -> int:
-        return value
-
     rows = spark.range(1)
     for attribute, value, message in (
         ("pythonVer", "3.7", "run another Python than the driver"),
@@ -102,7 +99,7 @@ def test_the_workers_have_another_python_or_none(
         with monkeypatch.context() as patch:
             patch.setattr(spark.sparkContext, attribute, value)
             with pytest.raises(Exception, match=r"(?i)python") as caught:
-                rows.select(F.udf(work, "long")("id")).collect()
+                rows.select(F.udf(lambda value: value, "long")("id")).collect()
         told = explained(caught.value, settings_for(tmp_path))
         assert told is not None
         assert (told.exit_code, message in str(told)) == (2, True)
@@ -117,7 +114,7 @@ def test_the_workers_have_another_python_or_none(
             "A port that Spark's driver was told to use",
         ),
         ({"spark.driver.bindAddress": "192.0.2.1"}, 2, "no address that it can listen at"),
-        ({"spark.master": "nonsense"}, 2, "spark.master is none that Spark knows"),
+        ({"spark.master": "local[many"}, 2, "spark.master is none that Spark knows"),
     ],
 )
 def test_spark_that_does_not_start(

@@ -71,16 +71,18 @@ def sleeping(seconds: dict[int, float]) -> Any:
 
 
 def test_a_partition_that_hangs_is_named(spark: SparkSession) -> None:
+    spark.range(0, 8, 1, 4).mapInArrow(sleeping({}), "id long").count()  # the workers are there
     watcher, out = watcher_for(spark, stall_after_s=1.5)
+    begin = time.monotonic()
     with watcher.watching("stage"):
         spark.range(0, 8, 1, 4).mapInArrow(sleeping({2: 4.0}), "id long").count()
     stalls = [line for line in lines(out) if line["state"] == "stalled"]
     # Told once for each time that it is too long, and not at every look.
-    assert 1 <= len(stalls) <= 2
-    told = stalls[0]
+    assert 1 <= len(stalls) <= (time.monotonic() - begin) / 1.5
+    told = stalls[-1]
     assert (told["run_id"], told["step"], told["facts"]["tasks"]) == ("night-1", "stage", "3 of 4")
     assert len(told["facts"]["running"]) == 1
-    assert re.fullmatch(r"partition 2 on \S+ \(executor driver, [12] s\)", told["facts"]["running"][0])
+    assert re.fullmatch(r"partition 2 on \S+ \(executor driver, \d s\)", told["facts"]["running"][0])
     assert told["facts"]["seconds"] >= 1
     assert "executors' logs" in told["facts"]["next"]
 
@@ -173,15 +175,17 @@ def test_a_run_leaves_its_numbers_and_lines(spark: SparkSession, tmp_path: Path)
     def work() -> dict[str, Any]:
         return {"rows": spark.range(3).count()}
 
-    with open_run(job, "reindex") as run:
-        run.step("stage", work)
-        during.update(read(tmp_path / "reindex.prom"))
-    with pytest.raises(ZeroDivisionError), open_run(job, "reindex") as run:
-        run.step("index", lambda: {"x": 1 // 0})
+    def night() -> None:
+        with open_run(job, "reindex") as run:
+            run.step("stage", work)
+            during.update(read(tmp_path / "reindex.prom"))
+            run.step("index", lambda: {"x": 1 // 0})
+
+    with pytest.raises(ZeroDivisionError):
+        night()
     after = read(tmp_path / "reindex.prom")
     assert (during["run_state", "running"], after["run_state", "failed"]) == (1, 1)
     assert during["step_duration_seconds", "stage"] > 0
-    assert after["last_success_timestamp_seconds",] > 0
     told = [(line["run_id"], line["step"], line["state"]) for line in lines(out)]
     assert told == [
         ("night-1", "stage", "started"), ("night-1", "stage", "done"),
