@@ -35,6 +35,7 @@ REQUIRES = [
     "pymilvus==3.0.2",
     "milvus-lite==3.2.2",
     "click>=8.1,<9",
+    "prometheus_client>=0.21,<1",  # metrics.file
     "pydantic>=2.9,<3",
     "pyyaml>=6.0.2,<7",
     "rich>=13.9",

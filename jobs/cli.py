@@ -11,7 +11,7 @@ import click
 
 from jobs.errors import FaceReindexError
 from jobs.runs.progress import Console
-from jobs.settings import load_settings
+from jobs.settings import Settings, load_settings
 
 _COMMON = (
     click.option("--config", "config", type=click.Path(), help="YAML settings file (docs/settings.md)."),
@@ -44,9 +44,10 @@ def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[
             properties_file: str | None,
             **options: Any,
         ) -> None:
-            console = Console(quiet=quiet)
+            console, settings = Console(quiet=quiet), None
             try:
                 settings = load_settings(config, overrides)
+                console = Console(quiet=quiet, log_format=settings.logging.format)
                 result = _in_session(
                     name,
                     function,
@@ -61,7 +62,7 @@ def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[
             except FaceReindexError as error:
                 _fail(name, console, as_json, error)
             except Exception as error:
-                _fail(name, console, as_json, _unforeseen(error))
+                _fail(name, console, as_json, _foreign(error, settings))
             else:
                 code = int(result.pop("exit_code", 0))
                 message = str(result.pop("message", "done"))
@@ -85,7 +86,7 @@ def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[
 def _in_session(  # the one place where a session is opened
     name: str,
     function: Callable[..., Result],
-    settings: Any,
+    settings: Settings,
     console: Console,
     run_id: str | None,
     read_only: bool,
@@ -98,15 +99,19 @@ def _in_session(  # the one place where a session is opened
     from jobs.tables.store import Warehouse
 
     spark = open_session(f"face-reindex {name}", properties_file)
+    # Of what is done before, between and after the steps, which say it better.
+    spark.sparkContext.setJobDescription(f"face-reindex {name}")
     warehouse = Warehouse(spark, settings.warehouse, is_path=settings.warehouse_is_path, read_only=read_only)
     return function(Job(settings, spark, warehouse, console, run_id, dry_run), **options)
 
 
-def _unforeseen(error: Exception) -> FaceReindexError:
+def _foreign(error: Exception, settings: Settings | None) -> FaceReindexError:
     """Say what is safe to say: the text of a foreign exception may hold a path, a name or a row."""
     if os.environ.get("FACE_REINDEX_TRACEBACK"):
         raise error
-    return FaceReindexError(
+    from jobs.runs.foreign import explained
+
+    return explained(error, settings) or FaceReindexError(
         f"an unforeseen {type(error).__name__}.",
         hint="run it again with FACE_REINDEX_TRACEBACK=1 in the environment for the whole of it; "
         "what was committed is kept, and the same --run-id resumes.",
@@ -116,7 +121,7 @@ def _unforeseen(error: Exception) -> FaceReindexError:
 def _fail(name: str, console: Console, as_json: bool, error: FaceReindexError) -> None:
     if os.environ.get("FACE_REINDEX_TRACEBACK"):
         raise error
-    print(f"{name}: failed: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    console.failed(name, str(error))
     if as_json:
         console.json(
             {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import click
 
 from jobs.cli import Result, job
 from jobs.governance.gate import Gated, RunGate, gate_warehouse
+from jobs.runs.counting import Counters
 from jobs.runs.record import Job, Run, open_run, utc_now
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.store import materialise
@@ -17,7 +19,8 @@ def gate_step(run: Run) -> Gated:
     """The gate at this instant, over the images that the run began with."""
     if run.gate is None:
         run.gate = RunGate(run.warehouse, run.settings, clock=run.job.clock, ingested_by=run.started_at)
-    return run.gate.decide()
+    with run.job.watching("gate", "ask the gate which images are permitted"):
+        return run.gate.decide()
 
 
 def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
@@ -32,26 +35,35 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
     run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, gated)}, once=False)
     done = table.computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
     new = gated.accepted.join(done, ["image_id", "input_digest"], "left_anti")
-    work = materialise(new if limit is None else new.limit(limit))
+    with run.job.watching("plan", "list the images to embed"):
+        work = materialise(new if limit is None else new.limit(limit))
     chunk_images = run.settings.executor.chunk_images
     # The plan is kept: a resumed run must cut the same chunks, for their names make the commits idempotent.
-    plan = run.step("plan", lambda: {"chunks": [(c.first, c.last) for c in table.plan_chunks(work, chunk_images)]})
-    for first, last in run.job.console.track(plan["chunks"], "embed"):
-        chunk = table.Chunk(first, last)
-        run.step(
-            f"embed/{chunk.name}",
-            lambda chunk=chunk: table.embed_chunk(  # type: ignore[misc]
-                warehouse,
-                work,
-                chunk,
-                spec,
-                run.settings,
-                run_id=run.run_id,
-                now=utc_now(),
-                recompute=recompute,
-                before_commit=run.lease.check,
-            ),
-        )
+    plan = run.step("plan", lambda: {"chunks": [astuple(c) for c in table.plan_chunks(work, chunk_images)]})
+    chunks = [table.Chunk(*numbers) for numbers in plan["chunks"]]
+    total = sum(chunk.images for chunk in chunks)
+    before = sum(chunk.images for chunk in chunks if run.result(f"embed/{chunk.name}"))
+    counters = Counters(run.job.spark.sparkContext)
+    run.metrics.also(counters.totals())
+    with run.job.console.meter("embed", "images") as show:
+        for number, chunk in enumerate(chunks, 1):
+            run.step(
+                f"embed/{chunk.name}",
+                lambda chunk=chunk: table.embed_chunk(  # type: ignore[misc]
+                    warehouse,
+                    work,
+                    chunk,
+                    spec,
+                    run.settings,
+                    run_id=run.run_id,
+                    now=utc_now(),
+                    recompute=recompute,
+                    before_commit=run.lease.check,
+                    counted=counters.add,
+                ),
+                words=f"embed chunk {number} of {len(chunks)} ({chunk.images:,} images)",
+                on_look=lambda: show(min(total, before + counters.images.value), total),
+            )
 
 
 def _count(gated: Gated, fingerprint: str, run: Run) -> dict[str, Any]:

@@ -72,9 +72,10 @@ def _bring(
     if basis:
         job_.console.step("basis", "started")
         key = job_.settings.hmac_key
-        records = read_basis(job_.spark, basis, key.get_secret_value() if key else None)
         image_ids, ring = _image_ids(job_, source, batch_id), key_ring(job_.settings)
-        done = import_basis(warehouse, records, image_ids, ring=ring, now=utc_now())
+        with job_.watching("basis", f"import basis records of batch {batch_id}"):
+            records = read_basis(job_.spark, basis, key.get_secret_value() if key else None)
+            done = import_basis(warehouse, records, image_ids, ring=ring, now=utc_now())
         counts["basis"] = asdict(done)
         job_.console.step("basis", "done", **counts["basis"])
         parts.append(f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images")
@@ -89,15 +90,16 @@ def _bring(
     if source:
         # After the records: one given anew admits an image whose former permission had expired.
         job_.console.step("images", "started", source=source.kind)
-        images = ingest_images(
-            warehouse,
-            source,
-            inline=not by_uri,
-            now=utc_now(),
-            images_a_part=job_.settings.tables.part_images,
-            dry_run=job_.dry_run,
-            admit=admission(warehouse, job_.settings),
-        )
+        with job_.watching("images", f"ingest images of batch {batch_id}"):
+            images = ingest_images(
+                warehouse,
+                source,
+                inline=not by_uri,
+                now=utc_now(),
+                images_a_part=job_.settings.tables.part_images,
+                dry_run=job_.dry_run,
+                admit=admission(warehouse, job_.settings),
+            )
         counts["images"] = asdict(images)
         job_.console.step("images", "done", **counts["images"])
         parts.append(

@@ -29,7 +29,8 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
     alias = milvus.alias
     ensure_loaded(run, index, collection)
     fingerprint = known_fingerprint(run)
-    permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).select("face_id"))
+    with run.job.watching("promote", "list the faces that are permitted"):
+        permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).select("face_id"))
     withdraw(run, index, collection, permitted)
     expected, found = permitted.count(), index.count(collection)
     if expected != found:

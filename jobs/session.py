@@ -3,16 +3,52 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from jobs.errors import DependencyUnavailable, SettingsError
+from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
+_LEAST_JAVA: Final = 17
+_INSTALL: Final = (
+    f"install Java {_LEAST_JAVA} (Debian, Ubuntu: apt-get install openjdk-{_LEAST_JAVA}-jre-headless), "
+    "and set JAVA_HOME where it is not on the PATH."
+)
+# What Spark says where it does not start, and what that means.
+_STARTS: Final = (
+    (
+        r"Could not parse Master URL",
+        SettingsError,
+        "spark.master is none that Spark knows.",
+        "correct it in the properties file: local[*], spark://HOST:7077, yarn or k8s://….",
+    ),
+    (
+        r"Cannot assign requested address|UnknownHostException|UnresolvedAddressException",
+        SettingsError,
+        "Spark's driver has no address that it can listen at.",
+        "set spark.driver.bindAddress and spark.driver.host (or SPARK_LOCAL_IP) to an address of this machine.",
+    ),
+    (
+        r"BindException|Address already in use|failed after \d+ retries",
+        DependencyUnavailable,
+        "A port that Spark's driver was told to use is taken.",
+        "set spark.driver.port, spark.blockManager.port or spark.ui.port to a free one, or unset it; "
+        "or raise spark.port.maxRetries.",
+    ),
+    (
+        r"All masters are unresponsive|Failed to connect to master|stopped SparkContext",
+        DependencyUnavailable,
+        "The cluster at spark.master does not answer.",
+        "check the address and that the master runs, then run the same command again.",
+    ),
+)
 
 
 def open_session(app_name: str, properties_file: str | None = None) -> SparkSession:
@@ -22,28 +58,27 @@ def open_session(app_name: str, properties_file: str | None = None) -> SparkSess
     from the packaged `conf/spark-local.conf`.
 
     Raises:
-        SettingsError: Delta is not configured.
-        DependencyUnavailable: no Java, or Delta's JARs cannot be fetched.
+        SettingsError: Delta is not configured, or Spark cannot start as it is configured.
+        DependencyUnavailable: no Java, Delta's JARs cannot be fetched, or the cluster does not answer.
     """
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
     from pyspark import SparkContext
-    from pyspark.errors import PySparkRuntimeError
+    from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if SparkContext._active_spark_context is None:
+        if not submitted:
+            _need_java()
         builder = builder.appName(app_name)
         for key, value in ({} if submitted else read_properties(properties_file)).items():
             builder = builder.config(key, value)
     _same_python_for_workers(submitted)
     try:
         session = builder.getOrCreate()
-    except (PySparkRuntimeError, FileNotFoundError) as error:
-        raise DependencyUnavailable(
-            f"Spark's Java process did not start ({type(error).__name__}).",
-            hint="install Java 17 (Debian, Ubuntu: apt-get install openjdk-17-jre-headless) and set JAVA_HOME; "
-            "the first start also needs a Maven repository for Delta's JARs.",
-        ) from None
+    except (PySparkException, Py4JError, OSError) as error:
+        raise _not_started(str(error)) from None
     if _DELTA_EXTENSION not in (session.conf.get("spark.sql.extensions", "") or ""):
         raise SettingsError(
             "Delta Lake is not configured in this Spark session.",
@@ -52,6 +87,34 @@ def open_session(app_name: str, properties_file: str | None = None) -> SparkSess
     # Timestamps of records and events mean the same on every driver.
     session.conf.set("spark.sql.session.timeZone", "UTC")
     return session
+
+
+def _need_java() -> None:
+    """Say that Java is missing, before Spark's own scripts say it in their words.
+
+    Raises:
+        DependencyUnavailable: there is none, or too old a one.
+    """
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=str(Path(home, "bin"))) if home else shutil.which("java")
+    if java is None:
+        raise DependencyUnavailable(f"No Java: {f'JAVA_HOME ({home})' if home else 'PATH'} has none.", hint=_INSTALL)
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
+    version = re.search(r'version "(?:1\.)?(\d+)', said)
+    if version is not None and int(version[1]) < _LEAST_JAVA:
+        raise DependencyUnavailable(f"{java} is Java {version[1]}; Spark needs {_LEAST_JAVA} or later.", hint=_INSTALL)
+
+
+def _not_started(text: str) -> FaceReindexError:
+    """Why there is no session, by what Spark says of it."""
+    for pattern, kind, message, hint in _STARTS:
+        if re.search(pattern, text):
+            return kind(message, hint=hint)
+    return DependencyUnavailable(
+        "Spark did not start.",
+        hint="read its own message above; the first start needs a Maven repository for Delta's JARs "
+        "(or spark.jars in the properties file).",
+    )
 
 
 def _same_python_for_workers(submitted: bool) -> None:

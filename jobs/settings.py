@@ -229,6 +229,27 @@ class LeaseSettings(_Section):
     ttl_s: float = Field(600, gt=0, description="A run silent for this long may be replaced by another.")
 
 
+class LoggingSettings(_Section):
+    """What a run says while it runs."""
+
+    format: Literal["text", "json"] = Field(
+        "text", description="Step lines on stderr: for people, or a JSON object each."
+    )
+    stall_after_s: float = Field(
+        900, gt=0, description="Seconds without a finished task after which a step's unfinished partitions are named."
+    )
+
+
+class MetricsSettings(_Section):
+    """Numbers for a monitoring system."""
+
+    file: str | None = Field(
+        None,
+        description="Prometheus text file, for node_exporter's textfile collector (so its name must end in `.prom`); "
+        "`{job}` in it stands for the job's name.",
+    )
+
+
 class Settings(_Section):
     """The whole configuration of a job."""
 
@@ -244,6 +265,8 @@ class Settings(_Section):
     milvus: MilvusSettings = MilvusSettings()
     verify: VerifySettings = VerifySettings()
     lease: LeaseSettings = LeaseSettings()
+    logging: LoggingSettings = LoggingSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     # Secrets: read from FACE_REINDEX_… only, never from a file, never printed.
     milvus_token: SecretStr | None = Field(None, exclude=True, repr=False)
@@ -274,12 +297,13 @@ class Settings(_Section):
         return "://" not in self.milvus.uri
 
     def digest(self) -> str:
-        """SHA-256 of everything but secrets; stands in the run record."""
+        """SHA-256 of everything that a run may not change when it is resumed; stands in the run record."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
     def canonical_json(self) -> str:
-        """Everything but secrets, with sorted keys."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Everything but secrets and how a run is watched, with sorted keys."""
+        shown = self.model_dump(mode="json", exclude={"logging", "metrics"})
+        return json.dumps(shown, sort_keys=True, separators=(",", ":"))
 
 
 def load_settings(

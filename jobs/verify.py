@@ -41,10 +41,13 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
     fingerprint = known_fingerprint(run)
     ensure_loaded(run, index, collection)
     gated = gate_step(run)
-    permitted = materialise(permitted_faces(run.warehouse, gated, fingerprint).select("face_id"))
+    with run.job.watching("verify", "list the faces that are permitted"):
+        permitted = materialise(permitted_faces(run.warehouse, gated, fingerprint).select("face_id"))
     removed = withdraw(run, index, collection, permitted)
-    proof = _prove(run, index, collection, permitted, removed)
-    counts = _reconcile(run, gated, fingerprint, proof)
+    with run.job.watching("verify", "compare all keys and measure recall"):
+        proof = _prove(run, index, collection, permitted, removed)
+    with run.job.watching("verify", "count what became of every image"):
+        counts = _reconcile(run, gated, fingerprint, proof)
     run.facts["counts"] = counts
     run.step("verify", lambda: {"collection": collection, **asdict(proof), "counts": counts}, once=False)
     faults = [*proof.faults, *counts["faults"]]
@@ -58,7 +61,8 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
 
 def withdraw(run: Run, index: VectorIndex, collection: str, permitted: DataFrame) -> DataFrame:
     """Delete from the collection what was staged and is not permitted any more; returns those rows."""
-    removed = materialise(not_permitted(staged_files(run).read(run.job.spark), permitted))
+    with run.job.watching("withdraw-loaded", "look for what was withdrawn since it was staged"):
+        removed = materialise(not_permitted(staged_files(run).read(run.job.spark), permitted))
     run.step("withdraw-loaded", lambda: {"faces": remove_keys(index, collection, removed)}, once=False)
     return removed
 

@@ -44,6 +44,7 @@ class _Job:
     covered: tuple[CoveredPrincipal, ...]
     ending: tuple[str, str] | None = None
     size: tuple[int, int] | None = None
+    byte_size: int = 0
     data: bytes | None = None  # only where the pixels are fewer than the file has
     decoded: Decoded | None = None
     view: DetectionView | None = None
@@ -203,6 +204,7 @@ class Pipeline:
                 max_bytes=self.params.max_bytes,
                 content_sha256=item.content_sha256,
             )
+            job.byte_size = len(job.data)
         except ReadFailure as failure:
             too_large = failure.reason == "TOO_LARGE_BYTES"
             job.ending = ("too_large" if too_large else "unreadable", failure.reason)
@@ -311,7 +313,7 @@ class Pipeline:
         where = self.placement.describe()
         if job.ending is not None or job.found is None or job.selection is None:
             status, reason = job.ending or ("broken", "INTERNAL_NO_RESULT")
-            return ImageResult(job.image_id, status, reason, width, height, (), dropped, where)
+            return ImageResult(job.image_id, status, reason, width, height, (), dropped, where, job.byte_size)
         faces = tuple(
             Face(index, box, points.reshape(10), float(confidence), records, vector)
             for index, (box, points, confidence, records, vector) in enumerate(
@@ -325,7 +327,7 @@ class Pipeline:
                 )
             )
         )
-        return ImageResult(job.image_id, "embedded", "", width, height, faces, dropped, where)
+        return ImageResult(job.image_id, "embedded", "", width, height, faces, dropped, where, job.byte_size)
 
 
 def _chunks(items: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:

@@ -51,7 +51,10 @@ class Dropped:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """How one image ended. ``reason`` is a stable code, empty for ``embedded``; sizes are None if unknown."""
+    """How one image ended. ``reason`` is a stable code, empty for ``embedded``; sizes in pixels are None if unknown.
+
+    ``byte_size``: bytes that were read for it.
+    """
 
     image_id: str
     status: str
@@ -61,3 +64,4 @@ class ImageResult:
     faces: tuple[Face, ...] = ()
     dropped: Dropped = field(default_factory=Dropped)
     device: str = ""
+    byte_size: int = 0

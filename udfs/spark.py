@@ -65,18 +65,29 @@ class EmbedSpec:
     central_only: bool = False
 
 
-def embed_arrow(spec: EmbedSpec) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+#: Told of each batch that is done: images, those of them that were decoded, faces embedded, bytes read.
+Counted = Callable[[int, int, int, int], None]
+
+
+def embed_arrow(
+    spec: EmbedSpec, counted: Counted | None = None
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """A function for ``DataFrame.mapInArrow(embed_arrow(spec), RESULT_SCHEMA)``.
 
     Input columns: image_id string, content binary, uri string, content_sha256 string, covered
     array<struct<record_id string, principal string, box array<float>>>; others are ignored. Output:
-    `RESULT_SCHEMA`, one row per image, in order.
+    `RESULT_SCHEMA`, one row per image, in order. ``counted`` is called in the worker: by it a driver can have
+    accumulators.
     """
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pipeline = worker_pipeline(spec)
         images = (image for batch in batches for image in _from_arrow(batch))
         for results in _grouped(pipeline.run(images)):
+            if counted is not None:
+                decoded = sum(result.width is not None for result in results)
+                faces, read = sum(len(r.faces) for r in results), sum(r.byte_size for r in results)
+                counted(len(results), decoded, faces, read)
             yield results_to_arrow(results)
 
     return run

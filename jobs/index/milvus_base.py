@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,9 @@ class MilvusIndex(MilvusRows):
 
     # -- index, memory, search -------------------------------------------------------------------------------------
 
-    def build_index(self, name: str, spec: IndexSpec, *, timeout: float) -> None:
+    def build_index(
+        self, name: str, spec: IndexSpec, *, timeout: float, on_progress: Callable[[int, int], None] | None = None
+    ) -> None:
         """Index the vectors and the bucket, and wait for it; an index that exists is kept."""
         self._declare_index(name, BUCKET, {"index_type": self._features.scalar_index}, timeout)
         self._declare_index(
@@ -131,7 +133,7 @@ class MilvusIndex(MilvusRows):
         )
         deadline = time.monotonic() + timeout
         for column in (BUCKET, VECTOR):
-            self._await_index(name, column, deadline)
+            self._await_index(name, column, deadline, on_progress if column == VECTOR else None)
         self._specs.pop(name, None)
 
     def _declare_index(self, name: str, column: str, how: dict[str, Any], timeout: float) -> None:
@@ -151,11 +153,15 @@ class MilvusIndex(MilvusRows):
             patience_s=min(timeout, CALL_TIMEOUT_S),
         )
 
-    def _await_index(self, name: str, column: str, deadline: float) -> None:
+    def _await_index(
+        self, name: str, column: str, deadline: float, on_progress: Callable[[int, int], None] | None
+    ) -> None:
         while True:
             state = self._call(
                 "describe an index", name, self._client.describe_index, name, column, timeout=CALL_TIMEOUT_S
             )
+            if on_progress is not None:
+                on_progress(int(state.get("indexed_rows") or 0), int(state.get("total_rows") or 0))
             if state.get("state") in (None, "Finished") and not int(state.get("pending_index_rows") or 0):
                 return
             if state.get("state") == "Failed":

@@ -41,7 +41,6 @@ TRANSIENT_WORDS = (
     "unrecoverable error",
 )
 _OUT_OF_REACH = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
-_DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
 
 def quiet_pymilvus() -> None:
@@ -92,10 +91,15 @@ def translate(error: BaseException, action: str, where: str) -> FaceReindexError
     """The error of our tree that says what ``error`` means."""
     code = _grpc_code(error)
     text = safe_text(error)
-    if code in _DENIED or code == 1800 or "auth check failure" in text.lower():
+    if code == grpc.StatusCode.PERMISSION_DENIED or "permission deny" in text.lower():
+        return FaceReindexError(
+            f"Milvus does not permit this account to {action} ({where}).",
+            hint="give it the loader's role with `python -m jobs.index.roles` (docs/operations.md).",
+        )
+    if code in (grpc.StatusCode.UNAUTHENTICATED, 1800) or "auth check failure" in text.lower():
         return FaceReindexError(
             f"Milvus refused the credentials ({action}, {where}).",
-            hint="set FACE_REINDEX_MILVUS_TOKEN, or …_USER and …_PASSWORD, to an account with the loader role.",
+            hint="set FACE_REINDEX_MILVUS_TOKEN, or …_USER and …_PASSWORD, of an account with the loader's role.",
         )
     if is_transient(error):
         return DependencyUnavailable(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -173,8 +173,13 @@ class VectorIndex(Protocol):
     def flush(self, name: str, *, timeout: float) -> None:
         """Seal and persist what was written."""
 
-    def build_index(self, name: str, spec: IndexSpec, *, timeout: float) -> None:
-        """Index the vectors and the bucket, and wait for it; an index that exists is kept."""
+    def build_index(
+        self, name: str, spec: IndexSpec, *, timeout: float, on_progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Index the vectors and the bucket, and wait for it; an index that exists is kept.
+
+        ``on_progress`` is called with rows indexed and rows in all.
+        """
 
     def load(self, name: str, *, replicas: int = 1, timeout: float) -> None:
         """Make it searchable; tries again until ``timeout`` (a restarted server refuses for half a minute)."""

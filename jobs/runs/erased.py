@@ -48,7 +48,8 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
     finally:
         # An embedded index is open in one process at a time, and its files are searched next.
         index.close()
-    found = materialise(scan(job.spark, everywhere, needles, keys=ring.keys, tombstones=sorted(digests)))
+    with job.watching("verify-erased"):
+        found = materialise(scan(job.spark, everywhere, needles, keys=ring.keys, tombstones=sorted(digests)))
     hits = [row.asDict() for row in found.orderBy("file", "needle").limit(1_000).collect()]
     if hits or any(keys.values()):
         named = ", ".join(f"{h['needle']} in {h['file']}" for h in hits[:_NAMED])

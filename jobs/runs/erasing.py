@@ -51,13 +51,14 @@ def erase_pending(run: Run, index: VectorIndex) -> Outcome:
         DependencyUnavailable: a store is out of reach; the requests stay open.
     """
     warehouse, settings = run.warehouse, run.settings
-    targets = materialise(erasure.pending(warehouse))
-    if targets.isEmpty():
-        _finish_physically(run)
-        return Outcome(0, 0, {})
-    found = erasure.find(warehouse, targets)
-    items = erasure.write_down(warehouse, targets, found, key_ring(settings), now=utc_now())
-    counts = {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
+    with run.job.watching("erase-find"):
+        targets = materialise(erasure.pending(warehouse))
+        if targets.isEmpty():
+            _finish_physically(run)
+            return Outcome(0, 0, {})
+        found = erasure.find(warehouse, targets)
+        items = erasure.write_down(warehouse, targets, found, key_ring(settings), now=utc_now())
+        counts = {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
     run.step("erase-find", lambda: {"items": counts}, once=False)
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
     run.step("erase-index", lambda: {"collections": _erase_index(run, index, items)}, once=False)
@@ -67,10 +68,11 @@ def erase_pending(run: Run, index: VectorIndex) -> Outcome:
         "erase-shared", lambda: {"images": erasure.settle_shared(warehouse, settings, items, now=utc_now())}, once=False
     )
     run.step("erase-purge", lambda: _purge(run), once=False)
-    completed, suspended = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=utc_now())
-    erasure.forget_items(warehouse)
-    warehouse.purge([ERASURE_ITEMS])
-    _vacuum(run, [ERASURE_ITEMS])
+    with run.job.watching("erase-close"):
+        completed, suspended = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=utc_now())
+        erasure.forget_items(warehouse)
+        warehouse.purge([ERASURE_ITEMS])
+        _vacuum(run, [ERASURE_ITEMS])
     run.gate = None
     _write_receipts(run)
     facts = {"completed": completed, "suspended": suspended}

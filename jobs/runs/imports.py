@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from jobs.index.milvus_records import FAILED
 from jobs.runs.record import Run, utc_now
 
 
@@ -20,6 +21,9 @@ class RunImportRecorder:
     def finished(self, numbers: Sequence[int], state: str) -> None:
         """Note a job's end."""
         known = self.known()
+        if state == FAILED:
+            # Stalled, failed or forgotten by the server: it is imported again, or the collection built anew.
+            self._run.job.console.step("import", "failed or stalled, so its keys were looked for", files=list(numbers))
         self._write({n: {"job_id": known[n][0] if n in known else "", "state": state} for n in numbers})
 
     def known(self) -> Mapping[int, tuple[str, str]]:

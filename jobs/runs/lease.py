@@ -113,6 +113,7 @@ class Lease:
         self._write(self.token, "release", self._renewals)
 
     def _renew(self) -> None:
+        self._warehouse.spark.sparkContext.setJobDescription(f"{self._run_id}: renew the lease")
         while not self._stop.wait(self._ttl.total_seconds() / 3):
             self._renewals += 1
             self._write(self.token, "renew", self._renewals)

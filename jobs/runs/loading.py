@@ -114,7 +114,8 @@ def build_and_load(run: Run, index: VectorIndex, collection: str, rows: int) -> 
     """Index the collection and load it into memory."""
     milvus = run.settings.milvus
     spec = default_index(run.settings, rows, embedded=run.settings.embedded)
-    index.build_index(collection, spec, timeout=milvus.ready_timeout_s)
+    with run.job.console.meter("index", "rows") as progress:
+        index.build_index(collection, spec, timeout=milvus.ready_timeout_s, on_progress=progress)
     ensure_loaded(run, index, collection)
     return {"index": spec.index_type}
 

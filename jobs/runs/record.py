@@ -18,15 +18,19 @@ from jobs.errors import FaceReindexError, SettingsError
 from jobs.governance import audit
 from jobs.governance.jurisdictions import policy_digest
 from jobs.runs.evidence import export_head
+from jobs.runs.foreign import explained
 from jobs.runs.lease import Lease
 from jobs.runs.lineage import emit
+from jobs.runs.metrics import RunMetrics
 from jobs.runs.progress import Console
+from jobs.runs.watching import Watch, Watcher
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, RUN_STEPS, RUNS, SOURCE_BATCHES
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from pyspark.sql import SparkSession
 
@@ -59,6 +63,20 @@ class Job:
     run_id: str | None
     dry_run: bool
     clock: Callable[[], datetime] = utc_now
+    _watcher: Watcher | None = None
+
+    @property
+    def watcher(self) -> Watcher:
+        """What follows the Spark jobs of the steps."""
+        if self._watcher is None:
+            self._watcher = Watcher(self.spark, self.console, stall_after_s=self.settings.logging.stall_after_s)
+        return self._watcher
+
+    def watching(
+        self, step: str, words: str = "", on_look: Callable[[], None] | None = None
+    ) -> AbstractContextManager[Watch]:
+        """Follow the Spark jobs of a part of the work: see `Watcher.watching`."""
+        return self.watcher.watching(step, words, on_look)
 
 
 @dataclass
@@ -69,6 +87,7 @@ class Run:
     run_id: str
     lease: Lease
     started_at: datetime
+    metrics: RunMetrics
     facts: dict[str, Any] = field(default_factory=dict)
     gate: RunGate | None = None
     _done: dict[str, StepResult] = field(default_factory=dict)
@@ -97,18 +116,40 @@ class Run:
             self.record_step(name, {}, utc_now(), 0.0, state="forgotten")
             del self._done[name]
 
-    def step(self, name: str, action: Callable[[], StepResult], *, once: bool = True) -> StepResult:
-        """Run one step and record it; a step that is done is not run again, unless ``once`` is False."""
+    def step(
+        self,
+        name: str,
+        action: Callable[[], StepResult],
+        *,
+        once: bool = True,
+        words: str = "",
+        on_look: Callable[[], None] | None = None,
+    ) -> StepResult:
+        """Run one step and record it; a step that is done is not run again, unless ``once`` is False.
+
+        ``words`` say in Spark's UI and beside the bar what its jobs are for; ``on_look`` is called while they run.
+        """
         if once and name in self._done:
             self.job.console.step(name, "already done")
             return self._done[name]
-        self.job.spark.sparkContext.setJobDescription(f"{self.run_id}: {name}")
         started, clock = utc_now(), time.monotonic()
         self.job.console.step(name, "started")
-        result = action()
-        self.record_step(name, result, started, time.monotonic() - clock)
+        with self.job.watching(name, words, on_look):
+            try:
+                result = action()
+            except BaseException as error:
+                self.job.console.step(name, "failed", seconds=time.monotonic() - clock, error=type(error).__name__)
+                raise
+            self.record_step(name, result, started, time.monotonic() - clock)
         self.job.console.step(name, "done", seconds=time.monotonic() - clock, **_scalars(result))
+        self.metrics.step_done(name, result, time.monotonic() - clock)
+        self.write_metrics()
         return result
+
+    def write_metrics(self) -> None:
+        """Bring the metrics file up to date; that it cannot be written is said, and ends no run."""
+        if fault := self.metrics.write():
+            self.job.console.note(fault)
 
     def record_step(
         self, name: str, result: StepResult, started: datetime, seconds: float, *, state: str = "done"
@@ -143,22 +184,39 @@ def open_run(job: Job, name: str) -> Iterator[Run]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", run_id):
         raise SettingsError("--run-id: letters, digits, '_', '.' and '-' only, at most 100.")
     lease = Lease(job.warehouse, run_id, job.settings.lease.ttl_s)
-    lease.acquire()
+    job.console.run_id = run_id
+    with job.watching("lease", "take the lease"):
+        lease.acquire()
     lease.keep()
-    run = Run(job, run_id, lease, utc_now())
+    metrics = RunMetrics(job.settings.metrics.file, name, run_id, active=lambda: job.watcher.active)
+    run = Run(job, run_id, lease, utc_now(), metrics)
     try:
-        _resume(run)
-        _record(run, name, "running", None, "")
+        with job.watching("record", "read what this run has done"):
+            _resume(run)
+            _record(run, name, "running", None, "")
+        job.watcher.tick = run.write_metrics
         yield run
     except BaseException as error:
-        code = error.exit_code if isinstance(error, FaceReindexError) else 1
-        text = str(error) if isinstance(error, FaceReindexError) else type(error).__name__
-        _record(run, name, "failed", code, text)
+        # First of all, for the warehouse may be what is out of reach.
+        run.metrics.ended("failed")
+        run.write_metrics()
+        with job.watching("record", "record how the run ended"):
+            _record(run, name, "failed", *_reason(error, job.settings))
         raise
     else:
-        _record(run, name, "done", 0, str(run.facts.pop("message", "")))
+        with job.watching("record", "record how the run ended"):
+            _record(run, name, "done", 0, str(run.facts.pop("message", "")))
+        run.metrics.ended("done")
+        run.write_metrics()
     finally:
-        lease.release()
+        job.watcher.tick = None
+        with job.watching("lease", "give the lease back"):
+            lease.release()
+
+
+def _reason(error: BaseException, settings: Settings) -> tuple[int, str]:
+    known = error if isinstance(error, FaceReindexError) else explained(error, settings)
+    return (1, type(error).__name__) if known is None else (known.exit_code, str(known))
 
 
 def _resume(run: Run) -> None:
@@ -172,6 +230,8 @@ def _resume(run: Run) -> None:
         run._done[row["step"]] = json.loads(row["result"])
         if row["state"] == "forgotten":
             del run._done[row["step"]]
+    for step, result in run._done.items():
+        run.metrics.step_done(step, result)
     first = (
         run.warehouse.read(RUNS)
         .where(F.col("run_id") == run.run_id)

@@ -21,7 +21,7 @@ from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise, reading_images
 from udfs.sources import UNREAD_PREFIX
-from udfs.spark import RESULT_SCHEMA, EmbedSpec, embed_arrow
+from udfs.spark import RESULT_SCHEMA, Counted, EmbedSpec, embed_arrow
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -36,10 +36,11 @@ _INPUT: Final = ("image_id", "input_digest")
 
 @dataclass(frozen=True)
 class Chunk:
-    """Parts ``first``…``last``, embedded and committed together."""
+    """Parts ``first``…``last``, embedded and committed together, and how many images there are to embed in them."""
 
     first: int
     last: int
+    images: int = 0
 
     @property
     def name(self) -> str:
@@ -121,10 +122,10 @@ def plan_chunks(worklist: DataFrame, chunk_images: int) -> list[Chunk]:
         first = row["part"] if first is None else first
         size += row["count"]
         if size >= chunk_images:
-            chunks.append(Chunk(first, row["part"]))
+            chunks.append(Chunk(first, row["part"], size))
             first, size = None, 0
     if first is not None:
-        chunks.append(Chunk(first, sizes[-1]["part"]))
+        chunks.append(Chunk(first, sizes[-1]["part"], size))
     return chunks
 
 
@@ -139,10 +140,14 @@ def embed_chunk(
     now: datetime,
     recompute: bool,
     before_commit: Callable[[], None],
+    counted: Counted | None = None,
 ) -> dict[str, int]:
-    """Detect, embed and commit one chunk; returns images and faces. ``before_commit`` raises if the lease is lost."""
+    """Detect, embed and commit one chunk; returns images and faces. ``before_commit`` raises if the lease is lost.
+
+    ``counted`` is told, on the executors, of each batch that is done.
+    """
     work = worklist.where(F.col("part").between(chunk.first, chunk.last))
-    results = _results(warehouse, work, chunk, spec, settings).persist(StorageLevel.DISK_ONLY)
+    results = _results(warehouse, work, chunk, spec, settings, counted).persist(StorageLevel.DISK_ONLY)
     try:
         # This pass does the work; what follows reads its outcome.
         with reading_images(warehouse.spark):
@@ -164,9 +169,12 @@ def embed_chunk(
     return {"images": int(totals["images"]), "faces": int(totals["faces"] or 0)}
 
 
-def _results(warehouse: Warehouse, work: DataFrame, chunk: Chunk, spec: EmbedSpec, settings: Settings) -> DataFrame:
+def _results(
+    warehouse: Warehouse, work: DataFrame, chunk: Chunk, spec: EmbedSpec, settings: Settings, counted: Counted | None
+) -> DataFrame:
     wanted = chunk_input(warehouse, work, chunk, settings.executor.partition_images)
-    return wanted.mapInArrow(embed_arrow(spec), RESULT_SCHEMA, profile=gpu_profile(warehouse.spark, settings))
+    profile = gpu_profile(warehouse.spark, settings)
+    return wanted.mapInArrow(embed_arrow(spec, counted), RESULT_SCHEMA, profile=profile)
 
 
 def chunk_input(warehouse: Warehouse, work: DataFrame, chunk: Chunk, partition_images: int) -> DataFrame:

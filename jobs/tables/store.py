@@ -82,8 +82,7 @@ class Warehouse:
 
     def versions(self, specs: Sequence[TableSpec]) -> dict[str, int]:
         """The latest committed version of each table, by name."""
-        with ThreadPoolExecutor(len(specs)) as pool:
-            return dict(zip([spec.name for spec in specs], pool.map(self.version, specs), strict=True))
+        return dict(zip([spec.name for spec in specs], self.side_by_side(self.version, specs), strict=True))
 
     def append(
         self, frame: DataFrame, spec: TableSpec, *, transaction: str | None = None, transaction_version: int = 0
@@ -149,11 +148,15 @@ class Warehouse:
         finally:
             self.spark.conf.unset(check)
 
-    @staticmethod
-    def side_by_side(work: Callable[[TableSpec], Result], specs: Sequence[TableSpec]) -> list[Result]:
+    def side_by_side(self, work: Callable[[TableSpec], Result], specs: Sequence[TableSpec]) -> list[Result]:
         """Do the same to several tables at once: one that is small waits more than it works."""
+        from pyspark import inheritable_thread_target
+
+        # The jobs belong to the step that this thread is in. Each thread needs a copy of its own of what says so, for
+        # Spark keeps there what query a thread is at, too.
         with ThreadPoolExecutor(len(specs)) as pool:
-            return list(pool.map(work, specs))
+            futures = [pool.submit(inheritable_thread_target(self.spark)(work), spec) for spec in specs]
+            return [future.result() for future in futures]
 
     def _writable(self, spec: TableSpec) -> None:
         if self.read_only:

@@ -21,6 +21,7 @@ from jobs.settings import load_settings
 from jobs.tables.store import Warehouse
 from tests.e2e.line import BATCH, prepare, run_job
 from tests.milvus.server import MilvusStandalone, temporary
+from tests.unit.test_metrics import read
 
 pytestmark = pytest.mark.e2e
 
@@ -111,7 +112,8 @@ def test_2_every_picture_ends_as_it_should(night: Night) -> None:
     batch, basis = str(night.config.parent / "demo.batch.yaml"), str(night.config.parent / "basis.jsonl")
     code, _ = night.run("ingest", "--source", str(night.folder), "--batch", batch, "--basis", basis)
     assert code == 0
-    code, result = night.run("reindex", "--run-id", "n1")
+    metrics = night.config.parent / "reindex.prom"
+    code, result = night.run("reindex", "--run-id", "n1", "--set", f"metrics.file={metrics.parent}/{{job}}.prom")
     assert code == 0, result
     found = outcomes(night)
     assert set(found) == {p.path for p in night.chosen}
@@ -122,6 +124,24 @@ def test_2_every_picture_ends_as_it_should(night: Night) -> None:
     assert sum(counts["statuses"].values()) == counts["images"] == len(night.chosen)
     assert counts["faces"] == sum(faces for _, faces in found.values()) == result["proof"]["rows_found"]
     assert night.live() == "faces_n1"
+    _metrics_say_the_same(night, metrics, result["counts"])
+
+
+def _metrics_say_the_same(night: Night, metrics: Path, counts: dict[str, Any]) -> None:
+    numbers = read(metrics)
+    by_status: Counter[str] = Counter()
+    for (name, *labels), value in numbers.items():
+        by_status.update({labels[0]: int(value)} if name == "images" else {})
+    assert by_status == counts["statuses"]
+    assert numbers["faces",] == numbers["embedded_faces",] == numbers["faces_embedded_total",] == counts["faces"]
+    assert numbers["images_processed_total",] == numbers["embedded_images",] == numbers["gated_images", "accepted", ""]
+    undecoded = sum(by_status[status] for status in ("refused", "unreadable"))
+    assert 0 < numbers["images_decoded_total",] <= len(night.chosen) - undecoded
+    accepted = night.warehouse.read(IMAGE_STATUS).where("status != 'refused'").select("image_id")
+    sizes = night.warehouse.read(IMAGES).join(accepted, "image_id", "left_semi").agg(F.sum("byte_size")).first()
+    assert numbers["image_read_bytes_total",] == sizes[0]
+    assert numbers["recall_ratio",] >= 0.95
+    assert numbers["run_state", "done"] == 1
 
 
 def test_3_no_bystander_is_embedded(night: Night) -> None:

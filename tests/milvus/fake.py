@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -169,7 +169,9 @@ class FakeIndex:
     def flush(self, name: str, *, timeout: float) -> None:
         self._get(name)
 
-    def build_index(self, name: str, spec: IndexSpec, *, timeout: float) -> None:
+    def build_index(
+        self, name: str, spec: IndexSpec, *, timeout: float, on_progress: Callable[[int, int], None] | None = None
+    ) -> None:
         self._get(name).indexed = True
 
     def load(self, name: str, *, replicas: int = 1, timeout: float) -> None:

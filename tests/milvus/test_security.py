@@ -103,7 +103,7 @@ def test_the_loaders_role_is_enough_for_a_run_and_the_readers_for_a_search(
     ):
         with pytest.raises(refused, match="permission deny"):
             attempt()
-    with pytest.raises(FaceReindexError, match="refused the credentials"):
+    with pytest.raises(FaceReindexError, match="does not permit this account"):
         reader.create("faces_r2", dim=DIM, shards=1, properties=INFO)
 
     loader.release("faces_r1")

@@ -1,0 +1,168 @@
+"""What exceptions of Spark, Hadoop and the system mean to the person who runs a job: one sentence and the next step.
+
+Only what is certain is told: where a text names a file or a row, it may name a person, so places are named from the
+settings and never from the exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
+from jobs.settings import Settings
+
+_CAUSES: Final = 8
+
+
+@dataclass(frozen=True)
+class _Known:
+    pattern: str
+    kind: type[FaceReindexError]
+    message: str
+    hint: str
+
+
+# The first that fits; ``{place}`` is one of the places that the settings name. A traceback in a text is a worker's.
+_KNOWN: Final = (
+    _Known(
+        r"PYTHON_VERSION_MISMATCH|Python in worker has different version",
+        SettingsError,
+        "The workers run another Python than the driver.",
+        "set spark.pyspark.python (or PYSPARK_PYTHON) to a Python of the driver's version and libraries.",
+    ),
+    _Known(
+        r"Cannot run program \"[^\"]*\"",
+        SettingsError,
+        "The workers' Python is not there.",
+        "set spark.pyspark.python (or PYSPARK_PYTHON) to a path that exists on every worker.",
+    ),
+    _Known(
+        r"(?s)Traceback.*No module named '(?:jobs|udfs)",
+        SettingsError,
+        "The workers do not have this project's code.",
+        "give spark-submit --py-files dist/face_reindex-VERSION.zip (made by `make zip`).",
+    ),
+    _Known(
+        r"(?s)Traceback.*No module named",
+        SettingsError,
+        "The workers' Python lacks a library.",
+        "install setup.py's dependencies where spark.pyspark.python points, on every worker.",
+    ),
+    _Known(
+        r"No FileSystem for scheme|S3AFileSystem not found|UnsupportedFileSystemException",
+        SettingsError,
+        "Spark has no client for the object store of {place}.",
+        "add it to spark.jars.packages in the properties file, for s3a:// org.apache.hadoop:hadoop-aws:3.5.0.",
+    ),
+    _Known(
+        r"NoAuthWithAWSException|Unable to load credentials|No AWS Credentials",
+        FaceReindexError,
+        "There are no credentials for the object store of {place}.",
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role.",
+    ),
+    _Known(
+        r"NoSuchBucket|UnknownStoreException|[Bb]ucket does not exist",
+        SettingsError,
+        "The bucket of {place} does not exist.",
+        "make it, or correct the setting.",
+    ),
+    _Known(
+        r"ParentNotDirectoryException|NotDirectoryException|Not a directory|is not a directory",
+        SettingsError,
+        "{place} is a file, or lies below one.",
+        "remove the file, or set another folder.",
+    ),
+    _Known(
+        r"AccessDenied|AccessControlException|Permission denied|Mkdirs failed to create|DELTA_CANNOT_CREATE_LOG_PATH|"
+        r"403 Forbidden|Status Code: 403|Read-only file system",
+        FaceReindexError,
+        "This user may not read or write {place}.",
+        "give the user that runs the job rights on it (for s3a:// get, put, list and delete), or set another place.",
+    ),
+    _Known(
+        r"No space left on device|Disk quota exceeded",
+        FaceReindexError,
+        "A disk is full.",
+        "make room where the warehouse, the staging path and spark.local.dir lie; the same --run-id resumes.",
+    ),
+    _Known(
+        r"java\.lang\.OutOfMemoryError",
+        FaceReindexError,
+        "Spark's memory was not enough.",
+        "raise spark.driver.memory or spark.executor.memory in the properties file; the same --run-id resumes.",
+    ),
+    _Known(
+        r"UnknownHostException|ConnectException|NoRouteToHostException|ConnectTimeoutException|"
+        r"Unable to execute HTTP request|SdkClientException",
+        DependencyUnavailable,
+        "{place} cannot be reached.",
+        "check the address and the network, then run the same command again.",
+    ),
+    _Known(
+        r"Py4JNetworkError|\AConnectionRefusedError|Answer from Java side is empty|SparkContext was shut down",
+        DependencyUnavailable,
+        "Spark's Java process ended while the job ran.",
+        "see its log for the reason (the system may have ended it for want of memory); the same --run-id resumes.",
+    ),
+)
+
+
+def explained(error: BaseException, settings: Settings | None) -> FaceReindexError | None:
+    """The error of our tree that says what a foreign one means; None where it is none of those that are known."""
+    text = "\n".join(_texts(error))
+    for known in _KNOWN:
+        if re.search(known.pattern, text):
+            return known.kind(known.message.format(place=_place(text, settings)), hint=known.hint)
+    return None
+
+
+def _texts(error: BaseException) -> Iterator[str]:
+    """Class and message of an exception and of its causes, in Python and in Java."""
+    current: BaseException | None = error
+    for _ in range(_CAUSES):
+        if current is None:
+            return
+        yield f"{type(current).__name__}: {current}"
+        java: Any = getattr(current, "java_exception", None) or getattr(current, "_origin", None)
+        yield from _java_texts(java)
+        current = current.__cause__ or current.__context__
+
+
+def _java_texts(java: Any) -> Iterator[str]:
+    for _ in range(_CAUSES):
+        if java is None:
+            return
+        try:
+            yield str(java.toString())
+            java = java.getCause()
+        except Exception:
+            return
+
+
+def _place(text: str, settings: Settings | None) -> str:
+    """The setting whose place the text names; else all of them."""
+    if settings is None:
+        return "a place of the settings"
+    places = {
+        "staging.path": settings.staging.path,
+        "erasure.evidence_path": settings.erasure.evidence_path,
+        "milvus.uri": settings.milvus.uri if settings.embedded else None,
+        "model.cache_dir": settings.model.cache_dir,
+        "warehouse": settings.warehouse if settings.warehouse_is_path else None,
+    }
+    for key, place in places.items():
+        if place and _names(text, place):
+            return f"{key} ({place})"
+    return f"the warehouse ({settings.warehouse}), the staging path or the source"
+
+
+def _names(text: str, place: str) -> bool:
+    """Whether a text names a place, as it is written or as an absolute path."""
+    if "://" in place:
+        bucket = place.split("://", 1)[1].split("/", 1)[0]
+        return place in text or bucket in text
+    return place in text or str(Path(place).expanduser().absolute()) in text

@@ -1,0 +1,58 @@
+"""What exceptions of Spark and the system are told as: the right exit code, the next step, and no foreign text."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
+from jobs.runs.foreign import explained
+from jobs.settings import load_settings
+
+pytestmark = pytest.mark.unit
+
+SETTINGS = load_settings(overrides=["warehouse=s3a://faces/w", "staging.path=/data/staged"], environ={})
+NAME = "jane-doe.jpg"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            PermissionError(13, "Permission denied", f"/data/staged/{NAME}"),
+            FaceReindexError,
+            "staging.path (/data/staged)",
+        ),
+        (
+            RuntimeError(f"AccessDenied 403 Forbidden on s3a://faces/w/{NAME}"),
+            FaceReindexError,
+            "warehouse (s3a://faces",
+        ),
+        (RuntimeError("java.net.UnknownHostException: faces.s3.example"), DependencyUnavailable, "cannot be reached"),
+        (RuntimeError("[PYTHON_VERSION_MISMATCH] Python in worker…"), SettingsError, "another Python"),
+        (RuntimeError('java.io.IOException: Cannot run program "py"'), SettingsError, "Python is not there"),
+        (RuntimeError("Traceback …\nModuleNotFoundError: No module named 'udfs'"), SettingsError, "--py-files"),
+        (RuntimeError("Traceback …\nModuleNotFoundError: No module named 'torch'"), SettingsError, "lacks a library"),
+        (RuntimeError("Class org.apache.hadoop.fs.s3a.S3AFileSystem not found"), SettingsError, "hadoop-aws"),
+        (NotADirectoryError(20, "Not a directory", "/data/staged"), SettingsError, "is a file, or lies below one"),
+        (OSError(28, "No space left on device"), FaceReindexError, "disk is full"),
+        (ConnectionRefusedError(111, "Connection refused"), DependencyUnavailable, "Java process ended"),
+    ],
+)
+def test_a_known_cause_is_told_with_its_next_step(error: Exception, kind: type, message: str) -> None:
+    told = explained(error, SETTINGS)
+    assert type(told) is kind
+    assert message in str(told)
+    assert str(told).count("Next step: ") == 1
+    assert NAME not in str(told)
+
+
+def test_the_cause_is_found_behind_what_was_made_of_it() -> None:
+    error = RuntimeError("the job failed")
+    error.__cause__ = PermissionError(13, "Permission denied")
+    assert "may not read or write" in str(explained(error, None))
+
+
+def test_what_is_not_known_is_not_guessed() -> None:
+    assert explained(ValueError("something else"), SETTINGS) is None
+    # The driver's own: nothing is wrong with the workers.
+    assert explained(ModuleNotFoundError("No module named 'openlineage'"), SETTINGS) is None
