@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from jobs.governance.gate import Gated, RunGate, gate_warehouse
 from jobs.runs.record import Job, Run, open_run, utc_now
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.store import materialise
+
+if TYPE_CHECKING:
+    from jobs.tables.embeddings import Chunk
 
 
 def gate_step(run: Run) -> Gated:
@@ -35,7 +38,7 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
     work = materialise(new if limit is None else new.limit(limit))
     chunk_images = run.settings.executor.chunk_images
     # The plan is kept: a resumed run must cut the same chunks, for their names make the commits idempotent.
-    plan = run.step("plan", lambda: {"chunks": [(c.first, c.last) for c in table.plan_chunks(work, chunk_images)]})
+    plan = run.step("plan", lambda: _plan(table.plan_chunks(work, chunk_images)))
     for first, last in run.job.console.track(plan["chunks"], "embed"):
         chunk = table.Chunk(first, last)
         run.step(
@@ -52,6 +55,10 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
                 before_commit=run.lease.check,
             ),
         )
+
+
+def _plan(chunks: list[Chunk]) -> dict[str, Any]:
+    return {"chunks": [(c.first, c.last) for c in chunks], "images": sum(c.images for c in chunks)}
 
 
 def _count(gated: Gated, fingerprint: str, run: Run) -> dict[str, Any]:

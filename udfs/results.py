@@ -51,7 +51,11 @@ class Dropped:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """How one image ended. ``reason`` is a stable code, empty for ``embedded``; sizes are None if unknown."""
+    """How one image ended. ``reason`` is a stable code, empty for ``embedded``; sizes are None if unknown.
+
+    ``network_s`` is its share of the seconds that the networks computed, ``elapsed_s`` what passed since the result
+    before it: over many images their quotient is the part of the time that the device was in use.
+    """
 
     image_id: str
     status: str
@@ -61,3 +65,5 @@ class ImageResult:
     faces: tuple[Face, ...] = ()
     dropped: Dropped = field(default_factory=Dropped)
     device: str = ""
+    network_s: float = 0.0
+    elapsed_s: float = 0.0

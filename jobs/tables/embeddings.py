@@ -8,7 +8,7 @@ model_fingerprint) in `image_status`; the vectors themselves are never read to f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,10 +36,11 @@ _INPUT: Final = ("image_id", "input_digest")
 
 @dataclass(frozen=True)
 class Chunk:
-    """Parts ``first``…``last``, embedded and committed together."""
+    """Parts ``first``…``last``, embedded and committed together; ``images`` as they were planned."""
 
     first: int
     last: int
+    images: int = field(default=0, compare=False)
 
     @property
     def name(self) -> str:
@@ -121,10 +122,10 @@ def plan_chunks(worklist: DataFrame, chunk_images: int) -> list[Chunk]:
         first = row["part"] if first is None else first
         size += row["count"]
         if size >= chunk_images:
-            chunks.append(Chunk(first, row["part"]))
+            chunks.append(Chunk(first, row["part"], size))
             first, size = None, 0
     if first is not None:
-        chunks.append(Chunk(first, sizes[-1]["part"]))
+        chunks.append(Chunk(first, sizes[-1]["part"], size))
     return chunks
 
 
@@ -139,14 +140,14 @@ def embed_chunk(
     now: datetime,
     recompute: bool,
     before_commit: Callable[[], None],
-) -> dict[str, int]:
-    """Detect, embed and commit one chunk; returns images and faces. ``before_commit`` raises if the lease is lost."""
+) -> dict[str, Any]:
+    """Detect, embed and commit one chunk; returns counts. ``before_commit`` raises if the lease is lost."""
     work = worklist.where(F.col("part").between(chunk.first, chunk.last))
     results = _results(warehouse, work, chunk, spec, settings).persist(StorageLevel.DISK_ONLY)
     try:
         # This pass does the work; what follows reads its outcome.
         with reading_images(warehouse.spark):
-            totals = results.agg(F.count("*").alias("images"), F.sum(F.size("faces")).alias("faces")).first()
+            totals = _totals(results)
         # The left side's ids are the right side's: an inner join of equals, broadcast, so no vector is shuffled.
         stamped = results.join(F.broadcast(work.select(*_INPUT)), "image_id")
         if recompute:
@@ -160,8 +161,34 @@ def embed_chunk(
         warehouse.append(_computed_rows(stamped, spec.fingerprint, run_id, now), IMAGE_STATUS, transaction=name)
     finally:
         results.unpersist()
-    assert totals is not None  # noqa: S101 - an aggregate without groups always has its one row
-    return {"images": int(totals["images"]), "faces": int(totals["faces"] or 0)}
+    return totals
+
+
+def _totals(results: DataFrame) -> dict[str, Any]:
+    """Images and faces, images by status, and how much of its workers' time was spent in the networks, on what."""
+    rows = (
+        results.groupBy("status", "device")
+        .agg(
+            F.count("*").alias("images"),
+            F.sum(F.size("faces")).alias("faces"),
+            F.sum("network_s").alias("network_s"),
+            F.sum("elapsed_s").alias("elapsed_s"),
+        )
+        .collect()
+    )
+    statuses: dict[str, int] = {}
+    for row in rows:
+        statuses[row["status"]] = statuses.get(row["status"], 0) + row["images"]
+    return {
+        "images": sum(row["images"] for row in rows),
+        "faces": sum(row["faces"] for row in rows),
+        "statuses": statuses,
+        "device": {
+            "names": sorted({row["device"] for row in rows}),
+            "network_s": round(sum(row["network_s"] for row in rows), 3),
+            "elapsed_s": round(sum(row["elapsed_s"] for row in rows), 3),
+        },
+    }
 
 
 def _results(warehouse: Warehouse, work: DataFrame, chunk: Chunk, spec: EmbedSpec, settings: Settings) -> DataFrame:
