@@ -14,6 +14,7 @@ JOBS = {
     "erase": "Erase a person, an image or a source batch from every store, with a receipt.",
     "expire": "Destroy what has reached its end: consent, validity, retention, revoked sources.",
     "status": "The runs so far, and what the alias points at.",
+    "report": "One run as a self-contained HTML page: where its images went, and whether the sums agree.",
 }
 
 

@@ -40,7 +40,7 @@ from jobs.schemas import (
     TOMBSTONES,
 )
 from tests.spark.helpers import job_for
-from tests.spark.indexed import SHARED, Indexed, build, digest_of, image, picture, principal, reindex, run_of, vector_of
+from tests.spark.indexed import SHARED, Indexed, digest_of, image, picture, principal, reindex, run_of, vector_of
 
 pytestmark = pytest.mark.spark
 
@@ -66,11 +66,6 @@ class Pass:
     tables: dict[str, list[str]]
     needles: dict[str, bytes]
     found_before: set[str]
-
-
-@pytest.fixture(scope="module")
-def base(spark, tmp_path_factory: pytest.TempPathFactory) -> Indexed:
-    return build(spark, tmp_path_factory.mktemp("indexed") / "base")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,10 @@ from jobs.__main__ import JOBS
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {"ingest", "reindex", "embed", "load", "verify", "promote", "rollback", "sync", "erase", "expire", "status"}
+COMMANDS = {
+    "ingest", "reindex", "embed", "load", "verify", "promote", "rollback", "sync", "erase", "expire", "status",
+    "report",
+}  # fmt: skip
 COMMON = {"--config", "--set", "--run-id", "--dry-run", "--json", "--quiet", "--properties-file"}
 
 
