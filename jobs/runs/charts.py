@@ -141,6 +141,11 @@ def over_time(points: Sequence[Pace], values: Sequence[float], top: float) -> li
     ]
 
 
+def side_by_side(values: Sequence[float], top: float) -> list[Bar]:
+    """A bar for each value, all of one width; ``top`` is the value of a full height."""
+    return [Bar(n / len(values), 1 / len(values), min(1.0, value / top)) for n, value in enumerate(values)]
+
+
 def along(stages: Sequence[Stage]) -> list[Bar]:
     """For each stage where it lies between the first one's begin and the last one's end."""
     if not stages:
@@ -151,7 +156,7 @@ def along(stages: Sequence[Stage]) -> list[Bar]:
 
 
 def round_up(value: float) -> float:
-    """The next of 1, 2, 2.5, 5 times a power of ten: the end of an axis."""
+    """The next round number: the end of an axis."""
     if value <= 0:
         return 1.0
     power = 1.0
@@ -159,4 +164,4 @@ def round_up(value: float) -> float:
         power *= 10
     while power > value:
         power /= 10
-    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value * (1 - 1e-9))
+    return next(step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9))

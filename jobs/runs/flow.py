@@ -10,7 +10,7 @@ from jobs.runs.pace import Computed, Imports
 
 #: Reasons that the diagram shows on their own; the rest stand together.
 _SHOWN: Final = 8
-REFUSED, NOW, REUSED, LEFT, PENDING = "refused", "computed now", "reused", "left for the next run", "not reached"
+REFUSED, NOW, REUSED, LEFT, PENDING = "refused", "computed", "reused", "left for the next run", "not reached"
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def _image_checks(recorded: Recorded) -> list[Check]:
         parts = [(name.replace("_", " "), n) for name, n in _largest(counts["statuses"])]
         found.append(Check("Images at the proof", counts["images"], tuple(parts), "every image has one outcome"))
         if "images" in gate:
-            same = (("at the gate", int(gate["images"])),)
-            found.append(Check("Images at the proof", counts["images"], same, "none came or went in between"))
+            same = (("at the proof", int(counts["images"])),)
+            found.append(Check("Images at the gate", gate["images"], same, "none came or went in between"))
     return found
 
 
@@ -157,8 +157,8 @@ def _face_checks(recorded: Recorded) -> list[Check]:
     proof, counts, imports = recorded.of("verify"), recorded.counts, recorded.imports
     found = []
     if imports and recorded.of("import"):
-        loaded = (("rows of files whose import is done", imports.loaded_rows),)
-        found.append(Check("Faces staged", imports.rows, loaded, "every staged file was loaded"))
+        staged = (("in all staged files", imports.rows),)
+        found.append(Check("Faces imported", imports.loaded_rows, staged, "every staged file was loaded once"))
     if not proof:
         return found
     rows = proof["rows_found"]

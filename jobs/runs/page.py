@@ -49,6 +49,7 @@ def render(report: Report) -> str:
             timeline=charts.along(report.stages),
             rates=_chart(report.pace, [point.rate for point in report.pace]),
             shares=_chart(report.pace, [point.share or 0.0 for point in report.pace], top=1.0),
+            ends=_months(report.standing.months),
             on_gpu=[name for name in report.recorded.computed.devices if name.startswith("cuda")],
             stage_units=_stage_units(report),
         )
@@ -58,6 +59,18 @@ def render(report: Report) -> str:
 def _chart(points: list[Pace], values: list[float], top: float | None = None) -> dict[str, object]:
     end = top or charts.round_up(max(values, default=0.0))
     return {"bars": charts.over_time(points, values, end), "top": end}
+
+
+def _months(counts: tuple[int, ...]) -> dict[str, object]:
+    # Records are whole: an axis that ends at less than one would be drawn to nothing.
+    end = max(1.0, charts.round_up(max(counts)))
+    return {"bars": charts.side_by_side(counts, end), "top": end}
+
+
+def _node_tone(node: charts.Node) -> str:
+    if node.column == 2 and node.group != flow.REFUSED:
+        return "good" if node.key == "embedded" else "neutral"
+    return _TONES.get(node.group, "neutral")
 
 
 def _stage_units(report: Report) -> dict[str, tuple[int, str]]:
@@ -93,6 +106,8 @@ def _environment() -> Environment:
         moment=lambda at: f"{datetime.fromtimestamp(at, UTC):%-d %b %Y, %H:%M} UTC",
         clock=lambda at: f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}",
         words=lambda code: code.replace("_", " ").lower(),
+        axis=lambda at: f"{datetime.fromtimestamp(at, UTC):%-d %b, %H:%M}",
+        node_tone=_node_tone,
         tone=lambda group: _TONES.get(group, "neutral"),
         basis=lambda code: _LAWFUL_BASES.get(code, "other"),
     )
@@ -122,13 +137,13 @@ def duration(seconds: float) -> str:
 def short(count: int) -> str:
     """A count for a diagram, where there is room for a few characters.
 
-    >>> short(9_999), short(12_340_000), short(3_000_000_000)
-    ('9,999', '12.3 M', '3.0 bn')
+    >>> short(9_999), short(212_300), short(12_340_000), short(3_000_000_000)
+    ('9,999', '212 k', '12.3 M', '3.0 bn')
     """
     for unit, name in ((10**9, "bn"), (10**6, "M")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"
-    return f"{count:,}"
+    return f"{count / 1000:.0f} k" if count >= 10**5 else f"{count:,}"
 
 
 def size(count: float) -> str:

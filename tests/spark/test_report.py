@@ -107,8 +107,8 @@ def test_a_proven_night_is_told_with_its_proof_and_its_sums(first: Report) -> No
 def test_a_night_that_embedded_is_told_with_pace_use_of_the_gpu_and_drift(second: Report) -> None:
     page = render(second)
     assert [(link.group, link.outcome, link.images) for link in second.links] == [
-        ("computed now", "embedded", 35),
-        ("computed now", "no_face", 15),
+        ("computed", "embedded", 35),
+        ("computed", "no_face", 15),
         ("reused", "", 10),
         ("refused", "NO_BASIS", 7),
         ("refused", "CONSENT_ENDED", 3),
