@@ -10,7 +10,7 @@ from jobs.runs.pace import Computed, Imports
 
 #: Reasons that the diagram shows on their own; the rest stand together.
 _SHOWN: Final = 8
-REFUSED, NOW, REUSED, LEFT, PENDING = "refused", "computed", "reused", "left for the next run", "not reached"
+REFUSED, NOW, REUSED, LEFT, PENDING = "refused", "computed", "reused", "left over", "not reached"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Recorded:
     @property
     def counts(self) -> Mapping[str, Any]:
         """Every image's outcome, as the proof found it; empty without one."""
-        return self.of("verify").get("counts", {})
+        counts: Mapping[str, Any] = self.of("verify").get("counts", {})
+        return counts
 
     @property
     def planned(self) -> int | None:
