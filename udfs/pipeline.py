@@ -322,7 +322,16 @@ class Pipeline:
         if job.ending is not None or job.found is None or job.selection is None:
             status, reason = job.ending or ("broken", "INTERNAL_NO_RESULT")
             return ImageResult(
-                job.image_id, status, reason, width, height, (), dropped, where, job.network_s, elapsed_s
+                job.image_id,
+                status,
+                reason,
+                width,
+                height,
+                (),
+                dropped,
+                where,
+                network_s=job.network_s,
+                elapsed_s=elapsed_s,
             )
         faces = tuple(
             Face(index, box, points.reshape(10), float(confidence), records, vector)
