@@ -346,7 +346,18 @@ class Pipeline:
                 )
             )
         )
-        return ImageResult(job.image_id, "embedded", "", width, height, faces, dropped, where, job.network_s, elapsed_s)
+        return ImageResult(
+            job.image_id,
+            "embedded",
+            "",
+            width,
+            height,
+            faces,
+            dropped,
+            where,
+            network_s=job.network_s,
+            elapsed_s=elapsed_s,
+        )
 
 
 def _chunks(items: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:
