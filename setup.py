@@ -36,6 +36,7 @@ REQUIRES = [
     "milvus-lite==3.2.2",
     "click>=8.1,<9",
     "prometheus_client>=0.21,<1",  # metrics.file
+    "jinja2>=3.1,<4",  # the page of `report`
     "pydantic>=2.9,<3",
     "pyyaml>=6.0.2,<7",
     "rich>=13.9",
@@ -137,7 +138,12 @@ if __name__ == "__main__":
         python_requires=">=3.11",
         packages=[*find_packages(include=["jobs", "jobs.*", "udfs", "udfs.*"]), CONF_PACKAGE],
         package_dir={CONF_PACKAGE: "conf"},
-        package_data={CONF_PACKAGE: CONF_FILES, "jobs": ["py.typed"], "udfs": ["py.typed"]},
+        package_data={
+            CONF_PACKAGE: CONF_FILES,
+            "jobs": ["py.typed"],
+            "jobs.runs": ["templates/*"],
+            "udfs": ["py.typed"],
+        },
         include_package_data=False,
         install_requires=REQUIRES,
         extras_require={

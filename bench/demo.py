@@ -21,6 +21,7 @@ import yaml
 from jobs.settings import load_settings
 
 HOME = Path(".demo")
+REPORT = HOME / "report.html"
 PURPOSE = "face-reindex:DuplicateDetection"
 BATCH = {
     "source_batch_id": "demo",
@@ -52,6 +53,8 @@ def main() -> None:
         code = _run("ingest", config, "--source", str(HOME / "pictures"), "--batch", str(HOME / "demo.batch.yaml"),
                     "--basis", str(HOME / "basis.jsonl"))  # fmt: skip
     code = code or _run("reindex", config)
+    if code == 0:
+        code = _run("report", config, "--out", str(REPORT))
     if code == 0:
         _summary(config, kinds, time.monotonic() - started)
     sys.exit(code)
@@ -156,6 +159,7 @@ def _summary(config: str, kinds: dict[str, str], seconds: float) -> None:
         table.add_row(row["kind"], row["outcome"], str(row["images"]), str(row["faces"]))
     Console(highlight=False).print(table)
     print(f"\nDone in {seconds:.0f} s. The index: {settings.milvus.uri}, alias {settings.milvus.alias}.")
+    print(f"The report of this run, to be opened in a browser: {REPORT.absolute().as_uri()}")
     print("Try next:")
     print(f"  .venv/bin/python -m jobs.status --config {config}")
     print(f"  .venv/bin/python -m jobs.reindex --config {config}      # again: nothing is embedded twice")

@@ -15,6 +15,7 @@ JOBS = {
     "expire": "Destroy what has reached its end: consent, validity, retention, revoked sources.",
     "evaluate": "How well the configured weights tell labelled pairs of pictures apart: accuracy, ROC, TAR at FAR.",
     "status": "The runs so far, and what the alias points at.",
+    "report": "One run as a self-contained HTML page: where its images went, and whether the sums agree.",
 }
 
 

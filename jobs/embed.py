@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from jobs.runs.counting import Counters
 from jobs.runs.record import Job, Run, open_run, utc_now
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.store import materialise
+
+if TYPE_CHECKING:
+    from jobs.tables.embeddings import Chunk
 
 
 def gate_step(run: Run) -> Gated:
@@ -39,7 +42,7 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
         work = materialise(new if limit is None else new.limit(limit))
     chunk_images = run.settings.executor.chunk_images
     # The plan is kept: a resumed run must cut the same chunks, for their names make the commits idempotent.
-    plan = run.step("plan", lambda: {"chunks": [astuple(c) for c in table.plan_chunks(work, chunk_images)]})
+    plan = run.step("plan", lambda: _plan(table.plan_chunks(work, chunk_images)))
     chunks = [table.Chunk(*numbers) for numbers in plan["chunks"]]
     total = sum(chunk.images for chunk in chunks)
     before = sum(chunk.images for chunk in chunks if run.result(f"embed/{chunk.name}"))
@@ -64,6 +67,10 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
                 words=f"embed chunk {number} of {len(chunks)} ({chunk.images:,} images)",
                 on_look=lambda: show(min(total, before + counters.images.value), total),
             )
+
+
+def _plan(chunks: list[Chunk]) -> dict[str, Any]:
+    return {"chunks": [astuple(c) for c in chunks], "images": sum(c.images for c in chunks)}
 
 
 def _count(gated: Gated, fingerprint: str, run: Run) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from jobs.cli import Result, job
 from jobs.embed import gate_step
 from jobs.errors import NotProvenError
@@ -56,7 +58,14 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
             # An embedded index has no readers but this process.
             watch=None if run.settings.embedded else Watch(milvus.watch_s, milvus.watch_p99_ms),
         )
-        return {"alias": alias, "current": done.current, "previous": done.previous, "dropped": list(done.dropped)}
+        watched = None if done.watched is None else asdict(done.watched)
+        return {
+            "alias": alias,
+            "current": done.current,
+            "previous": done.previous,
+            "dropped": list(done.dropped),
+            "watched": watched,
+        }
 
     result = run.step("promote", switch, once=False)
     remove_tree(run.job.spark, staging_path(run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -52,6 +53,7 @@ class _Job:
     found: Detections | None = None
     crops: UInt8 | None = None
     vectors: list[Float32] = field(default_factory=list)
+    network_s: float = 0.0
 
     @property
     def complete(self) -> bool:
@@ -131,6 +133,13 @@ class Pipeline:
 
         Images without a covered principal are neither read nor decoded.
         """
+        before = time.perf_counter()
+        for job in self._ended(items):
+            now = time.perf_counter()
+            yield self._result(job, now - before)
+            before = now
+
+    def _ended(self, items: Iterable[ImageInput]) -> Iterator[_Job]:
         budget = ByteBudget(self._queue_bytes)
         size = self._detect_batch if self._nvjpeg else 1
         loaded = map_ahead(
@@ -154,10 +163,10 @@ class Pipeline:
                 while len(faces) >= self._embedder.batch or (faces and len(queue) > _MAX_WAITING):
                     self._embed_some(faces)
                 while queue and queue[0].complete:
-                    yield self._result(queue.popleft())
+                    yield queue.popleft()
             while faces:
                 self._embed_some(faces)
-            yield from map(self._result, queue)
+            yield from queue
 
     def _found(self, loaded: Iterable[_Job], cutters: Executor) -> Iterator[tuple[list[_Job], int]]:
         """Batches with their crops, and the bytes they held; faces are cut out while the next batch is searched."""
@@ -237,10 +246,13 @@ class Pipeline:
     def _find(self, jobs: Sequence[_Job]) -> None:
         """Detect, and decide which faces may be embedded."""
         pairs = [(job, job.view) for job in jobs]
+        begin = time.perf_counter()
         found = self._detector.detect([view.pixels for _, view in pairs if view is not None])
+        seconds = (time.perf_counter() - begin) / len(pairs)
         for (job, view), faces in zip(pairs, found, strict=True):
             if view is None:
                 raise RuntimeError("a job without pixels reached detection")
+            job.network_s += seconds
             boxes = to_stored(faces.boxes, view.scale_x, view.scale_y)
             middle = (job.size[0] / 2, job.size[1] / 2) if self._central_only and job.size else None
             chosen = select_faces(boxes, faces.confidence, job.covered, self.params, middle=middle)
@@ -277,9 +289,12 @@ class Pipeline:
 
         def embed(part: Sequence[_Job]) -> None:
             crops = [job.crops[row] for job in part if job.crops is not None for row in rows[id(job)]]
+            begin = time.perf_counter()
             vectors = iter(self._embedder.embed(crops))  # the only step that can fail: no job is half done
+            seconds = (time.perf_counter() - begin) / len(crops)
             for job in part:
                 own = [next(vectors) for _ in rows[id(job)]]
+                job.network_s += seconds * len(own)
                 if not all(np.isfinite(vector).all() for vector in own):
                     job.ending = ("broken", "EMBEDDING_NOT_FINITE")
                 job.vectors.extend(own)
@@ -307,13 +322,25 @@ class Pipeline:
         for job in jobs:
             self._apart_if_needed(work, [job])
 
-    def _result(self, job: _Job) -> ImageResult:
+    def _result(self, job: _Job, elapsed_s: float) -> ImageResult:
         width, height = job.size or (None, None)
         dropped = job.selection.dropped if job.selection else _NO_DROPS
         where = self.placement.describe()
         if job.ending is not None or job.found is None or job.selection is None:
             status, reason = job.ending or ("broken", "INTERNAL_NO_RESULT")
-            return ImageResult(job.image_id, status, reason, width, height, (), dropped, where, job.byte_size)
+            return ImageResult(
+                job.image_id,
+                status,
+                reason,
+                width,
+                height,
+                (),
+                dropped,
+                where,
+                job.byte_size,
+                network_s=job.network_s,
+                elapsed_s=elapsed_s,
+            )
         faces = tuple(
             Face(index, box, points.reshape(10), float(confidence), records, vector)
             for index, (box, points, confidence, records, vector) in enumerate(
@@ -327,7 +354,19 @@ class Pipeline:
                 )
             )
         )
-        return ImageResult(job.image_id, "embedded", "", width, height, faces, dropped, where, job.byte_size)
+        return ImageResult(
+            job.image_id,
+            "embedded",
+            "",
+            width,
+            height,
+            faces,
+            dropped,
+            where,
+            job.byte_size,
+            network_s=job.network_s,
+            elapsed_s=elapsed_s,
+        )
 
 
 def _chunks(items: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:

@@ -51,9 +51,11 @@ class Dropped:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """How one image ended. ``reason`` is a stable code, empty for ``embedded``; sizes in pixels are None if unknown.
+    """How one image ended. ``reason`` is a stable code, empty for ``embedded``; sizes in pixels are None if
+    unknown. ``byte_size``: bytes that were read for it.
 
-    ``byte_size``: bytes that were read for it.
+    ``network_s`` is its share of the seconds that the networks computed, ``elapsed_s`` what passed since the result
+    before it: over many images their quotient is the part of the time that the device was in use.
     """
 
     image_id: str
@@ -65,3 +67,5 @@ class ImageResult:
     dropped: Dropped = field(default_factory=Dropped)
     device: str = ""
     byte_size: int = 0
+    network_s: float = 0.0
+    elapsed_s: float = 0.0

@@ -28,7 +28,7 @@ RESULT_SCHEMA = (
     "faces array<struct<face_index: int, box: array<float>, landmarks: array<float>, confidence: float, "
     "basis_record_ids: array<string>, embedding: array<float>>>, "
     "dropped struct<too_small: int, low_confidence: int, over_limit: int, uncovered: int>, "
-    "device string"
+    "device string, network_s float, elapsed_s float"
 )
 
 # Results in one Arrow batch. A face is about 2.2 kB, so a batch stays far below Spark's 64 MB.
@@ -170,6 +170,8 @@ def results_to_arrow(results: list[ImageResult]) -> pa.RecordBatch:
             [pa.array([getattr(r.dropped, name) for r in results], pa.int32()) for name in _DROPPED], list(_DROPPED)
         ),
         "device": pa.array([r.device for r in results], pa.string()),
+        "network_s": pa.array([r.network_s for r in results], pa.float32()),
+        "elapsed_s": pa.array([r.elapsed_s for r in results], pa.float32()),
     }
     return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 

@@ -493,11 +493,11 @@ def barred_in(warehouse: Warehouse, settings: Settings, images: DataFrame, basis
     return Barred(
         images=erased_in(warehouse, keys, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id", ring),
         principals=erased_in(warehouse, principals, {SUBJECT: "pii_principal_id"}, "pii_principal_id", ring),
-        records=_quarantined(warehouse, basis),
+        records=quarantined(warehouse, basis),
     )
 
 
-def _quarantined(warehouse: Warehouse, basis: DataFrame) -> DataFrame | None:
+def quarantined(warehouse: Warehouse, basis: DataFrame) -> DataFrame | None:
     """Records of which a later version could not be read: what it said is unknown, and so it permits nothing."""
     unread = warehouse.read(BASIS_QUARANTINE).where("record_id IS NOT NULL")
     if unread.isEmpty():

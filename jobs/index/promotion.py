@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,12 +35,22 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What a watch saw: searches in all, and the latency of the last of them."""
+
+    searches: int
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
 class Promotion:
-    """What an alias pointed at, what it points at, and what was dropped for it."""
+    """What an alias pointed at, what it points at, what was dropped for it, and what the watch saw if there was one."""
 
     previous: str | None
     current: str
     dropped: tuple[str, ...] = ()
+    watched: Watched | None = field(default=None, compare=False)
 
 
 def promote(
@@ -89,9 +99,9 @@ def promote(
         )
     if fingerprint is not None and info.model_fingerprint != fingerprint:
         raise MixedFingerprints(f"'{collection}' holds embeddings of another model than this run's.")
-    previous = _switch(index, alias, collection, proven, replicas, timeout, watch)
+    previous, watched = _switch(index, alias, collection, proven, replicas, timeout, watch)
     dropped = _drop_old(index, alias, collection, previous, proven, keep, protected)
-    return Promotion(previous=previous, current=collection, dropped=dropped)
+    return Promotion(previous=previous, current=collection, dropped=dropped, watched=watched)
 
 
 def rollback(
@@ -111,7 +121,8 @@ def rollback(
             f"Alias '{alias}' has no earlier proven collection to go back to.",
             hint="keep more with milvus.keep_collections, or run a new reindex.",
         )
-    return Promotion(previous=_switch(index, alias, target, proven, replicas, timeout, None), current=target)
+    previous, _ = _switch(index, alias, target, proven, replicas, timeout, None)
+    return Promotion(previous=previous, current=target)
 
 
 def _switch(
@@ -122,8 +133,8 @@ def _switch(
     replicas: int,
     timeout: float,
     watch: Watch | None,
-) -> str | None:
-    """Load, warm, switch, watch; switch back where the alias does not answer. Returns what was live before."""
+) -> tuple[str | None, Watched | None]:
+    """Load, warm, switch, watch; switch back where the alias does not answer. Returns what was live, what was seen."""
     previous = index.alias_target(alias)
     index.load(collection, replicas=replicas, timeout=timeout)
     _, vectors = index.peek(collection, WARM_UP_ROWS)
@@ -134,8 +145,7 @@ def _switch(
     index.switch_alias(alias, collection)
     try:
         _look_through(index, alias, collection)
-        if watch is not None:
-            _watch(index, alias, vectors, watch)
+        watched = None if watch is None else _watch(index, alias, vectors, watch)
     except FaceReindexError as error:
         if previous is None:
             raise
@@ -145,10 +155,10 @@ def _switch(
             f"Alias '{alias}' was switched back to '{previous}': {error}",
             hint="look at the server's load and logs; `promote --run-id` tries the same collection again.",
         ) from None
-    return previous
+    return previous, watched
 
 
-def _watch(index: VectorIndex, alias: str, vectors: Vectors, watch: Watch) -> None:
+def _watch(index: VectorIndex, alias: str, vectors: Vectors, watch: Watch) -> Watched | None:
     """Search through the alias, one vector at a time, until the watch is over.
 
     Raises:
@@ -156,7 +166,7 @@ def _watch(index: VectorIndex, alias: str, vectors: Vectors, watch: Watch) -> No
         NotProvenError: a search found nothing, or searches are too slow.
     """
     if not len(vectors):
-        return
+        return None
     times: deque[float] = deque(maxlen=_WATCHED)
     end = time.monotonic() + watch.seconds
     number = 0
@@ -171,6 +181,10 @@ def _watch(index: VectorIndex, alias: str, vectors: Vectors, watch: Watch) -> No
         if len(times) >= _ENOUGH and p99 > watch.p99_ms:
             raise NotProvenError(f"searches take {p99:.0f} ms (99th percentile), more than {watch.p99_ms:.0f} ms.")
         time.sleep(min(_PAUSE_S, watch.seconds / 100))
+    if not times:
+        return None
+    p50, p99 = (float(value) for value in np.percentile(times, (50, 99)))
+    return Watched(number, p50, p99)
 
 
 def _look_through(index: VectorIndex, alias: str, collection: str) -> None:

@@ -141,8 +141,8 @@ def embed_chunk(
     recompute: bool,
     before_commit: Callable[[], None],
     counted: Counted | None = None,
-) -> dict[str, int]:
-    """Detect, embed and commit one chunk; returns images and faces. ``before_commit`` raises if the lease is lost.
+) -> dict[str, Any]:
+    """Detect, embed and commit one chunk; returns counts. ``before_commit`` raises if the lease is lost.
 
     ``counted`` is told, on the executors, of each batch that is done.
     """
@@ -151,7 +151,7 @@ def embed_chunk(
     try:
         # This pass does the work; what follows reads its outcome.
         with reading_images(warehouse.spark):
-            totals = results.agg(F.count("*").alias("images"), F.sum(F.size("faces")).alias("faces")).first()
+            totals = _totals(results)
         # The left side's ids are the right side's: an inner join of equals, broadcast, so no vector is shuffled.
         stamped = results.join(F.broadcast(work.select(*_INPUT)), "image_id")
         if recompute:
@@ -165,8 +165,34 @@ def embed_chunk(
         warehouse.append(_computed_rows(stamped, spec.fingerprint, run_id, now), IMAGE_STATUS, transaction=name)
     finally:
         results.unpersist()
-    assert totals is not None  # noqa: S101 - an aggregate without groups always has its one row
-    return {"images": int(totals["images"]), "faces": int(totals["faces"] or 0)}
+    return totals
+
+
+def _totals(results: DataFrame) -> dict[str, Any]:
+    """Images and faces, images by status, and how much of its workers' time was spent in the networks, on what."""
+    rows = (
+        results.groupBy("status", "device")
+        .agg(
+            F.count("*").alias("images"),
+            F.sum(F.size("faces")).alias("faces"),
+            F.sum("network_s").alias("network_s"),
+            F.sum("elapsed_s").alias("elapsed_s"),
+        )
+        .collect()
+    )
+    statuses: dict[str, int] = {}
+    for row in rows:
+        statuses[row["status"]] = statuses.get(row["status"], 0) + row["images"]
+    return {
+        "images": sum(row["images"] for row in rows),
+        "faces": sum(row["faces"] for row in rows),
+        "statuses": statuses,
+        "device": {
+            "names": sorted({row["device"] for row in rows}),
+            "network_s": round(sum(row["network_s"] for row in rows), 3),
+            "elapsed_s": round(sum(row["elapsed_s"] for row in rows), 3),
+        },
+    }
 
 
 def _results(

@@ -140,6 +140,9 @@ def test_a_quiet_watch_ends_and_releases_what_was_live() -> None:
     index, first, second = live_and_next()
     done = promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=2, watch=Watch(0.2, 1000))
     assert done == Promotion(first, second)
+    assert done.watched is not None
+    assert done.watched.searches > 3
+    assert 0 < done.watched.p50_ms <= done.watched.p99_ms < 1000
     assert {name: c.loaded for name, c in index.collections.items()} == {first: False, second: True}
 
 

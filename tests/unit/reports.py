@@ -1,0 +1,158 @@
+"""Reports of runs that never were: a good night, a failed one, one that is still embedding, one that did nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.runs import flow, pace
+from jobs.runs.drift import Drift, NewFaces
+from jobs.runs.reporting import Report, RunFacts
+from jobs.runs.standing import Standing
+
+BEGAN = 1_780_000_000.0
+REASONS = {"NO_BASIS": 100, "CONSENT_ENDED": 48}
+GATE = {"images": 1_000, "accepted": 852, "refused": 148, "reasons": REASONS, "fingerprint": "f" * 64}
+PROOF: dict[str, Any] = {
+    "collection": "faces_night", "rows_expected": 800, "rows_found": 800, "keys_missing": 0, "keys_unexpected": 0,
+    "keys_duplicated": 0, "canaries_found": 0, "recall": 0.9981, "self_hit": 1.0, "sample_size": 200,
+    "latency_p50_ms": 3.4, "latency_p99_ms": 9.2, "passed": True, "faults": [],
+    "counts": {
+        "images": 1_000, "faces": 800, "faults": [],
+        "statuses": {"embedded": 750, "no_face": 90, "broken": 10, "left_for_next_run": 2, "refused": 148},
+        "reasons": {**{f"refused:{r}": n for r, n in REASONS.items()}, "no_face:NO_FACE": 90, "broken:TRUNCATED": 10},
+    },
+}  # fmt: skip
+_PLACES = {
+    "alias": "faces",
+    "current": "faces_nightly_2026_05_28",
+    "previous": "faces_nightly_2026_05_27",
+    "dropped": [],
+    "watched": {"searches": 1_140, "p50_ms": 3.1, "p99_ms": 8.8},
+}
+_RESULTS: dict[str, dict[str, Any]] = {
+    "gate": GATE, "plan": {"images": 202}, "stage": {"rows": 805}, "import": {"rows": 805}, "index": {"index": "HNSW"},
+    "verify": PROOF, "promote": _PLACES,
+}  # fmt: skip
+_COMPUTED = pace.Computed(202, 171, 100.0, {"embedded": 152, "no_face": 40, "broken": 10}, ("cuda:0", "cuda:1"), 0.83)
+_IMPORTS = pace.Imports(8, 805, 1_700_000, 99, 102, 8, 805, 4, 1, False, (1.2, 2.8, 9.0))
+_FACTS = RunFacts(
+    run_id="nightly-2026-05-28-with-a-rather-long-name",
+    job="reindex", state="done", exit_code=0, started=BEGAN, ended=BEGAN + 300, last_sign=BEGAN + 300, starts=2,
+    last_step="promote", message="alias faces → faces_nightly_2026_05_28: 800 faces of 1000 images", next_step="",
+    weights="random(seed=0), UNTRAINED", fingerprint="3fa9c1d2" * 8, collection="faces_nightly_2026_05_28",
+    settings_digest="ab12" * 16, policy_digest="cd34" * 16, inputs={"images": 4, "processing_basis": 9},
+)  # fmt: skip
+_STEPS = {
+    "gate": 12, "plan": 2, "embed": 100, "stage": 20, "import": 30, "index": 9, "withdraw-loaded": 1, "verify": 44,
+    "promote": 61,
+}  # fmt: skip
+
+
+def _stages(names: list[str]) -> list[pace.Stage]:
+    found, at = [], BEGAN
+    for name in names:
+        found.append(pace.Stage(name, at, at + _STEPS[name], _STEPS[name], 2 if name == "embed" else 1))
+        at += _STEPS[name]
+    return found
+
+
+def _paces(share: float) -> list[pace.Pace]:
+    begins = [BEGAN + 14 + 5 * n for n in range(20)]
+    return [pace.Pace(begin, begin + 5, 10 + n % 4, 8, 5, share + 0.02 * (n % 5)) for n, begin in enumerate(begins)]
+
+
+_RECORDED = flow.Recorded(_RESULTS, _COMPUTED, _IMPORTS, 5)
+_LAST = NewFaces("nightly-2026-05-27", 190, 160, (0.944, 0.9994, 1.0), 0.99999, 1.0, 1.00001)
+_THIS = NewFaces(_FACTS.run_id, 202, 171, (0.941, 0.9993, 1.0), 0.99999, 1.0, 1.00001)
+_STANDING = Standing(
+    at=datetime.fromtimestamp(BEGAN + 400, UTC),
+    bases=(("eu-gdpr:A6-1-a", 700), ("dpv:ExplicitlyExpressedConsent", 90), ("eu-gdpr:A6-1-c", 10)),
+    within_30_days=12,
+    months=(12, 30, 0, 52, 80, 91, 30, 28, 61, 55, 49, 72),
+    later=240,
+    not_in_force=148,
+)
+
+GOOD = Report(
+    made_at=BEGAN + 400,
+    run=_FACTS,
+    recorded=_RECORDED,
+    links=flow.links(_RECORDED),
+    checks=flow.checks(_RECORDED),
+    dropped={"too_small": 41, "low_confidence": 12, "over_limit": 0, "uncovered": 9},
+    stages=_stages(list(_STEPS)),
+    pace=_paces(0.78),
+    drift=Drift(_THIS, _LAST, 0.9987, ""),
+    standing=_STANDING,
+    data_nodes=4,
+    recall_floor=0.95,
+)
+
+_FAULTY = flow.Recorded(
+    {
+        **{name: result for name, result in _RESULTS.items() if name != "promote"},
+        "verify": {**PROOF, "rows_found": 799, "keys_missing": 1, "passed": False, "faults": ["1 keys are missing"]},
+    },
+    _COMPUTED,
+    _IMPORTS,
+    5,
+)
+FAILED = replace(
+    GOOD,
+    run=replace(
+        _FACTS,
+        state="failed",
+        exit_code=4,
+        last_step="verify",
+        message="Collection faces_nightly_2026_05_28 is not proven: 1 keys are missing. The alias was not switched.",
+        next_step="run the same command with the same --run-id, or a new reindex; `status` shows the counts.",
+    ),
+    recorded=_FAULTY,
+    checks=flow.checks(_FAULTY),
+    stages=_stages([name for name in _STEPS if name != "promote"]),
+    drift=Drift(_THIS, None, None, "No earlier run of this model is on record, so there is nothing to compare with."),
+)
+
+_SOME = flow.Recorded(
+    {"gate": GATE, "plan": {"images": 202}}, pace.Computed(60, 70, 40.0, {"embedded": 60}, ("cpu",), 0.93)
+)
+EARLY = replace(
+    GOOD,
+    run=replace(_FACTS, state="running", exit_code=None, ended=None, last_step="embed", message="", collection=""),
+    recorded=_SOME,
+    links=flow.links(_SOME),
+    checks=flow.checks(_SOME),
+    stages=_stages(["gate", "plan", "embed"]),
+    pace=_paces(0.88)[:8],
+    data_nodes=None,
+    recall_floor=None,
+)
+
+NOTHING = Report(
+    made_at=BEGAN,
+    run=replace(
+        _FACTS,
+        state="failed",
+        exit_code=3,
+        starts=1,
+        last_step="",
+        message="There is no basis record, so every image is refused and nothing was read.",
+        next_step="write a template.",
+        weights="",
+        fingerprint="",
+        collection="",
+        inputs={},
+    ),
+    recorded=flow.Recorded(),
+    links=[],
+    checks=[],
+    dropped={},
+    stages=[],
+    pace=[],
+    drift=None,
+    standing=Standing(datetime.fromtimestamp(BEGAN, UTC), (), 0, (0,) * 12, 0, 0),
+    data_nodes=None,
+    recall_floor=None,
+)
