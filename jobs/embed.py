@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from jobs.cli import Result, job
 from jobs.governance.gate import Gated, RunGate, gate_warehouse
 from jobs.runs.counting import Counters
 from jobs.runs.record import Job, Run, open_run, utc_now
+from jobs.runs.workers import workers
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.store import materialise
 
@@ -33,8 +35,10 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
 
     warehouse = run.warehouse
     spec = prepare_model(run)
+    clock = time.monotonic()
     gated = gate_step(run)
-    run.step("gate", lambda: _count(gated, spec.fingerprint, run), once=False)
+    decided = {"decide_s": time.monotonic() - clock, **workers(warehouse.spark, run.settings)}
+    run.step("gate", lambda: _count(gated, spec.fingerprint, run) | decided, once=False)
     run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, gated)}, once=False)
     done = table.computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
     new = gated.accepted.join(done, ["image_id", "input_digest"], "left_anti")
@@ -52,17 +56,20 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
         for number, chunk in enumerate(chunks, 1):
             run.step(
                 f"embed/{chunk.name}",
-                lambda chunk=chunk: table.embed_chunk(  # type: ignore[misc]
-                    warehouse,
-                    work,
-                    chunk,
-                    spec,
-                    run.settings,
-                    run_id=run.run_id,
-                    now=utc_now(),
-                    recompute=recompute,
-                    before_commit=run.lease.check,
-                    counted=counters.add,
+                lambda chunk=chunk: (  # type: ignore[misc]
+                    table.embed_chunk(
+                        warehouse,
+                        work,
+                        chunk,
+                        spec,
+                        run.settings,
+                        run_id=run.run_id,
+                        now=utc_now(),
+                        recompute=recompute,
+                        before_commit=run.lease.check,
+                        counted=counters.add,
+                    )
+                    | workers(warehouse.spark, run.settings)
                 ),
                 words=f"embed chunk {number} of {len(chunks)} ({chunk.images:,} images)",
                 on_look=lambda: show(min(total, before + counters.images.value), total),

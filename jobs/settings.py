@@ -250,6 +250,30 @@ class MetricsSettings(_Section):
     )
 
 
+class PlanningSettings(_Section):
+    """Prices and rates for `plan`. None of it moves a result, so none of it is part of a run's settings digest."""
+
+    currency: str = Field("USD", description="What the prices are in.")
+    gpu_hour: float | None = Field(None, ge=0, description="Price of a GPU for an hour.")
+    core_hour: float | None = Field(None, ge=0, description="Price of an executors' core for an hour.")
+    node_hour: float | None = Field(None, ge=0, description="Price of a Milvus data node for an hour.")
+    gib_month: float | None = Field(None, ge=0, description="Price of a GiB of object storage for a month.")
+    images_per_s_per_gpu: float | None = Field(
+        None, gt=0, description="Images a second that a GPU embeds; unset: what the last run with GPUs did."
+    )
+    images_per_s_per_core: float | None = Field(
+        None, gt=0, description="Images a second that a core embeds without a GPU; unset: the last run, else bench/."
+    )
+    host_images_per_s_per_core: float | None = Field(
+        None, gt=0, description="Images a second that a core reads, decodes and cuts for a GPU; unset: as above."
+    )
+    index_rows_per_s_per_core: float | None = Field(
+        None, gt=0, description="Rows a second that a data node's core indexes; unset: the last run, else bench/."
+    )
+    cores_per_gpu: int = Field(12, ge=1, description="Cores beside each GPU of `--gpus`, where `--cores` is not given.")
+    node_cores: int = Field(2, ge=1, description="Cores of a data node, which builds indexes as well (bench/: 2).")
+
+
 class Settings(_Section):
     """The whole configuration of a job."""
 
@@ -267,6 +291,7 @@ class Settings(_Section):
     lease: LeaseSettings = LeaseSettings()
     logging: LoggingSettings = LoggingSettings()
     metrics: MetricsSettings = MetricsSettings()
+    planning: PlanningSettings = PlanningSettings()
 
     # Secrets: read from FACE_REINDEX_… only, never from a file, never printed.
     milvus_token: SecretStr | None = Field(None, exclude=True, repr=False)
@@ -301,8 +326,8 @@ class Settings(_Section):
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
     def canonical_json(self) -> str:
-        """Everything but secrets and how a run is watched, with sorted keys."""
-        shown = self.model_dump(mode="json", exclude={"logging", "metrics"})
+        """Everything but secrets, prices and how a run is watched, with sorted keys."""
+        shown = self.model_dump(mode="json", exclude={"logging", "metrics", "planning"})
         return json.dumps(shown, sort_keys=True, separators=(",", ":"))
 
 

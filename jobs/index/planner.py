@@ -67,7 +67,7 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = D
     """The plan for ``rows`` faces under ``settings``, on a server with ``features``."""
     milvus = settings.milvus
     nodes = milvus.data_nodes
-    by_import = features.bulk_import and milvus.load_by != "insert"
+    by_import = imports(settings, features)
     row_bytes = 4 * dim + 8 * len(SCALARS)
     rows_per_file = settings.staging.rows_per_file
     if by_import:
@@ -99,6 +99,11 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = D
         seconds=rows / rate,
         by_import=by_import,
     )
+
+
+def imports(settings: Settings, features: Features) -> bool:
+    """Whether rows come in by bulk import."""
+    return features.bulk_import and settings.milvus.load_by != "insert"
 
 
 def share_out(files: int, settings: Settings, features: Features) -> tuple[int, int]:

@@ -13,9 +13,10 @@ from jobs.index.collections import default_index
 from jobs.index.loader import RebuildNeeded, StagedFile, load_files
 from jobs.index.milvus import CollectionInfo, VectorIndex
 from jobs.index.milvus_types import DIM
-from jobs.index.planner import plan_load
+from jobs.index.planner import imports, plan_load
 from jobs.runs.imports import RunImportRecorder
 from jobs.runs.record import Run, utc_now
+from jobs.runs.workers import workers
 from jobs.settings import Settings
 
 
@@ -46,7 +47,8 @@ def stage_faces(run: Run, index: VectorIndex, faces: DataFrame) -> dict[str, Any
         files_for=lambda rows: plan_load(rows, run.settings, index.features).files,
     )
     files = [asdict(f) for f in staged.files]
-    return {"path": staged.path, "rows": staged.rows, "buckets": staged.buckets, "files": files}
+    told = workers(run.job.spark, run.settings)
+    return {"path": staged.path, "rows": staged.rows, "buckets": staged.buckets, "files": files, **told}
 
 
 def purpose_flags(settings: Settings) -> int:
@@ -83,7 +85,13 @@ def import_staged(
                 raise
             run.job.console.step("import", "in doubt, so the collection is built anew", reason=doubt)
             index.drop(collection)
-    return {"collection": collection, "rows": staged.rows}
+    return {"collection": collection, "rows": staged.rows, **_nodes(run, index)}
+
+
+def _nodes(run: Run, index: VectorIndex) -> dict[str, Any]:
+    """What did the work, for the rates of a plan."""
+    by_import = imports(run.settings, index.features)
+    return {"by_import": by_import, "data_nodes": run.settings.milvus.data_nodes if by_import else 1}
 
 
 def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> None:
@@ -117,7 +125,7 @@ def build_and_load(run: Run, index: VectorIndex, collection: str, rows: int) -> 
     with run.job.console.meter("index", "rows") as progress:
         index.build_index(collection, spec, timeout=milvus.ready_timeout_s, on_progress=progress)
     ensure_loaded(run, index, collection)
-    return {"index": spec.index_type}
+    return {"index": spec.index_type, "rows": rows, **_nodes(run, index)}
 
 
 def ensure_loaded(run: Run, index: VectorIndex, collection: str) -> None:

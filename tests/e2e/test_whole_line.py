@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from bench.pictures import Picture
 from jobs.index.milvus import connect
-from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES, RUNS
+from jobs.schemas import ALL_TABLES, EMBEDDINGS, IMAGE_STATUS, IMAGES, RUN_STEPS, RUNS
 from jobs.settings import load_settings
 from jobs.tables.store import Warehouse
 from tests.e2e.line import BATCH, prepare, run_job
@@ -112,10 +112,15 @@ def test_2_every_picture_ends_as_it_should(night: Night) -> None:
     batch, basis = str(night.config.parent / "demo.batch.yaml"), str(night.config.parent / "basis.jsonl")
     code, _ = night.run("ingest", "--source", str(night.folder), "--batch", batch, "--basis", basis)
     assert code == 0
+    code, plan = night.run("plan")
+    assert code == 0, plan
     metrics = night.config.parent / "reindex.prom"
     code, result = night.run("reindex", "--run-id", "n1", "--set", f"metrics.file={metrics.parent}/{{job}}.prom")
     assert code == 0, result
     found = outcomes(night)
+    refused = sum(status == "refused" for status, _ in found.values())
+    assert plan["work"]["refused"] == refused > 0
+    assert (plan["work"]["new"], plan["work"]["reused"]) == (len(found) - refused, 0)
     assert set(found) == {p.path for p in night.chosen}
     unlike = {p.path: (p.expected, found[p.path][0]) for p in night.chosen if found[p.path][0] != p.expected}
     # A file of no bytes cannot be read at all, which is a reason of its own.
@@ -172,6 +177,34 @@ def test_5_a_dry_run_changes_nothing(night: Night) -> None:
     assert code == 0
     assert result["refused"]
     assert night.warehouse.version(RUNS) == before
+
+
+def test_5_a_plan_counts_what_is_there_and_changes_nothing(night: Night) -> None:
+    versions = night.warehouse.versions(ALL_TABLES)
+    faces, found = night.warehouse.read(EMBEDDINGS).count(), outcomes(night)
+    tried_again = sum(status == "unreadable" for status, _ in found.values())
+    refused = sum(status == "refused" for status, _ in found.values())
+    code, plan = night.run("plan", "--hours", "8")
+    assert code == 0, plan
+    work = plan["work"]
+    assert (work["new"], work["changed"], work["refused"]) == (0, tried_again, refused)
+    assert work["reused"] == len(found) - refused - tried_again
+    assert work["faces_reused"] == faces
+    assert work["faces_each"] == pytest.approx(faces / (len(found) - refused))
+    assert plan["fits"] is True
+    assert plan["message"].startswith("fits 8 h: needs ")
+    code, again = night.run("plan", "--recompute")
+    assert (again["work"]["changed"], again["work"]["reused"]) == (len(found) - refused, 0)
+    code, large = night.run("plan", "--images", "3e9", "--gpus", "64", "--hours", "8")
+    assert (code, large["fits"], large["machines"]["cores"]) == (0, False, 768)
+    assert large["import"]["by_import"], "planned for a server"
+    assert "the GPU's rate is ASSUMED" in large["message"]
+    assert night.warehouse.versions(ALL_TABLES) == versions
+    # What a later plan takes its rates from.
+    done = night.warehouse.read(RUN_STEPS).where("run_id = 'n1' AND state = 'done'").collect()
+    told = {row["step"].split("/")[0]: json.loads(row["result"]) for row in done}
+    assert {told[step]["cores"] for step in ("gate", "embed", "stage")} == {2}
+    assert {(told[step]["by_import"], told[step]["data_nodes"]) for step in ("import", "index")} == {(False, 1)}
 
 
 def test_6_a_withdrawal_takes_the_face_out_everywhere(night: Night) -> None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "ingest", "reindex", "embed", "load", "verify", "promote", "rollback", "sync", "erase", "expire", "status",
-    "evaluate", "report",
+    "evaluate", "plan", "report",
 }  # fmt: skip
 COMMON = {"--config", "--set", "--run-id", "--dry-run", "--json", "--quiet", "--properties-file"}
 

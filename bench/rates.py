@@ -1,0 +1,112 @@
+"""Rates that `plan` counts with where no run has measured its own: conf/rates.yaml, from the results and nowhere else.
+
+python -m bench.rates
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.record import RESULTS, result
+
+TARGET = Path(__file__).parents[1] / "conf" / "rates.yaml"
+HEAD = """\
+# Rates that `plan` counts with where no run has measured its own. Made by `python -m bench.rates` from the results of
+# the benchmarks; a test compares them. Nothing here was measured on a GPU: `embed_gpus` is another project's figure.
+"""
+NETWORKS = {"float32": ("pnet", "rnet", "onet", "resnet"), "bfloat16": ("pnet", "rnet", "onet", "resnet_bf16")}
+# facenet-pytorch 2.5.3's README, "Performance comparison of face detection packages".
+PUBLIC_GPU = {
+    "value": 25.5,
+    "unit": "images/s",
+    "source": "ASSUMED, no GPU was measured here: facenet-pytorch 2.5.3's README, MTCNN alone, 540x960, Tesla P100",
+}
+
+
+def main() -> None:
+    """Write the file."""
+    TARGET.write_text(text(), encoding="utf-8")
+
+
+def text() -> str:
+    """The file of the committed results."""
+    rates = {**_pipeline(), "embed_gpus": PUBLIC_GPU, **_loading(), **_gate()}
+    return HEAD + str(yaml.safe_dump(rates, sort_keys=False, width=110, allow_unicode=True))
+
+
+def _rate(value: float, unit: str, measured: dict[str, Any], what: str) -> dict[str, Any]:
+    machine = measured["machine"]
+    where = f"{machine['cores']} cores of {machine['cpu']} ({machine['vector']})"
+    source = f"bench/results/{measured['name']}.json, {measured['date'][:10]}, {where}: {what}"
+    return {"value": float(f"{value:.4g}"), "unit": unit, "source": source}
+
+
+def _pipeline() -> dict[str, Any]:
+    measured = result("pipeline")
+    figures, setting = measured["figures"], measured["setting"]
+    photographs = f"{setting['photographs']} ({setting['mean_megapixels']} MP on average)"
+    rates: dict[str, Any] = {}
+    for dtype, networks in NETWORKS.items():
+        name = "ours_spark_ms_an_image" if dtype == "float32" else "ours_spark_bf16_ms_an_image"
+        whole = figures[name]["median"]
+        parts = sum(figures["limit_parts_ms_an_image"][part] for part in networks)
+        rates[f"embed_cores_{dtype}"] = _rate(
+            1000 / (whole * setting["workers"]), "images/s", measured, f"{dtype}, {photographs}"
+        )
+        # With a GPU all of it but the networks is taken to stay on the cores: more than will, so no plan is too short.
+        rates[f"host_{dtype}"] = _rate(
+            1000 / ((whole - parts) * setting["workers"]),
+            "images/s",
+            measured,
+            f"all of an image but the networks' passes, {photographs}",
+        )
+    faces = figures["faces"]["ours"]
+    rates["faces_each"] = _rate(
+        faces / setting["images"], "faces/image", measured, f"{faces:.0f} faces in {setting['images']} photographs"
+    )
+    return rates
+
+
+def _loading() -> dict[str, Any]:
+    measured = result("loading")
+    cores, server, few = measured["machine"]["cores"], measured["setting"]["server"], measured["setting"]["rows"]
+    growth = measured["figures"]["growth"]["us_a_row"]
+    rows = max(int(size) for size in growth)
+    cost = growth[str(rows)]
+    index = {
+        name: _rate(few / (found["build_s"] * cores), "rows/s", measured, f"{few:,} rows, {server}")
+        for name, found in measured["figures"]["index_types"].items()
+        if found["build_s"]
+    }
+    return {
+        "stage": _rate(1e6 / (cost["stage"] * cores), "rows/s", measured, f"{rows:,} rows"),
+        "load": _rate(1e6 / cost["import"], "rows/s", measured, f"{rows:,} rows, {server} as one data node"),
+        # FLAT has nothing to build: what is left is loading.
+        "warm": _rate(1e6 / cost["index and load"], "rows/s", measured, f"{rows:,} rows, FLAT, {server} as one node"),
+        "index": index,
+        # bench/loading.py makes collections of two shards.
+        "index_measured": {"rows_a_segment": few // 2, "nlist": _lists(few)},
+    }
+
+
+def _lists(rows: int) -> int:
+    from jobs.index.collections import default_index
+    from jobs.settings import Settings
+
+    settings = Settings.model_validate({"milvus": {"uri": "http://x:1", "index_type": "IVF_SQ8"}})
+    return int(default_index(settings, rows, embedded=False).params["nlist"])
+
+
+def _gate() -> dict[str, Any]:
+    if not (RESULTS / "erasing.json").exists():
+        return {}
+    measured = result("erasing")
+    rows, seconds = measured["setting"]["rows"], measured["figures"]["gate"]["seconds"]
+    return {"gate": _rate(rows / (seconds * measured["machine"]["cores"]), "images/s", measured, f"{rows:,} images")}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What a night would take, need and cost, and what limits it; nothing is written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+import click
+
+from jobs.cli import Result, job
+from jobs.governance.gate import gate_warehouse
+from jobs.runs.history import last_fingerprint
+from jobs.runs.outlook import Outlook, faces_rate, outlook, pools_for
+from jobs.runs.plan_counts import count_work
+from jobs.runs.plan_needs import needs
+from jobs.runs.plan_tables import notes, show, verdict
+from jobs.runs.planning import Rate, Work, fit
+from jobs.runs.record import Job
+
+_EXAMPLES = """
+python -m jobs.plan --config conf/local.yaml
+python -m jobs.plan --config conf/cluster.yaml --images 3e9 --gpus 64 --hours 8
+python -m jobs.plan --config conf/cluster.yaml --images 2e7 --cores 256 --data-nodes 4 --set planning.core_hour=0.04
+"""
+
+
+class Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic for type checkers only
+    """A whole number, which may be written as 3e9."""
+
+    name = "count"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, or a usage error."""
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        if not math.isfinite(number) or number < 0 or number != int(number):
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        return int(number)
+
+
+@job("plan", examples=_EXAMPLES, needs_write=False)
+@click.option("--images", type=Count(), help="So many new images (such as 3e9); else those of the warehouse.")
+@click.option("--faces-per-image", type=click.FloatRange(min=0), help="Else as in the warehouse, else as in bench/.")
+@click.option("--gpus", type=Count(), help="GPUs of the executors; else this session's.")
+@click.option("--cores", type=click.IntRange(min=1), help="Cores of the executors; else this session's.")
+@click.option("--data-nodes", type=click.IntRange(min=1), help="Data nodes of Milvus; else `milvus.data_nodes`.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="The time that the night has.")
+@click.option("--recompute", is_flag=True, help="Embed again what is unchanged, as after a change of the model.")
+def main(
+    job_: Job,
+    images: int | None,
+    faces_per_image: float | None,
+    gpus: int | None,
+    cores: int | None,
+    data_nodes: int | None,
+    hours: float | None,
+    recompute: bool,
+) -> Result:
+    """What a night would take, need and cost, and what limits it. Reads metadata only, and writes nothing."""
+    model = last_fingerprint(job_.warehouse, None)
+    faces = faces_rate(job_, faces_per_image, model)
+    work = Work(images, faces_each=faces.value) if images is not None else _counted(job_, model, faces, recompute)
+    view = outlook(job_, work, data_nodes=data_nodes, hypothetical=images is not None)
+    pools, whence = pools_for(job_, view.settings, gpus, cores)
+    plan, load = view.night(pools), view.load(pools.data_nodes)
+    late = hours is not None and plan.seconds > 3600 * hours
+    would = fit(view.night, pools, 3600 * hours) if hours is not None and late else None
+    copies = 2 if recompute else 1
+    needed = needs(plan, work, load, view.settings.planning, keep=view.settings.milvus.keep_collections, models=copies)
+    show(job_.console, work, plan, load, needed, view.settings)
+    remarks = [*_assumptions(view, faces, whence, model), *notes(plan, load, view.settings, hours)]
+    for remark in remarks:
+        job_.console.note(remark)
+    return {
+        "work": asdict(work) | {"embedded": work.embedded, "faces": work.faces},
+        "machines": asdict(pools),
+        "stages": [asdict(line) for line in plan.stages],
+        "seconds": plan.seconds,
+        "limiting": asdict(plan.limiting),
+        "fits": None if hours is None else not late,
+        "fits_with": asdict(would) if would else None,
+        "needs": asdict(needed),
+        "import": {**asdict(load), "index": load.index.index_type},
+        "notes": remarks,
+        "message": verdict(plan, hours, would),
+    }
+
+
+def _counted(job_: Job, model: str | None, faces: Rate, recompute: bool) -> Work:
+    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+    return count_work(job_.warehouse, gated, model, faces.value, recompute=recompute)
+
+
+def _assumptions(view: Outlook, faces: Rate, whence: str, model: str | None) -> list[str]:
+    lines = [f"{faces.value:.2f} faces an image ({faces.source}); {whence}.", *view.assumptions]
+    if model and view.work.reused:
+        lines.append(f"Reuse is counted for the last run's model ({model[:12]}); after a change of it: --recompute.")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
