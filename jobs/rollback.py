@@ -5,6 +5,7 @@ from __future__ import annotations
 from jobs.cli import Result, job
 from jobs.errors import NotProvenError
 from jobs.governance.gate import gate_warehouse
+from jobs.index.collections import belongs_to
 from jobs.index.milvus import connect
 from jobs.index.promotion import rollback
 from jobs.index.regate import remove_unpermitted
@@ -18,10 +19,12 @@ from jobs.tables.store import materialise
 def main(job_: Job) -> Result:
     """Point the alias back at the proven collection before the live one, without what was withdrawn since."""
     alias = job_.settings.milvus.alias
-    proven = proven_collections(job_.warehouse)
     index = connect(job_.settings)
+    there = [name for name in proven_collections(job_.warehouse) if index.exists(name)]
+    # A warehouse may serve several aliases; another one's collection may be of another model.
+    proven = [name for name in there if belongs_to(alias, name, index.info(name))]
     live = index.alias_target(alias)
-    older = [c for c in proven[proven.index(live) + 1 :] if index.exists(c)] if live in proven else []
+    older = proven[proven.index(live) + 1 :] if live in proven else []
     if not older:
         raise NotProvenError(
             f"Alias {alias} has no earlier proven collection to go back to.", hint="`status` lists the collections."

@@ -104,14 +104,14 @@ class RunMetrics(Collector):
         for name, count in self._counted.items():
             text = "In Spark tasks so far; tasks that were done twice count twice."
             counter = CounterMetricFamily(f"{_PREFIX}{name}", text, labels=["command"])
-            counter.add_metric([self._command], count())  # type: ignore[no-untyped-call]
+            counter.add_metric([self._command], count())
             yield counter
 
     def _outcomes(self) -> Iterator[Metric]:
         gate, verify = self._results.get("gate", {}), self._results.get("verify", {})
         chunks = [result for name, result in self._results.items() if name.startswith("embed/")]
         if "accepted" in gate:
-            refused = {("refused", reason): count for reason, count in gate.get("reasons", {}).items()}
+            refused: _Values = {("refused", reason): count for reason, count in gate.get("reasons", {}).items()}
             decided: _Values = {("accepted", ""): gate["accepted"], **refused}
             yield self._gauge("gated_images", "Images by the gate's decision.", decided, "status", "reason")
         if chunks:
@@ -128,7 +128,7 @@ class RunMetrics(Collector):
     def _gauge(self, name: str, text: str, values: _Values, *labels: str) -> GaugeMetricFamily:
         family = GaugeMetricFamily(_PREFIX + name, text, labels=["command", *labels])
         for key, value in values.items():
-            family.add_metric([self._command, *key], value)  # type: ignore[no-untyped-call]
+            family.add_metric([self._command, *key], value)
         return family
 
     def _before(self) -> float:
