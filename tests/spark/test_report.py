@@ -13,15 +13,17 @@ import pytest
 
 from jobs.errors import BadInput, NotProvenError, SettingsError
 from jobs.report import main
+from jobs.runs import drift as drifting
 from jobs.runs.page import render
+from jobs.runs.record import Job, open_run
 from jobs.runs.reporting import Report, collect
-from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
-from tests.spark.helpers import settings_for, warehouse_for
+from jobs.schemas import EMBEDDINGS, IMAGES, PROCESSING_BASIS
+from tests.spark.helpers import job_for, settings_for, warehouse_for
 from tests.spark.indexed import FINGERPRINT, PEOPLE, Indexed, run_of
 
 pytestmark = pytest.mark.spark
 
-FACES = {"older": 40, "night-2": 35, "few": 20}
+FACES = {"older": 40, "night-2": 35}
 
 
 def vectors_of(run_id: str) -> np.ndarray:
@@ -94,7 +96,6 @@ def test_a_proven_night_is_told_with_its_proof_and_its_sums(first: Report) -> No
     assert sum(stage.seconds for stage in first.stages) == pytest.approx(end - first.run.started, rel=0.2)
     assert "✓ proven" in page
     assert "recall@10" in page
-    assert "Untrained weights" in page
     assert first.standing.in_force == PEOPLE + 2
     assert dict(first.standing.bases) == {"eu-gdpr:A6-1-a": PEOPLE + 2}
     # Given 60 days ago for five years.
@@ -115,6 +116,7 @@ def test_a_night_that_embedded_is_told_with_pace_use_of_the_gpu_and_drift(second
     assert [(point.images, point.faces, point.share) for point in second.pace] == [(50, 35, 0.75)]
     assert "Use of the GPU" in page
     assert "75.0 %" in page
+    assert "Untrained weights" in page
 
 
 def test_drift_compares_with_the_last_run_of_the_same_model(second: Report) -> None:
@@ -136,12 +138,12 @@ def test_guarantee_14_a_report_names_nobody_and_shows_no_number_of_a_vector(
 ) -> None:
     pages = render(first) + render(second)
     secrets = set()
-    for spec, columns in {
-        IMAGES: ("image_id", "content_sha256", "uri"),
-        PROCESSING_BASIS: ("record_id", "pii_principal_id", "content_digest"),
-        BASIS_LINKS: ("image_id", "record_id"),
-        EMBEDDINGS: ("image_id", "input_digest", "face_id"),
-    }.items():
+    named = (
+        (IMAGES, ("image_id", "content_sha256", "uri")),
+        (PROCESSING_BASIS, ("record_id", "pii_principal_id", "content_digest")),
+        (EMBEDDINGS, ("image_id", "input_digest", "face_id")),
+    )
+    for spec, columns in named:
         secrets |= {str(value) for row in made.warehouse.read(spec).select(*columns).collect() for value in row}
     vectors = [row["embedding"] for row in made.warehouse.read(EMBEDDINGS).select("embedding").collect()]
     means = [vectors_of(run).mean(axis=0) for run in ("older", "night-2")]
@@ -159,29 +161,31 @@ def test_guarantee_14_a_report_names_nobody_and_shows_no_number_of_a_vector(
     assert len(found(pages + " " + " ".join(planted))) == len(planted)
 
 
-def test_a_mean_of_few_faces_is_not_compared(made: Indexed, tmp_path: Path) -> None:
-    few = made.copy_to(tmp_path / "w")
-    embed(few, "few")
-    drift = report_of(few, "few").drift
-    assert drift is not None
-    assert (drift.this and drift.this.faces, drift.last and drift.last.run_id) == (20, "night-2")
-    assert drift.cosine is None
-    assert "fewer than 30 faces" in drift.note
+def test_a_mean_of_few_faces_is_not_compared(made: Indexed, second: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drifting, "LEAST_FACES", FACES["night-2"] + 1)
+    found = drifting.drift(made.warehouse, "night-2", FINGERPRINT, datetime.fromtimestamp(second.run.started, UTC))
+    assert (found.this and found.this.faces, found.last and found.last.run_id) == (35, "older")
+    assert found.cosine is None
+    assert "fewer than 36 faces" in found.note
 
 
-def failing(made: Indexed) -> Iterator[str]:
+def failing(bad: Job) -> Iterator[str]:
     """A night that gives the page of its first step, loses an image, and ends badly."""
-    with run_of(made, "bad", "reindex") as run:
-        run.step("gate", lambda: {"images": 9, "accepted": 8, "refused": 1, "reasons": {"NO_BASIS": 1}})
-        yield render(report_of(made, "bad"))
-        run.step("plan", lambda: {"chunks": [[0, 0]], "images": 8})
-        run.step("embed/0-0", lambda: {"images": 7, "faces": 7, "statuses": {"embedded": 7}})
-        run.step("stage", lambda: {"rows": 7, "files": [], "buckets": 4})
+    with open_run(bad, "reindex") as run:
+        gate = {"images": 9, "accepted": 8, "refused": 1, "reasons": {"NO_BASIS": 1}}
+        run.record_step("gate", gate, datetime.now(UTC), 1.0)
+        yield render(collect(bad.warehouse, bad.settings, "bad", datetime.now(UTC)))
+        steps = {
+            "plan": {"chunks": [[0, 0]], "images": 8},
+            "embed/0-0": {"images": 7, "faces": 7, "statuses": {"embedded": 7}},
+            "stage": {"rows": 7, "files": [], "buckets": 4},
+        }
+        run.record_steps(steps, datetime.now(UTC), 1.0)
         raise NotProvenError("Recall is low.", hint="look at milvus.index_type.")
 
 
-def test_a_failed_night_says_where_it_stopped_and_what_to_do(made: Indexed, tmp_path: Path) -> None:
-    bad = made.copy_to(tmp_path / "w")
+def test_a_failed_night_says_where_it_stopped_and_what_to_do(spark, tmp_path: Path) -> None:
+    bad = job_for(spark, settings_for(tmp_path), "bad")
     night = failing(bad)
     page = next(night)
     assert "Not ended" in page
@@ -189,9 +193,9 @@ def test_a_failed_night_says_where_it_stopped_and_what_to_do(made: Indexed, tmp_
     with pytest.raises(NotProvenError):
         next(night)
     # The last reindex that has ended is this one.
-    report = report_of(bad)
+    report = collect(bad.warehouse, bad.settings, None, datetime.now(UTC))
     page = render(report)
-    assert (report.run.run_id, report.run.exit_code, report.run.last_step) == ("bad", 4, "stage")
+    assert (report.run.run_id, report.run.exit_code) == ("bad", 4)
     assert "exit code 4" in page
     assert "Recall is low." in page
     assert "look at milvus.index_type." in page
@@ -202,18 +206,15 @@ def test_a_failed_night_says_where_it_stopped_and_what_to_do(made: Indexed, tmp_
 
 
 def test_the_job_writes_the_page_and_says_where(
-    made: Indexed, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    made: Indexed, second: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(*arguments: str) -> tuple[int, dict[str, object]]:
-        overrides = [f"warehouse={made.settings.warehouse}", f"milvus.uri={made.settings.milvus.uri}"]
-        options = [word for override in overrides for word in ("--set", override)]
+        options = ["--set", f"warehouse={made.settings.warehouse}", "--json", *arguments]
         with pytest.raises(SystemExit) as ended:
-            main.main([*options, "--json", *arguments], prog_name="report")
+            main.main(options, prog_name="report")
         return int(ended.value.code or 0), json.loads(capsys.readouterr().out.splitlines()[-1])
 
     monkeypatch.chdir(tmp_path)
-    code, result = run("--dry-run", "--run-id", "night-1")
-    assert (code, list(tmp_path.iterdir())) == (0, [])
     code, result = run()
     target = tmp_path / "report-night-2.html"
     assert (code, result["run_id"], result["file"], result["reconciles"]) == (0, "night-2", target.name, True)
@@ -221,6 +222,11 @@ def test_the_job_writes_the_page_and_says_where(
     assert target.read_text().startswith("<!doctype html>")
     code, result = run("--run-id", "night-9")
     assert (code, result["error"]) == (2, "SettingsError")
+    # What follows is about the file alone.
+    monkeypatch.setattr("jobs.report.collect", lambda *_: second)
+    target.unlink()
+    assert run("--dry-run")[0] == 0
+    assert list(tmp_path.iterdir()) == []
     code, result = run("--out", str(tmp_path / "nowhere" / "r.html"))
     assert (code, result["error"]) == (1, "BadInput")
 
