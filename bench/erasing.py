@@ -311,10 +311,13 @@ def _plot(figures: dict[str, Any], path: Path) -> None:
             axes.barh(row, seconds, left=left, color=colour, label=part if row == 0 else None)
             left += seconds
         axes.text(left, row, f" {left:.0f} s", va="center", fontsize=8)
-    axes.set_yticks(range(len(figures["erasure"])), [f"{int(p):,} people" for p in figures["erasure"]])
+    axes.set_yticks(
+        range(len(figures["erasure"])), [f"{int(p):,} {'person' if p == '1' else 'people'}" for p in figures["erasure"]]
+    )
     axes.invert_yaxis()
-    axes.set_xlabel("seconds, in the tables")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.set_xlabel("seconds, in the tables, of a million faces")
+    axes.margins(x=0.1)
+    axes.legend(fontsize=8, loc="upper right")
     figure.savefig(path, dpi=120)
 
 

@@ -107,14 +107,17 @@ def _erasing() -> list[str]:
     measured = result("erasing")
     figures, rows = measured["figures"], measured["setting"]["rows"]
     passes = ", ".join(
-        f"{sum(found['seconds'].values()):.0f} s for {int(people):,} people"
+        f"{sum(found['seconds'].values()):.0f} s for {int(people):,} {'person' if people == '1' else 'people'} "
+        f"({sum(found['bytes_rewritten'].values()) / 1e6:,.0f} MB rewritten)"
         for people, found in figures["erasure"].items()
     )
+    stored, gate = measured["setting"], figures["gate"]["seconds"]
+    share = 100 * measured["ratios"]["gate_to_a_run_that_embeds_all"]
     return [
-        f"The gate decides {rows:,} images in {figures['gate']['seconds']:.0f} s "
-        f"({100 * measured['ratios']['gate_to_a_run_that_embeds_all']:.2f} % of embedding them). Erasing from the "
-        f"tables of {rows:,} faces, in one pass: {passes}. A million audit events are verified in "
-        f"{figures['audit']['seconds_a_million_events']:.0f} s. On {_on(measured)}.\n"
+        f"The gate decides {rows:,} images in {gate:.0f} s ({share:.2f} % of embedding them). Erasing from the tables of "
+        f"{rows:,} faces, in one pass: {passes}. One out of {stored['pictures']:,} stored images of "
+        f"{stored['picture_bytes'] / 1e3:.0f} kB: {figures['images']['mb_rewritten_an_image']:.0f} MB rewritten. A million "
+        f"audit events are verified in {figures['audit']['seconds_a_million_events']:.0f} s. On {_on(measured)}.\n"
     ]
 
 
