@@ -59,9 +59,9 @@ def embed(made: Indexed, run_id: str, *, images: int = 50, planned: int = 50) ->
 
 
 @pytest.fixture(scope="module")
-def made(base: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Indexed:
+def made(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Indexed:
     """The indexed warehouse with its night-1, and two nights that embedded."""
-    made = base.copy_to(tmp_path_factory.mktemp("reported") / "w")
+    made = indexed.copy_to(tmp_path_factory.mktemp("reported") / "w")
     embed(made, "older")
     embed(made, "night-2")
     return made
