@@ -194,7 +194,7 @@ def _indexing(work: Work, pools: Pools, rates: Rates, load: LoadPlan, pool: str)
     lines = [_line("load", "into memory", pool, work.faces, rates.warm, pools)]
     # FLAT is the vectors themselves.
     if load.index.index_type != "FLAT":
-        lines.insert(0, _line("index", build, pool, work.faces, rates.index, pools))
+        lines = [_line("index", build, pool, work.faces, rates.index, pools), *lines]
     return lines
 
 
