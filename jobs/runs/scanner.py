@@ -11,12 +11,15 @@ keyed and compared.
 from __future__ import annotations
 
 import hmac
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT
+from jobs.tables.store import materialise
 from udfs.reading import file_system, open_stream
 from udfs.sources import LISTING_SCHEMA
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MAGIC: Final = b"PAR1"
+_SHARE_BYTES: Final = 64 * 2**20
 FOUND_SCHEMA: Final = "needle string, file string, place string"
 #: Columns whose values are compared with tombstones, and the kinds that they may be.
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -46,10 +50,13 @@ def scan(
 ) -> DataFrame:
     """Where ``needles`` (by name), or values of ``tombstones`` (digests under ``keys``), stand: needle, file, place.
 
-    By executors, a file each; ``places`` are folders or prefixes that they can read.
+    By executors, one file at a time; ``places`` are folders or prefixes that they can read.
     """
-    files = _files(spark, places)
-    shares = max(1, min(files.count(), 1_000))
+    files = materialise(_files(spark, places))
+    size = files.agg(F.sum("byte_size").alias("bytes")).first()
+    # A task of its own for each small file would cost more than its search.
+    least = spark.sparkContext.defaultParallelism
+    shares = max(least, math.ceil((size["bytes"] or 0) / _SHARE_BYTES)) if size else least
     search = _searching(dict(needles), dict(keys or {}), frozenset(tombstones))
     return files.repartition(shares).mapInArrow(search, FOUND_SCHEMA)
 
