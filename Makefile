@@ -17,7 +17,7 @@ PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
 .PHONY: help docs setup demo lint test test-unit test-spark test-server test-e2e test-faults test-mutants test-cluster \
-	test-gpu bench zip wheel env-archive lock clean distclean
+	test-gpu bench notebooks zip wheel env-archive lock clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,9 @@ test-gpu: setup ## needs a CUDA device
 bench: setup ## benchmarks of the images (15 minutes on two cores) and the README's tables; others: NAME=loading
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[bench]'
 	$(PY) -m bench $(NAME)
+
+notebooks: setup ## execute the notebooks and write their outputs (three minutes on two cores); one: NAME=bench
+	@$(PY) notebooks/execute.py $(NAME)
 
 docs: setup ## docs/settings.md, made from the settings model
 	@$(PY) -c 'from jobs.settings import reference; print(reference(), end="")' > docs/settings.md

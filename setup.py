@@ -65,6 +65,8 @@ TEST = [
     *LINEAGE,
     "milvus==2.3.5",  # a real server binary in a wheel
     "hypothesis>=6.100",
+    "ipykernel>=6.29",  # the notebooks' kernel, and what runs them
+    "nbclient>=0.10",
     "mypy>=1.18",
     "pytest>=9",
     "pytest-xdist",
