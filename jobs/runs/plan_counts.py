@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from jobs.governance.gate import Gated
 from jobs.runs.planning import Rate, Work
 from jobs.schemas import IMAGE_STATUS
-from jobs.tables.embeddings import REFUSED, computed, outcomes
+from jobs.tables.embeddings import REFUSED, RETRIED, computed, outcomes
 from jobs.tables.store import Warehouse, materialise
 
 _KEY = ["image_id", "input_digest"]
@@ -44,7 +44,9 @@ def faces_each(warehouse: Warehouse, fingerprint: str | None) -> Rate | None:
     """Faces an image that was embedded with this model had, on average."""
     if fingerprint is None:
         return None
-    found = _of_model(warehouse, fingerprint).agg(F.count("*").alias("images"), F.sum("faces").alias("faces")).first()
+    # One that could not be read has a row for each night that tried.
+    read = _of_model(warehouse, fingerprint).where(~F.col("status").isin(*RETRIED))
+    found = read.agg(F.count("*").alias("images"), F.sum("faces").alias("faces")).first()
     if found is None or not found["images"]:
         return None
     images, faces = int(found["images"]), int(found["faces"] or 0)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 REFUSED: Final = "refused"
 # Outcomes that another night may change without the image changing; they are tried again by the next run.
-_RETRIED: Final = ("unreadable",)
+RETRIED: Final = ("unreadable",)
 _INPUT: Final = ("image_id", "input_digest")
 
 
@@ -51,7 +51,7 @@ class Chunk:
 def computed(status: DataFrame, fingerprint: str, run_id: str, *, recompute: bool) -> DataFrame:
     """(image_id, input_digest) that need no computing; with ``recompute`` only what this very run has done."""
     mine = F.col("run_id") == run_id
-    reusable = F.lit(False) if recompute else ~F.col("status").isin(*_RETRIED)
+    reusable = F.lit(False) if recompute else ~F.col("status").isin(*RETRIED)
     done = status.where((F.col("model_fingerprint") == fingerprint) & (F.col("status") != REFUSED) & (mine | reusable))
     return done.select(*_INPUT).distinct()
 

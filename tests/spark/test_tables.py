@@ -207,7 +207,7 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
 
 def test_chunks_cover_all_parts_once(spark) -> None:
     work = spark.range(100).selectExpr("cast(id % 10 AS int) AS part")
-    assert plan_chunks(work, 25) == [Chunk(0, 2), Chunk(3, 5), Chunk(6, 8), Chunk(9, 9)]
+    assert plan_chunks(work, 25) == [Chunk(0, 2, 30), Chunk(3, 5, 30), Chunk(6, 8, 30), Chunk(9, 9, 10)]
     assert plan_chunks(work.limit(0), 25) == []
 
 
