@@ -70,7 +70,7 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
 
 def text(notebook: NotebookNode) -> str:
     """As it is committed."""
-    return nbformat.writes(notebook).rstrip("\n") + "\n"
+    return str(nbformat.writes(notebook).rstrip("\n") + "\n")
 
 
 def main(names: list[str]) -> int:
