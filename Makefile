@@ -71,7 +71,7 @@ bench: setup ## benchmarks of the images (15 minutes on two cores) and the READM
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[bench]'
 	$(PY) -m bench $(NAME)
 
-notebooks: setup ## execute the notebooks and write their outputs (three minutes on two cores); one: NAME=bench
+notebooks: setup ## execute the notebooks and write their outputs (some minutes on two cores); one: NAME=bench
 	@$(PY) notebooks/execute.py $(NAME)
 
 docs: setup ## docs/settings.md, made from the settings model

@@ -1,6 +1,6 @@
 """Execute the notebooks and write their outputs, without anything of the machine that they ran on.
 
-    .ci/env .venv/bin/python notebooks/execute.py            # all; about three minutes on two cores
+    .ci/env .venv/bin/python notebooks/execute.py            # all; some minutes on two cores
     .ci/env .venv/bin/python notebooks/execute.py bench      # notebooks/bench.ipynb
 
 Each runs on a kernel of its own, in an empty folder that is removed afterwards.

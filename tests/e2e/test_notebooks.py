@@ -212,7 +212,11 @@ def test_governance(tmp_path: Path) -> None:
     assert ast.literal_eval(words["withdrawal"].splitlines()[-1]) == {"NO_BASIS": 1, "CONSENT_ENDED": 1}
     assert ast.literal_eval(words["held"].splitlines()[-1]) == {"images": 1, "faces": 1, "records": 1}
     receipt = json.loads(words["receipt"])
-    assert receipt["erased"] == {"images": 1, "faces": 1, "records": 1}
+    assert receipt["erased"] == {"images": 1, "faces": 1, "records": 1, "shared_images": 0}
+    stores = [*receipt["stores"]["collections"].values(), *receipt["stores"]["tables"].values()]
+    assert len(stores) == 6
+    for store in stores:
+        assert (store["before"], store["left"]) == (store["after"] + store["erased"], 0)
     assert words["again"].splitlines()[-1] == "True"
     assert "nothing of" in words["proof"]
     assert "Ada's vector is unchanged: True" in words["proof"]
