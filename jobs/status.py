@@ -13,7 +13,7 @@ from jobs.cli import Result, job
 from jobs.errors import FaceReindexError, SettingsError
 from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus import connect
-from jobs.runs.history import proven_collections, recent, standing
+from jobs.runs.history import proven_collections, recent, run_state
 from jobs.runs.processing import processing_record
 from jobs.runs.record import Job
 
@@ -78,10 +78,10 @@ def main(job_: Job, limit: int, processing: str | None, wait: bool) -> Result:
 
 
 def _one_run(job_: Job, run_id: str, wait: bool) -> Result:
-    now = standing(job_.warehouse, run_id, job_.clock())
+    now = run_state(job_.warehouse, run_id, job_.clock())
     while wait and now.state == "running":
         sleep(_ASK_EVERY_S)
-        now = standing(job_.warehouse, run_id, job_.clock())
+        now = run_state(job_.warehouse, run_id, job_.clock())
     text = now.message or _NEXT.get(now.state, "")
     return {"run": asdict(now), "exit_code": now.exit_code, "message": f"{run_id}: {now.state}; {text}"}
 

@@ -324,46 +324,27 @@ class Pipeline:
 
     def _result(self, job: _Job, elapsed_s: float) -> ImageResult:
         width, height = job.size or (None, None)
-        dropped = job.selection.dropped if job.selection else _NO_DROPS
-        where = self.placement.describe()
+        faces: tuple[Face, ...] = ()
         if job.ending is not None or job.found is None or job.selection is None:
             status, reason = job.ending or ("broken", "INTERNAL_NO_RESULT")
-            return ImageResult(
-                job.image_id,
-                status,
-                reason,
-                width,
-                height,
-                (),
-                dropped,
-                where,
-                job.byte_size,
-                network_s=job.network_s,
-                elapsed_s=elapsed_s,
+        else:
+            status, reason = "embedded", ""
+            found, records = job.found, job.selection.records
+            columns = zip(found.boxes, found.landmarks, found.confidence, records, job.vectors, strict=True)
+            faces = tuple(
+                Face(index, box, points.reshape(10), float(confidence), record_ids, vector)
+                for index, (box, points, confidence, record_ids, vector) in enumerate(columns)
             )
-        faces = tuple(
-            Face(index, box, points.reshape(10), float(confidence), records, vector)
-            for index, (box, points, confidence, records, vector) in enumerate(
-                zip(
-                    job.found.boxes,
-                    job.found.landmarks,
-                    job.found.confidence,
-                    job.selection.records,
-                    job.vectors,
-                    strict=True,
-                )
-            )
-        )
         return ImageResult(
             job.image_id,
-            "embedded",
-            "",
+            status,
+            reason,
             width,
             height,
             faces,
-            dropped,
-            where,
-            job.byte_size,
+            dropped=job.selection.dropped if job.selection else _NO_DROPS,
+            device=self.placement.describe(),
+            byte_size=job.byte_size,
             network_s=job.network_s,
             elapsed_s=elapsed_s,
         )

@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.runs.history import last_states
+from jobs.runs.pace import chunks_of
 from jobs.schemas import EMBEDDINGS, RUN_STEPS
 from jobs.tables.store import Warehouse
 
@@ -77,13 +78,10 @@ def drift(warehouse: Warehouse, run_id: str, fingerprint: str, started_at: datet
 
 def _computed(warehouse: Warehouse, fingerprint: str, started_at: datetime, run_id: str) -> dict[str, int]:
     """Images computed by this run and by the one before it that found faces with this model; newest first."""
-    count = F.get_json_object("result", "$.images").cast("bigint")
-    faces = F.get_json_object("result", "$.faces").cast("bigint")
     chunks = (
-        warehouse.read(RUN_STEPS)
-        .where("step LIKE 'embed/%' AND state = 'done'")
+        chunks_of(warehouse.read(RUN_STEPS))
         .groupBy("run_id")
-        .agg(F.sum(count).alias("images"), F.sum(faces).alias("faces"))
+        .agg(F.sum("images").alias("images"), F.sum("faces").alias("faces"))
         .where("faces > 0")
     )
     mine = F.col("run_id") == run_id

@@ -80,7 +80,7 @@ def recent(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunState:
     """Where one run stands: ``done``, ``failed``, ``running``, ``silent`` or ``unknown``.
 
     ``silent`` says that it is running and holds no lease: it was killed. ``exit_code`` is its own where it has ended;
@@ -94,12 +94,12 @@ class Standing:
     message: str = ""
 
 
-def standing(warehouse: Warehouse, run_id: str, now: datetime) -> Standing:
+def run_state(warehouse: Warehouse, run_id: str, now: datetime) -> RunState:
     """Where the run of this id stands at ``now``."""
     row = last_states(warehouse).where(F.col("run_id") == run_id).first()
     if row is None:
-        return Standing(run_id, "unknown")
+        return RunState(run_id, "unknown")
     if row["state"] == "running":
         state = "running" if holder(warehouse, now) == run_id else "silent"
-        return Standing(run_id, state, job=row["job"])
-    return Standing(run_id, row["state"], int(row["exit_code"]), row["job"], row["message"] or "")
+        return RunState(run_id, state, job=row["job"])
+    return RunState(run_id, row["state"], int(row["exit_code"]), row["job"], row["message"] or "")

@@ -21,7 +21,7 @@ from jobs.errors import (
 )
 from jobs.index.staging import Staged, bucket_count, digests, stage
 from jobs.index.truth import recall_sample
-from jobs.runs.history import standing
+from jobs.runs.history import run_state
 from jobs.runs.lease import Lease, newest
 from jobs.runs.loading import import_staged
 from jobs.runs.maintenance import maintain
@@ -179,12 +179,12 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
 
     with pytest.raises(NotProvenError):
         fail()
-    found = standing(warehouse, "r1", datetime.now(UTC))
+    found = run_state(warehouse, "r1", datetime.now(UTC))
     assert (found.state, found.exit_code, found.job, found.message) == ("failed", 4, "reindex", "not enough.")
     with open_run(job_for(spark, settings, "r1"), "reindex") as run:
         # Its lease runs out where it is not heard of for long enough.
-        assert standing(warehouse, "r1", datetime.now(UTC)).state == "running"
-        assert standing(warehouse, "r1", datetime.now(UTC) + timedelta(hours=1)).state == "silent"
+        assert run_state(warehouse, "r1", datetime.now(UTC)).state == "running"
+        assert run_state(warehouse, "r1", datetime.now(UTC) + timedelta(hours=1)).state == "silent"
         assert run.step("a", work) == {"n": 1}
         run.forget("a")
         run.step("a", work)
