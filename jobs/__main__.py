@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+
 JOBS = {
     "ingest": "Bring images, basis records and the assessment of their source into the warehouse.",
     "reindex": "The nightly job: gate, embed, stage, import, verify, promote. Resumes by --run-id.",
@@ -20,13 +23,18 @@ JOBS = {
 }
 
 
-def main() -> None:
-    """Print one line a job."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Print one line a job; 2 where something was asked for, for a job is a module of its own."""
     lines = ["Face Reindex: run one of", ""]
     lines += [f"  python -m jobs.{name:<9} {text}" for name, text in JOBS.items()]
     lines += ["", "Each has --help with examples; settings are in docs/settings.md."]
     print("\n".join(lines))  # noqa: T201
+    if not set(arguments) - {"--help", "-h"}:
+        return 0
+    name = next((name for name in arguments if name in JOBS), "reindex")
+    print(f"\nNothing was run. Did you mean: python -m jobs.{name} --help", file=sys.stderr)  # noqa: T201
+    return 2
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

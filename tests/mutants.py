@@ -22,11 +22,13 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import hypothesis
 import pytest
 import yaml
 from _pytest.runner import runtestprotocol
+from mutmut.mutation import trampoline
 from mutmut.mutation.file_mutation import mutate_file_contents
 from mutmut.mutation.trampoline import set_mutant_under_test
 
@@ -72,35 +74,55 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class Killing:
-    """Instead of running the tests once, runs them for each mutant until one fails."""
+    """Instead of running the tests once, runs those that reach a mutant's function, for each mutant, until one fails.
 
-    def __init__(self, mutated: Mutated) -> None:
+    The test that killed last goes first. ``share``: which of how many equal parts of the mutants.
+    """
+
+    def __init__(self, mutated: Mutated, share: tuple[int, int]) -> None:
         self.mutated = mutated
+        self.names = mutated.names[share[0] - 1 :: share[1]]
         self.survivors: list[str] = []
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Without a mutant all must pass; with one, some must fail."""
-        if not self._pass(session.items):
-            raise pytest.UsageError("the tests must pass before anything is mutated")
+        reached = {item: self._reached_by(item, session.items) for item in session.items}
+        order = list(session.items)
         began = time.monotonic()
-        for number, name in enumerate(self.mutated.names, start=1):
+        for number, name in enumerate(self.names, start=1):
             set_mutant_under_test(f"{self.mutated.module}.{name}")
+            function = name.rpartition("__mutmut_")[0]
             with contextlib.redirect_stderr(io.StringIO()):
-                if self._pass(session.items):
-                    self.survivors.append(name)
-            if number % 50 == 0 or number == len(self.mutated.names):
+                tests = [item for item in order if function in reached[item]]
+                killer = next((item for item in tests if not self._passes(item, session.items)), None)
+            if killer is None:
+                self.survivors.append(name)
+                print(json.dumps(self.mutated.change(name), ensure_ascii=False), flush=True)
+            else:
+                order.remove(killer)
+                order.insert(0, killer)
+            if number % 50 == 0 or number == len(self.names):
                 seconds = time.monotonic() - began
-                print(f"{number} of {len(self.mutated.names)} mutants, {len(self.survivors)} alive, {seconds:.0f} s")
+                print(f"{number} of {len(self.names)} mutants, {len(self.survivors)} live, {seconds:.0f} s", flush=True)
         set_mutant_under_test("")
         return True
 
+    def _reached_by(self, item: pytest.Item, items: Sequence[pytest.Item]) -> set[str]:
+        """The functions of the module that a test calls, by mutmut's names."""
+        functions: set[str] = set()
+        with mock.patch.object(
+            trampoline, "record_trampoline_hit", lambda name, **_: functions.add(name.rpartition(".")[2])
+        ):
+            set_mutant_under_test("stats")
+            if not self._passes(item, items):
+                raise pytest.UsageError("the tests must pass before anything is mutated")
+        return functions
+
     @staticmethod
-    def _pass(items: Sequence[pytest.Item]) -> bool:
-        # Each is followed by another of its module, so that the fixtures of session and module stay.
-        for item, following in zip(items, [*items[1:], items[0]], strict=True):
-            if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
-                return False
-        return True
+    def _passes(item: pytest.Item, items: Sequence[pytest.Item]) -> bool:
+        # It is followed by another of its module, so that the fixtures of session and module stay.
+        following = items[1] if item is items[0] else items[0]
+        return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=following))
 
 
 def known() -> Iterator[dict[str, str]]:
@@ -110,16 +132,22 @@ def known() -> Iterator[dict[str, str]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one module's mutants (its name is the argument); 1 where some live that tests/mutants.yaml does not name."""
-    module = arguments[0]
+    """Run one module's mutants; 1 where some live that tests/mutants.yaml does not name.
+
+    Arguments: the module's name, and optionally a share (`2/4`: the second quarter), for several processes.
+    """
+    module, share = arguments[0], arguments[1] if len(arguments) > 1 else "1/1"
+    part, parts = map(int, share.split("/"))
     hypothesis.settings.register_profile(
         "mutants", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate], database=None, derandomize=True
     )
     hypothesis.settings.load_profile("mutants")
     os.environ["MUTANT_UNDER_TEST"] = ""
+    # A column's name in capitals is the same column to Spark, unless it is told otherwise.
+    os.environ["PYSPARK_SUBMIT_ARGS"] = "--conf spark.sql.caseSensitive=true pyspark-shell"
     mutated = Mutated(module)
     sys.meta_path.insert(0, mutated)
-    killing = Killing(mutated)
+    killing = Killing(mutated, (part, parts))
     options = [
         "-m",
         "not faults",
@@ -138,7 +166,7 @@ def main(arguments: Sequence[str]) -> int:
     for change in alive:
         print(json.dumps(change, ensure_ascii=False))
     excuses = len(killing.survivors) - len(alive)
-    print(f"{module}: {len(mutated.names)} mutants, {len(alive)} alive, {excuses} that decide the same")
+    print(f"{module} {share}: {len(killing.names)} mutants, {len(alive)} alive, {excuses} that decide the same")
     return 1 if alive else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from jobs.index.milvus_types import CollectionInfo, IndexSpec
+from jobs.index.milvus_types import CollectionInfo, IndexSpec, VectorIndex
 from jobs.settings import Settings
 
 MAX_NAME = 255
@@ -33,6 +33,15 @@ def belongs_to(alias: str, name: str, info: CollectionInfo | None) -> bool:
     run id that the collection carries does. What carries none is somebody else's.
     """
     return info is not None and collection_name(alias, info.run_id) == name
+
+
+def collections_of(index: VectorIndex, alias: str, warehouse: str) -> list[str]:
+    """Every collection with faces of this warehouse: those of ``alias``, and those that it built for another one.
+
+    ``warehouse``: its identity, which a collection carries since it was made.
+    """
+    named = [(name, index.info(name)) for name in index.list_collections()]
+    return [n for n, info in named if belongs_to(alias, n, info) or (info and info.warehouse == warehouse)]
 
 
 def _plain(text: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from jobs.errors import NotProvenError
-from jobs.index.collections import belongs_to
 from jobs.index.milvus_types import Keys, VectorIndex
 
 Pages = Callable[[], Iterator[Keys]]
@@ -28,33 +27,33 @@ class Erased:
 
 def erase_keys(
     index: VectorIndex,
-    alias: str,
+    collections: Sequence[str],
     pages: Pages,
     *,
     keep: Collection[str],
     ready_timeout_s: float,
     compact_timeout_s: float,
 ) -> dict[str, dict[str, int | bool]]:
-    """Take the keys out of the live collection and of all that stand beside it; by collection, in rows.
+    """Take the keys out of ``collections``: the live one and all that stand beside it; by collection, in rows.
 
-    A collection that is neither live nor in ``keep`` (was live once) is what an unfinished run left: an import may
-    still be on its way into it, and a delete that meets an import can be void (milvus #48472). It is dropped, and that
-    run builds it anew.
+    One that no alias points at, and that is not in ``keep`` (was live once), is what an unfinished run left: an import
+    may still be on its way into it, and a delete that meets an import can be void (milvus #48472). It is dropped, and
+    that run builds it anew.
 
     Raises:
         NotProvenError: a key is left, or more or fewer rows went than there were.
         DependencyUnavailable: the server is out of reach; nothing is said to be erased then.
     """
-    live = index.alias_target(alias)
     report: dict[str, dict[str, int | bool]] = {}
-    for name in [n for n in index.list_collections() if belongs_to(alias, n, index.info(n))]:
-        if name != live and name not in keep:
+    for name in collections:
+        live = bool(index.aliases_of(name))
+        if not live and name not in keep:
             index.drop(name)
             report[name] = {"dropped": True}
             continue
         index.load(name, timeout=ready_timeout_s)
         erased = _erase(index, name, pages, compact_timeout_s)
-        if name != live:
+        if not live:
             index.release(name)
         if erased.left or erased.before != erased.after + erased.erased:
             raise NotProvenError(

@@ -105,7 +105,7 @@ class MilvusIndex(MilvusRows):
         if not self.exists(name):
             return
         # Milvus drops it all the same, and the alias with it.
-        aliases = self._aliases_of(name)
+        aliases = self.aliases_of(name)
         if aliases:
             raise FaceReindexError(
                 f"Collection '{name}' is live: alias '{aliases[0]}' points at it ({self._where}).",
@@ -113,10 +113,6 @@ class MilvusIndex(MilvusRows):
             )
         self._specs.pop(name, None)
         self._call("drop the collection", name, self._client.drop_collection, name, timeout=CALL_TIMEOUT_S)
-
-    def _aliases_of(self, name: str) -> list[str]:
-        found = self._call("list aliases", name, self._client.list_aliases, name, timeout=CALL_TIMEOUT_S)
-        return list(found["aliases"])
 
     # -- index, memory, search -------------------------------------------------------------------------------------
 
@@ -255,6 +251,11 @@ class MilvusIndex(MilvusRows):
                 raise
 
         return call("describe the alias", self._at(alias), ask)
+
+    def aliases_of(self, name: str) -> list[str]:
+        """All aliases that point at a collection."""
+        found = self._call("list aliases", name, self._client.list_aliases, name, timeout=CALL_TIMEOUT_S)
+        return sorted(found["aliases"])
 
     def switch_alias(self, alias: str, name: str) -> None:
         """Point an alias at a collection, atomically where it exists."""

@@ -71,7 +71,7 @@ class EmbeddedIndex(MilvusIndex):
 
     def _take_its_place(self, name: str) -> None:
         spare = name + _SPARE
-        aliases = self._aliases_of(name) if self.exists(name) else self._aliases_of(spare)
+        aliases = self.aliases_of(name) if self.exists(name) else self.aliases_of(spare)
         for alias in aliases:
             self.switch_alias(alias, spare)
         self.drop(name)
@@ -84,7 +84,7 @@ class EmbeddedIndex(MilvusIndex):
         """A spare collection that an alias points at is complete; so is one whose original is gone; others are not."""
         for spare in [n for n in self.list_collections() if n.endswith(_SPARE)]:
             name = spare.removesuffix(_SPARE)
-            if self._aliases_of(spare) or not self.exists(name):
+            if self.aliases_of(spare) or not self.exists(name):
                 self._take_its_place(name)
             else:
                 self.drop(spare)

@@ -36,6 +36,8 @@ class CollectionInfo:
     trained: bool
     label: str
     created_at: str
+    warehouse: str | None = None
+    """Identity of the warehouse whose faces these are (`Warehouse.identity`); None: made by an earlier release."""
 
     def to_json(self) -> str:
         """As compact JSON with sorted keys."""
@@ -222,6 +224,9 @@ class VectorIndex(Protocol):
 
     def alias_target(self, alias: str) -> str | None:
         """The collection that an alias points at."""
+
+    def aliases_of(self, name: str) -> list[str]:
+        """All aliases that point at a collection."""
 
     def switch_alias(self, alias: str, name: str) -> None:
         """Point an alias at a collection, atomically where it exists."""

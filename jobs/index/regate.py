@@ -5,7 +5,7 @@ Guarantee 8: a withdrawal that is committed before the last gate reads its table
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from jobs.index.milvus import VectorIndex, connect
 from jobs.index.verification import KeyComparison, compare_all, compare_bucket
 from jobs.settings import Settings
+from jobs.tables.store import materialise
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,21 +37,43 @@ def remove_keys(index: VectorIndex, collection: str, rows: DataFrame) -> int:
     return len(keys)
 
 
+def keys_in(spark: SparkSession, index: VectorIndex, collection: str, settings: Settings, buckets: int) -> DataFrame:
+    """The distinct keys of a loaded collection, as a frame with face_id.
+
+    On a server executors ask for a bucket each, and no key reaches the driver. An embedded index is open in the driver
+    alone, which reads it whole. ``buckets`` 0: unknown, so one task reads the whole collection.
+    """
+    if settings.embedded:
+        import pandas as pd
+
+        pages = list(index.keys(collection))
+        keys = np.concatenate(pages) if pages else np.empty(0, np.int64)
+        return spark.createDataFrame(pd.DataFrame({"face_id": keys}), "face_id bigint")
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        there = connect(settings)
+        try:
+            for batch in batches:
+                for bucket in batch.column("id").to_pylist():
+                    for page in there.keys(collection, bucket if buckets else None):
+                        yield pa.RecordBatch.from_arrays([pa.array(page, pa.int64())], names=["face_id"])
+        finally:
+            there.close()
+
+    return spark.range(0, max(1, buckets), 1, max(1, buckets)).mapInArrow(read, "face_id bigint")
+
+
 def remove_unpermitted(
-    spark: SparkSession, index: VectorIndex, collection: str, permitted: DataFrame, buckets: Sequence[int]
+    spark: SparkSession, index: VectorIndex, collection: str, settings: Settings, permitted: DataFrame, buckets: int
 ) -> int:
-    """Compare a collection's own keys with ``permitted``, bucket by bucket, and delete the rest.
+    """Compare a collection's own keys with ``permitted``, and delete the rest.
 
     For a collection whose staged files are gone (a rollback's target).
     """
-    allowed = permitted.select("face_id")
-    removed = 0
-    for bucket in buckets:
-        pages = list(index.keys(collection, bucket))
-        keys = np.concatenate(pages) if pages else np.empty(0, np.int64)
-        frame = spark.createDataFrame([(int(k),) for k in keys], "face_id bigint")
-        removed += remove_keys(index, collection, frame.join(allowed, "face_id", "left_anti"))
-    return removed
+    keys = keys_in(spark, index, collection, settings, buckets)
+    return remove_keys(index, collection, materialise(keys.join(permitted.select("face_id"), "face_id", "left_anti")))
 
 
 def compare_keys(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import BadInput, NotProvenError
 from jobs.governance.erasure import COMPLETE
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, key_ring
-from jobs.index.collections import belongs_to
+from jobs.governance.tombstones import digests as digests_of
+from jobs.index.collections import collections_of
 from jobs.index.milvus import VectorIndex, connect
+from jobs.index.regate import keys_in
+from jobs.runs.history import buckets_of
 from jobs.runs.record import Job
 from jobs.runs.scanner import places_of, scan
 from jobs.schemas import ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
@@ -39,12 +41,14 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
     complete = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
     stones = warehouse.read(TOMBSTONES).where(F.col("kind").isin(IMAGE, CONTENT, FACE, SUBJECT))
     stones = stones.join(complete, "request_id", "left_semi")
-    digests = {row["digest"] for row in stones.select("digest").toLocalIterator()} - _back_again(job)
+    stones = materialise(stones.join(_back_again(job, stones), "digest", "left_anti"))
+    # Every task looks for all of them in the bytes of its file.
+    digests = {row["digest"] for row in stones.select("digest").toLocalIterator()}
     everywhere = [*places_of(warehouse, settings), *places]
     needles = _read_canaries(canaries) if canaries else {}
     index = connect(settings)
     try:
-        keys = _keys_in(index, settings.milvus.alias, ring.keys, digests)
+        keys = _erased_keys(job, index, stones)
     finally:
         # An embedded index is open in one process at a time, and its files are searched next.
         index.close()
@@ -69,43 +73,44 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
     }
 
 
-def _back_again(job: Job) -> set[str]:
-    """Tombstones of persons who gave a permission after their erasure: they may be here again."""
-    ring = key_ring(job.settings)
-    stones = {
-        row["digest"]: row["at"]
-        for row in job.warehouse.read(TOMBSTONES)
-        .where(F.col("kind") == SUBJECT)
-        .select("digest", F.unix_micros("recorded_at").alias("at"))
-        .collect()
-    }
+def _back_again(job: Job, stones: DataFrame) -> DataFrame:
+    """Tombstones (digest) of persons who gave a permission after their erasure: they may be here again."""
     last = F.array_max(F.transform("events", lambda event: event["event_time"]))
-    people = (
-        job.warehouse.read(PROCESSING_BASIS).groupBy("pii_principal_id").agg(F.unix_micros(F.min(last)).alias("first"))
-    )
-    back = set()
-    for row in people.where("pii_principal_id IS NOT NULL").toLocalIterator() if stones else ():
-        for key_id in ring.keys:
-            digest = ring.digest(SUBJECT, row["pii_principal_id"], key_id)
-            if digest in stones and row["first"] is not None and row["first"] > stones[digest]:
-                back.add(digest)
-    return back
+    people = job.warehouse.read(PROCESSING_BASIS).groupBy("pii_principal_id").agg(F.min(last).alias("first"))
+    keyed = _keyed(job, people.where("pii_principal_id IS NOT NULL"), SUBJECT, "pii_principal_id")
+    firsts = keyed.join(people.withColumnRenamed("pii_principal_id", "row_key"), "row_key").select("digest", "first")
+    erased = stones.groupBy("digest").agg(F.max("recorded_at").alias("erased_at"))
+    return erased.join(firsts, "digest").where("first > erased_at").select("digest")
 
 
-def _keys_in(index: VectorIndex, alias: str, keys: Mapping[str, bytes], digests: set[str]) -> dict[str, int]:
-    """How many keys of each collection have a tombstone."""
+def _keyed(job: Job, rows: DataFrame, kind: str, column: str) -> DataFrame:
+    """The tombstones that ``column`` would have, under every key of the ring: row_key, digest."""
+    ring = key_ring(job.settings)
+    return digests_of(rows, {kind: column}, column, ring, list(ring.keys)).select("row_key", "digest")
+
+
+def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> dict[str, int]:
+    """How many keys of each collection of this warehouse have a tombstone.
+
+    Raises:
+        NotProvenError: a collection has rows that its keys do not account for.
+    """
+    warehouse, milvus = job.warehouse, job.settings.milvus
+    faces = F.broadcast(stones.where(F.col("kind") == FACE).select("digest"))
     found: dict[str, int] = {}
-    for name in [n for n in index.list_collections() if belongs_to(alias, n, index.info(n))]:
-        index.load(name, timeout=180)
-        found[name] = sum(_marked(page, keys, digests) for page in index.keys(name))
-        if name != index.alias_target(alias):
+    for name in collections_of(index, milvus.alias, warehouse.identity):
+        index.load(name, timeout=milvus.ready_timeout_s)
+        rows = index.count(name)
+        keys = materialise(keys_in(job.spark, index, name, job.settings, buckets_of(warehouse, name)))
+        if keys.count() < rows:
+            raise NotProvenError(
+                f"Collection {name} has {rows} rows and {keys.count()} keys in its buckets: not all was looked at.",
+                hint="run it again if a job was taking faces out; else `reindex` builds a collection that is whole.",
+            )
+        found[name] = _keyed(job, keys, FACE, "face_id").join(faces, "digest", "left_semi").count()
+        if not index.aliases_of(name):
             index.release(name)
     return found
-
-
-def _marked(page: np.ndarray, keys: Mapping[str, bytes], digests: set[str]) -> int:
-    texts = [f"{FACE}\0{key}".encode() for key in page.tolist()]
-    return sum(hmac.digest(secret, text, "sha256").hex() in digests for secret in keys.values() for text in texts)
 
 
 def _read_canaries(path: str) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from jobs.governance import audit, erasure
 from jobs.governance.tombstones import FACE, key_ring
+from jobs.index.collections import collections_of
 from jobs.index.erasing import erase_keys
 from jobs.index.milvus import VectorIndex
 from jobs.index.milvus_types import Keys
@@ -96,7 +97,7 @@ def _erase_index(run: Run, index: VectorIndex, items: DataFrame) -> dict[str, di
     milvus = run.settings.milvus
     return erase_keys(
         index,
-        milvus.alias,
+        collections_of(index, milvus.alias, run.warehouse.identity),
         pages,
         keep=promoted_collections(run.warehouse),
         ready_timeout_s=milvus.ready_timeout_s,
@@ -159,7 +160,7 @@ def _purge(run: Run) -> dict[str, Any]:
             f"former files stay for {hours} h of time travel and hold the erased rows until then; run `expire` after "
             f"{due:%Y-%m-%d %H:%M} UTC."
         )
-    return {"vacuum_hours": hours, "physically_gone_at": due.isoformat(timespec="seconds"), "vacuumed": not hours}
+    return {"vacuum_hours": hours, "physically_gone_at": _stamp(due.timestamp()), "vacuumed": not hours}
 
 
 def _vacuum(run: Run, specs: list[Any]) -> None:
@@ -177,12 +178,12 @@ def _finish_physically(run: Run) -> None:
         return
     latest = steps.orderBy(F.col("ended_at").desc()).select("result").first()
     assert latest is not None  # noqa: S101 - there was one above
-    if json.loads(latest["result"])["physically_gone_at"] > utc_now().isoformat(timespec="seconds"):
+    if json.loads(latest["result"])["physically_gone_at"] > _stamp(utc_now().timestamp()):
         return
 
     def work() -> dict[str, Any]:
         _vacuum(run, [*erasure.TABLES, ERASURE_ITEMS])
-        now = utc_now().isoformat(timespec="seconds")
+        now = _stamp(utc_now().timestamp())
         return {"vacuum_hours": run.settings.erasure.vacuum_hours, "physically_gone_at": now, "vacuumed": True}
 
     run.step("erase-purge", work, once=False)
@@ -239,8 +240,6 @@ def _pass(warehouse: Warehouse, settings: Any, run_id: str) -> dict[str, Any]:
 
 
 def _stamp(seconds: float) -> str:
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

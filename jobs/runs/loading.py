@@ -101,6 +101,7 @@ def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> 
         trained="UNTRAINED" not in str(run.facts.get("weights")),
         label=str(run.facts.get("weights")),
         created_at=utc_now().isoformat(timespec="seconds"),
+        warehouse=run.warehouse.identity,
     )
     index.create(collection, dim=DIM, shards=run.settings.milvus.shards, properties=info)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +67,9 @@ def find_model(settings: Settings) -> Model:
             seed=model.seed,
             timeout_s=model.download_timeout_s,
         )
+        # 90 MB, which executors fetch from here for as long as this process lives.
         folder = Path(tempfile.mkdtemp(prefix="face-reindex-model-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         path = build_model_file(weights, folder / f"face-reindex-{weights.sha256[:16]}.pt")
     except WeightsError as error:
         kind = DependencyUnavailable if error.kind == "unavailable" else SettingsError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jobs.errors import BadInput, FaceReindexError
-from jobs.schemas import TableSpec
+from jobs.schemas import RUNS, TableSpec
 
 if TYPE_CHECKING:
     from delta.tables import DeltaTable
@@ -83,6 +83,13 @@ class Warehouse:
     def versions(self, specs: Sequence[TableSpec]) -> dict[str, int]:
         """The latest committed version of each table, by name."""
         return dict(zip([spec.name for spec in specs], self.side_by_side(self.version, specs), strict=True))
+
+    @property
+    def identity(self) -> str:
+        """What tells this warehouse from others: the id that Delta gave its table of runs; it survives a move."""
+        if self.read_only and not self.exists(RUNS):
+            return ""
+        return str(self.delta(RUNS).detail().select("id").first()["id"])
 
     def append(
         self, frame: DataFrame, spec: TableSpec, *, transaction: str | None = None, transaction_version: int = 0

@@ -68,18 +68,20 @@ def command(cluster: Cluster, package: str, job: str, *arguments: str) -> list[s
     return [*submit, *files, *conf, str(ROOT / "jobs" / f"{job}.py"), *arguments]
 
 
-def run(cluster: Cluster, package: str, job: str, *arguments: str) -> dict[str, object]:
+def run(cluster: Cluster, package: str, job: str, *arguments: str, tmp: Path) -> dict[str, object]:
     # From another folder, so that nothing is found because it happens to lie in the current one.
+    tmp.mkdir()
     done = subprocess.run(
         command(cluster, package, job, "--json", *arguments),
         cwd=cluster.folder,
-        env=cluster.env,
+        env={**cluster.env, "TMPDIR": str(tmp)},
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert not list(tmp.glob("face-reindex-*")), "a job leaves no file of its own behind"
     result: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
@@ -146,7 +148,7 @@ def test_killed_in_the_middle_and_resumed_it_ends_exact(
     code, other = here("reindex", "--run-id", "other")
     assert code == 5
     assert "Run night is writing this warehouse" in str(other["message"])
-    result = run(cluster, package, "reindex", *arguments)
+    result = run(cluster, package, "reindex", *arguments, tmp=tmp_path / "tmp")
     counts = result["counts"]
     assert isinstance(counts, dict)
     assert counts["images"] == len(chosen) == sum(counts["statuses"].values())

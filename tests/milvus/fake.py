@@ -245,6 +245,9 @@ class FakeIndex:
     def alias_target(self, alias: str) -> str | None:
         return self.aliases.get(alias)
 
+    def aliases_of(self, name: str) -> list[str]:
+        return sorted(alias for alias, target in self.aliases.items() if target == name)
+
     def switch_alias(self, alias: str, name: str) -> None:
         self._get(name)
         if not (self.alias_stays and alias in self.aliases):

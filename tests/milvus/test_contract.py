@@ -189,6 +189,7 @@ def test_an_alias_is_made_switched_and_dropped(index: VectorIndex, new_name: New
     index.switch_alias(alias, first)
     index.switch_alias(alias, first)
     assert index.alias_target(alias) == first
+    assert (index.aliases_of(first), index.aliases_of(second)) == ([alias], [])
     assert not index.exists(alias)
     assert index.count(alias) == 100
     assert index.search(alias, vectors[:1], 1)[0][0, 0] == keys[0]

@@ -70,11 +70,11 @@ class Indexed:
         """The database; close it."""
         return connect(self.settings)
 
-    def live_keys(self) -> set[int]:
-        """Keys behind the alias."""
+    def live_keys(self, alias: str | None = None) -> set[int]:
+        """Keys behind an alias; None: that of the settings."""
         index = self.index()
         try:
-            name = index.alias_target(self.settings.milvus.alias)
+            name = index.alias_target(alias or self.settings.milvus.alias)
             assert name is not None
             index.load(name, timeout=60)
             pages = list(index.keys(name))

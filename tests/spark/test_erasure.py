@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
@@ -26,6 +27,8 @@ from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import KeyRing, key_ring
+from jobs.index.collections import collection_name
+from jobs.index.milvus import IndexSpec
 from jobs.runs.erased import prove_erased
 from jobs.runs.erasing import Outcome, erase_pending, receipts
 from jobs.runs.scanner import places_of, scan
@@ -75,10 +78,35 @@ def after(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Pass:
     faces = {person: made.faces_of(person) for person in range(12)}
     needles = canaries(faces)
     shared = made.faces(f"image_id = '{SHARED}'")
+    beside(made, "people")
     live, tables = made.live_keys(), {spec.name: digest_of(made, spec) for spec in TABLES}
     before = found(made, needles)
     outcome = erase(made, *ASKED, run_id="e1")
     return Pass(made, outcome, faces, shared, live, tables, needles, before)
+
+
+def beside(made: Indexed, alias: str) -> None:
+    """The live collection once more, behind an alias that the settings of an erasure do not name."""
+    index = made.index()
+    try:
+        live = str(index.alias_target(made.settings.milvus.alias))
+        info = index.info(live)
+        assert info is not None
+        name = collection_name(alias, info.run_id)
+        index.create(name, dim=512, shards=1, properties=info)
+        index.load(live, timeout=60)
+        index.insert(name, rows_of(*index.peek(live, 100)))
+        index.build_index(name, IndexSpec("FLAT"), timeout=60)
+        index.switch_alias(alias, name)
+    finally:
+        index.close()
+
+
+def rows_of(keys: np.ndarray, vectors: np.ndarray) -> pa.Table:
+    """Rows as staging writes them."""
+    zeros = np.zeros(len(keys), np.int64)
+    columns = {"face_id": keys, "bucket": zeros, "purposes": zeros, "expires_at": zeros}
+    return pa.table(columns).append_column("embedding", pa.array(vectors.tolist(), pa.list_(pa.float32())))
 
 
 @pytest.fixture
@@ -135,6 +163,8 @@ def test_guarantee_9_nothing_is_left_and_nobody_else_is_touched(after: Pass) -> 
     gone = faces[0] | faces[1] | faces[4] | faces[7]
     assert len(gone) == 6
     assert made.live_keys() == after.live - gone
+    # A collection behind another alias is one of the stores, for this warehouse built it.
+    assert made.live_keys("people") == after.live - gone
     mine = (image(0), image(0, 1), image(1), image(4), image(7), '"r0"', '"r1"', '"s1"', '"r4"')
     for spec in TABLES:
         survivors = [row for row in after.tables[spec.name] if not any(text in row for text in mine)]
@@ -167,6 +197,15 @@ def test_guarantee_10_verify_erased_is_the_same_scan_by_tombstones(after: Pass, 
     (made.folder / "canaries.json").write_text(json.dumps({"planted": picture("picture 7").hex()}))
     with pytest.raises(NotProvenError, match=r"planted in .*forgotten\.parquet"):
         prove_erased(job, [], str(made.folder / "canaries.json"))
+    # A face that came back into a collection.
+    index = made.index()
+    try:
+        (key, *_) = after.faces[7]
+        index.insert("people", rows_of(np.array([key]), vector_of(key)[None]))
+    finally:
+        index.close()
+    with pytest.raises(NotProvenError, match="; 1 keys in people_night_1"):
+        prove_erased(job, [], None)
 
 
 def test_guarantee_16_of_a_shared_picture_exactly_that_persons_face_goes(after: Pass, made: Indexed) -> None:
@@ -280,7 +319,7 @@ def test_guarantee_14_receipts_balance_are_the_same_each_time_and_name_nobody(af
     assert by_kind["batch"] == {"images": 1, "faces": 1, "records": 1, "shared_images": 0}
     stores = said[0]["stores"]
     every = [*stores["tables"].values(), *stores["collections"].values()]
-    assert len(every) == 6
+    assert len(every) == 7
     assert all(store["before"] == store["after"] + store["erased"] and store["left"] == 0 for store in every)
     assert not any(text in written for text in (principal(0), image(0), image(7), "r0"))
     assert said[0]["logically_gone_at"] < said[0]["physically_gone"]["backups_by"]

@@ -28,6 +28,9 @@ def test_the_list_of_jobs_and_their_help_need_no_java(tmp_path: Path) -> None:
     listed = run("jobs", path=tmp_path)
     assert (listed.returncode, listed.stderr) == (0, "")
     assert all(f"python -m jobs.{name}" in listed.stdout for name in JOBS)
+    mistaken = run("jobs", "erase", "--subject", "x", path=tmp_path)
+    assert mistaken.returncode == 2
+    assert mistaken.stderr.endswith("Nothing was run. Did you mean: python -m jobs.erase --help\n")
     helped = run("jobs.reindex", "--help", path=tmp_path)
     assert helped.returncode == 0
     assert "Examples:" in helped.stdout

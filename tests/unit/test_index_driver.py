@@ -14,13 +14,14 @@ from pymilvus.exceptions import MilvusException
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 from jobs.index import milvus_imports
-from jobs.index.collections import belongs_to, collection_name, default_index
+from jobs.index.collections import belongs_to, collection_name, collections_of, default_index
 from jobs.index.milvus import CollectionInfo, IndexSpec
 from jobs.index.milvus_calls import call, safe_text, translate
 from jobs.index.milvus_imports import RestImports
 from jobs.index.milvus_server import bearer, detect, tls
 from jobs.index.milvus_types import as_rows, parse_version
 from jobs.settings import Settings
+from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO, make_keys, make_table, make_vectors
 
 pytestmark = pytest.mark.unit
@@ -35,6 +36,15 @@ def test_names_follow_milvus_rules_and_belong_to_one_alias() -> None:
     assert belongs_to("faces_eu", "faces_eu_1", info)
     assert not belongs_to("faces", "faces_eu_1", info)
     assert not belongs_to("faces", "faces_1", None)
+
+
+def test_a_warehouse_knows_its_collections_behind_whatever_alias() -> None:
+    index = FakeIndex()
+    made = {"faces_1": ("1", None), "faces_2": ("2", "here"), "people_1": ("1", "here"), "people_2": ("2", "there")}
+    for name, (run_id, warehouse) in made.items():
+        info = CollectionInfo(**{**INFO.__dict__, "run_id": run_id, "warehouse": warehouse})
+        index.create(name, dim=4, shards=1, properties=info)
+    assert collections_of(index, "faces", "here") == ["faces_1", "faces_2", "people_1"]
 
 
 def test_info_travels_as_json_and_foreign_text_is_not_info() -> None:
