@@ -173,7 +173,6 @@ def current_records(basis: DataFrame) -> DataFrame:
         basis.withColumn("events", F.flatten(F.collect_list("events").over(every_version)))
         .withColumn("_rank", F.row_number().over(newest_first))
         .where("_rank = 1")
-        .drop("_rank")
     )
 
 
@@ -371,7 +370,7 @@ def _judge_links() -> Column:
             link["valid_until"].alias("valid_until"),
             link["held"].alias("held"),
             F.coalesce(
-                F.when(link["found"].isNull(), F.lit(Reason.BASIS_NOT_FOUND.value)),
+                F.when(~F.coalesce(link["found"], F.lit(False)), F.lit(Reason.BASIS_NOT_FOUND.value)),
                 link["reason"],
                 F.when(
                     ~F.coalesce(link["record_batch"] == F.col("source_batch_id"), F.lit(False)),
@@ -401,7 +400,7 @@ def _batch_reason() -> Column:
     assessed = F.coalesce(F.col("batch_state") == BATCH_ASSESSED, F.lit(False))
     return F.coalesce(
         F.when(F.col("erased"), F.lit(Reason.ERASED.value)),
-        F.when(F.col("batch_found").isNull(), F.lit(Reason.BATCH_UNKNOWN.value)),
+        F.when(~F.coalesce("batch_found", F.lit(False)), F.lit(Reason.BATCH_UNKNOWN.value)),
         F.when(F.col("batch_state") == BATCH_REVOKED, F.lit(Reason.BATCH_REVOKED.value)),
         F.when(~(assessed & known), F.lit(Reason.BATCH_NOT_ASSESSED.value)),
     )

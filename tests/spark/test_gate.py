@@ -287,6 +287,34 @@ def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark) -> None
     assert result.decisions.first()["reason"] == Reason.CONSENT_ENDED.value
 
 
+def test_the_last_recorded_version_counts_of_records_and_of_batches(spark) -> None:
+    def version(number: int, digest: str, hours: int, **changes: Any) -> tuple[object, ...]:
+        row = list(basis_row(number, replace(GOOD, **changes)))
+        row[-3:-1] = [digest, NOW + timedelta(hours=hours)]
+        return tuple(row)
+
+    less = {"purposes": ("p:a",)}
+    # Of two that were recorded at one instant, the one of the higher digest, so that each run decides the same.
+    basis = [
+        version(0, "z", 0), version(0, "a", 1, **less),
+        version(1, "a", 1), version(1, "z", 0, **less),
+        version(2, "a", 0), version(2, "z", 0, **less),
+        version(3, "z", 0), version(3, "a", 0, **less),
+    ]  # fmt: skip
+    batch = ("b1", "s", "uploaded_by_subject", "a", NOW)
+    batches = [(*batch, "revoked", NOW - timedelta(hours=1)), (*batch, "assessed", NOW)]
+    result = gate(
+        spark.createDataFrame([(0, f"i{n}", None, None, "c", 1, "b1", NOW, True) for n in range(4)], IMAGES.columns),
+        spark.createDataFrame([(f"i{n}", f"r{n}", NOW) for n in range(4)], BASIS_LINKS.columns),
+        spark.createDataFrame(basis, PROCESSING_BASIS.columns),
+        spark.createDataFrame(batches, SOURCE_BATCHES.columns),
+        policy=POLICY,
+        now=NOW,
+    )
+    refused = Reason.PURPOSE_NOT_GRANTED.value
+    assert decided(result) == {"i0": refused, "i1": None, "i2": refused, "i3": None}
+
+
 def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark, tmp_path) -> None:
     settings = settings_for(tmp_path, "governance.purposes=[p:a]", "governance.allowed_purposes=[p:a]")
     warehouse = warehouse_for(spark, settings)
