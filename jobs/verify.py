@@ -25,7 +25,7 @@ from jobs.runs.loading import ensure_loaded, staged_files
 from jobs.runs.record import Job, Run, open_run
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.tables.embeddings import outcomes, permitted_faces
-from jobs.tables.store import materialise
+from jobs.tables.store import looked_up, materialise
 
 
 def verify_steps(run: Run, index: VectorIndex) -> Proof:
@@ -71,7 +71,7 @@ def _prove(run: Run, index: VectorIndex, collection: str, permitted: DataFrame, 
     staged, settings, spark = staged_files(run), run.settings.verify, run.job.spark
     rows = staged.read(spark)
     sample = recall_sample(rows, removed, size=settings.recall_sample)
-    expected = rows.select("face_id", "bucket").join(F.broadcast(removed.select("face_id")), "face_id", "left_anti")
+    expected = rows.select("face_id", "bucket").join(looked_up(removed.select("face_id")), "face_id", "left_anti")
     return prove(
         index,
         collection,

@@ -178,10 +178,7 @@ def current_records(basis: DataFrame) -> DataFrame:
 
 def record_decisions(basis: DataFrame, *, policy: Policy, now: datetime, barred: Barred | None = None) -> DataFrame:
     """Decide every record: record_id, reason (null: in force and granting), principal, box, valid_until, …"""
-    records = current_records(basis).select(
-        "*",
-        F.expr(_CURRENT_EVENT).alias("event"),
-    )
+    records = current_records(basis).select("*", _current_event().alias("event"))
     barred = barred or Barred()
     records = _flagged(records, barred.records, "record_id", "quarantined")
     if barred.principals is None:
@@ -215,22 +212,20 @@ def record_decisions(basis: DataFrame, *, policy: Policy, now: datetime, barred:
     )
 
 
-def _sql_list(values: Sequence[str]) -> str:
-    return ", ".join(f"'{v}'" for v in values)
-
-
-# The latest event; at one instant the most restrictive state; null where any event lacks its time or type.
-_CURRENT_EVENT = f"""
-    CASE WHEN size(events) > 0 AND NOT exists(events, e -> e IS NULL OR e.event_time IS NULL
-                                                           OR coalesce(e.event_type, '') = '')
-    THEN array_max(transform(events, e -> struct(
-        e.event_time AS event_time,
-        coalesce(nullif(array_position(array({_sql_list(STATE_ORDER)}), coalesce(e.event_state, '')), 0L),
-                 {len(STATE_ORDER) + 1}L) AS rank,
-        coalesce(e.validity_duration, '') AS validity_duration,
-        e.event_state AS event_state)))
-    END
-"""
+def _current_event() -> Column:
+    """The latest event; at one instant the most restrictive state; null where any event lacks its time or type."""
+    states = ", ".join(f"'{state}'" for state in STATE_ORDER)
+    return F.expr(f"""
+        CASE WHEN size(events) > 0 AND NOT exists(events, e -> e IS NULL OR e.event_time IS NULL
+                                                               OR coalesce(e.event_type, '') = '')
+        THEN array_max(transform(events, e -> struct(
+            e.event_time AS event_time,
+            coalesce(nullif(array_position(array({states}), coalesce(e.event_state, '')), 0L),
+                     {len(STATE_ORDER) + 1}L) AS rank,
+            coalesce(e.validity_duration, '') AS validity_duration,
+            e.event_state AS event_state)))
+        END
+    """)
 
 
 def _first_reason(rules: Sequence[tuple[Column, Reason]]) -> Column:
@@ -239,24 +234,24 @@ def _first_reason(rules: Sequence[tuple[Column, Reason]]) -> Column:
 
 
 def _missing(column: str) -> Column:
-    return F.coalesce(F.trim(F.col(column)), F.lit("")) == ""
+    return F.trim(F.col(column).cast("string")) == ""
 
 
 def _malformed() -> list[tuple[Column, Reason]]:
-    processing = {name: f"processing.{name}" for name in REQUIRED_FIELDS}
-    empty_lists = [F.coalesce(F.size(f"processing.{n}"), F.lit(0)) <= 0 for n in ("purposes", "pii_controllers")]
-    blanks = [_missing(column) for column in processing.values()]
-    some_missing = reduce(Column.__or__, [*empty_lists, *blanks, F.coalesce("source_batch_id", F.lit("")) == ""])
+    empty_lists = [F.size(f"processing.{name}") <= 0 for name in ("purposes", "pii_controllers")]
+    blanks = [_missing(f"processing.{name}") for name in REQUIRED_FIELDS]
+    some_missing = reduce(Column.__or__, [*empty_lists, *blanks, F.col("source_batch_id") == ""])
     box = F.col("face_box")
+    left, top, right, bottom = (F.get(box, F.lit(place)) for place in range(4))
     infinity = F.lit(float("inf"))
     box_ok = (
         (F.size(box) == 4)
-        & (box[0] >= 0)
-        & (box[0] < box[2])
-        & (box[2] < infinity)
-        & (box[1] >= 0)
-        & (box[1] < box[3])
-        & (box[3] < infinity)
+        & (left >= 0)
+        & (left < right)
+        & (right < infinity)
+        & (top >= 0)
+        & (top < bottom)
+        & (bottom < infinity)
     )
     return [
         (~F.col("schema_version").isin(*SCHEMA_VERSIONS), Reason.SCHEMA_UNKNOWN),
@@ -268,13 +263,13 @@ def _malformed() -> list[tuple[Column, Reason]]:
             Reason.SPECIAL_CATEGORY_UNKNOWN,
         ),
         (~F.col("processing.collection_method").isin(*COLLECTION_METHODS), Reason.COLLECTION_UNKNOWN),
-        (box.isNotNull() & ~F.coalesce(box_ok, F.lit(False)), Reason.BOX_INVALID),
+        (box.isNotNull() & ~box_ok, Reason.BOX_INVALID),
         (~_is_duration("processing.retention_period"), Reason.DURATION_INVALID),
     ]
 
 
 def _applies(rule: JurisdictionRule) -> Column:
-    return F.coalesce(F.col("processing.jurisdiction").isin(*rule.jurisdictions), F.lit(False))
+    return F.col("processing.jurisdiction").isin(*rule.jurisdictions)
 
 
 def _any(conditions: Sequence[Column]) -> Column:
@@ -288,16 +283,12 @@ def _unlawful(rules: Sequence[JurisdictionRule]) -> list[tuple[Column, Reason]]:
         & F.col("processing.special_category_condition").isin(*rule.special_category_conditions)
         for rule in rules
     ]
-    lacking = [_applies(rule) & _any([_blank(field) for field in rule.required]) for rule in rules]
+    lacking = [_applies(rule) & _any([_missing(field) for field in rule.required]) for rule in rules]
     return [
         (~_any([_applies(rule) for rule in rules]), Reason.JURISDICTION_UNKNOWN),
         (~_any(lawful), Reason.NOT_LAWFUL_THERE),
         (_any(lacking), Reason.REQUIREMENT_MISSING),
     ]
-
-
-def _blank(column: str) -> Column:
-    return F.coalesce(F.trim(F.col(column).cast("string")), F.lit("")) == ""
 
 
 def _from(start: str, rules: Sequence[tuple[JurisdictionRule, str | None]]) -> list[Column]:
@@ -345,14 +336,13 @@ def _purpose(purposes: Sequence[str], allowed_purposes: Sequence[str]) -> list[t
 
 
 def _is_duration(column: str) -> Column:
-    return F.coalesce(F.col(column), F.lit("")).rlike(DURATION_PATTERN.replace("$", r"\z"))
+    return F.col(column).rlike(DURATION_PATTERN.replace("$", r"\z"))
 
 
 def _end(start: str, duration: str) -> Column:
     """``start`` + an ISO 8601 duration; null where the duration is malformed."""
-    text = F.coalesce(F.col(duration), F.lit(""))
     parts = [
-        F.coalesce(F.nullif(F.regexp_extract(text, DURATION_PATTERN, group), F.lit("")).cast("int"), F.lit(0))
+        F.coalesce(F.nullif(F.regexp_extract(duration, DURATION_PATTERN, group), F.lit("")).cast("int"), F.lit(0))
         for group in range(1, 5)
     ]
     years, months, weeks, days = parts
@@ -396,13 +386,13 @@ _LINK_TYPES = (
 
 
 def _batch_reason() -> Column:
-    known = F.coalesce(F.col("batch_collection").isin(*COLLECTION_METHODS), F.lit(False))
-    assessed = F.coalesce(F.col("batch_state") == BATCH_ASSESSED, F.lit(False))
+    known = F.col("batch_collection").isin(*COLLECTION_METHODS)
+    assessed = F.col("batch_state") == BATCH_ASSESSED
     return F.coalesce(
         F.when(F.col("erased"), F.lit(Reason.ERASED.value)),
         F.when(~F.coalesce("batch_found", F.lit(False)), F.lit(Reason.BATCH_UNKNOWN.value)),
         F.when(F.col("batch_state") == BATCH_REVOKED, F.lit(Reason.BATCH_REVOKED.value)),
-        F.when(~(assessed & known), F.lit(Reason.BATCH_NOT_ASSESSED.value)),
+        F.when(~F.coalesce(assessed & known, F.lit(False)), F.lit(Reason.BATCH_NOT_ASSESSED.value)),
     )
 
 

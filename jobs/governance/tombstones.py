@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import GovernanceError
 from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS, TOMBSTONES
-from jobs.tables.store import materialise
+from jobs.tables.store import LOOKED_UP, lookups, materialise
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,18 +98,24 @@ def _digesting(
     return run
 
 
-def erased_rows(
-    rows: DataFrame, columns: Mapping[str, str], row_key: str, tombstones: DataFrame, ring: KeyRing
-) -> DataFrame:
-    """Which of ``rows`` have a tombstone: row_key (text) and the last erasure's time, `erased_at`.
+def erased_in(
+    warehouse: Warehouse, rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: KeyRing
+) -> DataFrame | None:
+    """Which of ``rows`` have a tombstone: row_key (text) and the last erasure's time, `erased_at`; None: nothing has.
 
     Raises:
         GovernanceError: tombstones were written under a key that is not in the ring, so they cannot be compared.
     """
-    key_ids = _readable(tombstones, ring)
+    tombstones = warehouse.read(TOMBSTONES)
+    count = tombstones.count()
+    if not count:
+        return None
     wanted = tombstones.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
-    # The tombstones are broadcast: a hash of each row against all of them, and no shuffle of the rows.
-    found = digests(rows, columns, row_key, ring, key_ids).join(F.broadcast(wanted), ["kind", "key_id", "digest"])
+    if count <= LOOKED_UP:
+        # A hash of each row against all of them, and no shuffle of the rows.
+        wanted = F.broadcast(wanted)
+    keyed = digests(rows, columns, row_key, ring, _readable(tombstones, ring))
+    found = keyed.join(wanted, ["kind", "key_id", "digest"])
     return found.groupBy("row_key").agg(F.max("recorded_at").alias("erased_at"))
 
 
@@ -125,14 +131,6 @@ def _readable(tombstones: DataFrame, ring: KeyRing) -> list[str]:
     return key_ids
 
 
-def erased_in(
-    warehouse: Warehouse, rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: KeyRing
-) -> DataFrame | None:
-    """``erased_rows`` against the warehouse's tombstones; None where nothing was ever erased."""
-    tombstones = warehouse.read(TOMBSTONES)
-    return None if tombstones.isEmpty() else erased_rows(rows, columns, row_key, tombstones, ring)
-
-
 def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame], DataFrame] | None:
     """Keeps rows that were erased out of an ingestion: by image_id, and by content_sha256 where there is one.
 
@@ -145,6 +143,7 @@ def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame],
     key_ids = _readable(tombstones, ring)
     barred = tombstones.where(F.col("kind").isin(IMAGE, CONTENT, EXPIRED)).select("digest")
     barred = materialise(barred.join(_lifted(warehouse, tombstones, ring, key_ids), "digest", "left_anti").distinct())
+    stones = lookups(barred.withColumnRenamed("digest", "_stone"), "_stone")
 
     def digest_of(kind: str, column: str, key_id: str) -> Column:
         key = ring.keys[key_id]
@@ -158,8 +157,8 @@ def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame],
         for key_id in key_ids:
             for kind, column in columns:
                 digest = digest_of(kind, column, key_id)
-                stones = F.broadcast(barred.select(F.col("digest").alias("_stone")))
-                kept = kept.join(stones, digest == F.col("_stone"), "left_anti")
+                for some in stones:
+                    kept = kept.join(some, digest == F.col("_stone"), "left_anti")
         return kept
 
     return admit

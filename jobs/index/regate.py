@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.index.milvus import VectorIndex, connect
+from jobs.index.milvus import Keys, VectorIndex, connect
 from jobs.index.verification import KeyComparison, compare_all, compare_bucket
 from jobs.settings import Settings
 from jobs.tables.store import materialise
@@ -21,7 +22,7 @@ from jobs.tables.store import materialise
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_DELETE_BATCH = 10_000
+_PAGE = 10_000
 
 
 def not_permitted(staged: DataFrame, permitted: DataFrame) -> DataFrame:
@@ -29,12 +30,20 @@ def not_permitted(staged: DataFrame, permitted: DataFrame) -> DataFrame:
     return staged.select("face_id", "bucket").join(permitted.select("face_id"), "face_id", "left_anti")
 
 
+def key_pages(rows: DataFrame, size: int = _PAGE) -> Iterator[Keys]:
+    """The keys of ``rows`` (face_id) a page at a time; the driver holds one partition of them."""
+    keys = (row["face_id"] for row in rows.select("face_id").toLocalIterator())
+    while page := list(islice(keys, size)):
+        yield np.array(page, np.int64)
+
+
 def remove_keys(index: VectorIndex, collection: str, rows: DataFrame) -> int:
     """Delete the keys of ``rows`` from a collection; returns how many. Repeating it is harmless."""
-    keys = [int(row["face_id"]) for row in rows.select("face_id").toLocalIterator()]
-    for start in range(0, len(keys), _DELETE_BATCH):
-        index.delete(collection, keys[start : start + _DELETE_BATCH])
-    return len(keys)
+    removed = 0
+    for page in key_pages(rows):
+        index.delete(collection, page)
+        removed += len(page)
+    return removed
 
 
 def keys_in(spark: SparkSession, index: VectorIndex, collection: str, settings: Settings, buckets: int) -> DataFrame:

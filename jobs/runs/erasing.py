@@ -7,12 +7,10 @@ found nothing left, so a store out of reach leaves them open (Guarantee 12).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -21,7 +19,7 @@ from jobs.governance.tombstones import FACE, key_ring
 from jobs.index.collections import collections_of
 from jobs.index.erasing import erase_keys
 from jobs.index.milvus import VectorIndex
-from jobs.index.milvus_types import Keys
+from jobs.index.regate import key_pages
 from jobs.runs.evidence import evidence_path
 from jobs.runs.history import promoted_collections
 from jobs.runs.loading import staging_base
@@ -30,7 +28,6 @@ from jobs.schemas import ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STE
 from jobs.tables.files import children, remove_tree, write_text
 from jobs.tables.store import Warehouse, materialise
 
-_PAGE = 10_000
 # What a run has to do again when its staged files, or its collection, are gone.
 _REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
 
@@ -82,23 +79,12 @@ def erase_pending(run: Run, index: VectorIndex) -> Outcome:
 
 
 def _erase_index(run: Run, index: VectorIndex, items: DataFrame) -> dict[str, dict[str, int | bool]]:
-    keys = items.where(F.col("kind") == FACE).select(F.col("value").cast("bigint").alias("key")).distinct()
-
-    def pages() -> Iterator[Keys]:
-        page: list[int] = []
-        for row in keys.toLocalIterator():
-            page.append(row["key"])
-            if len(page) == _PAGE:
-                yield np.array(page, np.int64)
-                page = []
-        if page:
-            yield np.array(page, np.int64)
-
+    keys = items.where(F.col("kind") == FACE).select(F.col("value").cast("bigint").alias("face_id")).distinct()
     milvus = run.settings.milvus
     return erase_keys(
         index,
         collections_of(index, milvus.alias, run.warehouse.identity),
-        pages,
+        lambda: key_pages(keys),
         keep=promoted_collections(run.warehouse),
         ready_timeout_s=milvus.ready_timeout_s,
         compact_timeout_s=run.settings.erasure.compact_timeout_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -92,13 +93,8 @@ def _changed_since(warehouse: Warehouse, at: Column) -> DataFrame:
 
 
 def _pages(rows: DataFrame) -> Iterator[list[Any]]:
-    page: list[Any] = []
-    for row in rows.toLocalIterator():
-        page.append(row)
-        if len(page) == _PAGE:
-            yield page
-            page = []
-    if page:
+    there = iter(rows.toLocalIterator())
+    while page := list(islice(there, _PAGE)):
         yield page
 
 

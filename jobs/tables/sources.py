@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import BadInput
 from jobs.settings import Settings
+from jobs.tables.store import lookups
 from udfs.sources import (
     FILE_SCHEMA,
     IMAGE_SUFFIXES,
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 IMAGES_A_TASK = 512
-# Ids that one broadcast may hold; a larger selection from a table is read in several passes.
-_IDS_A_PASS = 2_000_000
 
 
 class Source(ABC):
@@ -103,7 +102,7 @@ class WebDatasetSource(Source):
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
         rows = self._shards().mapInArrow(read_shards(self._spec(keep_bytes=keep_bytes)), FILE_SCHEMA)
         rows = rows.withColumn("image_id", self.image_id(F.col("source_key")))
-        return [rows.join(ids, "image_id", "left_semi") for ids in _passes(wanted)]
+        return [rows.join(ids, "image_id", "left_semi") for ids in lookups(wanted, "image_id")]
 
 
 class TableSource(Source):
@@ -134,7 +133,7 @@ class TableSource(Source):
             F.col("content") if has_bytes else F.lit(None).cast("binary").alias("content"),
             F.col("uri") if "uri" in self.frame.columns else F.lit(None).cast("string").alias("uri"),
         )
-        chosen = [rows.join(ids, "image_id", "left_semi") for ids in _passes(wanted)]
+        chosen = [rows.join(ids, "image_id", "left_semi") for ids in lookups(wanted, "image_id")]
         return [self._hash(part, has_bytes=has_bytes, keep_bytes=keep_bytes) for part in chosen]
 
     def _hash(self, rows: DataFrame, *, has_bytes: bool, keep_bytes: bool) -> DataFrame:
@@ -226,16 +225,6 @@ def hadoop_path(spark: SparkSession, location: str) -> tuple[Any, Any]:
 
 def _relative(uri: Column, root: str) -> Column:
     return F.when(uri.startswith(root), F.substr(uri, F.lit(len(root) + 1))).otherwise(uri).alias("source_key")
-
-
-def _passes(wanted: DataFrame) -> list[DataFrame]:
-    """Split ids into groups small enough to broadcast, so that a join never shuffles the side with the bytes."""
-    ids = wanted.select("image_id").distinct()
-    groups = max(1, -(-ids.count() // _IDS_A_PASS))
-    if groups == 1:
-        return [F.broadcast(ids)]
-    group = F.pmod(F.xxhash64("image_id"), F.lit(groups))
-    return [F.broadcast(ids.where(group == number)) for number in range(groups)]
 
 
 __all__ = ["FolderSource", "Source", "TableSource", "WebDatasetSource", "file_uri", "open_source"]

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from pyspark.sql import functions as F
 
 from jobs.errors import BadInput, FaceReindexError
 from jobs.schemas import RUNS, TableSpec
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 Result = TypeVar("Result")
+
+#: Keys that one broadcast may hold; Spark stops at 8 GB.
+LOOKED_UP: Final = 2_000_000
 
 _VERSION_KEY = "face_reindex.schema_version"
 
@@ -223,6 +228,21 @@ def reading_images(spark: SparkSession) -> Iterator[None]:
         yield
     finally:
         spark.conf.set(key, before)
+
+
+def looked_up(keys: DataFrame) -> DataFrame:
+    """``keys`` as a side of a join: each task gets all of them, unless they are too many for that."""
+    return F.broadcast(keys) if keys.count() <= LOOKED_UP else keys
+
+
+def lookups(keys: DataFrame, column: str) -> list[DataFrame]:
+    """Distinct ``keys`` in parts that each task can be given whole, so that a join never shuffles the other side."""
+    distinct = keys.select(column).distinct()
+    parts = max(1, -(-distinct.count() // LOOKED_UP))
+    if parts == 1:
+        return [F.broadcast(distinct)]
+    part = F.pmod(F.xxhash64(column), F.lit(parts))
+    return [F.broadcast(distinct.where(part == number)) for number in range(parts)]
 
 
 def materialise(frame: DataFrame) -> DataFrame:

@@ -188,5 +188,6 @@ def kill_at(made: Indexed, line: str) -> None:
 
 def state_of(made: Indexed) -> dict[str, Any]:
     """What is left everywhere, so that two warehouses can be compared."""
-    tables = {spec.name: digest_of(made, spec) for spec in TABLES}
+    # A shared picture's status says when it was settled.
+    tables = {spec.name: digest_of(made, spec, "decided_at") for spec in TABLES}
     return {**tables, "live": made.live_keys(), "items": made.warehouse.read(ERASURE_ITEMS).count()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -35,6 +35,7 @@ from jobs.session import packaged_conf
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse
 from tests.spark.helpers import NOW, settings_for, warehouse_for
+from tests.unit.test_decide import BOXES, FIELDS
 
 pytestmark = pytest.mark.spark
 
@@ -199,13 +200,23 @@ def drawn(spark) -> Callable[[int], tuple[list[list[Record | None]], Tables]]:
     @cache
     def draw(images: int) -> tuple[list[list[Record | None]], Tables]:
         rng = random.Random(11)
-        records = [
+        records: list[list[Record | None]] = [[replace(GOOD, **changes)] for changes in edges()]  # type: ignore[arg-type]
+        records += [
             [mutated(rng) if rng.random() < 0.95 else None for _ in range(rng.choice((0, 1, 1, 1, 2)))]
-            for _ in range(images)
+            for _ in range(images - len(records))
         ]
         return records, Tables(spark, records, ASSESSED)
 
     return draw
+
+
+def edges() -> Iterator[dict[str, object]]:
+    """What chance meets too seldom: the ends of boxes, blanks and times; an unknown state at the instant of another."""
+    yield from ({"face_box": box} for box in BOXES)
+    yield from (changes for changes, _ in FIELDS)
+    for state in STATE_ORDER[-3:]:
+        at = NOW - timedelta(days=30)
+        yield {"events": tuple(Event(at, "P1Y", "explicit_consent", s) for s in (state, "Nonsense"))}
 
 
 def permits(record: Record | None) -> bool:

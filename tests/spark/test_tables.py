@@ -27,6 +27,7 @@ from jobs.runs.loading import import_staged
 from jobs.runs.maintenance import maintain
 from jobs.runs.record import open_run
 from jobs.schemas import ALL_TABLES, EMBEDDINGS, IMAGES, LEASES, RUN_STEPS, RUNS, TableSpec
+from jobs.tables import store
 from jobs.tables.embeddings import Chunk, chunk_input, face_id, plan_chunks, resalt
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO
@@ -321,3 +322,16 @@ def test_staged_files_are_hashed_by_executors_as_they_are_now(spark, tmp_path: P
     second.unlink()
     with pytest.raises(DependencyUnavailable, match="cannot be read"):
         digests(spark, staged.files)(str(second))
+
+
+def test_keys_beyond_one_broadcast_are_looked_up_in_parts(spark, monkeypatch) -> None:
+    keys = spark.createDataFrame([(f"k{n % 7}",) for n in range(20)], "key string")
+    assert len(store.lookups(keys, "key")) == 1
+    monkeypatch.setattr(store, "LOOKED_UP", 3)
+    parts = store.lookups(keys, "key")
+    assert len(parts) == 3
+    found = [row["key"] for part in parts for row in part.collect()]
+    assert sorted(found) == [f"k{n}" for n in range(7)]
+    for few, whole in ((keys.limit(3), True), (keys.limit(4), False)):
+        plan = keys.join(store.looked_up(few), "key")._jdf.queryExecution().optimizedPlan().toString()
+        assert ("broadcast" in plan) is whole

@@ -245,26 +245,26 @@ def test_guarantee_16_a_box_has_two_corners_in_order(box: tuple[float, ...], exp
     assert reason(replace(GOOD, face_box=box)) == expected
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        # Only spaces are blank: the Spark expression trims no others.
-        ({"withdrawal_method": "\t"}, None),
-        ({"withdrawal_method": "  "}, Reason.FIELD_MISSING),
-        ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": "X"}, None),
-        ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": "\t"}, None),
-        ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": " "}, Reason.REQUIREMENT_MISSING),
-        # What another jurisdiction asks for may be recorded anywhere, and means nothing.
-        ({"authority_disclosed_at": NOW, "last_interaction_at": NOW - timedelta(days=9_000)}, None),
-        ({"retention_period": "P30D"}, Reason.RETENTION_EXPIRED),
-        ({"retention_period": "P31D"}, None),
-        ({"expires_at": NOW}, Reason.RETENTION_EXPIRED),
-        ({"expires_at": NOW + timedelta(seconds=1)}, None),
-        ({"events": (replace(GIVEN, event_time=None),)}, Reason.EVENT_MISSING),
-        ({"events": (replace(GIVEN, event_type=None),)}, Reason.EVENT_MISSING),
-        ({"events": (GIVEN, replace(GIVEN, event_type=""))}, Reason.EVENT_MISSING),
-    ],
-)
+FIELDS: list[tuple[dict[str, object], Reason | None]] = [
+    # Only spaces are blank: the Spark expression trims no others.
+    ({"withdrawal_method": "\t"}, None),
+    ({"withdrawal_method": "  "}, Reason.FIELD_MISSING),
+    ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": "X"}, None),
+    ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": "\t"}, None),
+    ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": " "}, Reason.REQUIREMENT_MISSING),
+    # What another jurisdiction asks for may be recorded anywhere, and means nothing.
+    ({"authority_disclosed_at": NOW, "last_interaction_at": NOW - timedelta(days=9_000)}, None),
+    ({"retention_period": "P30D"}, Reason.RETENTION_EXPIRED),
+    ({"retention_period": "P31D"}, None),
+    ({"expires_at": NOW}, Reason.RETENTION_EXPIRED),
+    ({"expires_at": NOW + timedelta(seconds=1)}, None),
+    ({"events": (replace(GIVEN, event_time=None),)}, Reason.EVENT_MISSING),
+    ({"events": (replace(GIVEN, event_type=None),)}, Reason.EVENT_MISSING),
+    ({"events": (GIVEN, replace(GIVEN, event_type=""))}, Reason.EVENT_MISSING),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), FIELDS)
 def test_guarantee_1_fields_one_by_one(changes: dict[str, object], expected: Reason | None) -> None:
     assert reason(replace(GOOD, **changes)) == expected  # type: ignore[arg-type]
 
