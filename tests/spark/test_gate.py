@@ -263,11 +263,30 @@ def test_guarantee_6_the_source_decides_first(spark, batch: Batch | None, reason
     assert gated(spark, [[record]], batch)["i0"]["reason"] == reason.value
 
 
-def test_guarantee_5_a_purpose_outside_the_allow_list_is_refused(spark) -> None:
-    decision = decide_image(
-        Batch("assessed", "uploaded_by_subject"), "b1", [GOOD], policy=replace(POLICY, purposes=("p:c",)), now=NOW
-    )
-    assert decision.reason == Reason.PURPOSE_NOT_ALLOWED
+def test_guarantee_5_no_purpose_or_one_outside_the_allow_list_is_refused(spark) -> None:
+    tables = Tables(spark, [[GOOD]], ASSESSED)
+    for purposes, expected in (((), Reason.PURPOSE_NOT_GRANTED), (("p:c",), Reason.PURPOSE_NOT_ALLOWED)):
+        policy = replace(POLICY, purposes=purposes)
+        assert decide_image(ASSESSED, "b1", [GOOD], policy=policy, now=NOW).reason == expected
+        assert tables.decide(policy)["i0"]["reason"] == expected.value
+
+
+def test_of_an_image_without_a_usable_batch_its_records_are_refused_as_well(spark) -> None:
+    other = replace(GOOD, source_batch_id="b0", lawful_basis="eu-gdpr:A6-1-f")
+    result = gate(
+        spark.createDataFrame([(0, f"i{n}", None, None, "c", 1, b, NOW, True) for n, b in enumerate((None, "b0"))],
+                              IMAGES.columns),
+        spark.createDataFrame([("i0", "r0", NOW), ("i1", "r1", NOW)], BASIS_LINKS.columns),
+        spark.createDataFrame([basis_row(0, GOOD), basis_row(1, other)], PROCESSING_BASIS.columns),
+        spark.createDataFrame([("b0", "s", None, "a", NOW, "assessed", NOW)], SOURCE_BATCHES.columns),
+        policy=POLICY,
+        now=NOW,
+    )  # fmt: skip
+    found = {row["image_id"]: (row["reason"], row["reasons"]) for row in result.decisions.collect()}
+    assert found == {
+        "i0": ("BATCH_UNKNOWN", ["BATCH_MISMATCH"]),
+        "i1": ("BATCH_NOT_ASSESSED", ["PUBLIC_WEB_WITHOUT_CONSENT"]),
+    }
 
 
 def test_guarantee_1_no_basis_table_stops_the_job(spark, tmp_path) -> None:
