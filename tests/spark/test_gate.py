@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -271,14 +272,21 @@ def test_guarantee_5_no_purpose_or_one_outside_the_allow_list_is_refused(spark) 
         assert tables.decide(policy)["i0"]["reason"] == expected.value
 
 
-def test_of_an_image_without_a_usable_batch_its_records_are_refused_as_well(spark) -> None:
+def digest(covered: str) -> str:
+    """What an embedding of content `c` was computed from."""
+    return hashlib.sha256(f"c|{covered}".encode()).hexdigest()
+
+
+def test_of_an_image_without_a_usable_batch_nothing_is_covered(spark) -> None:
     other = replace(GOOD, source_batch_id="b0", lawful_basis="eu-gdpr:A6-1-f")
+    batches: tuple[str | None, ...] = (None, "b0", "b1")
     result = gate(
-        spark.createDataFrame([(0, f"i{n}", None, None, "c", 1, b, NOW, True) for n, b in enumerate((None, "b0"))],
+        spark.createDataFrame([(0, f"i{n}", None, None, "c", 1, b, NOW, True) for n, b in enumerate(batches)],
                               IMAGES.columns),
-        spark.createDataFrame([("i0", "r0", NOW), ("i1", "r1", NOW)], BASIS_LINKS.columns),
+        spark.createDataFrame([("i0", "r0", NOW), ("i1", "r1", NOW), ("i2", "r0", NOW)], BASIS_LINKS.columns),
         spark.createDataFrame([basis_row(0, GOOD), basis_row(1, other)], PROCESSING_BASIS.columns),
-        spark.createDataFrame([("b0", "s", None, "a", NOW, "assessed", NOW)], SOURCE_BATCHES.columns),
+        spark.createDataFrame([("b0", "s", None, "a", NOW, "assessed", NOW),
+                               ("b1", "s", "uploaded_by_subject", "a", NOW, "revoked", NOW)], SOURCE_BATCHES.columns),
         policy=POLICY,
         now=NOW,
     )  # fmt: skip
@@ -286,7 +294,10 @@ def test_of_an_image_without_a_usable_batch_its_records_are_refused_as_well(spar
     assert found == {
         "i0": ("BATCH_UNKNOWN", ["BATCH_MISMATCH"]),
         "i1": ("BATCH_NOT_ASSESSED", ["PUBLIC_WEB_WITHOUT_CONSENT"]),
+        "i2": ("BATCH_REVOKED", [None]),
     }
+    rows = result.decisions.select("covered", "input_digest").collect()
+    assert [tuple(row) for row in rows] == [([], digest("[]"))] * 3
 
 
 def test_guarantee_1_no_basis_table_stops_the_job(spark, tmp_path) -> None:
@@ -343,6 +354,10 @@ def test_the_last_recorded_version_counts_of_records_and_of_batches(spark) -> No
     )
     refused = Reason.PURPOSE_NOT_GRANTED.value
     assert decided(result) == {"i0": refused, "i1": None, "i2": refused, "i3": None}
+    computed_from = {row["image_id"]: row["input_digest"] for row in result.accepted.collect()}
+    assert computed_from == {
+        f"i{n}": digest(f'[{{"record_id":"r{n}","principal":"{GOOD.pii_principal_id}"}}]') for n in (1, 3)
+    }
 
 
 def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark, tmp_path) -> None:
