@@ -456,7 +456,7 @@ def gate_warehouse(
         )
     images = warehouse.read(IMAGES).where(F.col("ingested_at") <= F.lit(ingested_by).cast("timestamp"))
     if only is not None:
-        images = images.join(F.broadcast(only.select("image_id").distinct()), "image_id", "left_semi")
+        images = images.join(F.broadcast(only.select("image_id").distinct()), "image_id")
     return gate(
         images,
         warehouse.read(BASIS_LINKS),
@@ -478,7 +478,7 @@ def barred_in(warehouse: Warehouse, settings: Settings, images: DataFrame, basis
     """What tombstones and the quarantine bar of these images and records (Guarantee 13)."""
     ring = key_ring(settings)
     keys = images.select("image_id", "content_sha256")
-    principals = basis.select("pii_principal_id").where("pii_principal_id IS NOT NULL").distinct()
+    principals = basis.select("pii_principal_id").dropna().distinct()
     return Barred(
         images=erased_in(warehouse, keys, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id", ring),
         principals=erased_in(warehouse, principals, {SUBJECT: "pii_principal_id"}, "pii_principal_id", ring),
@@ -488,7 +488,7 @@ def barred_in(warehouse: Warehouse, settings: Settings, images: DataFrame, basis
 
 def quarantined(warehouse: Warehouse, basis: DataFrame) -> DataFrame | None:
     """Records of which a later version could not be read: what it said is unknown, and so it permits nothing."""
-    unread = warehouse.read(BASIS_QUARANTINE).where("record_id IS NOT NULL")
+    unread = warehouse.read(BASIS_QUARANTINE).where(F.col("record_id").isNotNull())
     if unread.isEmpty():
         return None
     newest = basis.groupBy("record_id").agg(F.max("recorded_at").alias("readable_at"))
