@@ -41,7 +41,7 @@ TARGETS = {
 }
 
 #: Names that Spark reads in capitals too, whatever `spark.sql.caseSensitive` says: of joins and of types.
-ANY_CASE = re.compile(r'"(left|left_anti|left_semi|timestamp|int|string|array<string>)"', re.IGNORECASE)
+ANY_CASE = re.compile(r'"(left|left_anti|left_semi|timestamp|int|string|array<string>|array<struct<)"', re.IGNORECASE)
 
 
 class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -296,8 +296,8 @@ def test_of_an_image_without_a_usable_batch_nothing_is_covered(spark) -> None:
         "i1": ("BATCH_NOT_ASSESSED", ["PUBLIC_WEB_WITHOUT_CONSENT"]),
         "i2": ("BATCH_REVOKED", [None]),
     }
-    rows = result.decisions.select("covered", "input_digest").collect()
-    assert [tuple(row) for row in rows] == [([], digest("[]"))] * 3
+    rows = result.decisions.select("part", "content_sha256", "covered", "input_digest").collect()
+    assert [tuple(row) for row in rows] == [(0, "c", [], digest("[]"))] * 3
 
 
 def test_guarantee_1_no_basis_table_stops_the_job(spark, tmp_path) -> None:
