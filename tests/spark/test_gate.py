@@ -296,8 +296,9 @@ def test_of_an_image_without_a_usable_batch_nothing_is_covered(spark) -> None:
         "i1": ("BATCH_NOT_ASSESSED", ["PUBLIC_WEB_WITHOUT_CONSENT"]),
         "i2": ("BATCH_REVOKED", [None]),
     }
-    rows = result.decisions.select("part", "content_sha256", "covered", "input_digest").collect()
-    assert [tuple(row) for row in rows] == [(0, "c", [], digest("[]"))] * 3
+    rows = result.decisions.select("part", "source_batch_id", "content_sha256", "covered", "input_digest").collect()
+    assert {tuple(row)[1]: tuple(row)[::2] for row in rows} == dict.fromkeys(batches, (0, "c", digest("[]")))
+    assert [row["covered"] for row in rows] == [[]] * 3
 
 
 def test_guarantee_1_no_basis_table_stops_the_job(spark, tmp_path) -> None:
