@@ -87,7 +87,8 @@ class Killing:
         self.mutated = mutated
         names = [name for name in mutated.names if not self._is_the_same(name)]
         self.names = names[share[0] - 1 :: share[1]]
-        self.survivors: list[str] = []
+        self.excused = list(known())
+        self.alive, self.the_same = 0, 0
 
     def _is_the_same(self, name: str) -> bool:
         change = self.mutated.change(name)
@@ -105,15 +106,17 @@ class Killing:
             with contextlib.redirect_stderr(io.StringIO()):
                 tests = [item for item in order if function in reached[item]]
                 killer = next((item for item in tests if not self._passes(item, session.items)), None)
-            if killer is None:
-                self.survivors.append(name)
-                print(json.dumps(self.mutated.change(name), ensure_ascii=False), flush=True)
-            else:
+            if killer is not None:
                 order.remove(killer)
                 order.insert(0, killer)
+            elif (change := self.mutated.change(name)) in self.excused:
+                self.the_same += 1
+            else:
+                self.alive += 1
+                print(json.dumps(change, ensure_ascii=False), flush=True)
             if number % 50 == 0 or number == len(self.names):
                 seconds = time.monotonic() - began
-                print(f"{number} of {len(self.names)} mutants, {len(self.survivors)} live, {seconds:.0f} s", flush=True)
+                print(f"{number} of {len(self.names)} mutants, {self.alive} alive, {seconds:.0f} s", flush=True)
         set_mutant_under_test("")
         return True
 
@@ -171,13 +174,9 @@ def main(arguments: Sequence[str]) -> int:
     code = pytest.main([*TARGETS[module], *options], plugins=[killing])
     if code:
         return int(code)
-    excused = list(known())
-    alive = [change for change in map(mutated.change, killing.survivors) if change not in excused]
-    for change in alive:
-        print(json.dumps(change, ensure_ascii=False))
-    excuses = len(killing.survivors) - len(alive)
-    print(f"{module} {share}: {len(killing.names)} mutants, {len(alive)} alive, {excuses} that decide the same")
-    return 1 if alive else 0
+    counts = f"{len(killing.names)} mutants, {killing.alive} alive, {killing.the_same} that decide the same"
+    print(f"{module} {share}: {counts}")
+    return 1 if killing.alive else 0
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from jobs.schemas import (
     TOMBSTONES,
     TableSpec,
 )
-from jobs.tables.store import LOOKED_UP, Warehouse, materialise
+from jobs.tables.store import Warehouse, looked_up, materialise
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -135,11 +135,10 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     Reads keys and hashes; no image byte and no vector.
     """
 
-    few = targets.count() <= LOOKED_UP
+    count = targets.count()
 
     def of(kind: str, name: str) -> DataFrame:
-        wanted = targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name))
-        return F.broadcast(wanted) if few else wanted
+        return looked_up(targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name)), count)
 
     basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id", "source_batch_id").distinct()
     links = warehouse.read(BASIS_LINKS).select("image_id", "record_id").distinct()

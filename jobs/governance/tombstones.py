@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import GovernanceError
 from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS, TOMBSTONES
-from jobs.tables.store import LOOKED_UP, lookups, materialise
+from jobs.tables.store import looked_up, looked_up_in_parts, materialise
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,11 +111,9 @@ def erased_in(
     if not count:
         return None
     wanted = tombstones.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
-    if count <= LOOKED_UP:
-        # A hash of each row against all of them, and no shuffle of the rows.
-        wanted = F.broadcast(wanted)
     keyed = digests(rows, columns, row_key, ring, _readable(tombstones, ring))
-    found = keyed.join(wanted, ["kind", "key_id", "digest"])
+    # Up to two million: a hash of each row against all of them, and no shuffle of the rows.
+    found = keyed.join(looked_up(wanted, count), ["kind", "key_id", "digest"])
     return found.groupBy("row_key").agg(F.max("recorded_at").alias("erased_at"))
 
 
@@ -143,7 +141,7 @@ def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame],
     key_ids = _readable(tombstones, ring)
     barred = tombstones.where(F.col("kind").isin(IMAGE, CONTENT, EXPIRED)).select("digest")
     barred = materialise(barred.join(_lifted(warehouse, tombstones, ring, key_ids), "digest", "left_anti").distinct())
-    stones = lookups(barred.withColumnRenamed("digest", "_stone"), "_stone")
+    stones = looked_up_in_parts(barred.withColumnRenamed("digest", "_stone"), "_stone")
 
     def digest_of(kind: str, column: str, key_id: str) -> Column:
         key = ring.keys[key_id]

@@ -102,9 +102,10 @@ def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> dict[str, i
         index.load(name, timeout=milvus.ready_timeout_s)
         rows = index.count(name)
         keys = materialise(keys_in(job.spark, index, name, job.settings, buckets_of(warehouse, name)))
-        if keys.count() < rows:
+        read = keys.count()
+        if read < rows:
             raise NotProvenError(
-                f"Collection {name} has {rows} rows and {keys.count()} keys in its buckets: not all was looked at.",
+                f"Collection {name} has {rows} rows and {read} keys in its buckets: not all was looked at.",
                 hint="run it again if a job was taking faces out; else `reindex` builds a collection that is whole.",
             )
         found[name] = _keyed(job, keys, FACE, "face_id").join(faces, "digest", "left_semi").count()

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import BadInput
 from jobs.settings import Settings
-from jobs.tables.store import lookups
+from jobs.tables.store import looked_up_in_parts
 from udfs.sources import (
     FILE_SCHEMA,
     IMAGE_SUFFIXES,
@@ -102,7 +102,7 @@ class WebDatasetSource(Source):
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
         rows = self._shards().mapInArrow(read_shards(self._spec(keep_bytes=keep_bytes)), FILE_SCHEMA)
         rows = rows.withColumn("image_id", self.image_id(F.col("source_key")))
-        return [rows.join(ids, "image_id", "left_semi") for ids in lookups(wanted, "image_id")]
+        return [rows.join(ids, "image_id", "left_semi") for ids in looked_up_in_parts(wanted, "image_id")]
 
 
 class TableSource(Source):
@@ -133,7 +133,7 @@ class TableSource(Source):
             F.col("content") if has_bytes else F.lit(None).cast("binary").alias("content"),
             F.col("uri") if "uri" in self.frame.columns else F.lit(None).cast("string").alias("uri"),
         )
-        chosen = [rows.join(ids, "image_id", "left_semi") for ids in lookups(wanted, "image_id")]
+        chosen = [rows.join(ids, "image_id", "left_semi") for ids in looked_up_in_parts(wanted, "image_id")]
         return [self._hash(part, has_bytes=has_bytes, keep_bytes=keep_bytes) for part in chosen]
 
     def _hash(self, rows: DataFrame, *, has_bytes: bool, keep_bytes: bool) -> DataFrame:

@@ -230,12 +230,15 @@ def reading_images(spark: SparkSession) -> Iterator[None]:
         spark.conf.set(key, before)
 
 
-def looked_up(keys: DataFrame) -> DataFrame:
-    """``keys`` as a side of a join: each task gets all of them, unless they are too many for that."""
-    return F.broadcast(keys) if keys.count() <= LOOKED_UP else keys
+def looked_up(keys: DataFrame, count: int | None = None) -> DataFrame:
+    """``keys`` as a side of a join: each task gets all of them, unless they are too many for that.
+
+    ``count``: at most how many there are, where it is known; they are counted else.
+    """
+    return F.broadcast(keys) if (keys.count() if count is None else count) <= LOOKED_UP else keys
 
 
-def lookups(keys: DataFrame, column: str) -> list[DataFrame]:
+def looked_up_in_parts(keys: DataFrame, column: str) -> list[DataFrame]:
     """Distinct ``keys`` in parts that each task can be given whole, so that a join never shuffles the other side."""
     distinct = keys.select(column).distinct()
     parts = max(1, -(-distinct.count() // LOOKED_UP))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
@@ -42,6 +41,7 @@ from jobs.schemas import (
     PROCESSING_BASIS,
     TOMBSTONES,
 )
+from tests.milvus.rows import make_table
 from tests.spark.helpers import job_for
 from tests.spark.indexed import SHARED, Indexed, digest_of, image, picture, principal, reindex, run_of, vector_of
 
@@ -95,18 +95,11 @@ def beside(made: Indexed, alias: str) -> None:
         name = collection_name(alias, info.run_id)
         index.create(name, dim=512, shards=1, properties=info)
         index.load(live, timeout=60)
-        index.insert(name, rows_of(*index.peek(live, 100)))
+        index.insert(name, make_table(*index.peek(live, 100)))
         index.build_index(name, IndexSpec("FLAT"), timeout=60)
         index.switch_alias(alias, name)
     finally:
         index.close()
-
-
-def rows_of(keys: np.ndarray, vectors: np.ndarray) -> pa.Table:
-    """Rows as staging writes them."""
-    zeros = np.zeros(len(keys), np.int64)
-    columns = {"face_id": keys, "bucket": zeros, "purposes": zeros, "expires_at": zeros}
-    return pa.table(columns).append_column("embedding", pa.array(vectors.tolist(), pa.list_(pa.float32())))
 
 
 @pytest.fixture
@@ -201,7 +194,7 @@ def test_guarantee_10_verify_erased_is_the_same_scan_by_tombstones(after: Pass, 
     index = made.index()
     try:
         (key, *_) = after.faces[7]
-        index.insert("people", rows_of(np.array([key]), vector_of(key)[None]))
+        index.insert("people", make_table(np.array([key]), vector_of(key)[None]))
     finally:
         index.close()
     with pytest.raises(NotProvenError, match="; 1 keys in people_night_1"):

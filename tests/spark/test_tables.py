@@ -326,9 +326,9 @@ def test_staged_files_are_hashed_by_executors_as_they_are_now(spark, tmp_path: P
 
 def test_keys_beyond_one_broadcast_are_looked_up_in_parts(spark, monkeypatch) -> None:
     keys = spark.createDataFrame([(f"k{n % 7}",) for n in range(20)], "key string")
-    assert len(store.lookups(keys, "key")) == 1
+    assert len(store.looked_up_in_parts(keys, "key")) == 1
     monkeypatch.setattr(store, "LOOKED_UP", 3)
-    parts = store.lookups(keys, "key")
+    parts = store.looked_up_in_parts(keys, "key")
     assert len(parts) == 3
     found = [row["key"] for part in parts for row in part.collect()]
     assert sorted(found) == [f"k{n}" for n in range(7)]
