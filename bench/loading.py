@@ -66,7 +66,7 @@ class Loading:
         from jobs.session import open_session
         from jobs.settings import Settings
 
-        self._settings = Settings.model_validate({"milvus": {"uri": uri, "ready_timeout_s": 1200}})
+        self._settings = Settings.model_validate({"milvus": {"uri": uri, "index_timeout_s": 1200}})
         self._spark = open_session("bench loading")
         self._index, self._folder, self._uri = connect(self._settings), folder, uri
         self._faces = invented_faces

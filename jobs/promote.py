@@ -54,7 +54,7 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
             protected=live_runs(run.warehouse, alias),
             fingerprint=fingerprint,
             replicas=milvus.replicas,
-            timeout=milvus.ready_timeout_s,
+            timeout=milvus.index_timeout_s,
             # An embedded index has no readers but this process.
             watch=None if run.settings.embedded else Watch(milvus.watch_s, milvus.watch_p99_ms),
         )

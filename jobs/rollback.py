@@ -37,7 +37,7 @@ def main(job_: Job) -> Result:
         with job_.watching("rollback", "list the faces that are permitted"):
             gated = gate_warehouse(run.warehouse, run.settings, now=job_.clock(), ingested_by=run.started_at)
             permitted = materialise(permitted_faces(run.warehouse, gated, info.model_fingerprint).select("face_id"))
-        index.load(older[0], replicas=run.settings.milvus.replicas, timeout=run.settings.milvus.ready_timeout_s)
+        index.load(older[0], replicas=run.settings.milvus.replicas, timeout=run.settings.milvus.index_timeout_s)
         buckets = buckets_of(run.warehouse, older[0])
         with job_.watching("rollback", "compare the collection's keys with what is permitted"):
             removed = remove_unpermitted(job_.spark, index, older[0], run.settings, permitted, buckets)

@@ -203,7 +203,8 @@ class MilvusSettings(_Section):
     )
     import_timeout_s: float = Field(3600, gt=0, description="Seconds until one import counts as stalled.")
     import_attempts: int = Field(3, ge=1, description="Attempts a file, with key checks in between.")
-    ready_timeout_s: float = Field(180, gt=0, description="Seconds to wait for a server, an index or a load.")
+    index_timeout_s: float = Field(3600, gt=0, description="Seconds that an index or a load may be without progress.")
+    ready_timeout_s: float = Field(180, gt=0, description="Seconds to wait for a server that is out of reach.")
     keep_collections: int = Field(2, ge=1, description="Proven collections kept, the live one included.")
     watch_s: float = Field(
         60.0, ge=0, description="Seconds that the alias is watched after a switch (embedded: not at all)."

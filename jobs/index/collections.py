@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 
-from jobs.index.milvus_types import CollectionInfo, IndexSpec, VectorIndex
+from jobs.index.milvus_types import DIM, SCALARS, CollectionInfo, IndexSpec, VectorIndex
 from jobs.settings import Settings
 
 MAX_NAME = 255
 FLAT_BELOW = 50_000
 # 200 million faces are 0.4 TiB as HNSW in memory; a byte a dimension is a quarter of it.
 SQ8_ABOVE = 200_000_000
+SEGMENT_ROWS = 2**30 // (4 * DIM + 8 * len(SCALARS))
+"""Milvus seals a segment at 1 GiB (dataCoord.segment.maxSize of 2.3 to 2.6) and indexes each by itself."""
 
 
 def collection_name(alias: str, run_id: str) -> str:
@@ -72,5 +74,5 @@ def _build_params(index_type: str, rows: int) -> dict[str, int]:
 
 
 def _nlist(rows: int) -> int:
-    """About 4 √rows lists, as a power of two between 16 and 65,536."""
-    return int(min(65_536, 1 << round(math.log2(max(16.0, 4.0 * math.sqrt(max(rows, 1)))))))
+    """About 4 √(rows of a segment) lists, as Milvus's performance FAQ has it, as a power of two of at least 16."""
+    return int(1 << round(math.log2(max(16.0, 4.0 * math.sqrt(min(rows, SEGMENT_ROWS))))))

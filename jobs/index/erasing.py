@@ -31,7 +31,7 @@ def erase_keys(
     pages: Pages,
     *,
     keep: Collection[str],
-    ready_timeout_s: float,
+    load_timeout_s: float,
     compact_timeout_s: float,
 ) -> dict[str, dict[str, int | bool]]:
     """Take the keys out of ``collections``: the live one and all that stand beside it; by collection, in rows.
@@ -51,7 +51,7 @@ def erase_keys(
             index.drop(name)
             report[name] = {"dropped": True}
             continue
-        index.load(name, timeout=ready_timeout_s)
+        index.load(name, timeout=load_timeout_s)
         erased = _erase(index, name, pages, compact_timeout_s)
         if not live:
             index.release(name)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from jobs.errors import DependencyUnavailable, FaceReindexError
-from jobs.index.milvus_calls import CALL_TIMEOUT_S, call
+from jobs.errors import FaceReindexError
+from jobs.index.milvus_calls import CALL_TIMEOUT_S, Patience, call
 from jobs.index.milvus_rows import MilvusRows
 from jobs.index.milvus_types import (
     BUCKET,
@@ -28,6 +29,8 @@ from jobs.index.milvus_types import (
 )
 
 SEARCH_ROWS = 256
+RESTART_S = 180.0
+"""What a server that was started again may take until it answers as before."""
 NO_ALIAS = frozenset({100, 1600})
 
 
@@ -119,7 +122,11 @@ class MilvusIndex(MilvusRows):
     def build_index(
         self, name: str, spec: IndexSpec, *, timeout: float, on_progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Index the vectors and the bucket, and wait for it; an index that exists is kept."""
+        """Index the vectors and the bucket, and wait while rows are indexed; an index that exists is kept.
+
+        Raises:
+            DependencyUnavailable: no row was indexed for ``timeout`` seconds, or the server is out of reach.
+        """
         self._declare_index(name, BUCKET, {"index_type": self._features.scalar_index}, timeout)
         self._declare_index(
             name,
@@ -127,9 +134,8 @@ class MilvusIndex(MilvusRows):
             {"index_type": spec.index_type, "metric_type": spec.metric, "params": dict(spec.params)},
             timeout,
         )
-        deadline = time.monotonic() + timeout
         for column in (BUCKET, VECTOR):
-            self._await_index(name, column, deadline, on_progress if column == VECTOR else None)
+            self._await_index(name, column, Patience(timeout), on_progress if column == VECTOR else None)
         self._specs.pop(name, None)
 
     def _declare_index(self, name: str, column: str, how: dict[str, Any], timeout: float) -> None:
@@ -150,14 +156,15 @@ class MilvusIndex(MilvusRows):
         )
 
     def _await_index(
-        self, name: str, column: str, deadline: float, on_progress: Callable[[int, int], None] | None
+        self, name: str, column: str, patience: Patience, on_progress: Callable[[int, int], None] | None
     ) -> None:
         while True:
             state = self._call(
                 "describe an index", name, self._client.describe_index, name, column, timeout=CALL_TIMEOUT_S
             )
+            indexed = int(state.get("indexed_rows") or 0)
             if on_progress is not None:
-                on_progress(int(state.get("indexed_rows") or 0), int(state.get("total_rows") or 0))
+                on_progress(indexed, int(state.get("total_rows") or 0))
             if state.get("state") in (None, "Finished") and not int(state.get("pending_index_rows") or 0):
                 return
             if state.get("state") == "Failed":
@@ -165,26 +172,36 @@ class MilvusIndex(MilvusRows):
                     f"Milvus could not build the index of '{name}.{column}'.",
                     hint="see the index node's log, or choose another milvus.index_type.",
                 )
-            if time.monotonic() > deadline:
-                raise DependencyUnavailable(
-                    f"The index of '{name}.{column}' was not built in time.",
-                    hint="raise milvus.ready_timeout_s, then run the same command again.",
-                )
+            patience.look(indexed, f"The index of '{name}.{column}'")
             time.sleep(0.2)
 
     def load(self, name: str, *, replicas: int = 1, timeout: float) -> None:
-        """Make it searchable; tries again until ``timeout`` (a restarted server refuses for half a minute)."""
-        deadline = time.monotonic() + timeout
+        """Make it searchable, and wait while it is loaded; what a server refuses while it restarts is asked again.
 
-        def attempt() -> None:
-            # An int: pymilvus ignores a float while it waits.
-            left = max(1, int(deadline - time.monotonic()))
-            self._client.load_collection(name, replica_number=replicas, timeout=left)
-            self._client.query(
-                name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=min(left, 30)
-            )
+        Raises:
+            DependencyUnavailable: nothing was loaded for ``timeout`` seconds, or the server stays out of reach.
+        """
+        tried = partial(call, where=self._at(name), patience_s=min(timeout, RESTART_S))
+        patience = Patience(timeout)
+        tried("load the collection", function=lambda: self._ask_to_load(name, replicas))
+        while (loaded := tried("load the collection", function=lambda: self._loaded(name, replicas))) < 100:
+            patience.look(loaded, f"The load of '{name}'")
+            time.sleep(0.2)
+        count = partial(self._client.query, filter="", output_fields=["count(*)"], consistency_level="Strong")
+        tried("count after the load", function=lambda: count(name, timeout=30))
 
-        call("load the collection", self._at(name), attempt, patience_s=timeout)
+    def _ask_to_load(self, name: str, replicas: int) -> None:
+        # Not pymilvus's own wait: its time-out is one for all, and an error that no caller can tell from others.
+        self._client.load_collection(name, replica_number=replicas, _async=True, timeout=CALL_TIMEOUT_S)
+
+    def _loaded(self, name: str, replicas: int) -> int:
+        """Per cent; a load that was given up (a query node died) is asked for again."""
+        from pymilvus.client.types import LoadState
+
+        found = self._client.get_load_state(name, timeout=CALL_TIMEOUT_S)
+        if found["state"] in (LoadState.NotLoad, LoadState.NotExist):
+            self._ask_to_load(name, replicas)
+        return 100 if found["state"] == LoadState.Loaded else int(found.get("progress", 0))
 
     def release(self, name: str) -> None:
         """Take it out of memory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -107,6 +108,30 @@ def translate(error: BaseException, action: str, where: str) -> FaceReindexError
             hint="check that the server is up and reachable, then run the same command again.",
         )
     return FaceReindexError(f"Milvus could not {action} ({where}): {text}.")
+
+
+class Patience:
+    """Ends a wait when there was no progress for ``seconds``: one that goes on may take as long as it needs."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._done: int | None = None
+        self._since = time.monotonic()
+
+    def look(self, done: int, what: str) -> None:
+        """Note how far ``what`` is.
+
+        Raises:
+            DependencyUnavailable: it has not moved for too long.
+        """
+        if done != self._done:
+            self._done, self._since = done, time.monotonic()
+        elif time.monotonic() - self._since > self._seconds:
+            raise DependencyUnavailable(
+                f"{what} has made no progress for {self._seconds:g} s.",
+                hint="see Milvus's index and query nodes, or raise milvus.index_timeout_s; then run the same command "
+                "again.",
+            )
 
 
 def call(

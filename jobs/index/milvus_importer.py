@@ -235,7 +235,7 @@ class Importer:
 
     def _make_countable(self) -> None:
         """Index and load the collection as it is now: one that was loaded before an import lags behind it."""
-        timeout = self.settings.milvus.ready_timeout_s
+        timeout = self.settings.milvus.index_timeout_s
         rows = sum(file.rows for file in self.files)
         with contextlib.suppress(FaceReindexError):
             self.index.release(self.collection)

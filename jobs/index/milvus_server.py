@@ -103,7 +103,7 @@ class ServerIndex(MilvusIndex):
             if time.monotonic() > deadline:
                 raise DependencyUnavailable(
                     f"The compaction of '{name}' did not end in time (it is '{state}').",
-                    hint="raise milvus.ready_timeout_s, then run the same command again.",
+                    hint="raise erasure.compact_timeout_s, then run the same command again.",
                 )
             time.sleep(0.5)
 

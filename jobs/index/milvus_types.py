@@ -184,7 +184,7 @@ class VectorIndex(Protocol):
         """
 
     def load(self, name: str, *, replicas: int = 1, timeout: float) -> None:
-        """Make it searchable; tries again until ``timeout`` (a restarted server refuses for half a minute)."""
+        """Make it searchable; ``timeout``: seconds that it may be without progress."""
 
     def release(self, name: str) -> None:
         """Take it out of memory."""

@@ -64,7 +64,7 @@ def promote(
     protected: Collection[str] = (),
     fingerprint: str | None = None,
     replicas: int = 1,
-    timeout: float = 180.0,
+    timeout: float = 3600.0,
     watch: Watch | None = None,
 ) -> Promotion:
     """Switch ``alias`` to ``collection``, watch it, then release what was live and drop what is too old.
@@ -79,7 +79,7 @@ def promote(
         protected: collections, or run ids, of runs that are still going on.
         fingerprint: the model that the collection must carry.
         replicas: copies in memory.
-        timeout: seconds to wait for the load.
+        timeout: seconds that the load may be without progress.
         watch: for how long, and how slow it may be; None: a single look.
 
     Raises:
@@ -105,7 +105,7 @@ def promote(
 
 
 def rollback(
-    index: VectorIndex, alias: str, *, proven: Sequence[str], replicas: int = 1, timeout: float = 180.0
+    index: VectorIndex, alias: str, *, proven: Sequence[str], replicas: int = 1, timeout: float = 3600.0
 ) -> Promotion:
     """Switch ``alias`` to the proven collection before the live one. Nothing is dropped.
 

@@ -99,7 +99,7 @@ def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> dict[str, i
     faces = F.broadcast(stones.where(F.col("kind") == FACE).select("digest"))
     found: dict[str, int] = {}
     for name in collections_of(index, milvus.alias, warehouse.identity):
-        index.load(name, timeout=milvus.ready_timeout_s)
+        index.load(name, timeout=milvus.index_timeout_s)
         rows = index.count(name)
         keys = materialise(keys_in(job.spark, index, name, job.settings, buckets_of(warehouse, name)))
         read = keys.count()

@@ -86,7 +86,7 @@ def _erase_index(run: Run, index: VectorIndex, items: DataFrame) -> dict[str, di
         collections_of(index, milvus.alias, run.warehouse.identity),
         lambda: key_pages(keys),
         keep=promoted_collections(run.warehouse),
-        ready_timeout_s=milvus.ready_timeout_s,
+        load_timeout_s=milvus.index_timeout_s,
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
     )
 

@@ -124,7 +124,7 @@ def build_and_load(run: Run, index: VectorIndex, collection: str, rows: int) -> 
     milvus = run.settings.milvus
     spec = default_index(run.settings, rows, embedded=run.settings.embedded)
     with run.job.console.meter("index", "rows") as progress:
-        index.build_index(collection, spec, timeout=milvus.ready_timeout_s, on_progress=progress)
+        index.build_index(collection, spec, timeout=milvus.index_timeout_s, on_progress=progress)
     ensure_loaded(run, index, collection)
     return {"index": spec.index_type, "rows": rows, **_nodes(run, index)}
 
@@ -132,4 +132,4 @@ def build_and_load(run: Run, index: VectorIndex, collection: str, rows: int) -> 
 def ensure_loaded(run: Run, index: VectorIndex, collection: str) -> None:
     """Load a collection if it is not loaded: a process that opens an embedded index finds all of them released."""
     milvus = run.settings.milvus
-    index.load(collection, replicas=milvus.replicas, timeout=milvus.ready_timeout_s)
+    index.load(collection, replicas=milvus.replicas, timeout=milvus.index_timeout_s)

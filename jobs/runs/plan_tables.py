@@ -134,10 +134,7 @@ def notes(plan: NightPlan, load: LoadPlan, settings: Settings, hours: float | No
             found.append(f"{plan.pools.gpus:,} GPUs are enough for {hours:g} h if each embeds {needed:,.0f} images/s.")
     if plan.pools.gpus:
         found += _idle_cores(plan, settings)
-    steps, milvus = plan.by_step(), settings.milvus
-    wait = max(steps.get("index", 0.0), steps.get("load", 0.0))
-    if wait > milvus.ready_timeout_s:
-        found.append(f"milvus.ready_timeout_s is {milvus.ready_timeout_s:g}: index and load need {wait:,.0f} and more.")
+    milvus = settings.milvus
     if load.by_import and load.seconds / load.waves > milvus.import_timeout_s:
         found.append(
             f"milvus.import_timeout_s is {milvus.import_timeout_s:g}: an import job needs "

@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from jobs.index.milvus_types import DIM, SCALARS, IndexSpec
+from jobs.index.collections import SEGMENT_ROWS
+from jobs.index.milvus_types import IndexSpec
 from jobs.index.planner import LoadPlan
 
 # Pools of machines by what they are called in `Pools`; the last two cannot be enlarged.
@@ -21,8 +22,6 @@ CORES, GPUS, NODES, DRIVER, CLOCK = "cores", "gpus", "data_nodes", "driver", "cl
 GROWABLE = (CORES, GPUS, NODES)
 LABELS = {CORES: "cores", GPUS: "GPUs", NODES: "data nodes", DRIVER: "the driver", CLOCK: "the clock"}
 _MOST = 10**8
-# Milvus seals a segment at 1 GiB (dataCoord.segment.maxSize of 2.3 to 2.6) and indexes each by itself.
-_SEGMENT_ROWS = 2**30 // (4 * DIM + 8 * len(SCALARS))
 # Knowhere takes no more lists than a 39th of a segment's rows, whatever nlist says (MatchNlist).
 _ROWS_A_LIST = 39
 
@@ -261,7 +260,7 @@ def index_growth(spec: IndexSpec, rows: int, *, measured_rows: int, measured_lis
     A segment is indexed by itself, so that beyond a segment cost grows with the rows. Within one, a graph's grows with
     the logarithm of its rows, and that of lists with their number (each row is compared with each list's centre).
     """
-    here = max(2, min(rows, _SEGMENT_ROWS))
+    here = max(2, min(rows, SEGMENT_ROWS))
     if spec.index_type == "HNSW":
         return max(1.0, math.log(here) / math.log(measured_rows))
     if spec.index_type in ("IVF_FLAT", "IVF_SQ8", "IVF_PQ", "SCANN"):

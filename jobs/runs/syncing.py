@@ -42,7 +42,7 @@ def withdraw_live(warehouse: Warehouse, settings: Settings, index: VectorIndex, 
     permitted = permitted_faces(warehouse, gated, info.model_fingerprint).select("face_id")
     gone = materialise(faces.join(permitted, "face_id", "left_anti"))
     if not gone.isEmpty():
-        index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.ready_timeout_s)
+        index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
     return {"collection": live, "removed": remove_keys(index, live, gone)}
 
 
@@ -66,7 +66,7 @@ def add_small(run: Run, index: VectorIndex, live: str, gated: Gated) -> dict[str
         run.job.console.note(f"{wanted} faces are new or back: more than sync.max_faces, so they wait for `reindex`.")
         return {"added": 0, "left": wanted}
     shaped = staging.rows_of(rows, buckets_of(warehouse, live), purpose_flags(settings))
-    index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.ready_timeout_s)
+    index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
     added = sum(_insert_missing(index, live, page) for page in _pages(shaped))
     if added:
         index.flush(live, timeout=settings.milvus.ready_timeout_s)

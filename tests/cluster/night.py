@@ -126,7 +126,7 @@ def _promote(run: Any, index: Any, collection: str) -> dict[str, Any]:
         proven=[collection, *([live] if live else [])],
         keep=milvus.keep_collections,
         replicas=milvus.replicas,
-        timeout=milvus.ready_timeout_s,
+        timeout=milvus.index_timeout_s,
         watch=Watch(milvus.watch_s, milvus.watch_p99_ms),
     )
     return {"previous": done.previous, "current": done.current}

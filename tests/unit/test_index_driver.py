@@ -10,13 +10,15 @@ import grpc
 import numpy as np
 import pyarrow as pa
 import pytest
+from pymilvus.client.types import LoadState
 from pymilvus.exceptions import MilvusException
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 from jobs.index import milvus_imports
 from jobs.index.collections import belongs_to, collection_name, collections_of, default_index
 from jobs.index.milvus import CollectionInfo, IndexSpec
-from jobs.index.milvus_calls import call, safe_text, translate
+from jobs.index.milvus_base import MilvusIndex
+from jobs.index.milvus_calls import Patience, call, safe_text, translate
 from jobs.index.milvus_imports import RestImports
 from jobs.index.milvus_server import bearer, detect, tls
 from jobs.index.milvus_types import as_rows, parse_version
@@ -58,12 +60,12 @@ def test_info_travels_as_json_and_foreign_text_is_not_info() -> None:
     [
         ("AUTO", 10, False, IndexSpec("FLAT")),
         ("AUTO", 50_000, True, IndexSpec("FLAT")),
-        ("AUTO", 200_000_001, False, IndexSpec("IVF_SQ8", params={"nlist": 65_536})),
+        ("AUTO", 200_000_001, False, IndexSpec("IVF_SQ8", params={"nlist": 2048})),
         ("AUTO", 50_000, False, IndexSpec("HNSW", params={"M": 16, "efConstruction": 200})),
         ("HNSW", 10, True, IndexSpec("HNSW", params={"M": 16, "efConstruction": 200})),
-        ("IVF_SQ8", 1_000_000, False, IndexSpec("IVF_SQ8", params={"nlist": 4096})),
+        ("IVF_SQ8", 1_000_000, False, IndexSpec("IVF_SQ8", params={"nlist": 2048})),
         ("IVF_FLAT", 0, False, IndexSpec("IVF_FLAT", params={"nlist": 16})),
-        ("IVF_PQ", 3_000_000_000, False, IndexSpec("IVF_PQ", params={"nlist": 65_536, "m": 64, "nbits": 8})),
+        ("IVF_PQ", 3_000_000_000, False, IndexSpec("IVF_PQ", params={"nlist": 2048, "m": 64, "nbits": 8})),
         ("DISKANN", 10, False, IndexSpec("DISKANN")),
     ],
 )
@@ -102,6 +104,56 @@ def test_features_follow_the_version(version: str, bulk: bool, files: int, scala
         scalar,
         keyed,
     )
+
+
+def test_a_wait_ends_when_nothing_moves_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("jobs.index.milvus_calls.time.monotonic", lambda: clock[0])
+    patience = Patience(60)
+    for done in range(5):  # far longer than a minute in all
+        patience.look(done, "The index of 'faces_1.vector'")
+        clock[0] += 59
+    clock[0] += 1
+    patience.look(4, "it")  # a minute since it moved: not more than that
+    clock[0] += 1
+    with pytest.raises(DependencyUnavailable, match=r"'faces_1.vector' has made no progress for 60 s") as stopped:
+        patience.look(4, "The index of 'faces_1.vector'")
+    assert "milvus.index_timeout_s" in str(stopped.value)
+
+
+class SlowLoad:
+    """A client whose load gives up once, is asked again, and is then done in two looks."""
+
+    def __init__(self, states: list[dict[str, Any]]) -> None:
+        self.states, self.asked, self.counted = states, 0, 0
+
+    def load_collection(self, *_: Any, **__: Any) -> None:
+        self.asked += 1
+
+    def get_load_state(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+    def query(self, *_: Any, **__: Any) -> None:
+        self.counted += 1
+
+
+def test_a_load_that_was_given_up_is_asked_for_again() -> None:
+    client = SlowLoad(
+        [
+            {"state": LoadState.NotLoad},
+            {"state": LoadState.Loading, "progress": 40},
+            {"state": LoadState.Loaded},
+        ]
+    )
+    MilvusIndex(client, "here", detect("2.3.5")).load("faces_1", timeout=60)
+    assert (client.asked, client.counted) == (2, 1)
+
+
+def test_a_load_without_progress_ends_as_something_to_retry() -> None:
+    client = SlowLoad([{"state": LoadState.Loading, "progress": 40}])
+    with pytest.raises(DependencyUnavailable, match="The load of 'faces_1' has made no progress"):
+        MilvusIndex(client, "here", detect("2.3.5")).load("faces_1", timeout=0.3)
+    assert client.counted == 0
 
 
 def test_a_version_that_is_none_is_zero() -> None:

@@ -65,7 +65,7 @@ def test_later_servers_take_several_files_a_job_and_fill_every_node_twice() -> N
 
 def test_a_billion_faces() -> None:
     plan = plan_load(1_000_000_000, settings(2_000_000, data_nodes=8, import_jobs=8, replicas=2), OLD)
-    assert plan.index == IndexSpec("IVF_SQ8", params={"nlist": 65_536})
+    assert plan.index == IndexSpec("IVF_SQ8", params={"nlist": 2048})
     assert plan.staging_bytes == 1_000_000_000 * ROW
     assert plan.memory_bytes == 2 * 1_000_000_000 * (512 + 8 + 32)
     assert plan.seconds == pytest.approx(1_000_000_000 / (8 * 10_000))
