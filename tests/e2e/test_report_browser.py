@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jobs.runs import page
-from tests.unit.reports import EARLY, FAILED, GOOD, NOTHING
+from tests.unit.reports import EARLY, FAILED, GOOD, LARGE, NOTHING
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
@@ -62,8 +62,8 @@ def test_the_page_itself_loads_and_the_console_stays_empty(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_it_can_be_read_on_a_phone_and_on_a_screen(tmp_path: Path, scheme: str) -> None:
-    for report in (GOOD, FAILED) if scheme == "light" else (GOOD, EARLY, NOTHING):
-        frames, console = looked_at(page.render(report), tmp_path / report.run.state, scheme)
+    for number, report in enumerate((GOOD, FAILED, LARGE) if scheme == "light" else (GOOD, EARLY, NOTHING)):
+        frames, console = looked_at(page.render(report), tmp_path / str(number), scheme)
         assert console == []
         assert [frame["width"] for frame in frames] == [390, 1280]
         for frame in frames:

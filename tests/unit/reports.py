@@ -156,3 +156,71 @@ NOTHING = Report(
     data_nodes=None,
     recall_floor=None,
 )
+
+# A night of three billion images: 6,000 chunks on 64 GPUs, 3,000 files into 16 data nodes, eight hours.
+_BN = 10**9
+_MANY = {f"REASON_{number}": 40_000_000 // number for number in range(1, 12)}
+_REFUSED = sum(_MANY.values())
+_LARGE_STATUSES = {"embedded": 2_104_338_911, "no_face": 611_204_004, "broken": 61_337_210, "refused": _REFUSED}
+_LEFT = 3 * _BN - sum(_LARGE_STATUSES.values())
+_LARGE_RESULTS: dict[str, dict[str, Any]] = {
+    **_RESULTS,
+    "gate": {
+        "images": 3 * _BN, "accepted": 3 * _BN - _REFUSED, "refused": _REFUSED, "reasons": _MANY,
+        "fingerprint": "f" * 64,
+    },
+    "plan": {"images": 3 * _BN - _REFUSED - _LEFT},
+    "stage": {"rows": 2_711_000_412}, "import": {"rows": 2_711_000_412}, "index": {"index": "IVF_SQ8"},
+    "verify": {
+        **PROOF, "rows_expected": 2_711_000_400, "rows_found": 2_711_000_400, "latency_p50_ms": 41.3,
+        "latency_p99_ms": 130.9, "counts": {
+            "images": 3 * _BN, "faces": 2_711_000_400, "faults": [],
+            "statuses": {**_LARGE_STATUSES, "left_for_next_run": _LEFT},
+            "reasons": {
+                **{f"refused:{reason}": n for reason, n in _MANY.items()}, "no_face:NO_FACE": 611_204_004,
+                "broken:TRUNCATED": 61_337_210,
+            },
+        },
+    },
+}  # fmt: skip
+_LARGE = flow.Recorded(
+    _LARGE_RESULTS,
+    pace.Computed(
+        3 * _BN - _REFUSED - _LEFT, 2_711_000_412, 6.1 * 3600,
+        {"embedded": 2_104_338_911, "no_face": 611_204_004, "broken": 61_337_210},
+        tuple(f"cuda:{n}" for n in range(8)), 0.83,
+    ),
+    pace.Imports(2_712, 2_711_000_412, 5_700 * 2**30, 999_100, 1_000_000, 2_712, 2_711_000_412, 170, 12, False,
+                 (91.0, 240.0, 1_900.0)),
+    12,
+)  # fmt: skip
+_HOURS = {
+    "gate": 0.4, "plan": 0.2, "embed": 6.1, "stage": 0.5, "import": 1.1, "index": 0.9, "withdraw-loaded": 0.1,
+    "verify": 0.3, "promote": 0.02,
+}  # fmt: skip
+
+
+def _large_stages() -> list[pace.Stage]:
+    found, at = [], BEGAN
+    for name, hours in _HOURS.items():
+        found.append(pace.Stage(name, at, at + 3600 * hours, 3600 * hours, 6_000 if name == "embed" else 1))
+        at += 3600 * hours
+    return found
+
+
+LARGE = replace(
+    GOOD,
+    made_at=BEGAN + 10 * 3600,
+    run=replace(_FACTS, ended=BEGAN + 3600 * sum(_HOURS.values()), message=_FACTS.message, starts=4),
+    recorded=_LARGE,
+    links=flow.links(_LARGE),
+    checks=flow.checks(_LARGE),
+    dropped={"too_small": 410_330_007, "low_confidence": 120_004_111, "over_limit": 88, "uncovered": 9_441_200},
+    stages=_large_stages(),
+    pace=[
+        pace.Pace(BEGAN + 2_160 + 366 * n, BEGAN + 2_526 + 366 * n, 45_000_000 + n % 7 * 10**6, 43_000_000, 366,
+                  0.7 + 0.03 * (n % 6))
+        for n in range(60)
+    ],
+    data_nodes=16,
+)  # fmt: skip

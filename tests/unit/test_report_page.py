@@ -11,11 +11,11 @@ from typing import ClassVar
 import pytest
 
 from jobs.runs import charts, flow, pace, page
-from tests.unit.reports import EARLY, FAILED, GOOD, NOTHING, PROOF
+from tests.unit.reports import EARLY, FAILED, GOOD, LARGE, NOTHING, PROOF
 
 pytestmark = pytest.mark.unit
 
-ALL = {"good": GOOD, "failed": FAILED, "early": EARLY, "nothing": NOTHING}
+ALL = {"good": GOOD, "large": LARGE, "failed": FAILED, "early": EARLY, "nothing": NOTHING}
 
 
 # --- Where the images went -------------------------------------------------------------------------------------------
