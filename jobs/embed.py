@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
@@ -35,18 +34,19 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
 
     warehouse = run.warehouse
     spec = prepare_model(run)
-    clock = time.monotonic()
+    begun = run.begin("gate")
     gated = gate_step(run)
-    decided = {"decide_s": time.monotonic() - clock, **workers(warehouse.spark, run.settings)}
-    run.step("gate", lambda: _count(gated, spec.fingerprint, run) | decided, once=False)
+    machines = workers(warehouse.spark, run.settings)
+    run.step("gate", lambda: _count(gated, spec.fingerprint, run) | machines, begun=begun, once=False)
     run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, gated)}, once=False)
     done = table.computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
     new = gated.accepted.join(done, ["image_id", "input_digest"], "left_anti")
+    begun = run.begin("plan")
     with run.job.watching("plan", "list the images to embed"):
         work = materialise(new if limit is None else new.limit(limit))
     chunk_images = run.settings.executor.chunk_images
     # The plan is kept: a resumed run must cut the same chunks, for their names make the commits idempotent.
-    plan = run.step("plan", lambda: _plan(table.plan_chunks(work, chunk_images)))
+    plan = run.step("plan", lambda: _plan(table.plan_chunks(work, chunk_images)), begun=begun)
     chunks = [table.Chunk(*numbers) for numbers in plan["chunks"]]
     total = sum(chunk.images for chunk in chunks)
     before = sum(chunk.images for chunk in chunks if run.result(f"embed/{chunk.name}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
@@ -78,13 +78,13 @@ def last_proof(run: Run) -> tuple[Proof, str]:
     Raises:
         NotProvenError: there is none, or it failed.
     """
-    record = dict(run.result("verify") or {})
-    counts = record.pop("counts", {})
-    collection = str(record.pop("collection", ""))
+    record = run.result("verify") or {}
+    counts = record.get("counts", {})
+    collection = str(record.get("collection", ""))
     if not collection or not record.get("passed") or counts.get("faults"):
         raise NotProvenError(f"Run {run.run_id} has no passed proof.", hint="run `verify --run-id` for it first.")
-    record["faults"] = tuple(record["faults"])
-    return Proof(**record), collection
+    proof = {field.name: record[field.name] for field in fields(Proof)}
+    return Proof(**proof | {"faults": tuple(record["faults"])}), collection
 
 
 @job("promote", examples="python -m jobs.promote --config conf/local.yaml --run-id ID")

@@ -23,6 +23,7 @@ from jobs.runs.erased import prove_erased
 from jobs.runs.evidence import last_head, read_head
 from jobs.runs.loading import ensure_loaded, staged_files
 from jobs.runs.record import Job, Run, open_run
+from jobs.runs.workers import workers
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.tables.embeddings import outcomes, permitted_faces
 from jobs.tables.store import looked_up, materialise
@@ -39,6 +40,7 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
     if not collection:
         raise NotProvenError(f"Run {run.run_id} has loaded nothing yet.", hint="run `load --run-id` for it first.")
     fingerprint = known_fingerprint(run)
+    begun = run.begin("verify")
     ensure_loaded(run, index, collection)
     gated = gate_step(run)
     with run.job.watching("verify", "list the faces that are permitted"):
@@ -49,7 +51,9 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
     with run.job.watching("verify", "count what became of every image"):
         counts = _reconcile(run, gated, fingerprint, proof)
     run.facts["counts"] = counts
-    run.step("verify", lambda: {"collection": collection, **asdict(proof), "counts": counts}, once=False)
+    result = {"collection": collection, **asdict(proof), "counts": counts}
+    result |= workers(run.job.spark, run.settings)
+    run.step("verify", lambda: result, begun=begun, once=False)
     faults = [*proof.faults, *counts["faults"]]
     if faults:
         raise NotProvenError(

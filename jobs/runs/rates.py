@@ -36,7 +36,6 @@ class Measured:
     machine_s: Mapping[str, float] | None = None
     index: str | None = None
     by_import: bool = False
-    token: int = 0
     one_process: bool = True
 
     def machines(self, pool: str) -> float:
@@ -61,20 +60,17 @@ def recorded(warehouse: Warehouse) -> list[PastRun]:
     kind = F.substring_index("step", "/", 1)
     steps = warehouse.read(RUN_STEPS).where(F.col("state") == "done").where(kind.isin(*_KINDS))
     newest = steps.groupBy("run_id").agg(F.max("ended_at").alias("at")).orderBy(F.col("at").desc()).limit(_RUNS)
-    # The gate decides before its step is recorded, and says how long it took.
-    seconds = F.col("seconds") + F.coalesce(told("decide_s"), F.lit(0.0))
     rows = (
         steps.join(F.broadcast(newest), "run_id")
         .groupBy("at", "run_id", kind.alias("kind"))
         .agg(
-            F.sum(seconds).alias("seconds"),
+            F.sum("seconds").alias("seconds"),
             F.max(F.unix_micros("ended_at")).alias("ended"),
             F.sum(told("images")).alias("images"),
             F.sum(F.coalesce(told("rows"), told("rows_found"))).alias("rows"),
-            *(F.sum(seconds * told(pool)).alias(pool) for pool in (CORES, GPUS, NODES)),
+            *(F.sum(F.col("seconds") * told(pool)).alias(pool) for pool in (CORES, GPUS, NODES)),
             F.max(F.get_json_object("result", "$.index")).alias("index"),
             F.max(F.get_json_object("result", "$.by_import")).alias("by_import"),
-            F.max("fencing_token").alias("token"),
             F.count_distinct("fencing_token").alias("processes"),
         )
         .orderBy(F.col("at").desc())
@@ -91,7 +87,6 @@ def recorded(warehouse: Warehouse) -> list[PastRun]:
             machine_s={pool: row[pool] or 0.0 for pool in (CORES, GPUS, NODES)},
             index=row["index"],
             by_import=row["by_import"] == "true",
-            token=row["token"],
             one_process=row["processes"] == 1,
         )
     return [PastRun(run_id, steps) for run_id, steps in runs.items()]
@@ -124,7 +119,7 @@ def choose(settings: Settings, runs: Sequence[PastRun], spec: IndexSpec, rows: i
         index=indexed or (_built(settings, bench, spec, rows) if by_import else None),
         index_loads=indexed is not None,
         warm=_of(bench, "warm") if by_import else None,
-        verify=_past([_with_proof(run) for run in runs], "verify", CORES, "rows"),
+        verify=_past(runs, "verify", CORES, "rows"),
     )
 
 
@@ -167,17 +162,6 @@ def _with_resalt(run: PastRun) -> PastRun:
         return run
     grown = 1 + resalt.seconds / stage.seconds if stage.seconds else 1.0
     return PastRun(run.run_id, {**run.steps, "stage": _longer(stage, grown)})
-
-
-def _with_proof(run: PastRun) -> PastRun:
-    """The proof is recorded when it is done: it took from the index's end on, if one process did both."""
-    index, verify, stage = (run.steps.get(kind) for kind in ("index", "verify", "stage"))
-    whole = index and verify and stage and index.token == verify.token and index.one_process and verify.one_process
-    if not (whole and index and verify and stage):
-        return PastRun(run.run_id, {k: v for k, v in run.steps.items() if k != "verify"})
-    seconds = verify.ended - index.ended
-    proof = replace(verify, seconds=seconds, machine_s={CORES: stage.machines(CORES) * seconds})
-    return PastRun(run.run_id, {**run.steps, "verify": proof})
 
 
 def _longer(step: Measured, factor: float) -> Measured:

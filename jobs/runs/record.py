@@ -79,6 +79,19 @@ class Job:
         return self.watcher.watching(step, words, on_look)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """When a step started."""
+
+    at: datetime
+    clock: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self.clock
+
+
 @dataclass
 class Run:
     """One run that holds the lease. ``started_at`` is the first start's, also after a resume."""
@@ -116,11 +129,17 @@ class Run:
             self.record_step(name, {}, utc_now(), 0.0, state="forgotten")
             del self._done[name]
 
+    def begin(self, name: str) -> Begun:
+        """Say that a step has started, and when, if part of its work comes before its `step`."""
+        self.job.console.step(name, "started")
+        return Begun(utc_now(), time.monotonic())
+
     def step(
         self,
         name: str,
         action: Callable[[], StepResult],
         *,
+        begun: Begun | None = None,
         once: bool = True,
         words: str = "",
         on_look: Callable[[], None] | None = None,
@@ -132,17 +151,16 @@ class Run:
         if once and name in self._done:
             self.job.console.step(name, "already done")
             return self._done[name]
-        started, clock = utc_now(), time.monotonic()
-        self.job.console.step(name, "started")
+        begun = begun or self.begin(name)
         with self.job.watching(name, words, on_look):
             try:
                 result = action()
             except BaseException as error:
-                self.job.console.step(name, "failed", seconds=time.monotonic() - clock, error=type(error).__name__)
+                self.job.console.step(name, "failed", seconds=begun.seconds, error=type(error).__name__)
                 raise
-            self.record_step(name, result, started, time.monotonic() - clock)
-        self.job.console.step(name, "done", seconds=time.monotonic() - clock, **_scalars(result))
-        self.metrics.step_done(name, result, time.monotonic() - clock)
+            self.record_step(name, result, begun.at, begun.seconds)
+        self.job.console.step(name, "done", seconds=begun.seconds, **_scalars(result))
+        self.metrics.step_done(name, result, begun.seconds)
         self.write_metrics()
         return result
 

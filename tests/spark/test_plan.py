@@ -40,7 +40,7 @@ def written(spark, tmp_path_factory: pytest.TempPathFactory):
     night = steps(
         "n2",
         START,
-        ("gate", 20.0, {"images": 60_000, "decide_s": 80.0, "cores": 8, "gpus": 2}, 7),
+        ("gate", 100.0, {"images": 60_000, "cores": 8, "gpus": 2}, 7),
         ("embed/0-3", 100.0, {"images": 30_000, "faces": 40_000, **on}, 7),
         # Executors came and went: each chunk counts with those that it had.
         ("embed/4-7", 300.0, {"images": 30_000, "faces": 40_000, "cores": 4, "gpus": 1}, 7),
@@ -50,9 +50,8 @@ def written(spark, tmp_path_factory: pytest.TempPathFactory):
         ("import", 100.0, {"collection": "c", "rows": 80_000, **node}, 7),
         ("index", 200.0, {"index": "HNSW", "rows": 80_000, **node}, 7),
         ("withdraw-loaded", 1.0, {"faces": 0}, 7),
-        ("verify", 0.0, {"collection": "c", "rows_found": 80_000, "counts": {}}, 7),
+        ("verify", 100.0, {"collection": "c", "rows_found": 80_000, "counts": {}, **on}, 7),
     )
-    night[-1] = (*night[-1][:4], night[-1][4] + timedelta(seconds=99), *night[-1][5:])
     broken = steps("n3", START + timedelta(days=1), ("embed/0-3", 900.0, {"images": 9}, 8), state="forgotten")
     # Written before machines were recorded.
     old = steps("n1", START - timedelta(days=1), ("stage", 100.0, {"rows": 80_000}, 6))

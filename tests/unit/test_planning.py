@@ -235,7 +235,7 @@ def past(run_id: str = "n1", seconds: float = 100, *, gpus: float = 0, **changes
     steps = {}
     for number, kind in enumerate(("gate", "embed", "stage", "import", "index", "verify")):
         ended = 1_700_000_000.0 + number * seconds
-        step = Measured(kind, seconds, ended, 8000, 8000, machine_s, "HNSW", True, token=1)
+        step = Measured(kind, seconds, ended, 8000, 8000, machine_s, "HNSW", True)
         steps[kind] = replace(step, **changes.get(kind, {}))
     return PastRun(run_id, steps)
 
@@ -279,7 +279,7 @@ def test_a_run_with_gpus_gives_a_gpus_rate_and_what_cores_kept_up_with() -> None
         ("import", {"one_process": False}, "load"),  # resumed: its last process had less to do
         ("import", {"by_import": False}, "load"),
         ("index", {"index": "IVF_SQ8"}, "index"),
-        ("verify", {"token": 2}, "verify"),  # another process, perhaps days later
+        ("verify", {"machine_s": {}}, "verify"),
         ("embed", {"machine_s": {}}, "embed_cores"),  # a release that did not record its cores
     ],
 )
