@@ -25,7 +25,7 @@ help: ## this list
 setup: ## make .venv with all dependencies; install Java 17 where it is missing and apt can
 	@.ci/setup
 
-demo: setup ## index pictures into an embedded Milvus (own ones: IMAGES=folder BASIS=records.jsonl)
+demo: setup ## index pictures into an embedded Milvus (own ones: IMAGES=folder BASIS=basis.csv)
 	@$(PY) -m bench.demo $(if $(IMAGES),--images '$(IMAGES)') $(if $(BASIS),--basis '$(BASIS)')
 
 lint: setup ## ruff and mypy

@@ -65,16 +65,17 @@ def _bring(
     job_: Job, source: Source | None, batch_id: str, assessment: dict[str, Any] | None, basis: str | None, by_uri: bool
 ) -> Result:
     warehouse, counts, parts, code = job_.warehouse, {}, [], 0
+    key = job_.settings.hmac_key
+    # First, so that a file which cannot be read leaves nothing behind.
+    records = read_basis(job_.spark, basis, key.get_secret_value() if key else None) if basis else None
     record = assessment or {"source_batch_id": batch_id, "state": "unassessed"}
     if assessment or not _known_batch(job_, batch_id):
         changed = record_batch(warehouse, record, now=utc_now())
         parts.append(f"batch {batch_id} {record['state']}{'' if changed else ' (as before)'}")
-    if basis:
+    if records:
         job_.console.step("basis", "started")
-        key = job_.settings.hmac_key
         image_ids, ring = _image_ids(job_, source, batch_id), key_ring(job_.settings)
         with job_.watching("basis", f"import basis records of batch {batch_id}"):
-            records = read_basis(job_.spark, basis, key.get_secret_value() if key else None)
             done = import_basis(warehouse, records, image_ids, ring=ring, now=utc_now())
         counts["basis"] = asdict(done)
         job_.console.step("basis", "done", **counts["basis"])

@@ -342,24 +342,26 @@ def load_settings(
     Raises:
         SettingsError: with the file, the key and a hint, for an unknown key, a wrong value, or a secret in the file.
     """
-    where = str(path) if path else "--set"
     data = _read_yaml(Path(path)) if path else {}
     for secret in SECRETS:
         if secret in data:
             raise SettingsError(
-                f"{where}: '{secret}' is a secret.",
+                f"{path}: '{secret}' is a secret.",
                 hint=f"set {ENV_PREFIX}{secret.upper()} in the environment instead.",
             )
-    environ = os.environ if environ is None else environ
-    for override in overrides:
-        _apply_override(data, override)
     for key in _unknown_keys(data, Settings, ""):
-        raise SettingsError(f"{where}: unknown key '{key}'.{_hint(key)}")
+        raise SettingsError(f"{path}: unknown key '{key}'.{_hint(key)}")
+    environ = os.environ if environ is None else environ
+    given = [_apply_override(data, override) for override in overrides]
+    for key in _unknown_keys(data, Settings, ""):
+        raise SettingsError(f"--set: unknown key '{key}'.{_hint(key)}")
     secrets = {s: environ[ENV_PREFIX + s.upper()] for s in SECRETS if environ.get(ENV_PREFIX + s.upper())}
     try:
         return Settings.model_validate({**data, **secrets})
     except ValidationError as error:
-        raise SettingsError(f"{where}: {_describe(error)}") from None
+        place, what = _described(error)
+        where = "--set" if not path or any(f"{place}.".startswith(f"{key}.") for key in given) else path
+        raise SettingsError(f"{where}: {place}: {what}.") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -380,7 +382,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _apply_override(data: dict[str, Any], override: str) -> None:
+def _apply_override(data: dict[str, Any], override: str) -> str:
+    """Put one ``key=value`` into ``data``; returns the key."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise SettingsError(f"--set {override.split('=', maxsplit=1)[0]}: expected key=value.")
@@ -396,6 +399,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise SettingsError(f"--set {key}: '{parent}' is not a section.")
     target[leaf] = yaml.safe_load(text) if text else None
+    return key
 
 
 def _unknown_keys(data: Mapping[str, Any], model: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -428,10 +432,10 @@ def _hint(key: str) -> str:
     return f" Hint: '{found[0]}'?" if found else " See docs/settings.md for all keys."
 
 
-def _describe(error: ValidationError) -> str:
+def _described(error: ValidationError) -> tuple[str, str]:
+    """The key of the first fault, and what is wrong with it."""
     first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(p) for p in first["loc"]) or "settings"
-    return f"{place}: {first['msg']}."
+    return ".".join(str(p) for p in first["loc"]) or "settings", str(first["msg"])
 
 
 __all__ = ["ENV_PREFIX", "SECRETS", "Settings", "all_keys", "load_settings"]

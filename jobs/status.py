@@ -51,13 +51,14 @@ def main(job_: Job, limit: int, processing: str | None, wait: bool) -> Result:
     rows = []
     for run in runs:
         counts = json.loads(run["counts"] or "{}")
+        images = counts.get("images", "")
         rows.append(
             [
                 run["run_id"],
                 run["job"],
                 run["state"],
                 f"{run['started_at']:%Y-%m-%d %H:%M}",
-                str(counts.get("images", "")),
+                str(images["listed"] if isinstance(images, dict) else images),  # of a source, by `ingest`
                 str(counts.get("faces", "")),
                 run["weights"] or "",
                 run["message"] or "",

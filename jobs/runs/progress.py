@@ -21,6 +21,7 @@ Show = Callable[[int, int], None]
 
 _LINE_EVERY_S = 30.0
 _LEAST_S = 0.5
+_PIPE_WIDTH = 200
 
 
 class Pace:
@@ -137,13 +138,13 @@ class Console:
                     self._bars = None
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """A small table on stdout."""
+        """A small table on stdout. The first column names the rows and is never cut; a pipe or a file has room."""
         table = Table(title=title, title_justify="left")
-        for column in columns:
-            table.add_column(column)
+        for number, column in enumerate(columns):
+            table.add_column(column, no_wrap=number == 0, overflow="fold")
         for row in rows:
             table.add_row(*row)
-        self._out.print(table)
+        self._out.print(table, width=None if self._out.is_terminal else _PIPE_WIDTH)
 
     def note(self, text: str) -> None:
         """One more line for a person, on stderr."""

@@ -37,6 +37,18 @@ def test_a_wrong_key_or_value_is_named(override: str, message: str) -> None:
         load_settings(overrides=[override], environ={})
 
 
+def test_a_fault_is_told_of_where_it_was_made(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("milvus: {shards: 2}\n")
+    for override in ("milvus.shard=4", "milvus.shards=many"):
+        with pytest.raises(SettingsError, match=r"^--set: .*milvus\.shard"):
+            load_settings(file, [override], {})
+    for wrong in ("milvus: {shard: 2}", "milvus: {shards: many}"):
+        file.write_text(wrong)
+        with pytest.raises(SettingsError, match=rf"^{file}: .*milvus\.shard"):
+            load_settings(file, ["milvus.alias=people"], {})
+
+
 def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("milvus_token: hunter2\n")
