@@ -26,14 +26,19 @@ def expire_steps(run: Run, index: VectorIndex) -> Outcome:
     return erase_pending(run, index)
 
 
+def due_now(job_: Job) -> dict[str, int]:
+    """What would be destroyed, in numbers by kind."""
+    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+    due = retention.due(job_.warehouse, job_.settings, gated, now=job_.clock())
+    return {row["kind"]: row["count"] for row in due.groupBy("kind").count().collect()}
+
+
 @job("expire", examples="python -m jobs.expire --config conf/local.yaml")
 def main(job_: Job) -> Result:
     """Destroy what has reached its end, in every store; and finish erasures whose time has come."""
     if job_.dry_run:
-        gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
-        due = retention.due(job_.warehouse, job_.settings, gated, now=job_.clock())
-        counts = {row["kind"]: row["count"] for row in due.groupBy("kind").count().collect()}
-        return {"due": counts, "message": f"dry run: {counts.get('image', 0)} images have reached their end"}
+        due = due_now(job_)
+        return {"due": due, "message": f"dry run: {due.get('image', 0)} images have reached their end"}
     with closing(connect(job_.settings)) as index, open_run(job_, "expire") as run:
         outcome = expire_steps(run, index)
         run.facts["message"] = message = (

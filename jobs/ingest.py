@@ -35,7 +35,8 @@ def main(
 ) -> Result:
     """Bring images, basis records and the assessment of their source into the warehouse. Repeating changes nothing."""
     if not batch or not (source or basis or batch.endswith((".yaml", ".yml"))):
-        raise SettingsError("ingest needs --batch and something to bring in.", hint="see `ingest --help` for examples.")
+        missing = "what to bring in (--source or --basis)" if batch else "--batch: which source batch this belongs to"
+        raise SettingsError(f"ingest needs {missing}.", hint="see `ingest --help` for examples.")
     assessment = read_batch(batch) if batch.endswith((".yaml", ".yml")) else None
     batch_id = str(assessment["source_batch_id"]) if assessment else batch
     opened = open_source(job_.spark, source, batch_id, job_.settings) if source else None

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 
@@ -84,6 +84,9 @@ def open_session(app_name: str, properties_file: str | None = None) -> SparkSess
             "Delta Lake is not configured in this Spark session.",
             hint="add --properties-file conf/spark-local.conf (or the one of your cluster) to spark-submit.",
         )
+    # Delta's VACUUM prints what it deleted; stdout belongs to the jobs' results.
+    jvm: Any = session.sparkContext._jvm
+    jvm.java.lang.System.setOut(jvm.java.lang.System.err)
     # Timestamps of records and events mean the same on every driver.
     session.conf.set("spark.sql.session.timeZone", "UTC")
     return session

@@ -8,21 +8,24 @@ from pathlib import Path
 from time import sleep
 
 import click
+from pyspark.errors import AnalysisException
 
 from jobs.cli import Result, job
 from jobs.errors import FaceReindexError, SettingsError
 from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus import connect
-from jobs.runs.history import proven_collections, recent, run_state
+from jobs.runs.history import last_outcomes, proven_collections, recent, run_state
 from jobs.runs.processing import processing_record
 from jobs.runs.record import Job
+from jobs.tables.store import materialise
 
 _EXAMPLES = """
 python -m jobs.status --config conf/local.yaml
 python -m jobs.status --config conf/local.yaml --run-id nightly-2026-01-31 --wait
+python -m jobs.status --config conf/local.yaml --outcomes outcomes/
 """
 _NEXT = {
-    "running": "it is running",
+    "running": "it is running, or was killed a moment ago",
     "silent": "it stopped without a word: start it again by its id",
     "unknown": "nothing on record: it has not begun, or ended before it could take the lease",
 }
@@ -33,7 +36,8 @@ _ASK_EVERY_S = 15.0
 @click.option("--limit", default=10, show_default=True, help="How many runs.")
 @click.option("--processing", help="Write the record of processing activities (GDPR article 30) to this file.")
 @click.option("--wait", is_flag=True, help="With --run-id: return when that run has ended or was lost.")
-def main(job_: Job, limit: int, processing: str | None, wait: bool) -> Result:
+@click.option("--outcomes", help="Write what became of each image, and why, to this new folder, as CSV.")
+def main(job_: Job, limit: int, processing: str | None, wait: bool, outcomes: str | None) -> Result:
     """The runs so far, and what the alias points at. With --run-id that run alone: the exit code is then the run's.
 
     Of a run that has not ended it is 5; the state says whether it is running, silent (killed), or unknown.
@@ -42,6 +46,8 @@ def main(job_: Job, limit: int, processing: str | None, wait: bool) -> Result:
         return _one_run(job_, job_.run_id, wait)
     if wait:
         raise SettingsError("--wait: which run?", hint="name it with --run-id.")
+    if outcomes:
+        return _outcomes(job_, outcomes)
     if processing:
         gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
         text = processing_record(job_.warehouse, job_.settings, gated)
@@ -84,7 +90,27 @@ def _one_run(job_: Job, run_id: str, wait: bool) -> Result:
         sleep(_ASK_EVERY_S)
         now = run_state(job_.warehouse, run_id, job_.clock())
     text = now.message or _NEXT.get(now.state, "")
+    if now.state in ("running", "silent"):
+        text += f"; last step done: {now.last_step}"
+    if now.lease_until:
+        text += (
+            f"; its lease holds until {now.lease_until:%H:%M:%S} UTC and is renewed while it runs. If its process is "
+            "dead, start it again by its id, now or later"
+        )
     return {"run": asdict(now), "exit_code": now.exit_code, "message": f"{run_id}: {now.state}; {text}"}
+
+
+def _outcomes(job_: Job, folder: str) -> Result:
+    found = materialise(last_outcomes(job_.warehouse))
+    try:
+        found.write.csv(folder, header=True)
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_ALREADY_EXISTS":
+            raise
+        raise SettingsError(f"--outcomes: {folder} exists already.", hint="name a new folder.") from None
+    counts = {row["status"]: row["count"] for row in found.groupBy("status").count().collect()}
+    text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    return {"folder": folder, "counts": counts, "message": f"{text}: which is which stands in {folder}"}
 
 
 def _live(job_: Job, alias: str) -> str:

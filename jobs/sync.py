@@ -7,7 +7,7 @@ from contextlib import closing
 from jobs.cli import Result, job
 from jobs.embed import embed_steps, gate_step
 from jobs.errors import LeaseHeld
-from jobs.expire import expire_steps
+from jobs.expire import due_now, expire_steps
 from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.model import prepare_model
@@ -37,9 +37,17 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
 
 @job("sync", examples="python -m jobs.sync --config conf/local.yaml")
 def main(job_: Job) -> Result:
-    """Withdrawals, holds, expiries and small additions reach the live collection between two nights."""
+    """Withdrawals, holds, expiries and small additions reach the live collection between two nights.
+
+    What has reached its end (withdrawn, expired, revoked) is destroyed in every store, as `expire` does.
+    """
     if job_.dry_run:
-        return {"message": "dry run: would take out of the live collection what is not permitted now, and add the new"}
+        due = due_now(job_)
+        return {
+            "due": due,
+            "message": f"dry run: would destroy {due.get('image', 0)} images that have reached their end, take out of "
+            "the live collection what is not permitted now, and add what is new",
+        }
     with closing(connect(job_.settings)) as index:
         return _sync(job_, index)
 

@@ -54,8 +54,9 @@ class LoadPlan:
         way = "bulk import" if self.by_import else "insert, file by file"
         jobs = f" in {self.jobs} jobs of {self.files_per_job}" if self.by_import else ""
         waves = f"; {self.jobs_in_flight} at a time, {self.waves} waves" if self.by_import else ""
+        files = f"{self.files:,} file{'s' if self.files != 1 else ''}"
         return [
-            f"{self.rows:,} faces by {way}: {self.files} files of about {self.rows_per_file:,} rows{jobs}{waves}",
+            f"{self.rows:,} faces by {way}: {files} of about {self.rows_per_file:,} rows{jobs}{waves}",
             f"index {self.index.index_type} {dict(self.index.params)}",
             f"staged {_gib(self.staging_bytes)}, stored {_gib(self.stored_bytes)}, "
             f"in memory {_gib(self.memory_bytes)}; the last two twice while the live collection stays beside it",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable
 from jobs.index.collections import collection_name
-from jobs.runs.lease import holder
-from jobs.schemas import RUN_STEPS, RUNS
+from jobs.runs.lease import last_act
+from jobs.schemas import IMAGE_STATUS, IMAGES, RUN_STEPS, RUNS
 from jobs.tables.store import Warehouse
 
 
@@ -79,6 +79,15 @@ def recent(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
     return [row.asDict() for row in rows]
 
 
+def last_outcomes(warehouse: Warehouse) -> DataFrame:
+    """Each image with where it came from, and the last that became of it; `undecided` where no run has met it."""
+    names = ("status", "reason", "faces", "run_id", "decided_at")
+    last = warehouse.read(IMAGE_STATUS).groupBy("image_id").agg(F.max_by(F.struct(*names), "decided_at").alias("last"))
+    images = warehouse.read(IMAGES).select("image_id", "uri", "source_batch_id")
+    found = images.join(last.select("image_id", "last.*"), "image_id", "left")
+    return found.withColumn("status", F.coalesce("status", F.lit("undecided")))
+
+
 @dataclass(frozen=True)
 class RunState:
     """Where one run stands: ``done``, ``failed``, ``running``, ``silent`` or ``unknown``.
@@ -92,6 +101,14 @@ class RunState:
     exit_code: int = DependencyUnavailable.exit_code
     job: str | None = None
     message: str = ""
+    last_step: str = ""
+    lease_until: datetime | None = None
+
+
+def _last_step(warehouse: Warehouse, run_id: str) -> str:
+    steps = warehouse.read(RUN_STEPS).where(F.col("run_id") == run_id).where("state = 'done'")
+    row = steps.orderBy(F.col("ended_at").desc()).select("step", F.unix_timestamp("ended_at").alias("at")).first()
+    return f"{row['step']} at {datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d %H:%M:%S} UTC" if row else "none"
 
 
 def run_state(warehouse: Warehouse, run_id: str, now: datetime) -> RunState:
@@ -100,6 +117,13 @@ def run_state(warehouse: Warehouse, run_id: str, now: datetime) -> RunState:
     if row is None:
         return RunState(run_id, "unknown")
     if row["state"] == "running":
-        state = "running" if holder(warehouse, now) == run_id else "silent"
-        return RunState(run_id, state, job=row["job"])
+        held = last_act(warehouse)
+        until = held.until if held is not None and held.run_id == run_id and held.holds(now) else None
+        return RunState(
+            run_id,
+            "running" if until else "silent",
+            job=row["job"],
+            last_step=_last_step(warehouse, run_id),
+            lease_until=until,
+        )
     return RunState(run_id, row["state"], int(row["exit_code"]), row["job"], row["message"] or "")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -27,8 +28,22 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def newest(warehouse: Warehouse) -> tuple[int, str, str, datetime] | None:
-    """The last act on the lease: token, run, action, and until when it holds; None where nobody ever took it."""
+@dataclass(frozen=True)
+class Held:
+    """The last act on the lease, and until when that holds."""
+
+    token: int
+    run_id: str
+    action: str
+    until: datetime
+
+    def holds(self, now: datetime) -> bool:
+        """Whether the run has it at ``now``."""
+        return self.action != "release" and self.until > now
+
+
+def last_act(warehouse: Warehouse) -> Held | None:
+    """The last act on the lease; None where nobody ever took it."""
     rows = (
         warehouse.read(LEASES)
         .where(F.col("name") == LEASE_NAME)
@@ -40,13 +55,7 @@ def newest(warehouse: Warehouse) -> tuple[int, str, str, datetime] | None:
     if not rows:
         return None
     row = rows[0]
-    return int(row["token"]), str(row["run_id"]), str(row["action"]), datetime.fromtimestamp(row["until"], UTC)
-
-
-def holder(warehouse: Warehouse, now: datetime) -> str | None:
-    """The run that holds the lease at ``now``."""
-    last = newest(warehouse)
-    return last[1] if last is not None and last[2] != "release" and last[3] > now else None
+    return Held(int(row["token"]), row["run_id"], row["action"], datetime.fromtimestamp(row["until"], UTC))
 
 
 class Lease:
@@ -70,18 +79,18 @@ class Lease:
         Raises:
             LeaseHeld: another run holds it and has been heard of within the time to live.
         """
-        last = newest(self._warehouse)
+        last = last_act(self._warehouse)
         now = self._clock()
-        if last is not None and last[1] != self._run_id and last[2] != "release" and last[3] > now:
+        if last is not None and last.run_id != self._run_id and last.holds(now):
             raise LeaseHeld(
-                f"Run {last[1]} is writing this warehouse (lease until {last[3]:%Y-%m-%d %H:%M:%S} UTC).",
+                f"Run {last.run_id} is writing this warehouse (lease until {last.until:%Y-%m-%d %H:%M:%S} UTC).",
                 hint="wait for it to end; if its process is dead, the lease ends by itself at that time, "
                 "or resume that run with --run-id.",
             )
-        token = (last[0] if last else 0) + 1
+        token = (last.token if last else 0) + 1
         self._write(token, "acquire", 0)
-        winner = newest(self._warehouse)
-        if winner is None or winner[0] != token or winner[1] != self._run_id:
+        winner = last_act(self._warehouse)
+        if winner is None or winner.token != token or winner.run_id != self._run_id:
             raise LeaseHeld("Another run took the lease at the same moment.", hint="start again when it has ended.")
         self.token = token
         self._confirmed = time.monotonic()
@@ -98,8 +107,8 @@ class Lease:
         """
         if time.monotonic() - self._confirmed < max_age_s:
             return
-        last = newest(self._warehouse)
-        if last is None or last[0] != self.token:
+        last = last_act(self._warehouse)
+        if last is None or last.token != self.token:
             raise LeaseLost(
                 f"Run {self._run_id} lost its lease to a later run and stopped before its next commit.",
                 hint="see `status`; nothing of this run is live.",

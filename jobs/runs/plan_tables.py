@@ -89,7 +89,7 @@ def _cost(needed: Needs, currency: str) -> str:
 
 def verdict(plan: NightPlan, hours: float | None, would: Fit | None) -> str:
     """The answer: how long, what limits it, whether it fits, and what would make it fit."""
-    least = "at least " if plan.unknown else ""
+    least = "at least " if plan.unknown and plan.seconds >= 1 else ""
     limit = plan.limiting
     limits = "limits" if limit.pool in (DRIVER, CLOCK) else "limit"
     by = f"{LABELS[limit.pool]} {limits} it ({limit.name}, {span(limit.seconds or 0)})"

@@ -84,6 +84,11 @@ class Console:
         shown = " ".join(f"{k}={_short(v)}" for k, v in facts.items())
         self._say(f"{stamp}{name}: {state} {shown}".rstrip())
 
+    def begins(self, run_id: str) -> None:
+        """Name the run, for a person at a terminal: every other line there leaves it out."""
+        if self._err.is_terminal and not self._json:
+            self.note(f"run {run_id}; if it is killed, the same command with --run-id {run_id} resumes it")
+
     @contextmanager
     def meter(self, step: str, unit: str, words: str = "") -> Iterator[Show]:
         """A function to tell how many of how many ``unit`` are done: a bar on a terminal, a line now and then else.

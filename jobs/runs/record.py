@@ -203,6 +203,7 @@ def open_run(job: Job, name: str) -> Iterator[Run]:
         raise SettingsError("--run-id: letters, digits, '_', '.' and '-' only, at most 100.")
     lease = Lease(job.warehouse, run_id, job.settings.lease.ttl_s)
     job.console.run_id = run_id
+    job.console.begins(run_id)
     with job.watching("lease", "take the lease"):
         lease.acquire()
     lease.keep()

@@ -125,6 +125,16 @@ def test_2_every_picture_ends_as_it_should(night: Night) -> None:
     unlike = {p.path: (p.expected, found[p.path][0]) for p in night.chosen if found[p.path][0] != p.expected}
     # A file of no bytes cannot be read at all, which is a reason of its own.
     assert {k: v for k, v in unlike.items() if v != ("broken", "unreadable")} == {}
+    # So they stand in the list that an operator asks for.
+    listed = night.config.parent / "outcomes"
+    code, told = night.run("status", "--outcomes", str(listed))
+    rows = night.spark.read.csv(str(listed), header=True).collect()
+    assert (code, told["counts"]) == (0, dict(Counter(status for status, _ in found.values())))
+    assert {row["uri"].split("/", -1)[-1]: row["status"] for row in rows} == {
+        Path(path).name: status for path, (status, _) in found.items()
+    }
+    assert all(row["reason"] for row in rows if row["status"] not in ("embedded", "no_face"))
+    assert night.run("status", "--outcomes", str(listed))[0] == 2
     counts = result["counts"]
     assert sum(counts["statuses"].values()) == counts["images"] == len(night.chosen)
     assert counts["faces"] == sum(faces for _, faces in found.values()) == result["proof"]["rows_found"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,14 +19,22 @@ pytestmark = pytest.mark.spark
 def test_a_run_is_asked_for_by_its_id_and_waited_for(spark, tmp_path: Path, capsys, monkeypatch) -> None:
     config = prepare(tmp_path / "line", [])
 
+    def said(*arguments: str) -> tuple[int, dict[str, Any]]:
+        return run_job("status", config, "--run-id", "n1", *arguments, read=lambda: capsys.readouterr().out)
+
     def asked(*arguments: str) -> tuple[int, str]:
-        code, result = run_job("status", config, "--run-id", "n1", *arguments, read=lambda: capsys.readouterr().out)
+        code, result = said(*arguments)
         return code, result["run"]["state"]
 
     assert asked() == (5, "unknown")
     naps: list[float] = []
     with open_run(job_for(spark, load_settings(config), "n1"), "reindex") as run:
-        assert asked() == (5, "running")
+        run.step("gate", lambda: {"images": 1})
+        code, result = said()
+        assert (code, result["run"]["state"]) == (5, "running")
+        # Whoever killed it sees how far it was and how long its lease holds.
+        assert "last step done: gate at 2" in result["message"]
+        assert "its lease holds until" in result["message"]
 
         def nap(seconds: float) -> None:
             naps.append(seconds)

@@ -22,7 +22,7 @@ from jobs.errors import (
 from jobs.index.staging import Staged, bucket_count, digests, stage
 from jobs.index.truth import recall_sample
 from jobs.runs.history import run_state
-from jobs.runs.lease import Lease, newest
+from jobs.runs.lease import Lease, last_act
 from jobs.runs.loading import import_staged
 from jobs.runs.maintenance import maintain
 from jobs.runs.record import open_run
@@ -157,9 +157,9 @@ def test_a_token_is_won_by_one(spark, tmp_path: Path) -> None:
     one, two = Lease(warehouse, "one", 60), Lease(warehouse, "two", 60)
     one._write(1, "acquire", 0)
     two._write(1, "acquire", 0)
-    winner = newest(warehouse)
+    winner = last_act(warehouse)
     assert winner is not None
-    assert winner[1] in {"one", "two"}
+    assert winner.run_id in {"one", "two"}
     assert warehouse.read(LEASES).where("token = 1").count() == 1
 
 
