@@ -496,6 +496,18 @@ def quarantined(warehouse: Warehouse, basis: DataFrame) -> DataFrame | None:
     return last.where("readable_at <= unread_at").select(F.col("record_id").alias("row_key"))
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """A decision, the versions of the tables that it read, and when the first of its permissions ends."""
+
+    gated: Gated
+    versions: dict[str, int]
+    ends: float | None
+
+    def is_over(self, now: datetime) -> bool:
+        return self.ends is not None and self.ends <= now.timestamp()
+
+
 class RunGate:
     """The gate of one run, asked before embedding, staging, the proof and the switch (Guarantee 8).
 
@@ -511,19 +523,16 @@ class RunGate:
         self._settings = settings
         self._clock = clock
         self._ingested_by = ingested_by
-        self._versions: dict[str, int] = {}
-        self._ends: float | None = None
-        self._last: Gated | None = None
+        self._last: _Answer | None = None
 
     def decide(self) -> Gated:
         """Decisions that hold at this instant; computed once, read several times."""
         # The versions first: what is committed in between is read too, and looks like a change the next time.
         versions, now = self._warehouse.versions(_INPUTS), self._clock()
-        over = self._ends is not None and self._ends <= now.timestamp()
-        if self._last is None or over or versions != self._versions:
+        if self._last is None or self._last.is_over(now) or versions != self._last.versions:
             gated = gate_warehouse(self._warehouse, self._settings, now=now, ingested_by=self._ingested_by)
-            self._last = Gated(materialise(gated.decisions))
-            first_end = self._last.accepted.agg(F.unix_micros(F.min("valid_until")).alias("at")).first()
-            self._ends = first_end["at"] / 1e6 if first_end and first_end["at"] is not None else None
-            self._versions = versions
-        return self._last
+            gated = Gated(materialise(gated.decisions))
+            first_end = gated.accepted.agg(F.unix_micros(F.min("valid_until")).alias("at")).first()
+            ends = first_end["at"] / 1e6 if first_end and first_end["at"] is not None else None
+            self._last = _Answer(gated, versions, ends)
+        return self._last.gated

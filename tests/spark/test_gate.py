@@ -381,7 +381,8 @@ def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark
 
     assert accepted() == {"i0", "i1", "i2"}
     first = asked.decide()
-    now[0] = NOW + timedelta(hours=1)
+    # It holds to the last second of the shortest permission.
+    now[0] = NOW + timedelta(hours=2, seconds=-1)
     assert asked.decide() is first
     # A withdrawal is committed.
     gone = replace(GOOD, events=(*(GOOD.events or ()), Event(NOW, None, "withdrawal", "ConsentWithdrawn")))
