@@ -98,7 +98,7 @@ def _in_session(  # the one place where a session is opened
     from jobs.session import open_session
     from jobs.tables.store import Warehouse
 
-    spark = open_session(f"face-reindex {name}", properties_file)
+    spark = open_session(f"face-reindex {name}", properties_file, say=console.note)
     # Of what is done before, between and after the steps, which say it better.
     spark.sparkContext.setJobDescription(f"face-reindex {name}")
     warehouse = Warehouse(spark, settings.warehouse, is_path=settings.warehouse_is_path, read_only=read_only)

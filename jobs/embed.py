@@ -16,7 +16,11 @@ from jobs.schemas import IMAGE_STATUS
 from jobs.tables.store import materialise
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobs.tables.embeddings import Chunk
+
+_REASONS = 4
 
 
 def gate_step(run: Run) -> Gated:
@@ -104,8 +108,21 @@ def embedded_message(run: Run) -> str:
     gate = run.result("gate") or {}
     return (
         f"{images} images embedded ({faces} faces), {gate.get('accepted', 0) - images} reused, "
-        f"{gate.get('refused', 0)} refused; weights {run.facts.get('weights')}"
+        f"{refused_text(gate.get('reasons', {}))}; weights {run.facts.get('weights')}"
     )
+
+
+def refused_text(reasons: Mapping[str, int]) -> str:
+    """How many were refused, and why: the most frequent reasons first.
+
+    >>> refused_text({"NO_BASIS": 2, "CONSENT_ENDED": 10})
+    '12 refused (10 CONSENT_ENDED, 2 NO_BASIS)'
+    """
+    most = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count} {reason}" for reason, count in most[:_REASONS]]
+    if len(most) > _REASONS:
+        shown.append(f"{sum(count for _, count in most[_REASONS:])} for other reasons")
+    return f"{sum(reasons.values())} refused" + (f" ({', '.join(shown)})" if shown else "")
 
 
 def dry_run(job_: Job) -> Result:
@@ -116,7 +133,7 @@ def dry_run(job_: Job) -> Result:
     return {
         "accepted": accepted,
         "refused": reasons,
-        "message": f"dry run: {accepted} images would be embedded or reused, {sum(reasons.values())} refused",
+        "message": f"dry run: {accepted} images would be embedded or reused, {refused_text(reasons)}",
     }
 
 

@@ -7,12 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from py4j.java_gateway import JavaGateway  # type: ignore[import-untyped]
+    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
 _DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
@@ -51,32 +56,33 @@ _STARTS: Final = (
 )
 
 
-def open_session(app_name: str, properties_file: str | None = None) -> SparkSession:
+def open_session(
+    app_name: str, properties_file: str | None = None, say: Callable[[str], None] | None = None
+) -> SparkSession:
     """Return a session that has Delta.
 
     Under `spark-submit` the properties come from there. Under `python -m` they come from ``properties_file``, or
-    from the packaged `conf/spark-local.conf`.
+    from the packaged `conf/spark-local.conf`; ``say`` is told then that the start takes a while.
 
     Raises:
         SettingsError: Delta is not configured, or Spark cannot start as it is configured.
         DependencyUnavailable: no Java, Delta's JARs cannot be fetched, or the cluster does not answer.
     """
     from py4j.protocol import Py4JError  # type: ignore[import-untyped]
-    from pyspark import SparkContext
+    from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    if SparkContext._active_spark_context is None:
-        if not submitted:
-            _need_java()
-        builder = builder.appName(app_name)
-        for key, value in ({} if submitted else read_properties(properties_file)).items():
-            builder = builder.config(key, value)
     _same_python_for_workers(submitted)
     try:
-        session = builder.getOrCreate()
+        if SparkContext._active_spark_context is None and not submitted:
+            _need_java()
+            if say is not None:
+                say("Spark is starting; the first time it fetches Delta's JARs.")
+            conf = SparkConf().setAll(list(read_properties(properties_file).items())).setAppName(app_name)
+            SparkContext(conf=conf, gateway=SparkContext._gateway or _launched(conf))
+        session = SparkSession.builder.appName(app_name).getOrCreate()
     except (PySparkException, Py4JError, OSError) as error:
         raise _not_started(str(error)) from None
     if _DELTA_EXTENSION not in (session.conf.get("spark.sql.extensions", "") or ""):
@@ -90,6 +96,36 @@ def open_session(app_name: str, properties_file: str | None = None) -> SparkSess
     # Timestamps of records and events mean the same on every driver.
     session.conf.set("spark.sql.session.timeZone", "UTC")
     return session
+
+
+def _launched(conf: SparkConf) -> JavaGateway:
+    """Start the JVM. What it prints before it is ready (two dozen lines about JARs) is shown only if it never is."""
+    from pyspark import java_gateway
+
+    launch: Any = java_gateway.launch_gateway
+    ours, theirs = os.pipe()
+    held, ready = list[bytes](), threading.Event()
+
+    def pass_on() -> None:
+        with os.fdopen(ours, "rb") as lines:
+            for line in lines:
+                if ready.is_set():
+                    os.write(2, line)
+                else:
+                    held.append(line)
+
+    reader = threading.Thread(target=pass_on, name="the JVM's stderr", daemon=True)
+    reader.start()
+    try:
+        gateway: JavaGateway = launch(conf, {"stderr": theirs})
+    except BaseException:
+        os.close(theirs)
+        reader.join(timeout=5)
+        os.write(2, b"".join(held))
+        raise
+    os.close(theirs)
+    ready.set()
+    return gateway
 
 
 def _need_java() -> None:

@@ -17,6 +17,7 @@ from jobs.index.milvus import connect
 from jobs.runs.history import last_outcomes, proven_collections, recent, run_state
 from jobs.runs.processing import processing_record
 from jobs.runs.record import Job
+from jobs.schemas import RUNS
 from jobs.tables.store import materialise
 
 _EXAMPLES = """
@@ -53,6 +54,9 @@ def main(job_: Job, limit: int, processing: str | None, wait: bool, outcomes: st
         text = processing_record(job_.warehouse, job_.settings, gated)
         Path(processing).write_text(text, encoding="utf-8")
         return {"file": processing, "message": f"record of processing activities written to {processing}"}
+    if not job_.warehouse.exists(RUNS):
+        message = f"there is no warehouse at {job_.settings.warehouse} yet; `ingest` makes it"
+        return {"runs": [], "alias": job_.settings.milvus.alias, "live": "", "proven": [], "message": message}
     runs = recent(job_.warehouse, limit)
     rows = []
     for run in runs:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+from PIL import Image, UnidentifiedImageError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -57,6 +59,7 @@ def export(warehouse: Warehouse, targets: Sequence[Target], path: str) -> None:
         for row in rows(IMAGES, IMAGE, "image_id").drop("part").toLocalIterator():
             name = f"images/{row['image_id']}"
             if row["content"] is not None:
+                name += _suffix(bytes(row["content"]))
                 archive.writestr(name, bytes(row["content"]))
             original = None if row["content"] is not None else row["uri"]
             pictures.append({"image_id": row["image_id"], "file": name if original is None else None, "uri": original,
@@ -68,6 +71,14 @@ def export(warehouse: Warehouse, targets: Sequence[Target], path: str) -> None:
             "pictures_shared_with_others": shared,
         }
         archive.writestr("about_you.json", json.dumps(content, indent=2, sort_keys=True, default=str))
+
+
+def _suffix(content: bytes) -> str:
+    """What the person's computer opens it by; nothing for what is no picture."""
+    try:
+        return f".{(Image.open(io.BytesIO(content)).format or '').lower()}".rstrip(".")
+    except (UnidentifiedImageError, OSError):
+        return ""
 
 
 def _as_json(rows: DataFrame) -> list[Any]:

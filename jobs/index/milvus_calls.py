@@ -103,8 +103,10 @@ def translate(error: BaseException, action: str, where: str) -> FaceReindexError
             hint="set FACE_REINDEX_MILVUS_TOKEN, or …_USER and …_PASSWORD, of an account with the loader's role.",
         )
     if is_transient(error):
+        # pymilvus's own words for an address where nobody is say no more than ``where``.
+        why = "" if text.lower().startswith("fail connecting") else f": {text}"
         return DependencyUnavailable(
-            f"Milvus did not {action} ({where}): {text}.",
+            f"Milvus did not {action} ({where}){why}.",
             hint="check that the server is up and reachable, then run the same command again.",
         )
     return FaceReindexError(f"Milvus could not {action} ({where}): {text}.")

@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
+from jobs.schemas import ALL_TABLES
 from jobs.settings import Settings
 
 _CAUSES: Final = 8
+_BROKEN_FILE: Final = (
+    r"FAILED_READ_FILE|FileNotFoundException|FILE_NOT_EXIST|is not a Parquet file|DELTA_LOG_FILE_NOT_FOUND|"
+    r"DELTA_TRUNCATED_TRANSACTION_LOG|DELTA_STATE_RECOVER_ERROR|MALFORMED_RECORD|JsonParseException|"
+    r"DELTA_VERSIONS_NOT_CONTIGUOUS"
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,22 @@ def explained(error: BaseException, settings: Settings | None) -> FaceReindexErr
     for known in _KNOWN:
         if re.search(known.pattern, text):
             return known.kind(known.message.format(place=_place(text, settings)), hint=known.hint)
-    return None
+    return _damaged(text, settings)
+
+
+def _damaged(text: str, settings: Settings | None) -> FaceReindexError | None:
+    """A file of one of our tables that its log names and that is gone, or that cannot be read."""
+    if settings is None or not re.search(_BROKEN_FILE, text):
+        return None
+    tables = "|".join(spec.name for spec in ALL_TABLES)
+    found = re.search(rf"/({tables})/(_delta_log/)?(?:[^/\s]+/)*[^/\s]+\.(?:parquet|json|bin)", text)
+    if found is None or (settings.warehouse_is_path and not _names(text, settings.warehouse)):
+        return None
+    what = "its log cannot be read" if found[2] else "a file that its log names is gone or cannot be read"
+    return FaceReindexError(
+        f"Table {found[1]} is damaged: {what} (Spark's own lines above name the file).",
+        hint="see 'A damaged table' in docs/operations.md: what can be made again, and what only a backup has.",
+    )
 
 
 def _texts(error: BaseException) -> Iterator[str]:

@@ -128,3 +128,29 @@ def test_spark_that_does_not_start(
     line = done.stderr.strip().splitlines()[-1]
     assert (done.returncode, message in line) == (code, True), line
     assert line.count("Next step: ") == 1
+
+
+def test_a_damaged_table_is_named(spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from jobs.embed import main as embed
+    from jobs.status import main as status
+
+    def told() -> str:
+        assert ended(status, tmp_path) == 1
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    assert ended(embed, tmp_path) == 3
+    assert ended(status, tmp_path) == 0
+    capsys.readouterr()
+    runs = tmp_path / "warehouse" / "runs"
+    log = sorted((runs / "_delta_log").glob("*.json"))[-1]
+    whole = log.read_text()
+    for path in (log, log.with_name(f".{log.name}.crc")):
+        path.unlink(missing_ok=True)
+    log.write_text("no line of a log\n")
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    assert "Table runs is damaged: its log cannot be read" in told()
+    log.write_text(whole)
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    for file in runs.glob("*.parquet"):
+        file.unlink()
+    assert "Table runs is damaged: a file that its log names is gone" in told()

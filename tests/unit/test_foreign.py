@@ -52,7 +52,30 @@ def test_the_cause_is_found_behind_what_was_made_of_it() -> None:
     assert "may not read or write" in str(explained(error, None))
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            f"[FAILED_READ_FILE.NO_HINT] s3a://faces/w/images/_delta_log/0013.json {NAME}",
+            "Table images is damaged: its log",
+        ),
+        (
+            f"FileNotFoundException: s3a://faces/w/embeddings/model=f/part-0.snappy.parquet {NAME}",
+            "Table embeddings is",
+        ),
+    ],
+)
+def test_a_damaged_table_is_named_and_what_to_do(text: str, told: str) -> None:
+    error = explained(RuntimeError(text), SETTINGS)
+    assert type(error) is FaceReindexError
+    assert told in str(error)
+    assert "'A damaged table'" in str(error)
+    assert NAME not in str(error)
+
+
 def test_what_is_not_known_is_not_guessed() -> None:
+    # A file of the source, in a folder that is called like a table of ours.
+    assert explained(RuntimeError("FileNotFoundException: /photos/images/a/part-0.parquet"), SETTINGS) is None
     assert explained(ValueError("something else"), SETTINGS) is None
     # The driver's own: nothing is wrong with the workers.
     assert explained(ModuleNotFoundError("No module named 'openlineage'"), SETTINGS) is None
