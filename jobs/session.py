@@ -82,7 +82,7 @@ def open_session(
                 say("Spark is starting; the first time it fetches Delta's JARs.")
             conf = SparkConf().setAll(list(read_properties(properties_file).items())).setAppName(app_name)
             SparkContext(conf=conf, gateway=SparkContext._gateway or _launched(conf))
-        session = SparkSession.builder.appName(app_name).getOrCreate()
+        session = (SparkSession.builder.appName(app_name) if submitted else SparkSession.builder).getOrCreate()
     except (PySparkException, Py4JError, OSError) as error:
         raise _not_started(str(error)) from None
     if _DELTA_EXTENSION not in (session.conf.get("spark.sql.extensions", "") or ""):

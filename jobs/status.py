@@ -70,12 +70,12 @@ def main(job_: Job, limit: int, processing: str | None, wait: bool, outcomes: st
                 f"{run['started_at']:%Y-%m-%d %H:%M}",
                 str(images["listed"] if isinstance(images, dict) else images),  # of a source, by `ingest`
                 str(counts.get("faces", "")),
-                run["weights"] or "",
-                run["message"] or "",
             ]
         )
-    columns = ["run", "job", "state", "started (UTC)", "images", "faces", "weights", "message"]
-    job_.console.table("Runs", columns, rows)
+    job_.console.table("Runs", ["run", "job", "state", "started (UTC)", "images", "faces"], rows)
+    for run in runs:
+        if run["message"]:
+            job_.console.line(f"{run['run_id']}: {run['message']}")
     alias = job_.settings.milvus.alias
     live = _live(job_, alias)
     proven = proven_collections(job_.warehouse)

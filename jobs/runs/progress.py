@@ -21,7 +21,6 @@ Show = Callable[[int, int], None]
 
 _LINE_EVERY_S = 30.0
 _LEAST_S = 0.5
-_PIPE_WIDTH = 200
 
 
 class Pace:
@@ -143,13 +142,13 @@ class Console:
                     self._bars = None
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """A small table on stdout. The first column names the rows and is never cut; a pipe or a file has room."""
+        """A small table on stdout. The first column names the rows and is never cut."""
         table = Table(title=title, title_justify="left")
         for number, column in enumerate(columns):
             table.add_column(column, no_wrap=number == 0, overflow="fold")
         for row in rows:
             table.add_row(*row)
-        self._out.print(table, width=None if self._out.is_terminal else _PIPE_WIDTH)
+        self._out.print(table)
 
     def note(self, text: str) -> None:
         """One more line for a person, on stderr."""
