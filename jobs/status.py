@@ -14,7 +14,7 @@ from jobs.cli import Result, job
 from jobs.errors import FaceReindexError, SettingsError
 from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus import connect
-from jobs.runs.history import last_outcomes, proven_collections, recent, run_state
+from jobs.runs.history import last_outcomes, last_step, proven_collections, recent, run_state
 from jobs.runs.processing import processing_record
 from jobs.runs.record import Job
 from jobs.schemas import RUNS
@@ -94,14 +94,20 @@ def _one_run(job_: Job, run_id: str, wait: bool) -> Result:
         sleep(_ASK_EVERY_S)
         now = run_state(job_.warehouse, run_id, job_.clock())
     text = now.message or _NEXT.get(now.state, "")
+    last = ""
     if now.state in ("running", "silent"):
-        text += f"; last step done: {now.last_step}"
+        last = last_step(job_.warehouse, run_id)
+        text += f"; last step done: {last}"
     if now.lease_until:
         text += (
             f"; its lease holds until {now.lease_until:%H:%M:%S} UTC and is renewed while it runs. If its process is "
             "dead, start it again by its id, now or later"
         )
-    return {"run": asdict(now), "exit_code": now.exit_code, "message": f"{run_id}: {now.state}; {text}"}
+    return {
+        "run": {**asdict(now), "last_step": last},
+        "exit_code": now.exit_code,
+        "message": f"{run_id}: {now.state}; {text}",
+    }
 
 
 def _outcomes(job_: Job, folder: str) -> Result:

@@ -168,7 +168,7 @@ def _open(data: bytes) -> Image.Image:
     except MemoryError:
         raise
     except Exception:  # see above
-        reason = _damage(data) if _kind(data) else "NOT_AN_IMAGE"
+        reason = _damage(data) if image_kind(data) else "NOT_AN_IMAGE"
         raise DecodeFailure("broken", reason) from None
 
 
@@ -250,19 +250,20 @@ def upright(pixels: UInt8, orientation: int) -> UInt8:
     return np.ascontiguousarray(pixels)
 
 
-def _kind(data: bytes) -> str | None:
-    starts = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "riff", b"II*\0": "tiff",
+def image_kind(data: bytes) -> str | None:
+    """jpeg, png, gif, webp or tiff by the first bytes; None for what is no picture."""
+    starts = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"II*\0": "tiff",
               b"MM\0*": "tiff"}  # fmt: skip
     return next((kind for start, kind in starts.items() if data.startswith(start)), None)
 
 
 def _damage(data: bytes) -> str:
     """TRUNCATED where the container's end marker is missing, else CORRUPT."""
-    kind = _kind(data)
+    kind = image_kind(data)
     cut = (
         (kind == "jpeg" and b"\xff\xd9" not in data[-64:])
         or (kind == "png" and b"IEND" not in data[-64:])
         or (kind == "gif" and b"\x3b" not in data[-4:])
-        or (kind == "riff" and len(data) < int.from_bytes(data[4:8], "little") + 8)
+        or (kind == "webp" and len(data) < int.from_bytes(data[4:8], "little") + 8)
     )
     return "TRUNCATED" if cut else "CORRUPT"

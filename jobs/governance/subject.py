@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -36,10 +34,11 @@ def held_about(warehouse: Warehouse, targets: Sequence[Target]) -> dict[str, Any
     return {"counts": {names[row["kind"]]: row["n"] for row in rows}, "held": held, **details}
 
 
-def export(warehouse: Warehouse, targets: Sequence[Target], path: str) -> None:
+def export(warehouse: Warehouse, targets: Sequence[Target], path: str, kind_of: Callable[[bytes], str | None]) -> None:
     """Write one person's copy: records, faces and the stored pictures, as a zip of JSON and image files.
 
-    Pictures that show other recorded persons too are listed and not copied (GDPR article 15(4)).
+    Pictures that show other recorded persons too are listed and not copied (GDPR article 15(4)). ``kind_of`` tells
+    the suffix that the person's computer opens a picture by, from its bytes.
     """
     if len(targets) != 1 or targets[0].kind != "subject":
         raise SettingsError(
@@ -59,26 +58,20 @@ def export(warehouse: Warehouse, targets: Sequence[Target], path: str) -> None:
         for row in rows(IMAGES, IMAGE, "image_id").drop("part").toLocalIterator():
             name = f"images/{row['image_id']}"
             if row["content"] is not None:
-                name += _suffix(bytes(row["content"]))
-                archive.writestr(name, bytes(row["content"]))
+                content = bytes(row["content"])
+                kind = kind_of(content)
+                name += f".{kind}" if kind else ""
+                archive.writestr(name, content)
             original = None if row["content"] is not None else row["uri"]
             pictures.append({"image_id": row["image_id"], "file": name if original is None else None, "uri": original,
                              "ingested_at": str(row["ingested_at"])})  # fmt: skip
-        content = {
+        about = {
             "records": records,
             "faces": faces,
             "images": pictures,
             "pictures_shared_with_others": shared,
         }
-        archive.writestr("about_you.json", json.dumps(content, indent=2, sort_keys=True, default=str))
-
-
-def _suffix(content: bytes) -> str:
-    """What the person's computer opens it by; nothing for what is no picture."""
-    try:
-        return f".{(Image.open(io.BytesIO(content)).format or '').lower()}".rstrip(".")
-    except (UnidentifiedImageError, OSError):
-        return ""
+        archive.writestr("about_you.json", json.dumps(about, indent=2, sort_keys=True, default=str))
 
 
 def _as_json(rows: DataFrame) -> list[Any]:

@@ -101,11 +101,11 @@ class RunState:
     exit_code: int = DependencyUnavailable.exit_code
     job: str | None = None
     message: str = ""
-    last_step: str = ""
     lease_until: datetime | None = None
 
 
-def _last_step(warehouse: Warehouse, run_id: str) -> str:
+def last_step(warehouse: Warehouse, run_id: str) -> str:
+    """The last step that a run has done, and when."""
     steps = warehouse.read(RUN_STEPS).where(F.col("run_id") == run_id).where("state = 'done'")
     row = steps.orderBy(F.col("ended_at").desc()).select("step", F.unix_timestamp("ended_at").alias("at")).first()
     return f"{row['step']} at {datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d %H:%M:%S} UTC" if row else "none"
@@ -123,7 +123,6 @@ def run_state(warehouse: Warehouse, run_id: str, now: datetime) -> RunState:
             run_id,
             "running" if until else "silent",
             job=row["job"],
-            last_step=_last_step(warehouse, run_id),
             lease_until=until,
         )
     return RunState(run_id, row["state"], int(row["exit_code"]), row["job"], row["message"] or "")

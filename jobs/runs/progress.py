@@ -84,7 +84,8 @@ class Console:
         self._say(f"{stamp}{name}: {state} {shown}".rstrip())
 
     def begins(self, run_id: str) -> None:
-        """Name the run, for a person at a terminal: every other line there leaves it out."""
+        """All lines are this run's from now on. A person at a terminal is told once: the lines there leave it out."""
+        self.run_id = run_id
         if self._err.is_terminal and not self._json:
             self.note(f"run {run_id}; if it is killed, the same command with --run-id {run_id} resumes it")
 

@@ -202,7 +202,6 @@ def open_run(job: Job, name: str) -> Iterator[Run]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", run_id):
         raise SettingsError("--run-id: letters, digits, '_', '.' and '-' only, at most 100.")
     lease = Lease(job.warehouse, run_id, job.settings.lease.ttl_s)
-    job.console.run_id = run_id
     job.console.begins(run_id)
     with job.watching("lease", "take the lease"):
         lease.acquire()

@@ -44,6 +44,7 @@ from jobs.schemas import (
 from tests.milvus.rows import make_table
 from tests.spark.helpers import job_for
 from tests.spark.indexed import SHARED, Indexed, digest_of, image, picture, principal, reindex, run_of, vector_of
+from udfs.decode import image_kind
 
 pytestmark = pytest.mark.spark
 
@@ -331,7 +332,7 @@ def test_a_person_gets_what_is_held_about_them(indexed: Indexed, tmp_path: Path)
     held = held_about(indexed.warehouse, [target])
     assert held["counts"] == {"images": 1, "faces": 2, "records": 2, "pictures shared with others": 1}
     assert held["images"] == [image(1)]
-    export(indexed.warehouse, [target], str(tmp_path / "copy.zip"))
+    export(indexed.warehouse, [target], str(tmp_path / "copy.zip"), image_kind)
     with zipfile.ZipFile(tmp_path / "copy.zip") as archive:
         about = json.loads(archive.read("about_you.json"))
         assert archive.read(f"images/{image(1)}") == picture("picture 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -50,11 +51,11 @@ _STEPS = {
 }  # fmt: skip
 
 
-def _stages(names: list[str]) -> list[pace.Stage]:
+def _stages(names: list[str], lasted: Mapping[str, float] = _STEPS, chunks: int = 2) -> list[pace.Stage]:
     found, at = [], BEGAN
     for name in names:
-        found.append(pace.Stage(name, at, at + _STEPS[name], _STEPS[name], 2 if name == "embed" else 1))
-        at += _STEPS[name]
+        found.append(pace.Stage(name, at, at + lasted[name], lasted[name], chunks if name == "embed" else 1))
+        at += lasted[name]
     return found
 
 
@@ -199,15 +200,6 @@ _HOURS = {
     "verify": 0.3, "promote": 0.02,
 }  # fmt: skip
 
-
-def _large_stages() -> list[pace.Stage]:
-    found, at = [], BEGAN
-    for name, hours in _HOURS.items():
-        found.append(pace.Stage(name, at, at + 3600 * hours, 3600 * hours, 6_000 if name == "embed" else 1))
-        at += 3600 * hours
-    return found
-
-
 LARGE = replace(
     GOOD,
     made_at=BEGAN + 10 * 3600,
@@ -216,7 +208,7 @@ LARGE = replace(
     links=flow.links(_LARGE),
     checks=flow.checks(_LARGE),
     dropped={"too_small": 410_330_007, "low_confidence": 120_004_111, "over_limit": 88, "uncovered": 9_441_200},
-    stages=_large_stages(),
+    stages=_stages(list(_HOURS), {name: 3600 * hours for name, hours in _HOURS.items()}, chunks=6_000),
     pace=[
         pace.Pace(BEGAN + 2_160 + 366 * n, BEGAN + 2_526 + 366 * n, 45_000_000 + n % 7 * 10**6, 43_000_000, 366,
                   0.7 + 0.03 * (n % 6))

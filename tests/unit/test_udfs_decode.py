@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.golden.support import encoded, noise, small_astronaut
-from udfs.decode import Decoded, DecodeFailure, decode, detection_view
+from udfs.decode import Decoded, DecodeFailure, decode, detection_view, image_kind
 from udfs.params import PipelineParams
 
 pytestmark = pytest.mark.unit
@@ -246,3 +246,14 @@ def test_stream_is_not_needed_after_decoding() -> None:
     assert decoded.pixels.flags.owndata or decoded.pixels.base is not None
     assert decoded.pixels.flags.c_contiguous
     assert not isinstance(decoded.pixels.base, io.BytesIO)
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"\xff\xd8\xff\xe0", "jpeg"), (b"\x89PNG\r\n", "png"), (b"GIF89a", "gif"), (b"RIFF\0\0\0\0WEBP", "webp"),
+        (b"II*\0", "tiff"), (b"MM\0*", "tiff"), (b"<html>", None), (b"", None),
+    ],
+)  # fmt: skip
+def test_a_picture_is_known_by_its_first_bytes(start: bytes, kind: str | None) -> None:
+    assert image_kind(start) == kind
