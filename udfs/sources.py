@@ -10,7 +10,7 @@ import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final, cast
 
 from udfs.reading import ReadFailure, file_system, open_stream, read_bytes
 
@@ -127,19 +127,45 @@ def webdataset_key(member: str) -> str:
     return f"{folder}/{stem}" if folder else stem
 
 
+# What tarfile raises beside its own errors where a header is damaged.
+_NO_TAR: Final = (tarfile.TarError, EOFError, ValueError, TypeError, LookupError, ArithmeticError)
+
+
+class _Ending:
+    """A stream that stops whoever reads on behind its end.
+
+    tarfile skips a member in blocks whether there are any or not: a header that claims 2^63 bytes holds it for years.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._empty = stream, 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._empty = 0 if data else self._empty + 1
+        if self._empty > 16:
+            raise EOFError
+        return data
+
+
 def _members(uri: str, spec: ReadSpec) -> Iterator[_Row]:
     shard = uri.rsplit("/", 1)[-1]
     try:
-        with open_stream(uri, timeout_s=spec.timeout_s) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+        with (
+            open_stream(uri, timeout_s=spec.timeout_s) as stream,
+            tarfile.open(fileobj=cast("IO[bytes]", _Ending(stream)), mode="r|*") as tar,
+        ):
             for member in tar:
                 if not member.isfile() or not member.name.lower().endswith(IMAGE_SUFFIXES):
                     continue
                 handle = tar.extractfile(member)
                 data = handle.read() if handle is not None and member.size <= spec.max_bytes else None
-                place = f"{uri}#{member.name}"
+                # Names are bytes there: what is no text is written out.
+                name = member.name.encode("utf-8", "backslashreplace").decode("utf-8")
+                place = f"{uri}#{name}"
                 digest = hashlib.sha256(data).hexdigest() if data is not None else _unread_digest(place, member.size)
-                yield _Row(f"{shard}/{webdataset_key(member.name)}", place, data, digest, member.size)
-    except (tarfile.TarError, EOFError) as error:
+                yield _Row(f"{shard}/{webdataset_key(name)}", place, data, digest, member.size)
+    except _NO_TAR as error:
         raise ValueError(
             f"shard {shard} is no readable tar ({type(error).__name__}); replace it and ingest again"
         ) from None
