@@ -99,8 +99,9 @@ def _targets(
 def _subjects(job_: Job, path: str) -> list[str]:
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise SettingsError(f"--subject-file {path}: cannot be read ({error.strerror}).") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise SettingsError(f"--subject-file {path}: cannot be read ({why}).") from None
     key = job_.settings.hmac_key
     if key is None and not all(re.fullmatch(PRINCIPAL_PATTERN, line) for line in lines):
         raise SettingsError(

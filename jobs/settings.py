@@ -375,6 +375,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise SettingsError(f"{path}:{line} is not valid YAML.") from None
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        # PyYAML's own, of what only looks like a date or a number, and of bytes that are no text.
+        raise SettingsError(f"{path}: is not valid YAML in UTF-8.") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -398,7 +401,10 @@ def _apply_override(data: dict[str, Any], override: str) -> str:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
             raise SettingsError(f"--set {key}: '{parent}' is not a section.")
-    target[leaf] = yaml.safe_load(text) if text else None
+    try:
+        target[leaf] = yaml.safe_load(text) if text else None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        raise SettingsError(f"--set {key}: the value is not valid YAML.", hint="put it in quotes.") from None
     return key
 
 

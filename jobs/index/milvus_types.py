@@ -48,7 +48,7 @@ class CollectionInfo:
         """Read it back; None where the text is not ours (a collection that someone else made)."""
         try:
             return cls(**json.loads(text))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
 
 

@@ -117,5 +117,5 @@ def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> dict[str, i
 def _read_canaries(path: str) -> dict[str, bytes]:
     try:
         return {name: bytes.fromhex(text) for name, text in json.loads(Path(path).read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         raise BadInput(f"--canaries {path}: expected a JSON object of names and hexadecimal bytes.") from None

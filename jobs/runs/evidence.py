@@ -51,5 +51,5 @@ def read_head(spark: SparkSession, path: str) -> Head:
     text = read_text(spark, path)
     try:
         return Head(**json.loads(text or ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise BadInput(f"{path} is no exported head of the audit trail.") from None

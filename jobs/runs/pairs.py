@@ -95,9 +95,14 @@ def read_pairs(place: str, *, timeout_s: float = 60.0) -> Pairs:
 def parse_pairs(text: str, *, sha256: str = "") -> Pairs:
     """The pairs of a file's text. Raises `BadInput`."""
     first = text.partition("\n")[0].split()
-    if 1 <= len(first) <= 2 and all(word.isdecimal() for word in first):
+    if 1 <= len(first) <= 2 and all(map(_is_number, first)):
         return _whole("LFW", sha256, list(_lfw_lines(text, [int(word) for word in first])))
     return _whole("CSV", sha256, list(_csv_lines(text)))
+
+
+def _is_number(word: str) -> bool:
+    # In plain digits, and not so many that Python refuses to count them.
+    return word.isascii() and word.isdecimal() and len(word) <= 9
 
 
 def _wrong(number: int, what: str, hint: str = "mend the line; docs/evaluation.md shows both formats.") -> BadInput:
@@ -129,7 +134,7 @@ def _lfw_lines(text: str, header: list[int]) -> Iterator[_Line]:
 
 
 def _lfw_path(number: int, name: str, picture: str) -> str:
-    if not picture.isdecimal():
+    if not _is_number(picture):
         raise _wrong(number, "the number of a picture is no number")
     return f"{name}/{name}_{int(picture):04d}.jpg"
 
@@ -206,7 +211,14 @@ def _whole(form: str, sha256: str, lines: list[_Line]) -> Pairs:
 def _check(line: _Line) -> None:
     for path in (line.left, line.right):
         parts = path.split("/")
-        if not path or path.startswith("/") or "\\" in path or "://" in path or {"", ".", ".."} & set(parts):
+        if (
+            not path
+            or path.startswith("/")
+            or "\\" in path
+            or "\x00" in path
+            or "://" in path
+            or {"", ".", ".."} & set(parts)
+        ):
             raise _wrong(line.number, "a picture is not a path below --images")
     if line.left == line.right:
         raise _wrong(line.number, "a picture is paired with itself")

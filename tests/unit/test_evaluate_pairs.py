@@ -170,9 +170,19 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_pairs(str(tmp_path / "latin"))
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.text(alphabet=f'{NAME}\t\n\r,"0123456789./\\same', max_size=200))
-def test_any_text_is_refused_or_read(text: str) -> None:
-    for whole in (text, "left,right,same\n" + text, "1\t2\n" + text):
-        with pytest.raises(BadInput):  # far too few pairs, if pairs at all
-            parse_pairs(whole)
+SCRAPS = st.sampled_from(
+    ["left", "right", "same", "fold", "group", ",", "\n", "\r", "\t", " ", "1", "0", "10", "9" * 5_000, "\u00b2",
+     "\u0663", "a.jpg", "b.jpg", "\x00", '"', "..", "/", "true", "\u00e9", "\u2028", "\x1c", "1\t1\n", "A 1 2\n",
+     "A 1 B 2\n"]
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["", "left,right,same\n", "1\t2\n"]),
+    st.lists(SCRAPS, max_size=20).map("".join) | st.text(alphabet=f'{NAME}\t\n\r,"0123456789./\\same', max_size=200),
+)
+def test_whatever_a_pairs_file_holds_it_is_pairs_or_refused(header: str, text: str) -> None:
+    with pytest.raises(BadInput, match="pairs"):
+        # No file so short can hold enough of them.
+        parse_pairs(header + text)
