@@ -12,6 +12,7 @@ from jobs.cli import Result, job
 from jobs.errors import SettingsError
 from jobs.governance.basis import import_basis, read_batch, record_batch, write_template
 from jobs.governance.basis_files import read_basis
+from jobs.governance.blanks import is_plain
 from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.record import Job, open_run, utc_now
 from jobs.tables.images import ingest_images
@@ -39,6 +40,8 @@ def main(
         raise SettingsError(f"ingest needs {missing}.", hint="see `ingest --help` for examples.")
     assessment = read_batch(batch) if batch.endswith((".yaml", ".yml")) else None
     batch_id = str(assessment["source_batch_id"]) if assessment else batch
+    if not is_plain(batch_id):
+        raise SettingsError("--batch: the id has white space about it, or characters that do not show.")
     opened = open_source(job_.spark, source, batch_id, job_.settings) if source else None
     if basis_template:
         return _template(opened, batch_id, basis_template)

@@ -15,6 +15,13 @@ _COMMON: Final = {"delta.enableDeletionVectors": "true"}
 RECORD_STRUCT: Final = "struct<record_id: string, principal: string, box: array<float>>"
 
 
+# Ids of records were once stored with the white space that stood about them in a file; now they are read without it.
+_ABOUT: Final = r"r'^[\p{{Z}}\p{{Cc}}\p{{Cf}}]+|[\p{{Z}}\p{{Cc}}\p{{Cf}}]+\z'"
+_PLAIN_IDS: Final = (
+    f"UPDATE {{table}} SET record_id = regexp_replace(record_id, {_ABOUT}, '') WHERE record_id RLIKE {_ABOUT}",  # noqa: S608 - constants
+)
+
+
 @dataclass(frozen=True)
 class TableSpec:
     """One Delta table. ``columns`` is DDL; ``migrations[n]`` is the SQL that lifts version n to n + 1."""
@@ -66,7 +73,7 @@ PROCESSING_BASIS: Final = TableSpec(
     "content_digest string, recorded_at timestamp, authority_disclosed_at timestamp",
     stats_columns="recorded_at",
     properties={"delta.enableChangeDataFeed": "true"},
-    migrations=(("ALTER TABLE {table} ADD COLUMNS (authority_disclosed_at timestamp)",),),
+    migrations=(("ALTER TABLE {table} ADD COLUMNS (authority_disclosed_at timestamp)",), _PLAIN_IDS),
 )
 
 # Lines of a basis file that could not be read. Not their text, which may hold names: where they stand, and why.
@@ -74,6 +81,7 @@ BASIS_QUARANTINE: Final = TableSpec(
     "basis_quarantine",
     "record_id string, file string, reason string, line_digest string, recorded_at timestamp",
     stats_columns="recorded_at",
+    migrations=(_PLAIN_IDS,),
 )
 
 # A link is its own row and not a column of `images`, so that a consent which comes later does not rewrite the image.
@@ -81,6 +89,7 @@ BASIS_LINKS: Final = TableSpec(
     "basis_links",
     "image_id string, record_id string, recorded_at timestamp",
     stats_columns="recorded_at",
+    migrations=(_PLAIN_IDS,),
 )
 
 SOURCE_BATCHES: Final = TableSpec(

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.errors import BadInput
-from jobs.governance.basis_files import CSV_COLUMNS, BasisFile
+from jobs.governance.basis_files import CSV_COLUMNS, BasisFile, content_digest
+from jobs.governance.basis_lines import is_time, quoted
+from jobs.governance.blanks import filled, is_plain
 from jobs.governance.decide import COLLECTION_METHODS
+from jobs.governance.strict_yaml import read_yaml
 from jobs.governance.tombstones import SUBJECT, KeyRing, erased_in
 from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES
-from jobs.tables.store import Warehouse, materialise
+from jobs.tables.store import Warehouse, looked_up, materialise
 
 TEMPLATE_ROWS: Final = 10_000
+_MOST_BATCH_BYTES: Final = 65_536
+# What YAML calls nothing, beside nothing itself.
+_NULLS: Final = ("~", "null", "Null", "NULL")
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class BasisImported:
 def import_basis(
     warehouse: Warehouse, file: BasisFile, image_id: Callable[[Column], Column], *, ring: KeyRing, now: datetime
 ) -> BasisImported:
-    """Append the records whose content is new, the links from images to them, and what could not be read.
+    """Append the records whose content is not that of their newest version, the links from images, what was unread.
 
     A record with an unread version is refused by the gate until a later one is read: what it said may have been a
     withdrawal. A record of an erased person that says nothing since the erasure is not stored again (Guarantee 13).
@@ -52,10 +59,10 @@ def import_basis(
     """
     every = file.records
     records = _not_erased(warehouse, every, ring)
-    digest = F.sha2(F.to_json(F.struct(*sorted(c for c in records.columns if c != "images"))), 256)
-    versions = records.withColumn("content_digest", digest).withColumn("recorded_at", F.lit(now).cast("timestamp"))
-    known = warehouse.read(PROCESSING_BASIS).select("record_id", "content_digest")
-    fresh = materialise(versions.join(known, ["record_id", "content_digest"], "left_anti"))
+    versions = materialise(records.withColumn("content_digest", content_digest(records)))
+    unread = materialise(file.unread.distinct())
+    stored = materialise(_stored(warehouse, versions.select("record_id").unionByName(unread.select("record_id"))))
+    fresh = materialise(_fresh(versions, stored, unread, now))
     links = materialise(
         records.select("record_id", F.explode("images").alias("key"))
         .select(image_id(F.col("key")).alias("image_id"), "record_id")
@@ -63,22 +70,88 @@ def import_basis(
         .join(warehouse.read(BASIS_LINKS).select("image_id", "record_id"), ["image_id", "record_id"], "left_anti")
         .withColumn("recorded_at", F.lit(now).cast("timestamp"))
     )
-    seen = warehouse.read(BASIS_QUARANTINE).select("line_digest")
-    unread = materialise(file.unread.withColumn("recorded_at", F.lit(now).cast("timestamp")))
-    new_unread = materialise(unread.join(seen, "line_digest", "left_anti"))
+    new_unread = materialise(_new_unread(warehouse, unread, stored, fresh, now))
     read = every.count()
     taken = read if records is every else records.count()
-    nameless = unread.where("record_id IS NULL").count()
-    counts = BasisImported(read, fresh.count(), links.count(), unread.count(), nameless, barred=read - taken)
+    nameless = F.count_distinct(F.when(F.col("record_id").isNull(), F.col("line_digest")))
+    lines = unread.agg(F.count_distinct("line_digest").alias("all"), nameless.alias("nameless")).first()
+    assert lines is not None  # noqa: S101 - an aggregate without groups always has its one row
+    counts = BasisImported(read, fresh.count(), links.count(), lines["all"], lines["nameless"], barred=read - taken)
     if not warehouse.read_only:
+        # What bars comes first, and a link to a record that is not there yet is refused: a gate that looks in between,
+        # and an import that is cut off in between, permit less and not more.
         if not new_unread.isEmpty():
             warehouse.append(new_unread, BASIS_QUARANTINE)
-        # Records before links: a link to a record that is not there yet is refused, which is the safe order.
         if counts.new_versions:
             warehouse.append(fresh, PROCESSING_BASIS)
         if counts.new_links:
             warehouse.append(links, BASIS_LINKS)
     return counts
+
+
+def _stored(warehouse: Warehouse, ids: DataFrame) -> DataFrame:
+    """What is stored of these records: digest (of the newest version), read_at, unread_at (null: nothing of the kind).
+
+    ``digest`` is null as well where two contents were recorded at the latest instant: none of them is the newest.
+    """
+    wanted = looked_up(materialise(ids.dropna().distinct()))
+    basis = warehouse.read(PROCESSING_BASIS).select("record_id", "content_digest", "recorded_at")
+    at = F.unix_micros("recorded_at")
+    newest = (
+        basis.join(wanted, "record_id", "left_semi")
+        .groupBy("record_id")
+        .agg(
+            F.max(F.struct(at.alias("at"), "content_digest"))["content_digest"].alias("digest"),
+            F.min(F.struct((-at).alias("at"), "content_digest"))["content_digest"].alias("other"),
+            F.max("recorded_at").alias("read_at"),
+        )
+        .select("record_id", F.when(F.col("digest") == F.col("other"), F.col("digest")).alias("digest"), "read_at")
+    )
+    quarantine = warehouse.read(BASIS_QUARANTINE).join(wanted, "record_id", "left_semi")
+    unread = quarantine.groupBy("record_id").agg(F.max("recorded_at").alias("unread_at"))
+    return newest.join(unread, "record_id", "full")
+
+
+def _fresh(versions: DataFrame, stored: DataFrame, unread: DataFrame, now: datetime) -> DataFrame:
+    """Versions to be stored, each recorded after all that is stored of its record, whatever the clock says.
+
+    Compared with the newest version alone: a content that was there before and is back is new. So is one that ends a
+    quarantine, unless the same file has an unread version of the record, too.
+    """
+    tick = F.expr("INTERVAL 1 MICROSECOND")
+    unread_now = unread.select("record_id").dropna().distinct().withColumn("unread_now", F.lit(True))
+    same = F.col("digest") == F.col("content_digest")
+    barred = F.coalesce(F.col("unread_at") >= F.col("read_at"), F.lit(False))
+    known = F.coalesce(same, F.lit(False)) & (~barred | F.coalesce("unread_now", F.lit(False)))
+    at = F.greatest(F.lit(now).cast("timestamp"), F.col("read_at") + tick, F.col("unread_at") + tick)
+    marked = versions.join(stored, "record_id", "left").join(unread_now, "record_id", "left")
+    return marked.where(~known).select(*versions.columns, at.alias("recorded_at"))
+
+
+def _new_unread(
+    warehouse: Warehouse, unread: DataFrame, stored: DataFrame, fresh: DataFrame, now: datetime
+) -> DataFrame:
+    """What bars its record from now on, and does not by an earlier import already."""
+    seen = (
+        warehouse.read(BASIS_QUARANTINE).groupBy("record_id", "line_digest").agg(F.max("recorded_at").alias("seen_at"))
+    )
+    seen = seen.withColumnRenamed("record_id", "seen_id")
+    versions = fresh.groupBy("record_id").agg(F.max("recorded_at").alias("version_at"))
+    marked = (
+        unread.join(stored, "record_id", "left")
+        .join(versions, "record_id", "left")
+        .join(
+            seen,
+            F.col("record_id").eqNullSafe(F.col("seen_id")) & (unread["line_digest"] == seen["line_digest"]),
+            "left",
+        )
+        .drop(seen["line_digest"])
+    )
+    in_effect = F.col("version_at").isNull() & F.coalesce(F.col("seen_at") >= F.col("read_at"), F.lit(True))
+    known = F.col("seen_at").isNotNull() & in_effect
+    # No earlier than the record's last version: the gate compares the two times.
+    at = F.greatest(F.lit(now).cast("timestamp"), F.col("read_at"), F.col("version_at"))
+    return marked.where(~known).select(*unread.columns, at.alias("recorded_at"))
 
 
 def _not_erased(warehouse: Warehouse, records: DataFrame, ring: KeyRing) -> DataFrame:
@@ -100,46 +173,67 @@ def _not_erased(warehouse: Warehouse, records: DataFrame, ring: KeyRing) -> Data
     return kept.select(*records.columns)
 
 
-def read_batch(path: str) -> dict[str, Any]:
-    """Read a source batch's assessment (YAML, as `--basis-template` writes it).
+def read_batch(path: str) -> dict[str, str | None]:
+    """Read a source batch's assessment (YAML, as `--basis-template` writes it): texts, None where nothing stands.
 
     Raises:
-        BadInput: a key is missing, unknown or empty.
+        BadInput: a key is missing, unknown, empty or there twice, or a value is not of its form.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise BadInput(f"--batch {path}: cannot be read ({type(error).__name__}).") from None
-    keys = {"source_batch_id", "supplier", "collection_method", "assessment_ref", "assessed_at", "state"}
-    if not isinstance(data, Mapping) or set(data) != keys:
+    keys = ("source_batch_id", "supplier", "collection_method", "assessment_ref", "assessed_at", "state")
+    data = _yaml(path)
+    if not isinstance(data, dict) or set(data) != set(keys):
         raise BadInput(f"--batch {path}: expected exactly the keys {sorted(keys)}.")
-    if data["state"] not in {"unassessed", "assessed", "revoked"}:
+    if not all(isinstance(value, str) for value in data.values()):
+        raise BadInput(f"--batch {path}: each value must be one text.", hint="complete the file.")
+    batch = {key: data[key] if filled(data[key]) and data[key] not in _NULLS else None for key in keys}
+    if batch["state"] not in {"unassessed", "assessed", "revoked"}:
         raise BadInput(f"--batch {path}: state must be unassessed, assessed or revoked.")
-    if data["state"] == "assessed" and not all(data[k] for k in keys):
+    if batch["source_batch_id"] is None or not is_plain(batch["source_batch_id"]):
+        raise BadInput(f"--batch {path}: source_batch_id must be a name without characters that do not show.")
+    if batch["state"] == "assessed" and not all(batch.values()):
         raise BadInput(f"--batch {path}: an assessed batch needs every field.", hint="complete the file.")
-    if data["collection_method"] and data["collection_method"] not in COLLECTION_METHODS:
+    if batch["collection_method"] and batch["collection_method"] not in COLLECTION_METHODS:
         raise BadInput(f"--batch {path}: collection_method must be one of {list(COLLECTION_METHODS)}.")
-    return dict(data)
+    if batch["assessed_at"] and not is_time(batch["assessed_at"]):
+        raise BadInput(f"--batch {path}: assessed_at must be a time such as 2026-01-31T12:00:00Z.")
+    return batch
+
+
+def _yaml(path: str) -> Any:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_MOST_BATCH_BYTES + 1)
+        if len(data) > _MOST_BATCH_BYTES:
+            raise ValueError("too long")
+        return read_yaml(data)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"--batch {path}: cannot be read ({error if isinstance(error, ValueError) else type(error).__name__}).",
+            hint="write it as `ingest --basis-template` does: each key once, a text behind it.",
+        ) from None
 
 
 def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, now: datetime) -> bool:
     """Append a batch's state if it differs from the last one; says whether it did."""
-    spark = warehouse.spark
-    row = {k: batch.get(k) for k in ("source_batch_id", "supplier", "collection_method", "assessment_ref", "state")}
-    frame = spark.createDataFrame([tuple(row.values())], ", ".join(f"{name} string" for name in row)).select(
-        "*", F.lit(batch.get("assessed_at")).cast("timestamp").alias("assessed_at")
-    )
-    newest = (
-        warehouse.read(SOURCE_BATCHES)
-        .where(F.col("source_batch_id") == F.lit(row["source_batch_id"]))
-        .orderBy(F.col("recorded_at").desc())
-        .limit(1)
-        .selectExpr(*row)
-    )
-    same = [tuple(r) for r in newest.collect()] == [tuple(row.values())]
+    names = ("source_batch_id", "supplier", "collection_method", "assessment_ref", "state")
+    compared = (*names, "unix_micros(assessed_at)")
+    frame = warehouse.spark.createDataFrame(
+        [tuple(batch.get(name) for name in names)], ", ".join(f"{name} string" for name in names)
+    ).select("*", F.lit(batch.get("assessed_at")).cast("timestamp").alias("assessed_at"))
+    recorded = warehouse.read(SOURCE_BATCHES).where(F.col("source_batch_id") == F.lit(batch["source_batch_id"]))
+    at_last = F.rank().over(Window.orderBy(F.col("recorded_at").desc()))
+    last = recorded.withColumn("_rank", at_last).where("_rank = 1")
+    newest = last.selectExpr("unix_micros(recorded_at)", *compared).distinct().collect()
+    same = [tuple(row)[1:] for row in newest] == [tuple(row) for row in frame.selectExpr(*compared).collect()]
     if not same and not warehouse.read_only:
-        warehouse.append(frame.withColumn("recorded_at", F.lit(now).cast("timestamp")), SOURCE_BATCHES)
+        # After what is recorded of it, whatever the clock says.
+        at = max([_micros(now), *(row[0] + 1 for row in newest)])
+        warehouse.append(frame.withColumn("recorded_at", F.timestamp_micros(F.lit(at))), SOURCE_BATCHES)
     return not same
+
+
+def _micros(at: datetime) -> int:
+    return (at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
 
 
 def write_template(listing: DataFrame, batch_id: str, path: str) -> int:
@@ -147,7 +241,17 @@ def write_template(listing: DataFrame, batch_id: str, path: str) -> int:
 
     What only the person knows is left empty, so an uncompleted template permits nothing. At most
     ``TEMPLATE_ROWS`` images are written out: beyond that, records come from a system and not from a person's hand.
+    Names come back from `read_basis` as they are, and no spreadsheet takes one for a formula (`quoted`).
+
+    Raises:
+        BadInput: the batch's id would not come back as it is.
     """
+    if not _BATCH_ID.fullmatch(batch_id):
+        raise BadInput(
+            f"--batch {batch_id!r}: a template can be written for an id that begins with a letter, and has letters, "
+            "digits, spaces and . _ - / : only.",
+            hint="choose such an id; a spreadsheet could take another for a formula, a number or a date.",
+        )
     keys = [
         row["source_key"] for row in listing.select("source_key").orderBy("source_key").limit(TEMPLATE_ROWS).collect()
     ]
@@ -155,15 +259,17 @@ def write_template(listing: DataFrame, batch_id: str, path: str) -> int:
     writer = csv.DictWriter(out, CSV_COLUMNS)
     writer.writeheader()
     for number, key in enumerate(keys, start=1):
-        row = {"record_id": f"{batch_id}-{number:06d}", "images": key, "source_batch_id": batch_id}
+        row = {"record_id": f"{batch_id}-{number:06d}", "images": quoted(key), "source_batch_id": batch_id}
         writer.writerow({**row, "schema_version": "1.0"})
     target = Path(path)
     target.write_text(out.getvalue(), encoding="utf-8")
-    target.with_suffix(".batch.yaml").write_text(_BATCH_TEMPLATE.format(batch_id=batch_id), encoding="utf-8")
+    assessment = _BATCH_TEMPLATE.format(batch_id=json.dumps(batch_id, ensure_ascii=False))
+    target.with_suffix(".batch.yaml").write_text(assessment, encoding="utf-8")
     return len(keys)
 
 
-_BATCH_TEMPLATE = """\
+_BATCH_ID: Final = re.compile(r"[^\W\d_](?:[\w ./:-]*[\w./-])?")
+_BATCH_TEMPLATE: Final = """\
 # The assessment of one source. A batch is unusable until a person has assessed it and set `state: assessed`.
 source_batch_id: {batch_id}
 supplier:              # who supplied the pictures

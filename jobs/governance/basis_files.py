@@ -1,77 +1,42 @@
 """Files of basis records, read strictly; what cannot be read is set aside with a reason, never guessed.
 
 Formats: JSON lines (one record a line, names of ISO/IEC TS 27560; docs/basis-record.schema.json), CSV (one event a
-row, flat names; rows of one record_id are one record), and a Delta table with the columns of the JSON records. A field
-that is absent stays absent: the gate refuses what lacks it.
+line, flat names; lines of one record_id are one record), and a Delta table with the columns of the JSON records. A
+field that is absent stays absent: the gate refuses what lacks it. Executors read each line once (`basis_lines.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final, cast
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import ArrayType, DataType, StructType
 
 from jobs.errors import BadInput, SettingsError
-from jobs.tables.store import materialise
+from jobs.governance.basis_lines import (
+    ANOTHER_HEADER,
+    CSV_COLUMNS,
+    FIELDS,
+    LINE,
+    NO_KEY,
+    PROCESSING,
+    RECORD,
+    Line,
+    csv_header,
+    csv_reader,
+    ddl,
+    read_json,
+    read_lines,
+)
+from jobs.tables.store import looked_up, materialise
 
-_JSON_SCHEMA: Final = (
-    "record_id string, schema_version string, pii_principal_id string, "
-    "processing struct<purposes: array<string>, lawful_basis: string, special_category_condition: string, "
-    "pii_controllers: array<string>, collection_method: string, retention_period: string, jurisdiction: string, "
-    "withdrawal_method: string, impact_assessment: string, privacy_notice: string>, "
-    "parties array<struct<party_id: string, role: string>>, "
-    "events array<struct<event_time: timestamp, validity_duration: string, event_type: string, event_state: string>>, "
-    "source_batch_id string, face struct<box: array<float>>, images array<string>, last_interaction_at timestamp, "
-    "expires_at timestamp, written_release_ref string, authority_disclosure_ref string, "
-    "authority_disclosed_at timestamp, legal_hold_ref string"
-)
-_PROCESSING_TEXT: Final = (
-    "lawful_basis",
-    "special_category_condition",
-    "collection_method",
-    "retention_period",
-    "jurisdiction",
-    "withdrawal_method",
-    "impact_assessment",
-    "privacy_notice",
-)
-# In the table's order: Spark casts structs by position.
-_PROCESSING_FIELDS: Final = (
-    "purposes",
-    "lawful_basis",
-    "special_category_condition",
-    "pii_controllers",
-    *_PROCESSING_TEXT[2:],
-)
-_REFERENCES: Final = ("written_release_ref", "authority_disclosure_ref", "legal_hold_ref")
-_TIMES: Final = ("last_interaction_at", "expires_at", "authority_disclosed_at")
-CSV_COLUMNS: Final = (
-    "record_id",
-    "images",
-    "source_batch_id",
-    "subject",
-    "pii_principal_id",
-    "purposes",
-    "pii_controllers",
-    *_PROCESSING_TEXT,
-    "event_time",
-    "validity_duration",
-    "event_type",
-    "event_state",
-    "face_box",
-    "last_interaction_at",
-    "expires_at",
-    *_REFERENCES,
-    "authority_disclosed_at",
-    "schema_version",
-)
-_UNREAD: Final = ("record_id", "file", "reason", "line_digest")
+_JSON_SCHEMA: Final = ddl(FIELDS)
 
 
 @dataclass(frozen=True)
@@ -79,7 +44,7 @@ class BasisFile:
     """What a file holds: ``records`` (one row a record, `images` as the file names them), and what was ``unread``.
 
     Columns of ``unread``: record_id (null where the line does not tell), file, reason, line_digest. Not the text of
-    the line, which may hold a name.
+    the line, which may hold a name. A line stands there once for each record that it may have named.
     """
 
     records: DataFrame
@@ -94,58 +59,89 @@ def read_basis(spark: SparkSession, path: str, hmac_key: str | None) -> BasisFil
         SettingsError: the file has a `subject` column and no key to pseudonymise it with.
     """
     if path.startswith("delta:"):
-        return _read_table(spark, path.removeprefix("delta:"))
+        return _records(_table_lines(spark, path.removeprefix("delta:")), path)
     if path.lower().endswith(".csv"):
         return _read_csv(spark, path, hmac_key)
-    return _read_json(spark, path)
+    return _records(_lines(spark, path), path)
 
 
-def _read_json(spark: SparkSession, path: str) -> BasisFile:
-    known = cast(StructType, StructType.fromDDL(_JSON_SCHEMA))
-    options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_unread"}
-    lines = spark.read.text(path).where("trim(value) != ''")
-    parsed = lines.select("value", F.from_json("value", f"{_JSON_SCHEMA}, _unread string", options).alias("r"))
-    names = F.array(*(F.lit(name) for name in known.fieldNames()))
-    reason = (
-        F.when(F.json_object_keys("value").isNull(), "NO_JSON_OBJECT")
-        .when(F.col("r._unread").isNotNull(), "VALUE_OF_ANOTHER_TYPE")
-        .when(F.size(F.array_except(F.json_object_keys("value"), names)) > 0, "UNKNOWN_FIELD")
-        .when(F.coalesce(F.trim("r.record_id"), F.lit("")) == "", "NO_RECORD_ID")
+def content_digest(records: DataFrame) -> Column:
+    """What tells one version of a record from another: all that it says. (Its images are links of their own.)"""
+    return F.sha2(F.to_json(F.struct(*sorted(c for c in records.columns if c != "images"))), 256)
+
+
+def _lines(spark: SparkSession, path: str) -> DataFrame:
+    # As bytes: Spark takes what is no UTF-8 for text, too.
+    return spark.read.text(path).select(F.col("value").cast("binary").alias("line"))
+
+
+def _judged(lines: DataFrame, read: Callable[[bytes], Line | None]) -> DataFrame:
+    return materialise(lines.mapInArrow(read_lines(read), ddl(LINE)))
+
+
+def _records(lines: DataFrame, file: str) -> BasisFile:
+    """Each line a whole record. One that stands there again in other words says what nobody can know: it is unread."""
+    judged = _judged(lines, read_json)
+    records, unread = judged.where("reason IS NULL").select("record.*"), _unread(judged, file)
+    marked = records.select("record_id", content_digest(records).alias("digest"))
+    several = materialise(
+        marked.groupBy("record_id")
+        .agg(F.count("*").alias("n"), F.min("digest").alias("one"), F.max("digest").alias("other"))
+        .where("n > 1")
     )
-    judged = materialise(parsed.withColumn("reason", reason))
-    # A line with a value of another type gives no field at all; its name is asked for alone.
-    named = F.nullif(F.trim(F.get_json_object("value", "$.record_id")), F.lit(""))
-    unread = judged.where("reason IS NOT NULL").select(
-        named.alias("record_id"), F.lit(path).alias("file"), "reason", F.sha2("value", 256).alias("line_digest")
+    if several.isEmpty():
+        return BasisFile(records, unread)
+    contested = several.where("one != other").withColumn("line_digest", F.sha2(F.concat("one", "other"), 256))
+    unread = unread.unionByName(_set_aside(contested, file, "CONFLICTING_VERSIONS"))
+    repeated = looked_up(several.select("record_id"))
+    once = records.join(repeated, "record_id", "left_anti")
+    others = [name for name in records.columns if name not in ("record_id", "images")]
+    merged = (
+        records.join(looked_up(several.where("one = other").select("record_id")), "record_id", "left_semi")
+        .groupBy("record_id")
+        .agg(F.first(F.struct(*others)).alias("record"), _all_of("images"))
+        .select("record_id", "record.*", "images")
     )
-    records = judged.where("reason IS NULL").select("r.*").drop("_unread")
-    return BasisFile(records.withColumn("face_box", F.col("face.box")).drop("face"), unread)
+    return BasisFile(once.unionByName(merged), unread)
 
 
-def _read_table(spark: SparkSession, place: str) -> BasisFile:
+def _all_of(name: str) -> Column:
+    return F.array_distinct(F.flatten(F.collect_list(name))).alias(name)
+
+
+def _unread(judged: DataFrame, file: str) -> DataFrame:
+    named = judged.where("reason IS NOT NULL").select(F.explode("named").alias("record_id"), "reason", "line_digest")
+    return named.select("record_id", F.lit(file).alias("file"), "reason", "line_digest")
+
+
+def _set_aside(records: DataFrame, file: str, reason: str) -> DataFrame:
+    return records.select("record_id", F.lit(file).alias("file"), F.lit(reason).alias("reason"), "line_digest")
+
+
+def _table_lines(spark: SparkSession, place: str) -> DataFrame:
+    """A table's rows as lines of JSON, so that one reader judges both."""
     reader = spark.read.format("delta")
     frame = reader.load(place) if "/" in place else reader.table(place)
-    known = cast(StructType, StructType.fromDDL(_JSON_SCHEMA))
-    unknown = sorted(set(frame.columns) - set(known.fieldNames()))
+    unknown = sorted(_unknown(frame.schema, cast(StructType, StructType.fromDDL(_JSON_SCHEMA))))
     if unknown or "record_id" not in frame.columns:
         raise BadInput(
             f"delta:{place}: the table has unknown columns {unknown} or lacks record_id; nothing was imported.",
             hint="rename them in a view; docs/basis-record.md has the columns.",
         )
-    columns = [
-        (F.col(field.name) if field.name in frame.columns else F.lit(None)).cast(field.dataType).alias(field.name)
-        for field in known
-    ]
-    typed = frame.select(*columns).withColumn("face_box", F.col("face.box")).drop("face")
-    nameless = F.coalesce(F.trim("record_id"), F.lit("")) == ""
-    text = F.to_json(F.struct(*typed.columns))
-    unread = typed.where(nameless).select(
-        F.lit(None).cast("string").alias("record_id"),
-        F.lit(f"delta:{place}").alias("file"),
-        F.lit("NO_RECORD_ID").alias("reason"),
-        F.sha2(text, 256).alias("line_digest"),
-    )
-    return BasisFile(typed.where(~nameless), unread)
+    options = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX", "timeZone": "UTC"}
+    return frame.select(F.to_json(F.struct("*"), options).cast("binary").alias("line"))
+
+
+def _unknown(found: DataType, known: DataType, place: str = "") -> list[str]:
+    """Names of columns and of fields in them, at any depth, that no record has."""
+    if isinstance(found, ArrayType) and isinstance(known, ArrayType):
+        return _unknown(found.elementType, known.elementType, place)
+    if not isinstance(found, StructType) or not isinstance(known, StructType):
+        return []
+    names = {field.name: field.dataType for field in known}
+    wrong = [place + name for name in found.fieldNames() if name not in names]
+    inside = [(f.name, f.dataType) for f in found if f.name in names]
+    return wrong + [w for name, inner in inside for w in _unknown(inner, names[name], f"{place}{name}.")]
 
 
 def pseudonym(subject: str, key: str) -> str:
@@ -154,77 +150,54 @@ def pseudonym(subject: str, key: str) -> str:
 
 
 def _read_csv(spark: SparkSession, path: str, hmac_key: str | None) -> BasisFile:
-    rows = spark.read.option("header", "true").option("multiLine", "true").option("escape", '"').csv(path)
-    unknown = sorted(set(rows.columns) - set(CSV_COLUMNS))
-    if unknown or "record_id" not in rows.columns:
+    first = spark.read.text(path).select("value", "_metadata.file_block_start").where("file_block_start = 0").first()
+    header = csv_header(first["value"].encode()) if first is not None else None
+    if header is None:
         raise BadInput(
-            f"{path}: the header has unknown columns {unknown} or lacks record_id; nothing was imported.",
+            f"{path}: the header has unknown columns, one twice, or lacks record_id; nothing was imported.",
             hint="start from `ingest --basis-template FILE.csv`.",
         )
-    for name in CSV_COLUMNS:
-        if name not in rows.columns:
-            rows = rows.withColumn(name, F.lit(None).cast("string"))
-    # A record is one or several rows: where one of them cannot be read, none of them is.
-    nameless = F.coalesce(F.trim("record_id"), F.lit("")) == ""
-    reason = F.when(nameless, "NO_RECORD_ID").when(_unreadable_cells(), "VALUE_OF_ANOTHER_TYPE")
-    judged = materialise(rows.withColumn("reason", reason))
-    text = F.to_json(F.struct(*CSV_COLUMNS))
-    unread = judged.where("reason IS NOT NULL").select(
-        F.when(~nameless, F.trim("record_id")).alias("record_id"),
-        F.lit(path).alias("file"),
-        "reason",
-        F.sha2(text, 256).alias("line_digest"),
+    pseudonym_of = (lambda subject: pseudonym(subject, hmac_key)) if hmac_key else None
+    judged = _judged(_lines(spark, path), csv_reader(header, pseudonym_of))
+    _refuse_whole(path, {row["reason"] for row in judged.select("reason").distinct().collect()})
+    unread = _unread(judged, path)
+    # A record is one or several lines: where one of them cannot be read, none of them is.
+    broken = looked_up(unread.select("record_id").dropna().distinct())
+    whole = judged.where("reason IS NULL").select("record.*").join(broken, "record_id", "left_anti")
+    merged = materialise(_merged(whole))
+    contested = merged.where("contested").withColumn("line_digest", content_digest(merged))
+    return BasisFile(
+        merged.where("NOT contested").drop("contested"),
+        unread.unionByName(_set_aside(contested, path, "CONFLICTING_CELLS")),
     )
-    broken = unread.where("record_id IS NOT NULL").select("record_id").distinct()
-    whole = judged.where("reason IS NULL").drop("reason").join(F.broadcast(broken), "record_id", "left_anti")
-    whole = _with_pseudonyms(whole, path, hmac_key)
-    return BasisFile(whole.groupBy("record_id").agg(*_csv_record()), unread)
 
 
-def _unreadable_cells() -> Column:
-    broken: Any = F.lit(False)
-    for name in ("event_time", *_TIMES):
-        broken = broken | (F.col(name).isNotNull() & F.expr(f"try_cast({name} AS timestamp)").isNull())
-    box = F.expr("try_cast(split(trim(face_box), '[ ;]+') AS array<float>)")
-    whole: Column = broken | (F.col("face_box").isNotNull() & (box.isNull() | F.exists(box, lambda x: x.isNull())))
-    return whole
-
-
-def _with_pseudonyms(rows: DataFrame, path: str, hmac_key: str | None) -> DataFrame:
-    if rows.where("coalesce(trim(subject), '') != ''").isEmpty():
-        return rows
-    if not hmac_key:
+def _refuse_whole(path: str, reasons: set[str | None]) -> None:
+    if NO_KEY in reasons:
         raise SettingsError(
             f"{path}: the column `subject` names persons, and there is no key to pseudonymise them with.",
             hint="set FACE_REINDEX_HMAC_KEY in the environment (keep it safe: it links records to persons).",
         )
-    key = hmac_key
-
-    keyed = F.udf(lambda name: pseudonym(name, key) if name and name.strip() else None, "string")
-    return rows.withColumn("pii_principal_id", F.coalesce(keyed("subject"), "pii_principal_id"))
-
-
-def _split(cell: Column) -> Column:
-    # A lambda of its own: F.trim alone would take the element's index for the characters to trim.
-    return F.filter(F.transform(F.split(cell, ";"), lambda part: F.trim(part)), lambda part: part != "")  # noqa: PLW0108
+    if ANOTHER_HEADER in reasons:
+        raise BadInput(
+            f"{path}: a second header with other columns; nothing was imported.", hint="give each file by itself."
+        )
 
 
-def _csv_record() -> Iterator[Column]:
-    def only(name: str) -> Column:
-        return F.max(name).alias(name)
-
-    def listed(name: str) -> Column:
-        return _split(F.max(name)).alias(name)
-
-    yield from (only(name) for name in ("schema_version", "pii_principal_id", "source_batch_id", *_REFERENCES))
-    text = {name: only(name) for name in _PROCESSING_TEXT}
-    lists = {name: listed(name) for name in ("purposes", "pii_controllers")}
-    yield F.struct(*({**text, **lists}[name] for name in _PROCESSING_FIELDS)).alias("processing")
-    yield F.array_distinct(F.flatten(F.collect_list(_split(F.col("images"))))).alias("images")
-    event = F.struct(
-        F.col("event_time").cast("timestamp").alias("event_time"), "validity_duration", "event_type", "event_state"
+def _merged(rows: DataFrame) -> DataFrame:
+    """One row a record; `contested` where two lines of it contradict each other in what a record has only once."""
+    single = [name for name in RECORD if name not in ("record_id", "processing", "events", "images")]
+    inner = [f"processing.{name}" for name in PROCESSING]
+    differ = [F.coalesce(F.min(name) != F.max(name), F.lit(False)) for name in (*single, *inner)]
+    # In an order of its own, so that the same lines are the same content whichever came first.
+    events: Any = F.array_sort(F.array_distinct(F.flatten(F.collect_list("events")))).alias("events")
+    return rows.groupBy("record_id").agg(
+        *(F.max(name).alias(name) for name in single),
+        F.struct(*(F.max(f"processing.{name}").alias(name) for name in PROCESSING)).alias("processing"),
+        events,
+        _all_of("images"),
+        reduce(Column.__or__, differ).alias("contested"),
     )
-    yield F.collect_list(F.when(F.col("event_state").isNotNull(), event)).alias("events")
-    yield F.split(F.trim(F.max("face_box")), "[ ;]+").cast("array<float>").alias("face_box")
-    yield from (F.max(name).cast("timestamp").alias(name) for name in _TIMES)
-    yield F.lit(None).cast("array<struct<party_id: string, role: string>>").alias("parties")
+
+
+__all__ = ["CSV_COLUMNS", "BasisFile", "content_digest", "pseudonym", "read_basis"]

@@ -18,6 +18,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from jobs.governance.blanks import filled
+
 
 class Reason(StrEnum):
     """Why an image is refused. The order is the rule's: of several records, the one that got furthest names it."""
@@ -92,7 +94,8 @@ STATE_ORDER: Final = tuple(STATES)
 
 PRINCIPAL_PATTERN: Final = r"^hmac:[0-9a-f]{64}$"
 # Date part of an ISO 8601 duration; bounded digits keep every sum inside the calendar.
-DURATION_PATTERN: Final = r"^P(?=\d)(?:(\d{1,3})Y)?(?:(\d{1,4})M)?(?:(\d{1,4})W)?(?:(\d{1,5})D)?$"
+# Digits are named: Python's \d takes those of every script, Java's does not.
+DURATION_PATTERN: Final = r"^P(?=[0-9])(?:([0-9]{1,3})Y)?(?:([0-9]{1,4})M)?(?:([0-9]{1,4})W)?(?:([0-9]{1,5})D)?$"
 REQUIRED_FIELDS: Final = (
     "lawful_basis",
     "special_category_condition",
@@ -140,7 +143,8 @@ class Record:
     authority_disclosure_ref: str | None = None
     authority_disclosed_at: datetime | None = None
     legal_hold_ref: str | None = None
-    # Not of the record itself: a later version of it could not be read; its person was erased at that time.
+    # Not of the record itself: a later version of it could not be read, or two contents were recorded at its latest
+    # instant; its person was erased at that time.
     quarantined: bool = False
     erased_at: datetime | None = None
 
@@ -265,9 +269,10 @@ def _malformed(record: Record) -> Reason | None:
         return Reason.SCHEMA_UNKNOWN
     if record.pii_principal_id is None or not re.fullmatch(PRINCIPAL_PATTERN, record.pii_principal_id):
         return Reason.PRINCIPAL_MISSING
-    if not (record.purposes and record.pii_controllers and record.source_batch_id):
+    if not (record.purposes and record.pii_controllers):
         return Reason.FIELD_MISSING
-    if not all((getattr(record, field) or "").strip(" ") for field in REQUIRED_FIELDS):
+    texts = (getattr(record, field) for field in ("source_batch_id", *REQUIRED_FIELDS))
+    if not all(map(filled, (*record.purposes, *record.pii_controllers, *texts))):
         return Reason.FIELD_MISSING
     if record.lawful_basis not in LAWFUL_BASES:
         return Reason.LAWFUL_BASIS_UNKNOWN
@@ -299,7 +304,7 @@ def _unlawful(record: Record, rule: JurisdictionRule | None) -> Reason | None:
 
 
 def _blank(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip(" "))
+    return value is None or (isinstance(value, str) and not filled(value))
 
 
 def _not_in_force(record: Record, rule: JurisdictionRule | None, now: datetime) -> Reason | None:
@@ -361,7 +366,7 @@ def _purpose(record: Record, purposes: Collection[str], allowed_purposes: Collec
 
 def current_event(events: Sequence[Event] | None) -> Event | None:
     """The event that counts: the latest, at one instant the most restrictive; None where any has no time or type."""
-    if not events or any(e.event_time is None or not e.event_type for e in events):
+    if not events or any(e.event_time is None or not filled(e.event_type) for e in events):
         return None
 
     def order(event: Event) -> tuple[datetime, int, str]:

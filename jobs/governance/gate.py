@@ -17,6 +17,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.errors import GovernanceError
+from jobs.governance.blanks import FILLED
 from jobs.governance.decide import (
     BASIS_IN_FORCE,
     BATCH_ASSESSED,
@@ -148,30 +149,43 @@ _LINK_FIELDS = (
 
 
 def current_batches(batches: DataFrame) -> DataFrame:
-    """The last recorded state of each batch: source_batch_id, batch_state, batch_collection. Few rows."""
-    newest = F.struct("recorded_at", "state", "collection_method")
+    """The last recorded state of each batch: source_batch_id, batch_state, batch_collection. Few rows.
+
+    Of several at one instant nobody can say which was the last: a revocation wins, else none of them is in force.
+    """
+    at_last = F.rank().over(Window.partitionBy("source_batch_id").orderBy(F.col("recorded_at").desc()))
+    said = F.struct("state", "collection_method")
+    one = F.count_distinct(F.to_json(said)) == 1
     return (
-        batches.groupBy("source_batch_id")
-        .agg(F.max(newest).alias("newest"))
-        .select(
-            "source_batch_id",
-            F.col("newest.state").alias("batch_state"),
-            F.col("newest.collection_method").alias("batch_collection"),
-            F.lit(True).alias("batch_found"),
+        batches.withColumn("_rank", at_last)
+        .where("_rank = 1")
+        .groupBy("source_batch_id")
+        .agg(
+            F.when(F.max(F.col("state") == BATCH_REVOKED), F.lit(BATCH_REVOKED))
+            .when(one, F.max("state"))
+            .alias("batch_state"),
+            F.when(one, F.max("collection_method")).alias("batch_collection"),
         )
+        .withColumn("batch_found", F.lit(True))
     )
 
 
 def current_records(basis: DataFrame) -> DataFrame:
     """One row a record: the last recorded version's fields, with the events of *all* versions.
 
-    Events are never lost: a later version that omits a withdrawal does not undo it.
+    Events are never lost: a later version that omits a withdrawal does not undo it. `contested`: two contents were
+    recorded at its latest instant, so that nobody can say which one is the last; a hold in either of them holds.
     """
-    newest_first = Window.partitionBy("record_id").orderBy(F.col("recorded_at").desc(), F.col("content_digest").desc())
+    latest = F.col("recorded_at").desc()
     every_version = Window.partitionBy("record_id")
+    newest_first = every_version.orderBy(latest, F.col("content_digest").desc())
+    # By time alone: from the newest row this looks at all that were recorded at its instant, and at nothing else.
+    at_its_instant = every_version.orderBy(latest)
     return (
         basis.withColumn("events", F.flatten(F.collect_list("events").over(every_version)))
         .withColumn("_rank", F.row_number().over(newest_first))
+        .withColumn("contested", F.size(F.collect_set("content_digest").over(at_its_instant)) > 1)
+        .withColumn("legal_hold_ref", F.max("legal_hold_ref").over(at_its_instant))
         .where("_rank = 1")
     )
 
@@ -188,7 +202,7 @@ def record_decisions(basis: DataFrame, *, policy: Policy, now: datetime, barred:
         records = records.join(erased, "pii_principal_id", "left")
     moment = F.lit(now).cast("timestamp")
     rules = [
-        (F.col("quarantined"), Reason.QUARANTINED),
+        (F.col("quarantined") | F.col("contested"), Reason.QUARANTINED),
         *_malformed(),
         *_unlawful(policy.rules),
         *_not_in_force(moment, policy.rules),
@@ -217,7 +231,7 @@ def _current_event() -> Column:
     states = ", ".join(f"'{state}'" for state in STATE_ORDER)
     return F.expr(f"""
         CASE WHEN size(events) > 0 AND NOT exists(events, e -> e IS NULL OR e.event_time IS NULL
-                                                               OR coalesce(e.event_type, '') = '')
+                                                               OR NOT coalesce(e.event_type, '') RLIKE r'{FILLED}')
         THEN array_max(transform(events, e -> struct(
             e.event_time AS event_time,
             coalesce(nullif(array_position(array({states}), coalesce(e.event_state, '')), 0L),
@@ -233,14 +247,16 @@ def _first_reason(rules: Sequence[tuple[Column, Reason]]) -> Column:
     return F.coalesce(*(F.when(F.coalesce(rule, F.lit(True)), F.lit(reason.value)) for rule, reason in rules))
 
 
-def _missing(column: str) -> Column:
-    return F.trim(F.col(column).cast("string")) == ""
+def _missing(column: Column) -> Column:
+    return ~column.cast("string").rlike(FILLED)
 
 
 def _malformed() -> list[tuple[Column, Reason]]:
-    empty_lists = [F.size(f"processing.{name}") <= 0 for name in ("purposes", "pii_controllers")]
-    blanks = [_missing(f"processing.{name}") for name in REQUIRED_FIELDS]
-    some_missing = reduce(Column.__or__, [*empty_lists, *blanks, F.col("source_batch_id") == ""])
+    lists = [F.col(f"processing.{name}") for name in ("purposes", "pii_controllers")]
+    no_list = [(F.size(values) <= 0) | F.exists(values, lambda value: F.coalesce(_missing(value), F.lit(True)))
+               for values in lists]  # fmt: skip
+    blanks = [_missing(F.col(name)) for name in ("source_batch_id", *(f"processing.{n}" for n in REQUIRED_FIELDS))]
+    some_missing = reduce(Column.__or__, [*no_list, *blanks])
     box = F.col("face_box")
     left, top, right, bottom = (F.get(box, F.lit(place)) for place in range(4))
     infinity = F.lit(float("inf"))
@@ -283,7 +299,7 @@ def _unlawful(rules: Sequence[JurisdictionRule]) -> list[tuple[Column, Reason]]:
         & F.col("processing.special_category_condition").isin(*rule.special_category_conditions)
         for rule in rules
     ]
-    lacking = [_applies(rule) & _any([_missing(field) for field in rule.required]) for rule in rules]
+    lacking = [_applies(rule) & _any([_missing(F.col(field)) for field in rule.required]) for rule in rules]
     return [
         (~_any([_applies(rule) for rule in rules]), Reason.JURISDICTION_UNKNOWN),
         (~_any(lawful), Reason.NOT_LAWFUL_THERE),

@@ -11,11 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Final
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jobs.errors import SettingsError
 from jobs.governance.decide import DURATION_PATTERN, LAWFUL_BASES, SPECIAL_CATEGORY_CONDITIONS, JurisdictionRule
+from jobs.governance.strict_yaml import read_yaml
 
 #: Fields of a record that a jurisdiction may ask for, over those that every record needs.
 REQUIRABLE: Final = (
@@ -94,13 +94,14 @@ def load_rules(path: str | None = None) -> tuple[JurisdictionRule, ...]:
     """
     where = path or "conf/jurisdictions.yaml"
     try:
-        found = _Rules.model_validate(yaml.safe_load(_text(path)))
+        found = _Rules.model_validate(read_yaml(_bytes(path)))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(p) for p in first["loc"])
         raise SettingsError(f"{where}: {place}: {first['msg']}.", hint="see conf/jurisdictions.yaml.") from None
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"{where}: cannot be read ({type(error).__name__}).") from None
+    except (OSError, ValueError) as error:
+        why = error if type(error) is ValueError else type(error).__name__
+        raise SettingsError(f"{where}: cannot be read ({why}).", hint="each name once, and no aliases.") from None
     return tuple(
         JurisdictionRule(
             name=rule.name,
@@ -118,16 +119,16 @@ def load_rules(path: str | None = None) -> tuple[JurisdictionRule, ...]:
 def policy_digest(path: str | None = None) -> str:
     """SHA-256 of the rule in force: the jurisdictions' data and the source of the decision itself."""
     digest = hashlib.sha256()
-    for name in ("decide.py", "gate.py"):
+    for name in ("blanks.py", "decide.py", "gate.py"):
         digest.update(resources.files("jobs.governance").joinpath(name).read_bytes())
-    digest.update(_text(path).encode())
+    digest.update(_bytes(path))
     return digest.hexdigest()
 
 
-def _text(path: str | None) -> str:
+def _bytes(path: str | None) -> bytes:
     if path:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_bytes()
     installed = resources.files("jobs").joinpath("_conf", "jurisdictions.yaml")
     # In a checkout, where nothing is installed, conf/ lies beside jobs/.
     checkout = Path(__file__).parents[2] / "conf" / "jurisdictions.yaml"
-    return (installed if installed.is_file() else checkout).read_text(encoding="utf-8")
+    return (installed if installed.is_file() else checkout).read_bytes()

@@ -28,7 +28,7 @@ from jobs.governance.decide import (
     Record,
     decide_image,
 )
-from jobs.governance.gate import Barred, Gated, RunGate, gate, gate_warehouse
+from jobs.governance.gate import Barred, Gated, RunGate, current_batches, gate, gate_warehouse
 from jobs.governance.jurisdictions import load_rules
 from jobs.governance.tombstones import key_ring
 from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
@@ -336,29 +336,44 @@ def test_the_last_recorded_version_counts_of_records_and_of_batches(spark) -> No
         return tuple(row)
 
     less = {"purposes": ("p:a",)}
-    # Of two that were recorded at one instant, the one of the higher digest, so that each run decides the same.
+    # Of two that were recorded at one instant nobody can say which is the last: none permits, and a hold holds.
     basis = [
         version(0, "z", 0), version(0, "a", 1, **less),
         version(1, "a", 1), version(1, "z", 0, **less),
         version(2, "a", 0), version(2, "z", 0, **less),
-        version(3, "z", 0), version(3, "a", 0, **less),
+        version(3, "z", 0), version(3, "a", 0, legal_hold_ref="h"),
+        version(4, "z", 1), version(4, "z", 1), version(4, "a", 0, legal_hold_ref="h"),
     ]  # fmt: skip
     batch = ("b1", "s", "uploaded_by_subject", "a", NOW)
     batches = [(*batch, "revoked", NOW - timedelta(hours=1)), (*batch, "assessed", NOW)]
     result = gate(
-        spark.createDataFrame([(0, f"i{n}", None, None, "c", 1, "b1", NOW, True) for n in range(4)], IMAGES.columns),
-        spark.createDataFrame([(f"i{n}", f"r{n}", NOW) for n in range(4)], BASIS_LINKS.columns),
+        spark.createDataFrame([(0, f"i{n}", None, None, "c", 1, "b1", NOW, True) for n in range(5)], IMAGES.columns),
+        spark.createDataFrame([(f"i{n}", f"r{n}", NOW) for n in range(5)], BASIS_LINKS.columns),
         spark.createDataFrame(basis, PROCESSING_BASIS.columns),
         spark.createDataFrame(batches, SOURCE_BATCHES.columns),
         policy=POLICY,
         now=NOW,
     )
-    refused = Reason.PURPOSE_NOT_GRANTED.value
-    assert decided(result) == {"i0": refused, "i1": None, "i2": refused, "i3": None}
+    refused, contested = Reason.PURPOSE_NOT_GRANTED.value, Reason.QUARANTINED.value
+    assert decided(result) == {"i0": refused, "i1": None, "i2": contested, "i3": contested, "i4": None}
+    assert {row["image_id"] for row in result.decisions.where("held").collect()} == {"i3"}
     computed_from = {row["image_id"]: row["input_digest"] for row in result.accepted.collect()}
     assert computed_from == {
-        f"i{n}": digest(f'[{{"record_id":"r{n}","principal":"{GOOD.pii_principal_id}"}}]') for n in (1, 3)
+        f"i{n}": digest(f'[{{"record_id":"r{n}","principal":"{GOOD.pii_principal_id}"}}]') for n in (1, 4)
     }
+
+
+def test_guarantee_6_of_two_states_of_a_batch_at_one_instant_none_is_in_force(spark) -> None:
+    states = {
+        "same": [("assessed", "public_web"), ("assessed", "public_web")],
+        "collected": [("assessed", "public_web"), ("assessed", "uploaded_by_subject")],
+        "revoked": [("unassessed", None), ("revoked", None), ("assessed", "uploaded_by_subject")],
+    }
+    versions = [(b, "s", method, "a", NOW, state, NOW) for b, said in states.items() for state, method in said]
+    found = current_batches(spark.createDataFrame(versions, SOURCE_BATCHES.columns)).collect()
+    assert {tuple(row) for row in found} == {
+        ("same", "assessed", "public_web", True), ("collected", None, None, True), ("revoked", "revoked", None, True)
+    }  # fmt: skip
 
 
 def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark, tmp_path) -> None:

@@ -7,6 +7,7 @@ import json
 import tarfile
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import functions as F
@@ -16,6 +17,7 @@ from jobs.errors import BadInput, GovernanceError, SettingsError
 from jobs.governance.basis import import_basis, read_batch, record_batch, write_template
 from jobs.governance.basis_files import _JSON_SCHEMA, pseudonym, read_basis
 from jobs.governance.decide import LAWFUL_BASES, STATES
+from jobs.governance.gate import current_batches, current_records, quarantined
 from jobs.governance.tombstones import SUBJECT, KeyRing
 from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.tables.images import Ingested, ingest_images
@@ -117,11 +119,14 @@ def test_a_source_that_is_not_there_is_named(spark, tmp_path: Path) -> None:
         open_source(spark, str(tmp_path / "nowhere"), "b1", settings_for(tmp_path))
 
 
+GIVEN = {"event_time": "2026-01-01T00:00:00Z", "event_type": "explicit_consent", "event_state": "ConsentGiven"}
+
+
 def record(**changes: object) -> str:
     base: dict[str, object] = {
         "record_id": "r1",
         "schema_version": "1.0",
-        "events": [{"event_time": "2026-01-01T00:00:00Z", "event_state": "ConsentGiven"}],
+        "events": [GIVEN],
         "images": ["x"],
     }
     return json.dumps({**base, **changes})
@@ -148,6 +153,48 @@ def test_basis_records_are_append_only_and_idempotent(spark, tmp_path: Path) -> 
     assert rows(warehouse.read(BASIS_LINKS), "image_id", "record_id") == {("x", "r1"), ("y", "r1")}
 
 
+def test_guarantee_4_a_content_that_is_back_is_a_new_version_and_the_last_one_read_counts(
+    spark, tmp_path: Path
+) -> None:
+    """Withdrawn, granted, withdrawn again in the very words of the first time; likewise holds and unread lines."""
+
+    def less(name: str) -> str:
+        return record(record_id=name, processing={"purposes": ["other"]})
+
+    def more(name: str) -> str:
+        return record(record_id=name, processing={"purposes": ["p"]})
+
+    def held(name: str) -> str:
+        return record(record_id=name, legal_hold_ref="h")
+
+    broken = '{"record_id": "%s", "events": "soon"}'
+    histories = {
+        "purpose": (less, more, less), "hold": (held, more, held), "unread": (broken, more, broken),
+        "mended": (more, broken, more), "both": (more, [more, broken], [more, broken]), "same": (more, more, more),
+        "still": (more, broken, broken),
+    }  # fmt: skip
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    versions = []
+    for step in range(3):
+        lines: list[str] = []
+        for name, history in histories.items():
+            for line in history[step] if isinstance(history[step], list) else [history[step]]:
+                lines.append(line % name if isinstance(line, str) else line(name))
+        versions.append(imported(spark, tmp_path, "\n".join(lines)).new_versions)
+    # All at one instant by the clock: what is read later counts as later.
+    assert versions == [6, 3, 3]
+    basis = warehouse.read(PROCESSING_BASIS)
+    current = current_records(basis)
+    assert not current.where("contested").count()
+    assert rows(current.where("legal_hold_ref IS NOT NULL"), "record_id") == {("hold",)}
+    assert rows(current.where("processing.purposes[0] = 'other'"), "record_id") == {("purpose",)}
+    barred = quarantined(warehouse, basis)
+    assert barred is not None
+    assert rows(barred, "row_key") == {("unread",), ("both",), ("still",)}
+    unread = warehouse.read(BASIS_QUARANTINE).groupBy("record_id").count()
+    assert rows(unread, "record_id", "count") == {("unread", 2), ("mended", 1), ("both", 1), ("still", 1)}
+
+
 def test_guarantee_13_the_old_record_of_an_erased_person_is_not_stored_again(spark, tmp_path: Path) -> None:
     gone, other = ("hmac:" + digit * 64 for digit in "ab")
     stored = record(record_id="held", pii_principal_id=gone)
@@ -159,7 +206,7 @@ def test_guarantee_13_the_old_record_of_an_erased_person_is_not_stored_again(spa
     lines = [
         record(record_id="old", pii_principal_id=gone),
         record(record_id="empty", pii_principal_id=gone, events=None),
-        record(record_id="new", pii_principal_id=gone, events=[{"event_time": after, "event_state": "ConsentGiven"}]),
+        record(record_id="new", pii_principal_id=gone, events=[{**GIVEN, "event_time": after}]),
         # It is stored still, because a hold suspends its erasure: only a new version can end the hold.
         record(record_id="held", pii_principal_id=gone, legal_hold_ref=None, source_batch_id="b1"),
         record(record_id="other", pii_principal_id=other),
@@ -206,6 +253,16 @@ def test_a_delta_table_of_records(spark, tmp_path: Path) -> None:
         read_basis(spark, f"delta:{tmp_path}/other", None)
 
 
+def test_ids_of_older_warehouses_lose_the_white_space_about_them(spark, tmp_path: Path) -> None:
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    links = [("i1", "sp\u00a0", NOW), ("i2", "\tsp", NOW), ("i3", "s p", NOW)]
+    warehouse.append(spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
+    table = f"delta.`{warehouse.location}/{BASIS_LINKS.name}`"
+    spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('face_reindex.schema_version' = '1')")
+    again = warehouse_for(spark, settings_for(tmp_path)).read(BASIS_LINKS)
+    assert rows(again, "image_id", "record_id") == {("i1", "sp"), ("i2", "sp"), ("i3", "s p")}
+
+
 def test_the_published_schema_names_what_is_read(spark) -> None:
     published = json.loads((ROOT / "docs" / "basis-record.schema.json").read_text())
     read = StructType.fromDDL(_JSON_SCHEMA)
@@ -224,7 +281,7 @@ def test_csv_template_completed_by_a_person(spark, tmp_path: Path, folder: Path)
     header, *lines = (tmp_path / "t.csv").read_text().splitlines()
     row = dict(zip(header.split(","), lines[0].split(","), strict=True))
     assert (row["images"], row["source_batch_id"], row["subject"]) == ("a.jpg", "b1", "")
-    row |= {"subject": "A Person", "event_time": "2026-01-01T00:00:00Z", "event_state": "ConsentGiven"}
+    row |= {"subject": "A Person", **GIVEN}
     row |= {"purposes": "p1; p2", "face_box": "1 2 3 4"}
     text = header + "\n" + ",".join(row[c] for c in header.split(","))
     with pytest.raises(SettingsError, match="FACE_REINDEX_HMAC_KEY"):
@@ -241,7 +298,7 @@ def test_csv_template_completed_by_a_person(spark, tmp_path: Path, folder: Path)
 @pytest.mark.parametrize(
     ("line", "unread"),
     [
-        ("record_id,event_time\nr,yesterday\ns,2026-01-01", ("r", "VALUE_OF_ANOTHER_TYPE")),
+        ("record_id,expires_at\nr,yesterday\ns,2026-01-01T00:00:00Z", ("r", "VALUE_OF_ANOTHER_TYPE")),
         ("record_id,face_box\nr,1 2 x 4\nr,1 2 3 4\ns,", ("r", "VALUE_OF_ANOTHER_TYPE")),
         ("record_id,images\n ,x\ns,y", (None, "NO_RECORD_ID")),
     ],
@@ -253,9 +310,94 @@ def test_records_with_unreadable_csv_cells_are_quarantined(spark, tmp_path: Path
     assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("s",)}
 
 
+def read(spark, path: str) -> tuple[dict[str, Any], set[tuple[str | None, str]]]:
+    """The records of a file by their id, and what could not be read."""
+    file = read_basis(spark, path, "k")
+    return {row["record_id"]: row for row in file.records.collect()}, rows(file.unread, "record_id", "reason")
+
+
+def test_guarantee_1_a_json_line_is_read_whole_or_not_at_all(spark, tmp_path: Path) -> None:
+    """What of one record in one file differs is as unread as what is no JSON; the rest of the file is read."""
+    less = {"purposes": ["p"]}
+    lines = [
+        record(record_id="good", images=["x"]), record(record_id="good", images=["y"]), record(record_id=" sp\u00a0"),
+        record(record_id="two"), record(record_id="two", processing=less), record(record_id="two", events=[]),
+        record(record_id="half") + "}", record(record_id="a") + record(record_id="b"),
+        '{"record_id": "none", "events": [], "events": null}', record(record_id="box", face={"Box": [1, 2, 3, 4]}),
+        record(record_id="whole", face=None), record(record_id="r\u200b1"),
+        '{"record_id": "deep", "x": ' + "[" * 50_000,
+    ]  # fmt: skip
+    data = "\ufeff" + "\r\n".join(lines) + "\n\n"
+    (tmp_path / "b.jsonl").write_bytes(data.encode() + b'{"record_id": "\xff"}\n\x00\n')
+    found, unread = read(spark, str(tmp_path / "b.jsonl"))
+    assert {name: row["images"] for name, row in found.items()} == {"good": ["x", "y"], "sp": ["x"], "whole": ["x"]}
+    assert unread == {
+        ("two", "CONFLICTING_VERSIONS"), ("half", "NO_JSON_OBJECT"), ("a", "NO_JSON_OBJECT"), ("b", "NO_JSON_OBJECT"),
+        ("none", "FIELD_TWICE"), ("box", "UNKNOWN_FIELD"), ("r\u200b1", "ID_NOT_PLAIN"), ("r1", "ID_NOT_PLAIN"),
+        ("deep", "NO_JSON_OBJECT"), (None, "NOT_UTF_8"), (None, "NO_JSON_OBJECT"),
+    }  # fmt: skip
+
+
+def test_guarantee_1_the_lines_of_a_csv_agree_or_their_record_is_not_read(spark, tmp_path: Path) -> None:
+    header = "record_id,subject,images,expires_at,purposes,event_time,event_type,event_state"
+    day = "2026-01-01T00:00:00Z"
+    lines = [
+        f"good,A Person,a.jpg,,p;q,{day},consent,ConsentGiven", "good,A Person ,b.jpg,,p; q,,,", f'"sp ",,,{day},,,,',
+        "persons,A Person,a.jpg,,,,,", "persons,Another,b.jpg,,,,,",
+        f"ends,,,{day},,,,", "ends,,,2027-01-01T00:00:00Z,,,,",
+        f"state,,,,,{day},withdrawal,", f"state,,,,,{day},consent,ConsentGiven", "short,a", "long,,,,,,,,,",
+        'open,"A Person,a.jpg,,,,,', ',"x",,', 'stray,A "P" erson,,,,,,', "in\u200bside,,,,,,,", ",,,,,,,", "",
+        "first,,,,,2026-02-01T00:00:00Z,withdrawal,ConsentWithdrawn", f"first,,,,,{day},consent,ConsentGiven", header,
+        'quoted,,"[""mine;boss.jpg""]; b.jpg",,,,,', 'list,,"[""mine;boss.jpg"", ""=x.jpg""]",,,,,',
+    ]  # fmt: skip
+    (tmp_path / "b.csv").write_text("\ufeff" + "\r\n".join([header, *lines]), encoding="utf-8")
+    found, unread = read(spark, str(tmp_path / "b.csv"))
+    assert {name: sorted(row["images"]) for name, row in found.items()} == {
+        "good": ["a.jpg", "b.jpg"], "sp": [], "first": [], "list": ["=x.jpg", "mine;boss.jpg"]
+    }  # fmt: skip
+    assert found["good"]["pii_principal_id"] == pseudonym("A Person", "k")
+    assert found["good"]["processing"]["purposes"] == ["p", "q"]
+    assert [event["event_state"] for event in found["first"]["events"]] == ["ConsentGiven", "ConsentWithdrawn"]
+    assert unread == {
+        ("persons", "CONFLICTING_CELLS"), ("ends", "CONFLICTING_CELLS"), ("state", "EVENT_INCOMPLETE"),
+        ("short", "RAGGED_ROW"), ("long", "RAGGED_ROW"), ("open", "NOT_CSV"), (None, "NOT_CSV"), ("stray", "NOT_CSV"),
+        (None, "RAGGED_ROW"), ("quoted", "VALUE_OF_ANOTHER_TYPE"), ("in\u200bside", "ID_NOT_PLAIN"),
+        ("inside", "ID_NOT_PLAIN"),
+    }  # fmt: skip
+
+
+def test_guarantee_1_the_rows_of_a_table_are_read_as_strictly(spark, tmp_path: Path) -> None:
+    columns = "record_id string, face struct<box: array<double>>, events array<struct<event_time: timestamp, "
+    columns += "event_state: string, event_type: string>>, images array<string>"
+    event = (NOW, "ConsentWithdrawn", "withdrawal")
+    values = [
+        ("good", ([1.0, 2.0, 3.0, 4.0],), [event], ["x"]), ("face", (None,), [event], []), ("none", None, [None], []),
+        ("nan", ([float("nan")] * 4,), [], []), ("half", None, [(NOW, None, "withdrawal")], []),
+        ("two", None, [event], []), ("two", None, [], []), (" ", None, [], []),
+    ]  # fmt: skip
+    spark.createDataFrame(values, columns).write.format("delta").save(str(tmp_path / "t"))
+    found, unread = read(spark, f"delta:{tmp_path}/t")
+    assert set(found) == {"good"}
+    assert found["good"]["face_box"] == [1.0, 2.0, 3.0, 4.0]
+    stored = found["good"]["events"][0]
+    # By its name, wherever it stands in the struct.
+    assert (stored["event_type"], stored["event_state"]) == ("withdrawal", "ConsentWithdrawn")
+    assert unread == {
+        ("face", "FACE_WITHOUT_BOX"), ("none", "VALUE_OF_ANOTHER_TYPE"), ("nan", "VALUE_OF_ANOTHER_TYPE"),
+        ("half", "EVENT_INCOMPLETE"), ("two", "CONFLICTING_VERSIONS"), (None, "NO_RECORD_ID"),
+    }  # fmt: skip
+    wrong = spark.createDataFrame([], "record_id string, events array<struct<event_time: timestamp, state: string>>")
+    wrong.write.format("delta").save(str(tmp_path / "wrong"))
+    with pytest.raises(BadInput, match=r"events\.state"):
+        read_basis(spark, f"delta:{tmp_path}/wrong", None)
+
+
 def test_a_csv_of_another_form_is_refused(spark, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="nothing was imported"):
-        imported(spark, tmp_path, "id,images\n1,2", "bad.csv")
+    for text in ("id,images\n1,2", "record_id,images,images\n1,2,3", "Record_id\n1", "", "record_id,\n1,2"):
+        with pytest.raises(BadInput, match="nothing was imported"):
+            imported(spark, tmp_path, text, "bad.csv")
+    with pytest.raises(BadInput, match="second header"):
+        imported(spark, tmp_path, "record_id,images\na,b\nimages,record_id\nb,a", "bad.csv")
 
 
 def test_batches_are_recorded_once_per_state(spark, tmp_path: Path) -> None:
@@ -263,7 +405,12 @@ def test_batches_are_recorded_once_per_state(spark, tmp_path: Path) -> None:
     assert record_batch(warehouse, BATCH, now=NOW)
     assert not record_batch(warehouse, BATCH, now=NOW)
     assert record_batch(warehouse, {**BATCH, "state": "revoked"}, now=NOW)
-    assert warehouse.read(SOURCE_BATCHES).agg(F.count("*")).first()[0] == 2
+    assert record_batch(warehouse, BATCH, now=NOW - timedelta(hours=1))
+    assert not record_batch(warehouse, BATCH, now=NOW - timedelta(hours=2))
+    assert record_batch(warehouse, {**BATCH, "assessed_at": "2026-01-02T00:00:00Z"}, now=NOW)
+    assert warehouse.read(SOURCE_BATCHES).agg(F.count("*")).first()[0] == 4
+    state = current_batches(warehouse.read(SOURCE_BATCHES)).first()
+    assert (state["batch_state"], state["batch_collection"]) == ("assessed", "uploaded_by_subject")
 
 
 def test_an_incomplete_assessment_is_refused(tmp_path: Path) -> None:

@@ -245,12 +245,28 @@ def test_guarantee_16_a_box_has_two_corners_in_order(box: tuple[float, ...], exp
     assert reason(replace(GOOD, face_box=box)) == expected
 
 
+# What shows nothing, of every kind: a field that holds nothing else is empty.
+BLANKS = (
+    "  ", "\t", "\n", "\x00", "\u00a0", "\u00ad", "\u115f", "\u180e", "\u200b", "\u202e", "\u2028", "\u2060",
+    "\u2800", "\u3000", "\u3164", "\ufe0f", "\ufeff", "\U000e0020", " \u200b\x00\t",
+)  # fmt: skip
 FIELDS: list[tuple[dict[str, object], Reason | None]] = [
-    # Only spaces are blank: the Spark expression trims no others.
-    ({"withdrawal_method": "\t"}, None),
-    ({"withdrawal_method": "  "}, Reason.FIELD_MISSING),
+    *(({"withdrawal_method": blank}, Reason.FIELD_MISSING) for blank in BLANKS),
+    ({"withdrawal_method": "\u00a0w\u200b"}, None),
+    ({"source_batch_id": "\u00a0"}, Reason.FIELD_MISSING),
+    ({"purposes": ("p:a", "p:b", "p", "\u200b")}, Reason.FIELD_MISSING),
+    ({"pii_controllers": ("\u3164",)}, Reason.FIELD_MISSING),
+    ({"pii_controllers": ("c", None)}, Reason.FIELD_MISSING),
+    # Purposes that only look like the one asked for.
+    *(
+        ({"purposes": (purpose,)}, Reason.PURPOSE_NOT_GRANTED)
+        for purpose in ("\u0440", "p\x00", "p\u200b", "p:a\x00", "\uff50", "P", "p,p:a,p:b", "\u0440:a")
+    ),
     ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": "X"}, None),
-    ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": "\t"}, None),
+    (
+        {"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": "\ufeff"},
+        Reason.REQUIREMENT_MISSING,
+    ),
     ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": " "}, Reason.REQUIREMENT_MISSING),
     # What another jurisdiction asks for may be recorded anywhere, and means nothing.
     ({"authority_disclosed_at": NOW, "last_interaction_at": NOW - timedelta(days=9_000)}, None),
@@ -261,6 +277,17 @@ FIELDS: list[tuple[dict[str, object], Reason | None]] = [
     ({"events": (replace(GIVEN, event_time=None),)}, Reason.EVENT_MISSING),
     ({"events": (replace(GIVEN, event_type=None),)}, Reason.EVENT_MISSING),
     ({"events": (GIVEN, replace(GIVEN, event_type=""))}, Reason.EVENT_MISSING),
+    ({"events": (GIVEN, replace(GIVEN, event_type="\u2800\x00"))}, Reason.EVENT_MISSING),
+    # A duration that runs backwards, and one in digits that are no ASCII.
+    *(
+        ({name: duration}, Reason.DURATION_INVALID)
+        for name in ("retention_period",)
+        for duration in ("-P1Y", "P-1Y", "P\u0661Y", "P1Y\x00", "P1000Y", "P1.5Y")
+    ),
+    *(
+        ({"events": (replace(GIVEN, validity_duration=duration),)}, Reason.DURATION_INVALID)
+        for duration in ("-P1Y", "P-1Y", "P\u0661Y", "P1Y\x00")
+    ),
 ]
 
 

@@ -1,0 +1,439 @@
+"""One line of a basis file, read strictly, whole and once: it becomes a record, or a reason. Pure Python.
+
+Never a part of a record. A line that cannot be read says of which records it may have spoken (``Line.named``), in every
+spelling that it may have meant, so that those can be barred: what it said may have been a withdrawal.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from jobs.governance.blanks import filled, is_plain, plain, stripped
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Shape = str | list[Any] | dict[str, Any]
+
+_TEXT, _TIME, _NUMBER = "string", "timestamp", "float"
+PROCESSING: Final = {
+    "purposes": [_TEXT],
+    "lawful_basis": _TEXT,
+    "special_category_condition": _TEXT,
+    "pii_controllers": [_TEXT],
+    "collection_method": _TEXT,
+    "retention_period": _TEXT,
+    "jurisdiction": _TEXT,
+    "withdrawal_method": _TEXT,
+    "impact_assessment": _TEXT,
+    "privacy_notice": _TEXT,
+}
+EVENT: Final = {"event_time": _TIME, "validity_duration": _TEXT, "event_type": _TEXT, "event_state": _TEXT}
+#: The fields of a record as a file has them. (Structs in the table's order: Spark casts them by position.)
+FIELDS: Final[dict[str, Shape]] = {
+    "record_id": _TEXT,
+    "schema_version": _TEXT,
+    "pii_principal_id": _TEXT,
+    "processing": PROCESSING,
+    "parties": [{"party_id": _TEXT, "role": _TEXT}],
+    "events": [EVENT],
+    "source_batch_id": _TEXT,
+    "face": {"box": [_NUMBER]},
+    "images": [_TEXT],
+    "last_interaction_at": _TIME,
+    "expires_at": _TIME,
+    "written_release_ref": _TEXT,
+    "authority_disclosure_ref": _TEXT,
+    "authority_disclosed_at": _TIME,
+    "legal_hold_ref": _TEXT,
+}
+#: The same as they are handed on: the box by itself, as in the table.
+RECORD: Final[dict[str, Shape]] = {
+    **{name: shape for name, shape in FIELDS.items() if name != "face"},
+    "face_box": [_NUMBER],
+}
+LINE: Final[dict[str, Shape]] = {"record": RECORD, "reason": _TEXT, "line_digest": _TEXT, "named": [_TEXT]}
+
+_LISTS: Final = ("purposes", "pii_controllers")
+_EVENT_CELLS: Final = tuple(EVENT)
+_SINGLE_CELLS: Final = (
+    "schema_version",
+    "pii_principal_id",
+    "source_batch_id",
+    "last_interaction_at",
+    "expires_at",
+    "written_release_ref",
+    "authority_disclosure_ref",
+    "legal_hold_ref",
+    "authority_disclosed_at",
+)
+CSV_COLUMNS: Final = (
+    "record_id",
+    "images",
+    "source_batch_id",
+    "subject",
+    "pii_principal_id",
+    *_LISTS,
+    *(name for name in PROCESSING if name not in _LISTS),
+    *_EVENT_CELLS,
+    "face_box",
+    "last_interaction_at",
+    "expires_at",
+    "written_release_ref",
+    "authority_disclosure_ref",
+    "legal_hold_ref",
+    "authority_disclosed_at",
+    "schema_version",
+)
+#: Reasons that concern the whole file: the reader stops there.
+NO_KEY: Final = "NO_KEY"
+ANOTHER_HEADER: Final = "ANOTHER_HEADER"
+
+_MOST_BYTES: Final = 16 * 2**20
+# RFC 3339 with its zone: a time without one would be guessed, and so would a day without a time.
+_RFC_3339: Final = re.compile(r"(?:19|[2-9]\d)\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+_DECIMAL: Final = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
+_ID_IN_TEXT: Final = re.compile(r'"record_id"\s*+:\s*+("(?:[^"\\]|\\.)*+"|-?\d[\d.]*+)')
+# RFC 4180 in one line: a quote stands about a cell or is doubled in it, and nowhere else.
+_CSV_ROW: Final = re.compile(r'(?:"(?:[^"]|"")*+"|[^",]*+)(?:,(?:"(?:[^"]|"")*+"|[^",]*+))*+')
+
+
+class Unread(Exception):
+    """A line cannot be read; ``reason`` is a stable code, and the text of the line is no part of it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Line:
+    """A record, or the reason why there is none and the records that the line may name (None: one not to be told)."""
+
+    record: dict[str, Any] | None
+    reason: str | None
+    named: tuple[str | None, ...]
+    digest: str
+
+
+def ddl(shape: Shape) -> str:
+    """The shape as Spark's DDL; without the outer brackets, where it is a row's."""
+    if isinstance(shape, str):
+        return shape
+    if isinstance(shape, list):
+        return f"array<{_type(shape[0])}>"
+    return ", ".join(f"{name} {_type(inner)}" for name, inner in shape.items())
+
+
+def _type(shape: Shape) -> str:
+    if isinstance(shape, dict):
+        return "struct<" + ", ".join(f"{name}: {_type(inner)}" for name, inner in shape.items()) + ">"
+    return ddl(shape)
+
+
+def arrow_type(shape: Shape) -> pa.DataType:
+    """The shape as Arrow's type."""
+    import pyarrow as pa
+
+    if isinstance(shape, dict):
+        return pa.struct([(name, arrow_type(inner)) for name, inner in shape.items()])
+    if isinstance(shape, list):
+        return pa.list_(arrow_type(shape[0]))
+    return {_TEXT: pa.string(), _TIME: pa.timestamp("us", "UTC"), _NUMBER: pa.float32()}[shape]
+
+
+def read_lines(
+    read: Callable[[bytes], Line | None],
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """A `mapInArrow` function: rows of one binary column become rows of ``LINE``."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        schema = pa.schema(list(arrow_type(LINE)))
+        for batch in batches:
+            lines = [line for raw in batch.column(0).to_pylist() if (line := read(raw)) is not None]
+            rows = [
+                {"record": line.record, "reason": line.reason, "line_digest": line.digest, "named": list(line.named)}
+                for line in lines
+            ]
+            yield pa.RecordBatch.from_pylist(rows, schema=schema)
+
+    return run
+
+
+def read_json(raw: bytes) -> Line | None:
+    """One record as JSON (RFC 8259); None for an empty line."""
+    if not raw.strip(b" \t\r\n"):
+        return None
+    parser = _Parser()
+    try:
+        return Line(_checked(_fit(_object(parser, _text(raw)), FIELDS)), None, (), _digest(raw))
+    except Unread as unread:
+        found = [*parser.ids, *_ids_in(raw.decode("utf-8", "replace"))]
+        return Line(None, unread.reason, tuple(_spellings(found)) or (None,), _digest(raw))
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _text(raw: bytes) -> str:
+    if len(raw) > _MOST_BYTES:
+        raise Unread("LINE_TOO_LONG")
+    try:
+        # Files from some systems begin with a byte order mark.
+        return raw.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        raise Unread("NOT_UTF_8") from None
+
+
+class _Parser:
+    """Python's JSON reader, made strict: it notes names that stand twice in an object, and every `record_id`."""
+
+    def __init__(self) -> None:
+        self.ids: list[Any] = []
+        self.twice = False
+
+    def read(self, text: str) -> Any:
+        return json.loads(text, object_pairs_hook=self._object, parse_constant=self._refuse)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        self.twice = self.twice or len(found) < len(pairs)
+        if "record_id" in found:
+            self.ids += [value for name, value in pairs if name == "record_id"]
+        return found
+
+    @staticmethod
+    def _refuse(_constant: str) -> None:
+        raise ValueError("NaN and Infinity are no JSON")
+
+
+def _object(parser: _Parser, text: str) -> Any:
+    try:
+        found = parser.read(text)
+    except (ValueError, RecursionError):
+        raise Unread("NO_JSON_OBJECT") from None
+    if not isinstance(found, dict):
+        raise Unread("NO_JSON_OBJECT")
+    if parser.twice:
+        raise Unread("FIELD_TWICE")
+    return found
+
+
+def _ids_in(text: str) -> Iterator[Any]:
+    """What looks like a record's id in a text that is no JSON."""
+    for found in _ID_IN_TEXT.findall(text):
+        try:
+            yield json.loads(found)
+        except ValueError:
+            continue
+
+
+def _spellings(ids: Iterable[Any]) -> dict[str, None]:
+    """Every record that these values may mean: as they stand, and as a person reads them."""
+    texts = [str(value) for value in ids if isinstance(value, str | int | float) and not isinstance(value, bool)]
+    names = [name for text in texts for name in (stripped(text), plain(text))]
+    return dict.fromkeys(name for name in names if name and _is_unicode(name) and "\ufffd" not in name)
+
+
+def _is_unicode(text: str) -> bool:
+    """False for half of a surrogate pair, which JSON can say and no file can hold."""
+    return text.isascii() or not re.search("[\ud800-\udfff]", text)
+
+
+def _fit(value: Any, shape: Shape) -> Any:
+    """``value`` in this shape, complete and without anything beside. A name that is absent or null is None."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            raise Unread("VALUE_OF_ANOTHER_TYPE")
+        if value.keys() - shape.keys():
+            raise Unread("UNKNOWN_FIELD")
+        return {
+            name: None if (inside := value.get(name)) is None else _fit(inside, inner) for name, inner in shape.items()
+        }
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            raise Unread("VALUE_OF_ANOTHER_TYPE")
+        return [_fit(item, shape[0]) for item in value]
+    return _LEAVES[shape](value)
+
+
+def _as_text(value: Any) -> str:
+    if not isinstance(value, str) or not _is_unicode(value):
+        raise Unread("VALUE_OF_ANOTHER_TYPE")
+    return value
+
+
+def _as_time(value: Any) -> datetime:
+    try:
+        if isinstance(value, str) and _RFC_3339.fullmatch(value):
+            return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise Unread("VALUE_OF_ANOTHER_TYPE")
+
+
+def is_time(text: str) -> bool:
+    """Whether it is a time as records have it."""
+    try:
+        _as_time(text)
+    except Unread:
+        return False
+    return True
+
+
+def _as_number(value: Any) -> float:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(float(value)):
+            return float(value)
+    except OverflowError:
+        pass
+    raise Unread("VALUE_OF_ANOTHER_TYPE")
+
+
+_LEAVES: Final[dict[str, Callable[[Any], Any]]] = {_TEXT: _as_text, _TIME: _as_time, _NUMBER: _as_number}
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as it is handed on, if it has a name and says nothing by halves."""
+    if not filled(record["record_id"]):
+        raise Unread("NO_RECORD_ID")
+    record["record_id"] = stripped(record["record_id"])
+    if not is_plain(record["record_id"]) or "\ufffd" in record["record_id"]:
+        raise Unread("ID_NOT_PLAIN")
+    if record["source_batch_id"] is not None:
+        record["source_batch_id"] = stripped(record["source_batch_id"])
+    # Events of every version are kept: one without its time or state could never be mended.
+    for event in record["events"] or ():
+        if event["event_time"] is None or not (filled(event["event_type"]) and filled(event["event_state"])):
+            raise Unread("EVENT_INCOMPLETE")
+    face = record.pop("face")
+    # Without its box it would speak for the whole picture.
+    if face is not None and face["box"] is None:
+        raise Unread("FACE_WITHOUT_BOX")
+    record["face_box"] = None if face is None else face["box"]
+    return record
+
+
+def csv_header(raw: bytes) -> list[str] | None:
+    """The names in a CSV's first line; None where they are not what `CSV_COLUMNS` offers, each at most once."""
+    try:
+        names = _cells(_text(raw))
+    except Unread:
+        return None
+    known = set(names) <= set(CSV_COLUMNS) and len(set(names)) == len(names)
+    return names if known and "record_id" in names else None
+
+
+def csv_reader(
+    header: Sequence[str], pseudonym_of: Callable[[str], str] | None = None
+) -> Callable[[bytes], Line | None]:
+    """A function that reads one line of a CSV with this header: a record with at most one event.
+
+    ``pseudonym_of`` is what stands for the person whom `subject` names: the name itself goes no further.
+    """
+
+    def read(raw: bytes) -> Line | None:
+        cells: list[str] = []
+        try:
+            text = _text(raw)
+            cells = _cells(text)
+            if cells == list(header) or not any(map(filled, cells)):
+                return None
+            return Line(_csv_record(header, cells, pseudonym_of), None, (), _digest(raw))
+        except Unread as unread:
+            return Line(None, unread.reason, _csv_named(header, cells, raw, unread.reason), _digest(raw))
+
+    return read
+
+
+def _cells(text: str) -> list[str]:
+    if not _CSV_ROW.fullmatch(text):
+        raise Unread("NOT_CSV")
+    try:
+        return next(csv.reader([text], strict=True), [])
+    except csv.Error:
+        raise Unread("NOT_CSV") from None
+
+
+def _csv_named(header: Sequence[str], cells: Sequence[str], raw: bytes, reason: str) -> tuple[str | None, ...]:
+    at = list(header).index("record_id")
+    whole = len(cells) == len(header)
+    if not whole and not cells:
+        cells = raw.decode("utf-8", "replace").split(",", 1)
+    # Of cells that are too many or too few only the first stands where it should.
+    found = _spellings([cells[at].strip('"')] if whole or at == 0 else [])
+    # Where quotes do not match, the text may have swallowed other lines, or be the rest of one.
+    return (*found, *((None,) if not found or reason == "NOT_CSV" else ()))
+
+
+def _csv_record(
+    header: Sequence[str], cells: Sequence[str], pseudonym_of: Callable[[str], str] | None
+) -> dict[str, Any]:
+    if set(cells) <= set(CSV_COLUMNS) and "record_id" in cells:
+        raise Unread(ANOTHER_HEADER)
+    if len(cells) != len(header):
+        raise Unread("RAGGED_ROW")
+    values = {name: text for name, cell in zip(header, cells, strict=True) if (text := stripped(cell))}
+    event = {name: values[name] for name in _EVENT_CELLS if name in values}
+    record: dict[str, Any] = {
+        **{name: values.get(name) for name in ("record_id", *_SINGLE_CELLS)},
+        "processing": {name: _listed(values.get(name)) if name in _LISTS else values.get(name) for name in PROCESSING},
+        "events": [event] if event else [],
+        "images": _listed(values.get("images")),
+        "face": {"box": _box(values["face_box"])} if "face_box" in values else None,
+    }
+    if "subject" in values:
+        record["pii_principal_id"] = _principal(values["subject"], record["pii_principal_id"], pseudonym_of)
+    return _checked(_fit(record, FIELDS))
+
+
+def _principal(subject: str, given: str | None, pseudonym_of: Callable[[str], str] | None) -> str:
+    if pseudonym_of is None:
+        raise Unread(NO_KEY)
+    found = pseudonym_of(subject)
+    if given is not None and given != found:
+        raise Unread("CONFLICTING_CELLS")
+    return found
+
+
+def _box(cell: str) -> list[float]:
+    numbers = [part for part in re.split(r"[ ;]+", cell) if part]
+    if not all(map(_DECIMAL.fullmatch, numbers)):
+        raise Unread("VALUE_OF_ANOTHER_TYPE")
+    return [float(number) for number in numbers]
+
+
+def _listed(cell: str | None) -> Any:
+    """The values of a cell: a JSON array of texts, or texts with `;` between them."""
+    if cell is None:
+        return None
+    if cell.startswith("["):
+        try:
+            return json.loads(cell)
+        except (ValueError, RecursionError):
+            raise Unread("VALUE_OF_ANOTHER_TYPE") from None
+    return [text for part in cell.split(";") if (text := stripped(part))]
+
+
+def quoted(name: str) -> str:
+    """``name`` as a cell that `csv_reader` reads back exactly, and in which no spreadsheet sees anything but text.
+
+    As it is, where it is a plain file name; else as a JSON array. A formula begins with `=`, `+`, `-` or `@`; and a
+    name such as 0012 would come back from a spreadsheet as the number 12, another picture's name.
+    """
+    as_it_is = _PLAIN_FILE.fullmatch(name) and is_plain(name)
+    return name if as_it_is else json.dumps([name], ensure_ascii=not name.isprintable())
+
+
+_PLAIN_FILE: Final = re.compile(r"\w[^;\"]*\.(?:jpe?g|png|webp|gif|bmp|tiff?)", re.IGNORECASE)
