@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import BadInput
-from jobs.governance.basis import read_batch
+from jobs.governance.basis import read_batch, write_template
 from jobs.governance.basis_lines import (
     CSV_COLUMNS,
     FIELDS,
@@ -291,6 +291,36 @@ def test_guarantee_16_a_hostile_file_name_comes_back_as_it_is_and_alone(name: st
 @pytest.mark.parametrize("name", ["a.jpg", "deep/er/b c%20d.PNG", "\u00e9.jpeg", "1,2.jpg", "1-2.jpg"])
 def test_a_plain_file_name_stands_in_a_template_as_it_is(name: str) -> None:
     assert quoted(name) == name
+
+
+class Listing:
+    """What a source lists, as far as a template asks: one name with a `;`."""
+
+    def select(self, *_: str) -> Listing:
+        return self
+
+    orderBy = limit = select  # noqa: N815 - Spark's name
+
+    def collect(self) -> list[dict[str, str]]:
+        return [{"source_key": "mine;boss.jpg"}]
+
+
+@pytest.mark.parametrize("batch", ["staff-2026", "Kund\u00ea: 2026/a.b", "a b_c"])
+def test_a_template_comes_back_as_it_was_written(tmp_path: Path, batch: str) -> None:
+    assert write_template(Listing(), batch, str(tmp_path / "t.csv")) == 1  # type: ignore[arg-type]
+    header, line = (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()
+    found = csv_reader(csv_header(header.encode()) or [])(line.encode())
+    assert found is not None
+    assert found.record is not None
+    assert (found.record["source_batch_id"], found.record["images"]) == (batch, ["mine;boss.jpg"])
+    assert read_batch(str(tmp_path / "t.batch.yaml"))["source_batch_id"] == batch
+
+
+@pytest.mark.parametrize("batch", ["=b", "@b", "2026-01", "-b", "b ", "b\u200b", "b;c", "b\n", "", 'b"'])
+def test_no_template_is_written_for_an_id_that_a_spreadsheet_would_change(tmp_path: Path, batch: str) -> None:
+    with pytest.raises(BadInput, match="begins with a letter"):
+        write_template(Listing(), batch, str(tmp_path / "t.csv"))  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 BATCH = {
