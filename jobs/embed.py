@@ -42,7 +42,7 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
     gated = gate_step(run)
     machines = workers(warehouse.spark, run.settings)
     run.step("gate", lambda: _count(gated, spec.fingerprint, run) | machines, begun=begun, once=False)
-    run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, gated)}, once=False)
+    run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, gated, now=utc_now())}, once=False)
     done = table.computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
     new = gated.accepted.join(done, ["image_id", "input_digest"], "left_anti")
     begun = run.begin("plan")
@@ -127,7 +127,7 @@ def refused_text(reasons: Mapping[str, int]) -> str:
 
 def dry_run(job_: Job) -> Result:
     """What the gate would decide now; nothing is written."""
-    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
     reasons = {row["reason"]: row["count"] for row in gated.decisions.groupBy("reason").count().collect()}
     accepted = reasons.pop(None, 0)
     return {

@@ -15,7 +15,7 @@ from jobs.governance import audit, erasure
 from jobs.governance.basis import record_batch
 from jobs.governance.basis_files import pseudonym
 from jobs.governance.decide import PRINCIPAL_PATTERN
-from jobs.governance.gate import gate_warehouse
+from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import key_ring
 from jobs.index.milvus import VectorIndex, connect
@@ -64,7 +64,7 @@ def main(
 def _erase(job_: Job, index: VectorIndex, run_id: str) -> Result:
     try:
         with open_run(Job(**{**vars(job_), "run_id": run_id}), "erase") as run:
-            outcome = erase_pending(run, index)
+            outcome = erase_pending(run, index, sweep=True)
             kinds = outcome.items
             run.facts["message"] = message = (
                 f"{outcome.completed} requests complete: {kinds.get('image', 0)} images, {kinds.get('face', 0)} faces, "
@@ -73,8 +73,11 @@ def _erase(job_: Job, index: VectorIndex, run_id: str) -> Result:
             )
             found = receipts(run.warehouse, run.settings, run.run_id)
     except LeaseHeld as held:
-        gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
-        removed = withdraw_live(job_.warehouse, job_.settings, index, gated)["removed"]
+
+        def decide() -> Gated:
+            return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
+
+        removed = withdraw_live(job_.warehouse, job_.settings, index, decide)["removed"]
         raise LeaseHeld(
             f"Recorded, barred from every index from now on, and {removed} faces taken out of the live collection; "
             f"the rest waits for the run that is writing. {held}"

@@ -14,21 +14,26 @@ from jobs.runs.erasing import Outcome, erase_pending
 from jobs.runs.record import Job, Run, open_run, utc_now
 
 
-def expire_steps(run: Run, index: VectorIndex) -> Outcome:
-    """Write down what is due, and carry out every open erasure (of holds that were lifted, too)."""
+def expire_steps(run: Run, index: VectorIndex, *, sweep: bool) -> Outcome:
+    """Write down what is due, and carry out every open erasure (of holds that were lifted, too).
+
+    ``sweep``: see `erase_pending`.
+    """
     due = retention.due(run.warehouse, run.settings, gate_step(run), now=run.job.clock())
     ring = key_ring(run.settings)
     run.step(
         "expire-due",
-        lambda: {"due": erasure.request_expiry(run.warehouse, due, ring, run_id=run.run_id, now=utc_now())},
+        lambda: {
+            "due": erasure.request_all(run.warehouse, due, ring, kind=erasure.EXPIRY, run_id=run.run_id, now=utc_now())
+        },
         once=False,
     )
-    return erase_pending(run, index)
+    return erase_pending(run, index, sweep=sweep)
 
 
 def due_now(job_: Job) -> dict[str, int]:
     """What would be destroyed, in numbers by kind."""
-    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
     due = retention.due(job_.warehouse, job_.settings, gated, now=job_.clock())
     return {row["kind"]: row["count"] for row in due.groupBy("kind").count().collect()}
 
@@ -40,7 +45,7 @@ def main(job_: Job) -> Result:
         due = due_now(job_)
         return {"due": due, "message": f"dry run: {due.get('image', 0)} images have reached their end"}
     with closing(connect(job_.settings)) as index, open_run(job_, "expire") as run:
-        outcome = expire_steps(run, index)
+        outcome = expire_steps(run, index, sweep=True)
         run.facts["message"] = message = (
             f"{outcome.items.get('image', 0)} images and {outcome.items.get('face', 0)} faces erased"
             + (f"; {outcome.suspended} requests suspended by a legal hold" if outcome.suspended else "")

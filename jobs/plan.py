@@ -89,7 +89,7 @@ def main(
 
 
 def _counted(job_: Job, model: str | None, faces: Rate, recompute: bool) -> Work:
-    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
     return count_work(job_.warehouse, gated, model, faces.value, recompute=recompute)
 
 

@@ -8,7 +8,7 @@ from jobs.governance.gate import gate_warehouse
 from jobs.index.collections import belongs_to
 from jobs.index.milvus import connect
 from jobs.index.promotion import rollback
-from jobs.index.regate import remove_unpermitted
+from jobs.index.regate import own_keys, remove_unpermitted
 from jobs.runs.history import buckets_of, proven_collections
 from jobs.runs.record import Job, open_run
 from jobs.tables.embeddings import permitted_faces
@@ -40,7 +40,8 @@ def main(job_: Job) -> Result:
         index.load(older[0], replicas=run.settings.milvus.replicas, timeout=run.settings.milvus.index_timeout_s)
         buckets = buckets_of(run.warehouse, older[0])
         with job_.watching("rollback", "compare the collection's keys with what is permitted"):
-            removed = remove_unpermitted(job_.spark, index, older[0], run.settings, permitted, buckets)
+            keys = own_keys(job_.spark, index, older[0], run.settings, buckets)
+            removed = remove_unpermitted(index, older[0], keys, permitted)
         run.step("withdraw-loaded", lambda: {"faces": removed}, once=False)
         done = rollback(index, alias, proven=proven)
         run.facts.update(collection=done.current)

@@ -120,6 +120,14 @@ EMBEDDINGS: Final = TableSpec(
     migrations=(("ALTER TABLE {table} SET TBLPROPERTIES ('delta.dataSkippingStatsColumns' = 'run_id')",),),
 )
 
+# Faces whose rows a night deleted because nothing permits them any more, written down before: collections may hold
+# their keys still. Destroyed with what they name, and when every collection was compared with what is permitted.
+REMOVED_FACES: Final = TableSpec(
+    "removed_faces",
+    "face_id bigint, image_id string, basis_record_ids array<string>, recorded_at timestamp",
+    stats_columns="recorded_at",
+)
+
 RUNS: Final = TableSpec(
     "runs",
     "run_id string, job string, state string, exit_code int, started_at timestamp, ended_at timestamp, "
@@ -182,6 +190,7 @@ ALL_TABLES: Final = (
     SOURCE_BATCHES,
     IMAGE_STATUS,
     EMBEDDINGS,
+    REMOVED_FACES,
     RUNS,
     RUN_STEPS,
     LEASES,

@@ -50,7 +50,7 @@ def main(job_: Job, limit: int, processing: str | None, wait: bool, outcomes: st
     if outcomes:
         return _outcomes(job_, outcomes)
     if processing:
-        gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
+        gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
         text = processing_record(job_.warehouse, job_.settings, gated)
         Path(processing).write_text(text, encoding="utf-8")
         return {"file": processing, "message": f"record of processing activities written to {processing}"}

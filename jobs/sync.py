@@ -8,7 +8,7 @@ from jobs.cli import Result, job
 from jobs.embed import embed_steps, gate_step
 from jobs.errors import LeaseHeld
 from jobs.expire import due_now, expire_steps
-from jobs.governance.gate import gate_warehouse
+from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.model import prepare_model
 from jobs.runs.record import Job, Run, open_run
@@ -19,10 +19,10 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
     """Out of the live collection first; then what is due is destroyed; then what is new comes in. Says what it did."""
     out = run.step(
         "sync-withdraw",
-        lambda: withdraw_live(run.warehouse, run.settings, index, gate_step(run)),
+        lambda: withdraw_live(run.warehouse, run.settings, index, lambda: gate_step(run)),
         once=False,
     )
-    expired = expire_steps(run, index)
+    expired = expire_steps(run, index, sweep=False)
     live = str(out["collection"])
     text = f"{out['removed']} faces withdrawn, {expired.items.get('image', 0)} images erased"
     if not live:
@@ -59,8 +59,10 @@ def _sync(job_: Job, index: VectorIndex) -> Result:
             return {"run_id": run.run_id, "message": message}
     except LeaseHeld:
         # A reindex writes the tables for hours; what is withdrawn must not wait for it.
-        gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), ingested_by=job_.clock())
-        removed = withdraw_live(job_.warehouse, job_.settings, index, gated)["removed"]
+        def decide() -> Gated:
+            return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
+
+        removed = withdraw_live(job_.warehouse, job_.settings, index, decide)["removed"]
         return {"message": f"{removed} faces withdrawn; another run is writing, so the rest waits for it"}
 
 

@@ -1,7 +1,8 @@
 """What an erasure has to destroy: found in the tables, written down, destroyed there, and looked for again.
 
 A request names a person (`subject`: a pseudonym), an image, a source batch, or, for an expiry, a basis record. All
-requests of a pass are found and destroyed together: ten thousand of them read each table once.
+requests of a pass are found and destroyed together: ten thousand of them read each table once. What came back after it
+was erased (a restored table, a late write) is found by `leftovers` and becomes a request of its own.
 
 A person's erasure takes the records of that person, the faces that were embedded under them, and every image that no
 other recorded person shares. Of a shared picture exactly that person's faces go (Guarantee 16): the picture stays for
@@ -13,14 +14,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
-from jobs.governance.gate import current_records, gate_warehouse
-from jobs.governance.tombstones import CONTENT, EXPIRED, FACE, IMAGE, SUBJECT, KeyRing, digests
+from jobs.governance.decide import Reason
+from jobs.governance.gate import Gated, current_records, gate_warehouse
+from jobs.governance.tombstones import CONTENT, EXPIRED, FACE, IMAGE, SUBJECT, KeyRing, digests, matching
 from jobs.schemas import (
     BASIS_LINKS,
     EMBEDDINGS,
@@ -30,6 +33,7 @@ from jobs.schemas import (
     IMAGE_STATUS,
     IMAGES,
     PROCESSING_BASIS,
+    REMOVED_FACES,
     TOMBSTONES,
     TableSpec,
 )
@@ -38,8 +42,9 @@ from jobs.tables.store import Warehouse, looked_up, materialise
 if TYPE_CHECKING:
     from jobs.settings import Settings
 
-#: Kinds of targets and items beside those of tombstones; EXPIRY is the request of a pass over all that is due.
-BATCH, RECORD, SHARED, EXPIRY = "batch", "record", "shared", "expiry"
+#: Kinds of targets and items beside those of tombstones; EXPIRY is the request of a pass over all that is due, SWEEP
+#: over all that came back.
+BATCH, RECORD, SHARED, EXPIRY, SWEEP = "batch", "record", "shared", "expiry", "sweep"
 _TARGETS: Final = "request_id string, kind string, value string"
 _ITEM: Final = ("request_id", "kind", "value", "image_id")
 COMPLETE: Final = "complete"
@@ -66,13 +71,14 @@ class Store:
 # Where the items of a kind stand: table, item kind, column, the column's type.
 _STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
     (EMBEDDINGS, FACE, "face_id", "bigint"),
+    (REMOVED_FACES, FACE, "face_id", "bigint"),
     (IMAGE_STATUS, IMAGE, "image_id", "string"),
     (IMAGES, IMAGE, "image_id", "string"),
     (BASIS_LINKS, IMAGE, "image_id", "string"),
     (BASIS_LINKS, RECORD, "record_id", "string"),
     (PROCESSING_BASIS, RECORD, "record_id", "string"),
 )
-TABLES: Final = (EMBEDDINGS, IMAGE_STATUS, IMAGES, BASIS_LINKS, PROCESSING_BASIS)
+TABLES: Final = (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS, IMAGES, BASIS_LINKS, PROCESSING_BASIS)
 
 
 def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, run_id: str, now: datetime) -> list[str]:
@@ -100,9 +106,9 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     return [open_ones.get(ring.digest(t.kind, t.value), ids[t]) for t in targets]
 
 
-def request_expiry(warehouse: Warehouse, due: DataFrame, ring: KeyRing, *, run_id: str, now: datetime) -> int:
-    """Write one request down for everything that is ``due`` (kind, value); returns how many rows that is."""
-    request_id = f"er-expiry-{run_id}"
+def request_all(warehouse: Warehouse, due: DataFrame, ring: KeyRing, *, kind: str, run_id: str, now: datetime) -> int:
+    """Write one request (EXPIRY or SWEEP) down for everything that is ``due`` (kind, value); returns how many rows."""
+    request_id = f"er-{kind}-{run_id}"
     known = pending(warehouse).select("kind", "value")
     rows = materialise(due.join(known, ["kind", "value"], "left_anti"))
     count = rows.count()
@@ -110,7 +116,7 @@ def request_expiry(warehouse: Warehouse, due: DataFrame, ring: KeyRing, *, run_i
         image = F.when(F.col("kind") == IMAGE, F.col("value"))
         items = rows.select(F.lit(request_id).alias("request_id"), "kind", "value", image.alias("image_id"))
         warehouse.append(items, ERASURE_ITEMS)
-        row = (request_id, EXPIRY, ring.digest(EXPIRY, run_id), ring.current, run_id, now)
+        row = (request_id, kind, ring.digest(kind, run_id), ring.current, run_id, now)
         warehouse.append(warehouse.spark.createDataFrame([row], ERASURE_REQUESTS.columns), ERASURE_REQUESTS)
     return count
 
@@ -122,11 +128,50 @@ def _pending_ids(warehouse: Warehouse) -> DataFrame:
 
 def pending(warehouse: Warehouse) -> DataFrame:
     """Targets of the requests that are not complete: request_id, kind, value."""
-    asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(SUBJECT, IMAGE, BATCH, EXPIRED))
+    asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(SUBJECT, IMAGE, BATCH, EXPIRED, RECORD, FACE))
     # Of the items found later, an image is none that was asked for, if its request is of another kind.
     wanted = _pending_ids(warehouse).select("request_id", F.col("kind").alias("asked"))
-    meant = (F.col("kind") == F.col("asked")) | (F.col("asked") == EXPIRY)
+    meant = (F.col("kind") == F.col("asked")) | F.col("asked").isin(EXPIRY, SWEEP)
     return asked.join(wanted, "request_id").where(meant).select("request_id", "kind", "value")
+
+
+def leftovers(warehouse: Warehouse, gated: Gated, ring: KeyRing) -> DataFrame:
+    """What came back after it was erased, or was left without its picture, as (kind, value): nobody has to ask for it.
+
+    A restored table, a write that came late, rows of an image that is not there. Tombstones of open requests do not
+    count, for those have a pass of their own; nor does a face that is permitted now, by a record given since; nor what
+    a legal hold covers.
+    """
+    complete = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
+    stones = materialise(warehouse.read(TOMBSTONES).join(complete, "request_id", "left_semi"))
+    images = warehouse.read(IMAGES).select("image_id")
+    rows = [warehouse.read(spec).select("image_id") for spec in (EMBEDDINGS, IMAGE_STATUS)]
+    orphans = reduce(DataFrame.unionByName, rows).join(images, "image_id", "left_anti")
+    erased = gated.refused.where((F.col("reason") == Reason.ERASED.value) & ~F.col("held")).select("image_id")
+    found = [orphans.unionByName(erased).select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value"))]
+    if not stones.isEmpty():
+        found += [_faces_again(warehouse, gated, stones, ring), _records_again(warehouse, stones, ring)]
+    return reduce(DataFrame.unionByName, found).distinct()
+
+
+def _faces_again(warehouse: Warehouse, gated: Gated, stones: DataFrame, ring: KeyRing) -> DataFrame:
+    settled = ["image_id", "input_digest"]
+    held = gated.refused.where("held").select("image_id")
+    faces = warehouse.read(EMBEDDINGS).select("face_id", *settled).join(held, "image_id", "left_anti")
+    faces = faces.join(gated.accepted.select(*settled), settled, "left_anti")
+    again = matching(stones, faces, {FACE: "face_id"}, "face_id", ring)
+    return again.select(F.lit(FACE).alias("kind"), F.col("row_key").alias("value"))
+
+
+def _records_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> DataFrame:
+    last = F.max(F.array_max(F.transform("events", lambda event: event["event_time"]))).alias("last")
+    records = (
+        warehouse.read(PROCESSING_BASIS).groupBy("record_id", F.col("pii_principal_id").alias("row_key")).agg(last)
+    )
+    people = records.select("row_key").distinct()
+    again = matching(stones, people, {SUBJECT: "row_key"}, "row_key", ring)
+    old = records.join(again, "row_key").where("coalesce(last <= erased_at, true)")
+    return old.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
 
 
 def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
@@ -145,7 +190,10 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     images = warehouse.read(IMAGES).select("image_id", "content_sha256", "source_batch_id")
     by_person = basis.join(of(SUBJECT, "pii_principal_id"), "pii_principal_id")
     by_batch = basis.join(of(BATCH, "source_batch_id"), "source_batch_id")
-    leaving = by_person.select("request_id", "record_id").unionByName(by_batch.select("request_id", "record_id"))
+    by_id = basis.select("record_id").distinct().join(of(RECORD, "record_id"), "record_id")
+    leaving = reduce(
+        DataFrame.unionByName, [rows.select("request_id", "record_id") for rows in (by_person, by_batch, by_id)]
+    )
     expired = basis.select("record_id").distinct().join(of(EXPIRED, "record_id"), "record_id")
     records = materialise(leaving.unionByName(expired.select("request_id", "record_id")).distinct())
     # Images of these records alone, and images asked for by name or batch.
@@ -153,7 +201,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     staying = basis.select("record_id").distinct().join(records, "record_id", "left_anti")
     others = links.join(linked.select("image_id").distinct(), "image_id", "left_semi")
     others = others.join(staying, "record_id", "left_semi").select("image_id").distinct()
-    named = images.join(of(IMAGE, "image_id"), "image_id").select("request_id", "image_id")
+    named = _standing(warehouse, of(IMAGE, "image_id"))
     named = named.unionByName(
         images.join(of(BATCH, "source_batch_id"), "source_batch_id").select("request_id", "image_id")
     )
@@ -164,11 +212,9 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         _items(whole, IMAGE, F.col("image_id"), "image_id"),
         _items(images.join(whole, "image_id"), CONTENT, F.col("content_sha256"), "image_id"),
         _items(shared, SHARED, F.col("image_id"), "image_id"),
-        _faces(warehouse, whole, records),
+        _faces(warehouse, whole, records, of(FACE, "face_id")),
     ]
-    rows = found[0]
-    for part in found[1:]:
-        rows = rows.unionByName(part)
+    rows = reduce(DataFrame.unionByName, found)
     held = _held(warehouse, links)
     return materialise(rows.distinct().join(held, ["kind", "value"], "left").fillna({"held": False}))
 
@@ -178,12 +224,26 @@ def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFra
     return rows.select("request_id", F.lit(kind).alias("kind"), value.alias("value"), image_id.alias("image_id"))
 
 
-def _faces(warehouse: Warehouse, whole: DataFrame, records: DataFrame) -> DataFrame:
-    faces = warehouse.read(EMBEDDINGS).select("face_id", "image_id", "basis_record_ids")
+def _standing(warehouse: Warehouse, named: DataFrame) -> DataFrame:
+    """Those of the ``named`` images (request_id, image_id) that stand in any table, their own or another."""
+    places = (IMAGES, EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS, BASIS_LINKS)
+    found = [named.join(warehouse.read(spec).select("image_id"), "image_id", "left_semi") for spec in places]
+    return reduce(DataFrame.unionByName, found).select("request_id", "image_id").distinct()
+
+
+def _known_faces(warehouse: Warehouse) -> DataFrame:
+    """Faces that stand in `embeddings`, and those that were removed from there and may be in a collection still."""
+    columns = ("face_id", "image_id", "basis_record_ids")
+    return warehouse.read(EMBEDDINGS).select(*columns).unionByName(warehouse.read(REMOVED_FACES).select(*columns))
+
+
+def _faces(warehouse: Warehouse, whole: DataFrame, records: DataFrame, named: DataFrame) -> DataFrame:
+    faces = _known_faces(warehouse)
     of_images = faces.join(whole, "image_id").select("request_id", "face_id", "image_id")
     under = faces.select("face_id", "image_id", F.explode("basis_record_ids").alias("record_id"))
     of_records = under.join(records, "record_id").select("request_id", "face_id", "image_id")
-    every = of_images.unionByName(of_records).distinct()
+    by_id = faces.join(named.withColumn("face_id", F.col("face_id").cast("bigint")), "face_id")
+    every = reduce(DataFrame.unionByName, [of_images, of_records, by_id.select(*of_images.columns)]).distinct()
     return _items(every, FACE, F.col("face_id").cast("string"), "image_id")
 
 
@@ -192,7 +252,7 @@ def _held(warehouse: Warehouse, links: DataFrame) -> DataFrame:
     records = current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
     images = links.join(records, "record_id", "left_semi").select("image_id").distinct()
     content = warehouse.read(IMAGES).select("image_id", "content_sha256").join(images, "image_id")
-    faces = warehouse.read(EMBEDDINGS).select("image_id", "face_id").join(images, "image_id")
+    faces = _known_faces(warehouse).join(images, "image_id")
     parts = [
         records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
         images.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value")),
@@ -200,10 +260,7 @@ def _held(warehouse: Warehouse, links: DataFrame) -> DataFrame:
         content.select(F.lit(CONTENT).alias("kind"), F.col("content_sha256").alias("value")),
         faces.select(F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("value")),
     ]
-    rows = parts[0]
-    for part in parts[1:]:
-        rows = rows.unionByName(part)
-    return rows.distinct().withColumn("held", F.lit(True))
+    return reduce(DataFrame.unionByName, parts).distinct().withColumn("held", F.lit(True))
 
 
 def write_down(
@@ -218,7 +275,9 @@ def write_down(
     fresh = materialise(
         wanted.join(known.select("request_id", "kind", "value"), ["request_id", "kind", "value"], "left_anti")
     )
-    expiry = F.col("request_id").startswith("er-expiry-")
+    # What came back has its tombstone, or (a face whose picture is gone) was never erased.
+    wanted = wanted.where(~F.col("request_id").startswith(f"er-{SWEEP}-"))
+    expiry = F.col("request_id").startswith(f"er-{EXPIRY}-")
     columns = {kind: kind for kind in (IMAGE, CONTENT, FACE, EXPIRED)}
     pivoted = wanted.where(F.col("kind").isin(IMAGE, CONTENT, FACE)).select(
         "request_id",
@@ -226,7 +285,8 @@ def write_down(
         F.when(expiry & (F.col("kind") == IMAGE), F.col("value")).alias(EXPIRED),
     )
     keyed = digests(pivoted, columns, "request_id", ring, [ring.current]).where("digest IS NOT NULL")
-    there = warehouse.read(TOMBSTONES).select("kind", "key_id", "digest")
+    # One of an expiry is written each time: it bars what was permitted until then.
+    there = warehouse.read(TOMBSTONES).where(F.col("kind") != EXPIRED).select("kind", "key_id", "digest")
     rows = keyed.join(there, ["kind", "key_id", "digest"], "left_anti").withColumnRenamed("row_key", "request_id")
     stones = materialise(rows.withColumn("recorded_at", F.lit(now).cast("timestamp")))
     if not stones.isEmpty():
@@ -280,6 +340,27 @@ def _matching(warehouse: Warehouse, spec: TableSpec, items: DataFrame) -> int:
     return rows.where(F.coalesce(*flags, F.lit(False))).count()
 
 
+def covered_as_before(warehouse: Warehouse, gated: Gated, shared: DataFrame) -> DataFrame:
+    """Faces of ``shared`` pictures (image_id) whose every record covers the picture still, though another's has gone.
+
+    Columns: face_id, image_id, model_fingerprint, and `fresh`, the picture's input_digest now. Of pictures that are as
+    they were when the faces were computed: none that was ingested anew since.
+    """
+    now_covered = gated.accepted.join(shared, "image_id", "left_semi").select(
+        "image_id",
+        F.col("input_digest").alias("fresh"),
+        F.transform("covered", lambda record: record["record_id"]).alias("records"),
+    )
+    ingested = warehouse.read(IMAGES).select("image_id", "ingested_at")
+    decided = warehouse.read(IMAGE_STATUS).groupBy("image_id", "model_fingerprint")
+    computed = decided.agg(F.max("decided_at").alias("computed_at"))
+    faces = warehouse.read(EMBEDDINGS).select("face_id", "image_id", "model_fingerprint", "basis_record_ids")
+    known = faces.join(now_covered, "image_id").join(ingested, "image_id")
+    known = known.join(computed, ["image_id", "model_fingerprint"]).where("ingested_at <= computed_at")
+    staying = known.where(F.size(F.array_except("basis_record_ids", "records")) == 0)
+    return staying.select("face_id", "image_id", "model_fingerprint", "fresh")
+
+
 def settle_shared(warehouse: Warehouse, settings: Settings, items: DataFrame, *, now: datetime) -> int:
     """Let the faces that stay in shared pictures stand under the coverage that is left; returns how many pictures.
 
@@ -287,38 +368,34 @@ def settle_shared(warehouse: Warehouse, settings: Settings, items: DataFrame, *,
     other people's faces would count as withdrawn, and be computed again. They are decided anew by this, so that what a
     running night has left out of its collection comes back (`add_small`).
     """
-    shared = items.where(F.col("kind") == SHARED).select(F.col("value").alias("image_id")).distinct()
+    shared = shared_in(items)
     if shared.isEmpty():
         return 0
-    gated = gate_warehouse(warehouse, settings, now=now, ingested_by=now, only=shared).accepted
-    fresh = gated.select(
-        "image_id",
-        F.col("input_digest").alias("fresh"),
-        F.transform("covered", lambda record: record["record_id"]).alias("records"),
-    )
-    faces = warehouse.read(EMBEDDINGS).select("image_id", "model_fingerprint", "basis_record_ids")
-    covered = F.size(F.array_except("basis_record_ids", "records")) == 0
-    settled = materialise(
-        faces.join(fresh, "image_id")
-        .groupBy("image_id", "model_fingerprint", "fresh", "records")
-        .agg(F.count(F.when(covered, 1)).alias("stay"), F.count("*").alias("faces"))
-        .where("stay = faces")
-    )
-    status = (
-        warehouse.delta(IMAGE_STATUS)
-        .alias("t")
-        .merge(settled.alias("n"), "t.image_id = n.image_id AND t.model_fingerprint = n.model_fingerprint")
-    )
-    status.whenMatchedUpdate(
-        set={"input_digest": "n.fresh", "faces": "CAST(n.stay AS INT)", "decided_at": "current_timestamp()"}
-    ).execute()
-    table = (
-        warehouse.delta(EMBEDDINGS)
-        .alias("t")
-        .merge(settled.alias("n"), "t.image_id = n.image_id AND t.model_fingerprint = n.model_fingerprint")
-    )
-    table.whenMatchedUpdate(set={"input_digest": "n.fresh"}).execute()
+    gated = gate_warehouse(warehouse, settings, now=now, only=shared, to_destroy=True)
+    staying = covered_as_before(warehouse, gated, shared)
+    staying = staying.groupBy("image_id", "model_fingerprint", "fresh").agg(F.count("*").alias("stay"))
+    faces = warehouse.read(EMBEDDINGS).groupBy("image_id", "model_fingerprint").agg(F.count("*").alias("faces"))
+    settled = materialise(staying.join(faces, ["image_id", "model_fingerprint"]).where("stay = faces"))
+    for spec, changes in (
+        (IMAGE_STATUS, {"faces": "CAST(n.stay AS INT)", "decided_at": "current_timestamp()"}),
+        (EMBEDDINGS, {}),
+    ):
+        table = warehouse.delta(spec).alias("t")
+        merge = table.merge(settled.alias("n"), "t.image_id = n.image_id AND t.model_fingerprint = n.model_fingerprint")
+        merge.whenMatchedUpdate(set={"input_digest": "n.fresh", **changes}).execute()
     return settled.count()
+
+
+def shared_in(items: DataFrame) -> DataFrame:
+    """The pictures (image_id) of which one person's faces go and others' stay."""
+    return items.where(F.col("kind") == SHARED).select(F.col("value").alias("image_id")).distinct()
+
+
+def forget_removed(warehouse: Warehouse, until: datetime) -> None:
+    """Delete what was written down of faces removed by ``until``: no collection holds their keys any more."""
+    rows = warehouse.read(REMOVED_FACES).where(F.col("recorded_at") <= F.lit(until).cast("timestamp"))
+    if not rows.isEmpty():
+        warehouse.delete_matching(REMOVED_FACES, materialise(rows.select("face_id")), ["face_id"])
 
 
 def close(

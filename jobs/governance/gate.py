@@ -448,11 +448,18 @@ def _decisions(judged: DataFrame) -> DataFrame:
 
 
 def gate_warehouse(
-    warehouse: Warehouse, settings: Settings, *, now: datetime, ingested_by: datetime, only: DataFrame | None = None
+    warehouse: Warehouse,
+    settings: Settings,
+    *,
+    now: datetime,
+    ingested_by: datetime | None = None,
+    only: DataFrame | None = None,
+    to_destroy: bool = False,
 ) -> Gated:
-    """Gate the images that were there at ``ingested_by``, by the records that are there now.
+    """Gate the images that were there at ``ingested_by`` (else at ``now``), by the records that are there now.
 
-    ``only``: no other images than these (image_id; few).
+    ``only``: no other images than these (image_id; few). ``to_destroy``: without any basis record every image is
+    refused, as it should be where the job takes out what is not permitted; a job that indexes stops.
 
     Raises:
         GovernanceError: no purpose is asked for, or there is no basis record at all (Guarantee 1).
@@ -464,13 +471,13 @@ def gate_warehouse(
             hint="name the purpose in the settings, and in governance.allowed_purposes.",
         )
     basis = warehouse.read(PROCESSING_BASIS)
-    if basis.isEmpty():
+    if not to_destroy and basis.isEmpty():
         raise GovernanceError(
             "There is no basis record, so every image is refused and nothing was read.",
             hint="write a template with `ingest --source … --batch … --basis-template FILE`, complete it, "
             "and run `ingest --basis FILE`.",
         )
-    images = warehouse.read(IMAGES).where(F.col("ingested_at") <= F.lit(ingested_by).cast("timestamp"))
+    images = warehouse.read(IMAGES).where(F.col("ingested_at") <= F.lit(ingested_by or now).cast("timestamp"))
     if only is not None:
         images = images.join(F.broadcast(only.select("image_id").distinct()), "image_id")
     return gate(

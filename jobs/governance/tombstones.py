@@ -101,19 +101,23 @@ def _digesting(
 def erased_in(
     warehouse: Warehouse, rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: KeyRing
 ) -> DataFrame | None:
-    """Which of ``rows`` have a tombstone: row_key (text) and the last erasure's time, `erased_at`; None: nothing has.
+    """Which of ``rows`` have a tombstone, as `matching` tells; None: nothing was ever erased."""
+    tombstones = warehouse.read(TOMBSTONES)
+    return None if tombstones.isEmpty() else matching(tombstones, rows, columns, row_key, ring)
+
+
+def matching(
+    tombstones: DataFrame, rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: KeyRing
+) -> DataFrame:
+    """Which of ``rows`` have one of these ``tombstones``: row_key (text) and the last erasure's time, `erased_at`.
 
     Raises:
         GovernanceError: tombstones were written under a key that is not in the ring, so they cannot be compared.
     """
-    tombstones = warehouse.read(TOMBSTONES)
-    count = tombstones.count()
-    if not count:
-        return None
     wanted = tombstones.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
     keyed = digests(rows, columns, row_key, ring, _readable(tombstones, ring))
     # Up to two million: a hash of each row against all of them, and no shuffle of the rows.
-    found = keyed.join(looked_up(wanted, count), ["kind", "key_id", "digest"])
+    found = keyed.join(looked_up(wanted, tombstones.count()), ["kind", "key_id", "digest"])
     return found.groupBy("row_key").agg(F.max("recorded_at").alias("erased_at"))
 
 
@@ -164,7 +168,8 @@ def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame],
 
 def _lifted(warehouse: Warehouse, tombstones: DataFrame, ring: KeyRing, key_ids: list[str]) -> DataFrame:
     """Digests of expired images that a permission given since brings back."""
-    expired = tombstones.where(F.col("kind") == EXPIRED).select("digest", "recorded_at")
+    expired = tombstones.where(F.col("kind") == EXPIRED)
+    expired = expired.groupBy("digest").agg(F.max("recorded_at").alias("recorded_at"))
     last = F.array_max(F.transform("events", lambda event: event["event_time"]))
     newest = warehouse.read(PROCESSING_BASIS).groupBy("record_id").agg(F.max(last).alias("given_at"))
     links = (

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from jobs.errors import NotProvenError
 from jobs.index.milvus_types import Keys, VectorIndex
 
+#: The keys that go, a page at a time; each call begins anew.
 Pages = Callable[[], Iterator[Keys]]
 
 
@@ -28,13 +29,15 @@ class Erased:
 def erase_keys(
     index: VectorIndex,
     collections: Sequence[str],
-    pages: Pages,
+    going: Callable[[str], Pages],
     *,
     keep: Collection[str],
     load_timeout_s: float,
     compact_timeout_s: float,
 ) -> dict[str, dict[str, int | bool]]:
-    """Take the keys out of ``collections``: the live one and all that stand beside it; by collection, in rows.
+    """Take keys out of ``collections``: the live one and all that stand beside it; by collection, in rows.
+
+    ``going`` tells which, when it is asked of a collection that is loaded.
 
     One that no alias points at, and that is not in ``keep`` (was live once), is what an unfinished run left: an import
     may still be on its way into it, and a delete that meets an import can be void (milvus #48472). It is dropped, and
@@ -52,7 +55,7 @@ def erase_keys(
             report[name] = {"dropped": True}
             continue
         index.load(name, timeout=load_timeout_s)
-        erased = _erase(index, name, pages, compact_timeout_s)
+        erased = _erase(index, name, going(name), compact_timeout_s)
         if not live:
             index.release(name)
         if erased.left or erased.before != erased.after + erased.erased:

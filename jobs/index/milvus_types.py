@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -38,6 +38,8 @@ class CollectionInfo:
     created_at: str
     warehouse: str | None = None
     """Identity of the warehouse whose faces these are (`Warehouse.identity`); None: made by an earlier release."""
+    purposes: tuple[str, ...] | None = None
+    """What its faces were permitted for; None: made by an earlier release."""
 
     def to_json(self) -> str:
         """As compact JSON with sorted keys."""
@@ -47,7 +49,8 @@ class CollectionInfo:
     def from_json(cls, text: str) -> CollectionInfo | None:
         """Read it back; None where the text is not ours (a collection that someone else made)."""
         try:
-            return cls(**json.loads(text))
+            found = cls(**json.loads(text))
+            return found if found.purposes is None else replace(found, purposes=tuple(found.purposes))
         except (ValueError, TypeError, RecursionError):
             return None
 

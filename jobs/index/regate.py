@@ -74,14 +74,23 @@ def keys_in(spark: SparkSession, index: VectorIndex, collection: str, settings: 
     return spark.range(0, max(1, buckets), 1, max(1, buckets)).mapInArrow(read, "face_id bigint")
 
 
-def remove_unpermitted(
-    spark: SparkSession, index: VectorIndex, collection: str, settings: Settings, permitted: DataFrame, buckets: int
-) -> int:
-    """Compare a collection's own keys with ``permitted``, and delete the rest.
+def own_keys(spark: SparkSession, index: VectorIndex, collection: str, settings: Settings, buckets: int) -> DataFrame:
+    """All distinct keys of a loaded collection (face_id), computed once.
 
-    For a collection whose staged files are gone (a rollback's target).
+    Rows outside of the known buckets, which only somebody else could have put there, cost a second reading without
+    them. (So do rows that repeat a key.)
     """
-    keys = keys_in(spark, index, collection, settings, buckets)
+    keys = materialise(keys_in(spark, index, collection, settings, buckets))
+    if buckets and not settings.embedded and keys.count() < index.count(collection):
+        return materialise(keys_in(spark, index, collection, settings, 0))
+    return keys
+
+
+def remove_unpermitted(index: VectorIndex, collection: str, keys: DataFrame, permitted: DataFrame) -> int:
+    """Delete those of a collection's own ``keys`` that are not ``permitted`` (frames with face_id); returns how many.
+
+    What a collection holds is asked of the collection itself: rows of the tables by which it could be told may be gone.
+    """
     return remove_keys(index, collection, materialise(keys.join(permitted.select("face_id"), "face_id", "left_anti")))
 
 

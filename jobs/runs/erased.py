@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import BadInput, NotProvenError
 from jobs.governance.erasure import COMPLETE
+from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, key_ring
 from jobs.governance.tombstones import digests as digests_of
 from jobs.index.collections import collections_of
@@ -20,7 +21,7 @@ from jobs.index.regate import keys_in
 from jobs.runs.history import buckets_of
 from jobs.runs.record import Job
 from jobs.runs.scanner import places_of, scan
-from jobs.schemas import ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
+from jobs.schemas import EMBEDDINGS, ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.store import materialise
 
 _NAMED: Final = 5
@@ -41,26 +42,28 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
     complete = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
     stones = warehouse.read(TOMBSTONES).where(F.col("kind").isin(IMAGE, CONTENT, FACE, SUBJECT))
     stones = stones.join(complete, "request_id", "left_semi")
-    stones = materialise(stones.join(_back_again(job, stones), "digest", "left_anti"))
+    back = _back_again(job, stones).unionByName(_faces_permitted(job))
+    stones = materialise(stones.join(back, "digest", "left_anti"))
     # Every task looks for all of them in the bytes of its file.
     digests = {row["digest"] for row in stones.select("digest").toLocalIterator()}
     everywhere = [*places_of(warehouse, settings), *places]
     needles = _read_canaries(canaries) if canaries else {}
     index = connect(settings)
     try:
-        keys = _erased_keys(job, index, stones)
+        keys, strays = _erased_keys(job, index, stones)
     finally:
         # An embedded index is open in one process at a time, and its files are searched next.
         index.close()
     with job.watching("verify-erased"):
         found = materialise(scan(job.spark, everywhere, needles, keys=ring.keys, tombstones=sorted(digests)))
     hits = [row.asDict() for row in found.orderBy("file", "needle").limit(1_000).collect()]
-    if hits or any(keys.values()):
+    if hits or any(keys.values()) or any(strays.values()):
         named = ", ".join(f"{h['needle']} in {h['file']}" for h in hits[:_NAMED])
-        in_index = ", ".join(f"{count} keys in {name}" for name, count in keys.items() if count)
+        in_index = [f"{count} keys in {name}" for name, count in keys.items() if count]
+        unknown = [f"{count} keys in {name} that no embedding stands for" for name, count in strays.items() if count]
         raise NotProvenError(
             f"What was erased is still there: {found.count()} findings in files{f' ({named})' if named else ''}"
-            + (f"; {in_index}" if in_index else "")
+            + "".join(f"; {text}" for text in (*in_index, *unknown))
             + ".",
             hint="run `expire` (a retention of history may not be over yet; Milvus removes compacted segments later).",
         )
@@ -83,21 +86,34 @@ def _back_again(job: Job, stones: DataFrame) -> DataFrame:
     return erased.join(firsts, "digest").where("first > erased_at").select("digest")
 
 
+def _faces_permitted(job: Job) -> DataFrame:
+    """Tombstones (digest) that faces have which are permitted now: their person came back, with the same picture."""
+    gated = gate_warehouse(job.warehouse, job.settings, now=job.clock(), to_destroy=True)
+    faces = job.warehouse.read(EMBEDDINGS).join(
+        gated.accepted.select("image_id", "input_digest"), ["image_id", "input_digest"]
+    )
+    return _keyed(job, faces.select("face_id"), FACE, "face_id").select("digest")
+
+
 def _keyed(job: Job, rows: DataFrame, kind: str, column: str) -> DataFrame:
     """The tombstones that ``column`` would have, under every key of the ring: row_key, digest."""
     ring = key_ring(job.settings)
     return digests_of(rows, {kind: column}, column, ring, list(ring.keys)).select("row_key", "digest")
 
 
-def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> dict[str, int]:
-    """How many keys of each collection of this warehouse have a tombstone.
+def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> tuple[dict[str, int], dict[str, int]]:
+    """How many keys of each collection of this warehouse have a tombstone; and how many no row of `embeddings` has.
+
+    The latter are of faces whose rows went before anybody wrote down whose they were.
 
     Raises:
         NotProvenError: a collection has rows that its keys do not account for.
     """
     warehouse, milvus = job.warehouse, job.settings.milvus
     faces = F.broadcast(stones.where(F.col("kind") == FACE).select("digest"))
+    known = warehouse.read(EMBEDDINGS).select("face_id")
     found: dict[str, int] = {}
+    strays: dict[str, int] = {}
     for name in collections_of(index, milvus.alias, warehouse.identity):
         index.load(name, timeout=milvus.index_timeout_s)
         rows = index.count(name)
@@ -109,9 +125,10 @@ def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> dict[str, i
                 hint="run it again if a job was taking faces out; else `reindex` builds a collection that is whole.",
             )
         found[name] = _keyed(job, keys, FACE, "face_id").join(faces, "digest", "left_semi").count()
+        strays[name] = keys.join(known, "face_id", "left_anti").count()
         if not index.aliases_of(name):
             index.release(name)
-    return found
+    return found, strays
 
 
 def _read_canaries(path: str) -> dict[str, bytes]:

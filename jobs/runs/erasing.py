@@ -2,6 +2,9 @@
 
 Each step may be repeated, and one that was cut off is: requests stay open until a pass has gone through all stores and
 found nothing left, so a store out of reach leaves them open (Guarantee 12).
+
+What has to leave a collection is told by the collection's own keys: all that the gate does not permit now, whichever
+job deleted their rows before; and those that the requests name.
 """
 
 from __future__ import annotations
@@ -15,16 +18,18 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.governance import audit, erasure
+from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import FACE, key_ring
-from jobs.index.collections import collections_of
-from jobs.index.erasing import erase_keys
+from jobs.index.collections import belongs_to, collections_of
+from jobs.index.erasing import Pages, erase_keys
 from jobs.index.milvus import VectorIndex
-from jobs.index.regate import key_pages
+from jobs.index.regate import key_pages, own_keys
 from jobs.runs.evidence import evidence_path
-from jobs.runs.history import promoted_collections
+from jobs.runs.history import buckets_of, holds_stage, promoted_collections
 from jobs.runs.loading import staging_base
 from jobs.runs.record import Run, utc_now
-from jobs.schemas import ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, RUNS
+from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, RUNS
+from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import children, remove_tree, write_text
 from jobs.tables.store import Warehouse, materialise
 
@@ -41,8 +46,11 @@ class Outcome:
     items: dict[str, int]
 
 
-def erase_pending(run: Run, index: VectorIndex) -> Outcome:
+def erase_pending(run: Run, index: VectorIndex, *, sweep: bool = False) -> Outcome:
     """Carry out every open request, all in one pass over the tables.
+
+    ``sweep``: also destroy what came back after it was erased, and compare every collection with what is permitted,
+    where no request is open.
 
     Raises:
         NotProvenError: something is left after it was destroyed.
@@ -50,8 +58,13 @@ def erase_pending(run: Run, index: VectorIndex) -> Outcome:
     """
     warehouse, settings = run.warehouse, run.settings
     with run.job.watching("erase-find"):
+        if sweep:
+            _request_leftovers(run)
         targets = materialise(erasure.pending(warehouse))
         if targets.isEmpty():
+            if sweep:
+                _sweep_index(run, index)
+                _sweep_staged(run)
             _finish_physically(run)
             return Outcome(0, 0, {})
         found = erasure.find(warehouse, targets)
@@ -59,7 +72,7 @@ def erase_pending(run: Run, index: VectorIndex) -> Outcome:
         counts = {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
     run.step("erase-find", lambda: {"items": counts}, once=False)
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
-    run.step("erase-index", lambda: {"collections": _erase_index(run, index, items)}, once=False)
+    run.step("erase-index", lambda: {"collections": _erase_index(run, index, items, every=True)}, once=False)
     run.step("erase-staged", lambda: _erase_staged(run), once=False)
     run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
     run.step(
@@ -78,27 +91,114 @@ def erase_pending(run: Run, index: VectorIndex) -> Outcome:
     return Outcome(completed, suspended, counts)
 
 
-def _erase_index(run: Run, index: VectorIndex, items: DataFrame) -> dict[str, dict[str, int | bool]]:
-    keys = items.where(F.col("kind") == FACE).select(F.col("value").cast("bigint").alias("face_id")).distinct()
-    milvus = run.settings.milvus
-    return erase_keys(
+def _request_leftovers(run: Run) -> None:
+    warehouse, ring = run.warehouse, key_ring(run.settings)
+    gated = gate_warehouse(warehouse, run.settings, now=run.job.clock(), to_destroy=True)
+    again = erasure.leftovers(warehouse, gated, ring)
+    count = erasure.request_all(warehouse, again, ring, kind=erasure.SWEEP, run_id=run.run_id, now=utc_now())
+    if count:
+        run.job.console.note(f"{count} images, faces and records are here again, or without their picture: they go.")
+
+
+def _sweep_index(run: Run, index: VectorIndex) -> None:
+    nothing = run.job.spark.createDataFrame([], ERASURE_ITEMS.columns)
+    run.step("erase-index", lambda: {"collections": _erase_index(run, index, nothing, every=False)}, once=False)
+
+
+def _erase_index(run: Run, index: VectorIndex, items: DataFrame, *, every: bool) -> dict[str, dict[str, int | bool]]:
+    """Out of each collection go the faces of ``items``, and all that is not permitted; by collection, in rows.
+
+    ``every``: also a collection that is not complete and was never live, which is dropped. Else it is left to the run
+    that may still complete it, unless that run has to stage anew anyhow.
+    """
+    began, milvus, warehouse = utc_now(), run.settings.milvus, run.warehouse
+    keep = promoted_collections(warehouse)
+    names = collections_of(index, milvus.alias, warehouse.identity)
+    looked_at = names if every else [n for n in names if index.aliases_of(n) or n in keep or _abandoned(run, index, n)]
+    report = erase_keys(
         index,
-        collections_of(index, milvus.alias, run.warehouse.identity),
-        lambda: key_pages(keys),
-        keep=promoted_collections(run.warehouse),
+        looked_at,
+        _Going(run, index, items).out_of,
+        keep=keep,
         load_timeout_s=milvus.index_timeout_s,
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
     )
+    if looked_at == names:
+        erasure.forget_removed(warehouse, began)
+    return report
+
+
+def _abandoned(run: Run, index: VectorIndex, collection: str) -> bool:
+    info = index.info(collection)
+    return info is not None and info.run_id != run.run_id and not holds_stage(run.warehouse, info.run_id)
+
+
+class _Going:
+    """Which keys leave a collection: asked of the collection itself, against what may be in one of its kind."""
+
+    def __init__(self, run: Run, index: VectorIndex, items: DataFrame) -> None:
+        self._run = run
+        self._index = index
+        self._shared = materialise(erasure.shared_in(items))
+        named = items.where(F.col("kind") == FACE).select(F.col("value").cast("bigint").alias("face_id"))
+        self._named = materialise(named.distinct())
+        self._permitted: dict[tuple[str, tuple[str, ...] | None], DataFrame] = {}
+
+    def out_of(self, collection: str) -> Pages:
+        """The keys that leave ``collection``, which is loaded."""
+        settings, warehouse = self._run.settings, self._run.warehouse
+        keys = own_keys(warehouse.spark, self._index, collection, settings, buckets_of(warehouse, collection))
+        named = keys.join(self._named, "face_id", "left_semi")
+        gone = keys.join(self._may_stay(collection), "face_id", "left_anti").unionByName(named).distinct()
+        gone = materialise(gone)
+        return lambda: key_pages(gone)
+
+    def _may_stay(self, collection: str) -> DataFrame:
+        """Faces (face_id) that a collection of this one's model and purposes may hold."""
+        info = self._index.info(collection)
+        assert info is not None  # noqa: S101 - `collections_of` lists those that have it
+        ours = belongs_to(self._run.settings.milvus.alias, collection, info)
+        purposes = info.purposes or (self._run.settings.governance.purposes if ours else None)
+        kind = info.model_fingerprint, purposes
+        if kind not in self._permitted:
+            self._permitted[kind] = materialise(self._faces(*kind).select("face_id").distinct())
+        return self._permitted[kind]
+
+    def _faces(self, fingerprint: str, purposes: tuple[str, ...] | None) -> DataFrame:
+        warehouse, settings = self._run.warehouse, self._run.settings
+        if purposes is None:
+            # Another alias's, of an earlier release: which purposes it serves is not known here, its own jobs know.
+            return warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == fingerprint)
+        allowed = dict.fromkeys((*settings.governance.allowed_purposes, *purposes))
+        asked = settings.governance.model_copy(update={"purposes": purposes, "allowed_purposes": tuple(allowed)})
+        asked_for = settings.model_copy(update={"governance": asked})
+        gated = gate_warehouse(warehouse, asked_for, now=self._run.job.clock(), to_destroy=True)
+        staying = erasure.covered_as_before(warehouse, gated, self._shared)
+        staying = staying.where(F.col("model_fingerprint") == fingerprint).select("face_id")
+        return permitted_faces(warehouse, gated, fingerprint).select("face_id").unionByName(staying)
+
+
+def _staged_folders(run: Run) -> list[str]:
+    """Runs of this warehouse that have staged files, but for this one, which holds the lease: all have ended."""
+    folders = children(run.job.spark, staging_base(run))
+    ours = run.warehouse.read(RUNS).where(F.col("run_id").isin(folders)).select("run_id").distinct().collect()
+    return sorted({row["run_id"] for row in ours} - {run.run_id})
+
+
+def _sweep_staged(run: Run) -> None:
+    """Remove staged files that are on no record: what a run wrote that had been replaced by another."""
+    for name in _staged_folders(run):
+        if not holds_stage(run.warehouse, name):
+            remove_tree(run.job.spark, f"{staging_base(run)}/{name}")
 
 
 def _erase_staged(run: Run) -> dict[str, int]:
     """Remove the staged files of every run of this warehouse: each may hold the vector, and none is needed.
 
-    This run holds the lease, so whoever staged them has ended. One that is resumed stages anew.
+    A run that is resumed stages anew.
     """
     spark, base = run.job.spark, staging_base(run)
-    ours = {row["run_id"] for row in run.warehouse.read(RUNS).select("run_id").distinct().collect()}
-    removed = [name for name in children(spark, base) if name in ours and name != run.run_id]
+    removed = _staged_folders(run)
     for name in removed:
         remove_tree(spark, f"{base}/{name}")
     # This very run may be a reindex that was killed: it has not loaded anything since, and stages anew as well.

@@ -42,6 +42,13 @@ def staged_at(warehouse: Warehouse, run_id: str) -> float | None:
     return None if row is None or row["at"] is None else row["at"] / 1e6
 
 
+def holds_stage(warehouse: Warehouse, run_id: str) -> bool:
+    """Whether a run's staged files are on record: else it never staged, or has to do it again."""
+    steps = warehouse.read(RUN_STEPS).where((F.col("run_id") == run_id) & (F.col("step") == "stage"))
+    row = steps.agg(F.max_by("state", "ended_at").alias("state")).first()
+    return row is not None and row["state"] == "done"
+
+
 def buckets_of(warehouse: Warehouse, collection: str) -> int:
     """Over how many buckets the keys of a collection are spread; 0 where its run is not on record."""
     staged = warehouse.read(RUN_STEPS).where("step = 'stage' AND state = 'done'").alias("s")

@@ -102,6 +102,7 @@ def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> 
         label=str(run.facts.get("weights")),
         created_at=utc_now().isoformat(timespec="seconds"),
         warehouse=run.warehouse.identity,
+        purposes=run.settings.governance.purposes,
     )
     index.create(collection, dim=DIM, shards=run.settings.milvus.shards, properties=info)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +10,18 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.errors import SettingsError
 from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.milvus import VectorIndex
-from jobs.index.regate import remove_keys
+from jobs.index.regate import own_keys, remove_unpermitted
 from jobs.runs.history import buckets_of, staged_at
 from jobs.runs.loading import purpose_flags
 from jobs.runs.record import Run
-from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
-from jobs.tables.store import Warehouse, materialise
+from jobs.tables.store import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -28,22 +29,27 @@ if TYPE_CHECKING:
 _PAGE = 2_000
 
 
-def withdraw_live(warehouse: Warehouse, settings: Settings, index: VectorIndex, gated: Gated) -> dict[str, Any]:
-    """Take out of the live collection what the gate does not permit now; repeating it is harmless.
+def withdraw_live(
+    warehouse: Warehouse, settings: Settings, index: VectorIndex, decide: Callable[[], Gated]
+) -> dict[str, Any]:
+    """Take out of the live collection every key that the gate does not permit now; repeating it is harmless.
 
     It writes no table, so it needs no lease: while a reindex runs for hours, withdrawals still leave the live
-    collection.
+    collection. The keys are read before ``decide`` asks the gate: what another run adds meanwhile is not among them.
     """
     live = index.alias_target(settings.milvus.alias)
     info = index.info(live) if live else None
     if live is None or info is None:
         return {"collection": "", "removed": 0}
-    faces = warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == info.model_fingerprint).select("face_id")
-    permitted = permitted_faces(warehouse, gated, info.model_fingerprint).select("face_id")
-    gone = materialise(faces.join(permitted, "face_id", "left_anti"))
-    if not gone.isEmpty():
-        index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
-    return {"collection": live, "removed": remove_keys(index, live, gone)}
+    if info.warehouse not in (None, warehouse.identity):
+        raise SettingsError(
+            f"Alias {settings.milvus.alias} points at {live}, which another warehouse built; nothing was changed.",
+            hint="set milvus.uri, milvus.database and milvus.alias to those of this warehouse.",
+        )
+    index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
+    keys = own_keys(warehouse.spark, index, live, settings, buckets_of(warehouse, live))
+    permitted = permitted_faces(warehouse, decide(), info.model_fingerprint)
+    return {"collection": live, "removed": remove_unpermitted(index, live, keys, permitted)}
 
 
 def add_small(run: Run, index: VectorIndex, live: str, gated: Gated) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import MixedFingerprints
-from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES
+from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES, REMOVED_FACES
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise, reading_images
 from udfs.sources import UNREAD_PREFIX
@@ -56,23 +56,26 @@ def computed(status: DataFrame, fingerprint: str, run_id: str, *, recompute: boo
     return done.select(*_INPUT).distinct()
 
 
-def withdraw_stale(warehouse: Warehouse, gated: Gated) -> int:
+def withdraw_stale(warehouse: Warehouse, gated: Gated, *, now: datetime) -> int:
     """Delete every face, of any model, whose image or coverage is no longer accepted; returns the faces deleted.
 
     A revoked batch, an ended consent, a changed or deleted image: all end here (Guarantee 6). A legal hold suspends
-    destruction as well as serving (Guarantee 7): what it covers stays in the table, and out of every index.
+    destruction as well as serving (Guarantee 7): what it covers stays in the table, and out of every index. Keys are
+    written down before their rows go: an erasure that follows tells by them whose faces collections may hold still.
     """
     permitted = gated.accepted.select(*_INPUT)
     held = gated.refused.where("held").select("image_id")
 
     def stale_in(rows: DataFrame) -> DataFrame:
-        gone = rows.select(*_INPUT).join(permitted, list(_INPUT), "left_anti")
+        gone = rows.join(permitted, list(_INPUT), "left_anti")
         return materialise(gone.join(held, "image_id", "left_anti"))
 
-    stale = stale_in(warehouse.read(EMBEDDINGS))
+    stale = stale_in(warehouse.read(EMBEDDINGS).select(*_INPUT, "face_id", "basis_record_ids"))
     faces = stale.count()
-    outdated = stale_in(warehouse.read(IMAGE_STATUS).where(F.col("status") != REFUSED))
+    outdated = stale_in(warehouse.read(IMAGE_STATUS).where(F.col("status") != REFUSED).select(*_INPUT))
     if faces:
+        stamped = stale.withColumn("recorded_at", F.lit(now).cast("timestamp"))
+        warehouse.append(stamped, REMOVED_FACES)
         warehouse.delete_matching(EMBEDDINGS, stale, _INPUT)
     if not outdated.isEmpty():
         warehouse.delete_matching(IMAGE_STATUS, outdated, _INPUT)

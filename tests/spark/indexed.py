@@ -72,12 +72,15 @@ class Indexed:
 
     def live_keys(self, alias: str | None = None) -> set[int]:
         """Keys behind an alias; None: that of the settings."""
+        return self.keys_of(alias or self.settings.milvus.alias)
+
+    def keys_of(self, name: str) -> set[int]:
+        """Keys in a collection, or in that behind an alias."""
         index = self.index()
         try:
-            name = index.alias_target(alias or self.settings.milvus.alias)
-            assert name is not None
-            index.load(name, timeout=60)
-            pages = list(index.keys(name))
+            collection = index.alias_target(name) or name
+            index.load(collection, timeout=60)
+            pages = list(index.keys(collection))
             return set(np.concatenate(pages).tolist()) if pages else set()
         finally:
             index.close()

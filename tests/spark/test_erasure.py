@@ -23,7 +23,7 @@ from jobs.errors import GovernanceError, NotProvenError
 from jobs.expire import expire_steps
 from jobs.governance import erasure, retention
 from jobs.governance.erasure import Target
-from jobs.governance.gate import gate_warehouse
+from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import KeyRing, key_ring
 from jobs.index.collections import collection_name
@@ -39,8 +39,10 @@ from jobs.schemas import (
     IMAGE_STATUS,
     IMAGES,
     PROCESSING_BASIS,
+    REMOVED_FACES,
     TOMBSTONES,
 )
+from jobs.tables.embeddings import withdraw_stale
 from tests.milvus.rows import make_table
 from tests.spark.helpers import job_for
 from tests.spark.indexed import SHARED, Indexed, digest_of, image, picture, principal, reindex, run_of, vector_of
@@ -232,7 +234,7 @@ def test_guarantee_7_a_legal_hold_suspends_destruction_and_serving(after: Pass, 
     now = datetime.now(UTC)
     gated = gate_warehouse(made.warehouse, made.settings, now=now, ingested_by=now)
     index = made.index()
-    assert withdraw_live(made.warehouse, made.settings, index, gated)["removed"] == 1
+    assert withdraw_live(made.warehouse, made.settings, index, lambda: gated)["removed"] == 1
     index.close()
     assert made.live_keys() & held == set()
     # The hold ends, and the request that waited is carried out.
@@ -254,7 +256,7 @@ def test_guarantee_7_what_expired_is_erased_and_a_shortened_retention_applies(af
     for record in ("r2", "s2"):
         made.warehouse.append(_version(made, record, expires_at=now - timedelta(seconds=1)), PROCESSING_BASIS)
     with opened(made, "expire", "x1") as (run, index):
-        outcome = expire_steps(run, index)
+        outcome = expire_steps(run, index, sweep=True)
     # Both people of the shared picture are gone now, so it goes too.
     assert outcome.items["image"] == 4
     assert images(made) & {image(9), image(10), image(2), SHARED} == set()
@@ -292,6 +294,35 @@ def test_guarantee_13_nothing_comes_back(indexed: Indexed, made: Indexed) -> Non
     assert {row["value"] for row in due.where("kind = 'image'").collect()} == {image(0), "another"}
 
 
+def test_guarantee_13_what_is_here_again_goes_at_the_next_erasure_without_a_request(
+    indexed: Indexed, after: Pass, made: Indexed
+) -> None:
+    """Rows of a restored table, and what a run wrote late: of a picture, of one face of a shared one, of a record."""
+    warehouse, person_1 = made.warehouse, after.faces[1] & after.shared_faces
+    lost = indexed.warehouse.read(EMBEDDINGS).where(F.col("image_id").isin(image(0), image(7), SHARED))
+    warehouse.append(lost.where(F.col("face_id").isin(*after.faces[0], *after.faces[7], *person_1)), EMBEDDINGS)
+    for spec, where in ((IMAGES, f"image_id = '{image(7)}'"), (PROCESSING_BASIS, "record_id = 'r0'")):
+        warehouse.append(indexed.warehouse.read(spec).where(where), spec)
+    late = made.folder / "warehouse" / "_staging" / "ghost" / "part.parquet"
+    late.parent.mkdir(parents=True)
+    late.write_bytes(vector_of(min(after.faces[0])).tobytes())
+    with run_of(made, "ghost", "load"):
+        pass
+    survivors, live = {spec.name: digest_of(after.made, spec) for spec in TABLES}, made.live_keys()
+    with opened(made, "erase") as (run, index):
+        assert erase_pending(run, index, sweep=True).completed == 1
+    assert {spec.name: digest_of(made, spec) for spec in TABLES} == survivors
+    assert made.live_keys() == live
+    # The last that the run wrote, for nobody: no request is open now, and still it goes.
+    late.parent.mkdir(parents=True)
+    late.write_bytes(vector_of(min(after.faces[0])).tobytes())
+    assert found(made, after.needles) == {f"vector {min(after.faces[0])}"}
+    with opened(made, "expire") as (run, index):
+        assert erase_pending(run, index, sweep=True).completed == 0
+    assert found(made, after.needles) == set()
+    assert prove_erased(job_for(made.spark, made.settings), [], None)["tombstones"] > 10
+
+
 def test_guarantee_13_old_tombstones_stay_readable_and_a_lost_key_stops_the_gate(after: Pass) -> None:
     made, now = after.made, datetime.now(UTC)
     ring = KeyRing.of(["new key", "a test's key"])
@@ -313,10 +344,49 @@ def test_guarantee_14_receipts_balance_are_the_same_each_time_and_name_nobody(af
     assert by_kind["batch"] == {"images": 1, "faces": 1, "records": 1, "shared_images": 0}
     stores = said[0]["stores"]
     every = [*stores["tables"].values(), *stores["collections"].values()]
-    assert len(every) == 7
+    assert len(every) == 8
     assert all(store["before"] == store["after"] + store["erased"] and store["left"] == 0 for store in every)
     assert not any(text in written for text in (principal(0), image(0), image(7), "r0"))
     assert said[0]["logically_gone_at"] < said[0]["physically_gone"]["backups_by"]
+
+
+def test_guarantee_9_what_a_collection_holds_is_asked_of_the_collection(indexed: Indexed, tmp_path: Path) -> None:
+    """Rows of `embeddings` went before: by a night's own withdrawal, and by somebody who wrote nothing down."""
+    made = indexed.copy_to(tmp_path / "w")
+    reindex(made, "night-2")
+    now = datetime.now(UTC)
+    withdrawn = F.expr(
+        "array(named_struct('event_time', current_timestamp(), 'validity_duration', CAST(NULL AS STRING), "
+        "'event_type', 't', 'event_state', 'ConsentWithdrawn'))"
+    )
+    for record in ("r5", "s1", "r6"):
+        made.warehouse.append(_version(made, record, events=withdrawn), PROCESSING_BASIS)
+    gone = made.faces_of(5) | made.faces(f"image_id = '{SHARED}'") | made.faces_of(6)
+    standby, live = made.keys_of("faces_night_1"), made.live_keys()
+    assert gone < standby == live
+
+    def decide() -> Gated:
+        return gate_warehouse(made.warehouse, made.settings, now=datetime.now(UTC))
+
+    assert withdraw_stale(made.warehouse, decide(), now=now) == len(gone) == 4
+    made.warehouse.delta(REMOVED_FACES).delete("array_contains(basis_record_ids, 'r6')")
+    index = made.index()
+    assert withdraw_live(made.warehouse, made.settings, index, decide)["removed"] == 4
+    assert withdraw_live(made.warehouse, made.settings, index, decide)["removed"] == 0
+    index.close()
+    assert made.live_keys() == live - gone
+    job = job_for(made.spark, made.settings)
+    with pytest.raises(NotProvenError, match="4 keys in faces_night_1 that no embedding stands for"):
+        prove_erased(job, [], None)
+    outcome = erase(made, *(Target("subject", principal(person)) for person in (5, 1, 2)), run_id="e9")
+    assert outcome.completed == 3
+    assert made.keys_of("faces_night_1") == made.live_keys() == live - gone - indexed.faces_of(1) - indexed.faces_of(2)
+    said = receipts(made.warehouse, made.settings, "e9")
+    # The faces whose rows a night had deleted are among those that the receipts count.
+    assert sorted(receipt["erased"]["faces"] for receipt in said) == [1, 3, 3]
+    assert said[0]["stores"]["collections"]["faces_night_1"]["left"] == 0
+    assert prove_erased(job, [], None)["collections"] == ["faces_night_1", "faces_night_2"]
+    assert made.warehouse.read(REMOVED_FACES).count() == 0
 
 
 @pytest.mark.faults

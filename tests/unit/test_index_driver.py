@@ -42,7 +42,13 @@ def test_names_follow_milvus_rules_and_belong_to_one_alias() -> None:
 
 def test_a_warehouse_knows_its_collections_behind_whatever_alias() -> None:
     index = FakeIndex()
-    made = {"faces_1": ("1", None), "faces_2": ("2", "here"), "people_1": ("1", "here"), "people_2": ("2", "there")}
+    made = {
+        "faces_1": ("1", None),
+        "faces_2": ("2", "here"),
+        "faces_3": ("3", "there"),
+        "people_1": ("1", "here"),
+        "people_2": ("2", "there"),
+    }
     for name, (run_id, warehouse) in made.items():
         info = CollectionInfo(**{**INFO.__dict__, "run_id": run_id, "warehouse": warehouse})
         index.create(name, dim=4, shards=1, properties=info)
