@@ -74,7 +74,12 @@ def call(command: Sequence[str]) -> tuple[int, dict[str, Any]]:
     log.info("%s", shlex.join(command))
     last = ""
     with subprocess.Popen(  # noqa: S603 - words of this file and of the worker's environment
-        command, cwd=os.environ.get("NIGHTLY_HOME"), stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=os.environ.get("NIGHTLY_HOME"),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        umask=0o077,  # for what a JVM of spark-submit writes
     ) as process:
         try:
             for line in process.stdout or ():

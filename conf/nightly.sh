@@ -14,7 +14,9 @@
 #   NIGHTLY_ID             what stands behind the job's name in a run's id (the UTC date)
 #   NIGHTLY_RETRIES, NIGHTLY_WAIT_S   how often (5), and the first wait (60 s; the n-th is n times as long)
 #   NIGHTLY_LOG            folder of the logs (logs): nightly.log has a line an attempt, ID.log all that was said
+#   NIGHTLY_UMASK          what others may not do with the logs and with what a JVM of spark-submit writes (077)
 set -euo pipefail
+umask "${NIGHTLY_UMASK:-077}"
 
 config="${1:?usage: nightly.sh CONFIG [JOB …]}"
 shift

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from jobs.errors import FaceReindexError
+from jobs.private import keep_private
 from jobs.runs.progress import Console
 from jobs.settings import Settings, load_settings
 
@@ -45,6 +46,8 @@ def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[
             **options: Any,
         ) -> None:
             console, settings = Console(quiet=quiet), None
+            # For what is written before, or without, a session, whose properties may say otherwise.
+            keep_private()
             try:
                 settings = load_settings(config, overrides)
                 console = Console(quiet=quiet, log_format=settings.logging.format)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
+from jobs.private import UMASK, UMASK_PROPERTY, keep_private, private_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from py4j.java_gateway import JavaGateway  # type: ignore[import-untyped]
     from pyspark import SparkConf
@@ -48,6 +51,13 @@ _STARTS: Final = (
         "or raise spark.port.maxRetries.",
     ),
     (
+        r"A secret key must be specified",
+        SettingsError,
+        "spark.authenticate is on, and this cluster needs a secret for it.",
+        "set spark.authenticate.secret in a properties file that only you may read, and on master and workers "
+        "(docs/security.md).",
+    ),
+    (
         r"All masters are unresponsive|Failed to connect to master|stopped SparkContext",
         DependencyUnavailable,
         "The cluster at spark.master does not answer.",
@@ -74,6 +84,9 @@ def open_session(
     from pyspark.sql import SparkSession
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    if submitted:
+        # Without it SparkConf() knows nothing of the properties that spark-submit was given.
+        SparkContext._ensure_initialized()
     _same_python_for_workers(submitted)
     try:
         if SparkContext._active_spark_context is None and not submitted:
@@ -81,8 +94,17 @@ def open_session(
             if say is not None:
                 say("Spark is starting; the first time it fetches Delta's JARs.")
             conf = SparkConf().setAll(list(read_properties(properties_file).items())).setAppName(app_name)
+            _keep_private(conf)
             SparkContext(conf=conf, gateway=SparkContext._gateway or _launched(conf))
-        session = (SparkSession.builder.appName(app_name) if submitted else SparkSession.builder).getOrCreate()
+        builder = SparkSession.builder
+        if submitted and SparkContext._active_spark_context is None:
+            conf = SparkConf().setAppName(app_name)
+            if not conf.contains(UMASK_PROPERTY):
+                _forget_local_files()
+            _keep_private(conf)
+            _private_blocks(conf)
+            builder = builder.config(conf=conf)
+        session = builder.getOrCreate()
     except (PySparkException, Py4JError, OSError) as error:
         raise _not_started(str(error)) from None
     if _DELTA_EXTENSION not in (session.conf.get("spark.sql.extensions", "") or ""):
@@ -96,6 +118,71 @@ def open_session(
     # Timestamps of records and events mean the same on every driver.
     session.conf.set("spark.sql.session.timeZone", "UTC")
     return session
+
+
+def _keep_private(conf: SparkConf) -> None:
+    conf.setIfMissing(UMASK_PROPERTY, UMASK)
+    keep_private(conf.get(UMASK_PROPERTY, UMASK))
+
+
+def _forget_local_files() -> None:
+    """spark-submit has opened the local file system before; it would stay as it is, with the umask of then."""
+    from pyspark import SparkContext
+
+    jvm: Any = SparkContext._jvm
+    jvm.org.apache.hadoop.fs.FileSystem.getLocal(jvm.org.apache.hadoop.conf.Configuration()).close()
+
+
+def _private_blocks(conf: SparkConf) -> None:
+    """Give the JVM of `spark-submit`, which runs already, a folder of its own for what it shuffles and keeps on disk.
+
+    Not where the cluster's manager says where that is.
+    """
+    from pyspark import SparkContext
+
+    if any(name in os.environ for name in ("SPARK_LOCAL_DIRS", "SPARK_EXECUTOR_DIRS", "LOCAL_DIRS")):
+        return
+    if roots := conf.get("spark.local.dir", None):
+        conf.set("spark.local.dir", _private_roots(roots))
+    else:
+        # What `spark.local.dir` falls back to. The property itself would travel to the executors.
+        jvm: Any = SparkContext._jvm
+        jvm.java.lang.System.setProperty("java.io.tmpdir", str(private_folder()))
+
+
+def _private_roots(roots: str) -> str:
+    return ",".join(str(private_folder(root.strip())) for root in roots.split(",") if root.strip())
+
+
+@contextmanager
+def _submission(conf: SparkConf) -> Iterator[None]:
+    """How the JVM is told its properties and its place on disk: not by its arguments, which other users can list."""
+    given = private_folder() / "spark.properties"
+    given.touch(mode=0o600)
+    lines = (f"{_escaped(key, '=: ')}={_escaped(value)}\n" for key, value in conf.getAll())
+    given.write_text("".join(lines), encoding="utf-8")
+    roots = os.environ.get("SPARK_LOCAL_DIRS") or conf.get("spark.local.dir", None)
+    asked = os.environ.get("PYSPARK_SUBMIT_ARGS", "pyspark-shell")
+    changes = {
+        "PYSPARK_SUBMIT_ARGS": f"--load-spark-defaults --properties-file {shlex.quote(str(given))} {asked}",
+        "SPARK_LOCAL_DIRS": _private_roots(roots) if roots else str(private_folder()),
+    }
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        given.unlink()
+
+
+def _escaped(text: str, also: str = "") -> str:
+    """As a Java properties file has it."""
+    return re.sub(rf"[\\{also}]|^ ", r"\\\g<0>", text)
 
 
 def _launched(conf: SparkConf) -> JavaGateway:
@@ -117,7 +204,8 @@ def _launched(conf: SparkConf) -> JavaGateway:
     reader = threading.Thread(target=pass_on, name="the JVM's stderr", daemon=True)
     reader.start()
     try:
-        gateway: JavaGateway = launch(conf, {"stderr": theirs})
+        with _submission(conf):
+            gateway: JavaGateway = launch(None, {"stderr": theirs})
     except BaseException:
         os.close(theirs)
         reader.join(timeout=5)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 from udfs.nets import (
     ModelFile,
@@ -176,15 +176,13 @@ def _write(target: Path, text: str) -> None:
 
 def _atomically(path: Path, write: Callable[[Path], None]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then rename it: readers see all of it or nothing."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    # With the mode that this process gives its files: who shares a cache among users widens the umask.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    temporary.touch(exist_ok=False)
     try:
         write(temporary)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        # mkstemp makes it private; a cache and a model file are read by other users' executors.
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from jobs.errors import DependencyUnavailable, NotProvenError
 from jobs.index.loader import StagedFile, sha256_of
 from jobs.index.milvus_types import DIM, MAX_KEY, MIN_KEY
-from jobs.tables.files import remove_tree
+from jobs.tables.files import make_folder, remove_tree
 from udfs.reading import file_system
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callabl
     rows = faces.count()
     buckets = bucket_count(rows)
     remove_tree(faces.sparkSession, path)
+    # By the driver, so that it is closed to others whatever umask the executors' workers have.
+    make_folder(faces.sparkSession, path)
     spread = faces.select("face_id", "embedding", "valid_until").repartition(files_for(rows), "face_id")
     written = rows_of(spread, buckets, purpose_flags).mapInArrow(_writer(path), _FILE_SCHEMA).collect()
     _refuse(written, rows)

@@ -6,13 +6,14 @@ is a view. The accumulators are not: Spark adds a task's part again when the tas
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, write_to_textfile
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -77,11 +78,24 @@ class RunMetrics(Collector):
         registry.register(self)
         try:
             with self._lock:
-                write_to_textfile(str(self._path), registry)
+                self._replace(generate_latest(registry))
         except OSError as error:
             told, self._faulty = self._faulty, True
             return None if told else f"metrics.file {self._path}: cannot be written ({error.strerror})."
         return None
+
+    def _replace(self, text: bytes) -> None:
+        """Whole or not at all. Readable by everybody, other than what a job writes else: it holds counts, and is for
+        node_exporter, which is another user.
+        """
+        assert self._path is not None  # noqa: S101 - asked before
+        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            fresh.write_bytes(text)
+            fresh.chmod(0o644)
+            fresh.replace(self._path)
+        finally:
+            fresh.unlink(missing_ok=True)
 
     def collect(self) -> Iterator[Metric]:
         """The numbers, as prometheus_client asks for them."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.errors import DependencyUnavailable, SettingsError
+from jobs.private import private_folder
 from jobs.runs.record import Run
 from jobs.settings import Settings
 from udfs.fingerprint import model_fingerprint
@@ -68,8 +67,7 @@ def find_model(settings: Settings) -> Model:
             timeout_s=model.download_timeout_s,
         )
         # 90 MB, which executors fetch from here for as long as this process lives.
-        folder = Path(tempfile.mkdtemp(prefix="face-reindex-model-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="model-", dir=private_folder()))
         path = build_model_file(weights, folder / f"face-reindex-{weights.sha256[:16]}.pt")
     except WeightsError as error:
         kind = DependencyUnavailable if error.kind == "unavailable" else SettingsError

@@ -16,6 +16,13 @@ def remove_tree(spark: SparkSession, location: str) -> None:
     system.delete(path, True)
 
 
+def make_folder(spark: SparkSession, location: str) -> None:
+    """Make a folder with the mode that Spark's files have; an object store has none to make."""
+    system, path = hadoop_path(spark, location)
+    if system.getScheme() in ("file", "hdfs"):
+        system.mkdirs(path)
+
+
 def children(spark: SparkSession, location: str) -> list[str]:
     """Names of what lies directly under a folder or prefix; none where it is not there."""
     system, path = hadoop_path(spark, location)

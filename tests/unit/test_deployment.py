@@ -8,13 +8,18 @@ import os
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
+import pyspark
 import pytest
 import yaml
 
 from jobs import errors
 from jobs.__main__ import JOBS
+from jobs.private import UMASK, UMASK_PROPERTY
+from jobs.session import read_properties
+from jobs.settings import ENV_PREFIX, SECRETS
 
 pytestmark = pytest.mark.unit
 
@@ -300,3 +305,72 @@ def test_pods_have_no_privileges(name: str) -> None:
     assert f"USER {user}" in dockerfile()
     (container,) = pod["spec"]["containers"]
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+# --- What conf/ sets for security ------------------------------------------------------------------------------------
+
+SHARED = {
+    "spark.authenticate": "true",
+    "spark.network.crypto.enabled": "true",
+    "spark.network.crypto.authEngineVersion": "2",
+    "spark.network.crypto.cipher": "AES/GCM/NoPadding",
+    "spark.network.crypto.saslFallback": "false",
+    "spark.io.encryption.enabled": "true",
+    "spark.acls.enable": "true",
+    "spark.ui.killEnabled": "false",
+}
+CLUSTERS = ("spark-kubernetes.conf", "spark-standalone.conf", "spark-yarn.conf")
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_on_a_cluster_nothing_is_left_open_by_default(name: str) -> None:
+    properties = read_properties(str(CONF / name))
+    assert SHARED.items() <= properties.items()
+    assert properties[UMASK_PROPERTY] == UMASK
+
+
+def test_what_is_written_on_one_machine_is_its_users_alone() -> None:
+    assert read_properties()[UMASK_PROPERTY] == UMASK
+
+
+def test_spark_knows_the_properties_of_security() -> None:
+    """A name that Spark does not know protects nothing, and it does not say so."""
+    known = b"".join(
+        archive.read(entry)
+        for jar in ("spark-core_*", "spark-network-common_*")
+        for path in Path(pyspark.__file__).parent.glob(f"jars/{jar}.jar")
+        for archive in [zipfile.ZipFile(path)]
+        for entry in archive.namelist()
+        if re.search(r"/config/\w*\$\.class|/config/package\$|SecurityManager|TransportConf|JWSFilter", entry)
+    )
+    offered = {"spark.authenticate.secret", "spark.authenticate.secret.file", "spark.ui.view.acls", "spark.ui.filters"}
+    assert [name for name in (SHARED.keys() | offered) if name.encode() not in known] == []
+    assert b"org/apache/spark/ui/JWSFilter" in known
+    text = "".join((CONF / name).read_text() for name in CLUSTERS)
+    assert [name for name in offered if f"# {name} " not in text and f"{name} is its path" not in text] == []
+
+
+@pytest.mark.parametrize("name", [*CLUSTERS, "spark-local.conf"])
+def test_secrets_are_hidden_in_the_page_and_the_event_log(name: str) -> None:
+    hidden = re.compile(read_properties(str(CONF / name))["spark.redaction.regex"])
+    for secret in [f"spark.yarn.appMasterEnv.{ENV_PREFIX}{secret.upper()}" for secret in SECRETS] + [
+        "spark.executorEnv.AWS_ACCESS_KEY_ID",
+        "spark.executorEnv.AWS_SECRET_ACCESS_KEY",
+        "spark.executorEnv.AWS_SESSION_TOKEN",
+        "spark.hadoop.fs.s3a.access.key",
+        "spark.authenticate.secret",
+        "spark.org.apache.spark.ui.JWSFilter.param.secretKey",
+        "spark.ssl.keyStorePassword",
+    ]:
+        assert hidden.search(secret), secret
+    shown = [f"{key} {value}" for key, value in read_properties().items() if "redaction" not in key]
+    assert not any(hidden.search(line) for line in shown)
+
+
+def test_logs_of_a_night_are_its_users_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    night(tmp_path, "0 0")
+    os.umask(before)
+    logs = list((tmp_path / "logs").iterdir())
+    assert len(logs) >= 3
+    assert [path.name for path in (tmp_path / "logs", *logs) if path.stat().st_mode & 0o077] == []

@@ -29,14 +29,15 @@ CONF = ROOT / "conf"
 # Part → the parts it may import when it is loaded (itself always; names only needed for types do not count). The
 # longest name that fits a module is its part.
 
-BASE = {"jobs.errors", "jobs.schemas", "jobs.settings", "jobs.session"}
+BASE = {"jobs.errors", "jobs.schemas", "jobs.settings", "jobs.session", "jobs.private"}
 MAY_IMPORT: dict[str, set[str]] = {
     "udfs": set(),
     "jobs": set(),
     "jobs.errors": set(),
     "jobs.schemas": {"jobs.errors"},
     "jobs.settings": {"jobs.errors"},
-    "jobs.session": {"jobs.errors", "jobs.schemas", "jobs.settings"},
+    "jobs.private": {"jobs.errors"},
+    "jobs.session": {"jobs.errors", "jobs.schemas", "jobs.settings", "jobs.private"},
     "jobs.tables": BASE | {"udfs"},
     "jobs.governance": BASE | {"jobs.tables"},  # not udfs: whether an image may be read is decided without reading it
     "jobs.index": BASE | {"jobs.tables", "udfs"},
