@@ -16,7 +16,7 @@ PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 # make test ARGS='-k gate -x'
 ARGS ?=
 
-.PHONY: help docs setup demo lint test test-unit test-spark test-server test-e2e test-faults test-mutants test-cluster \
+.PHONY: help docs setup demo lint test test-unit test-spark test-server test-e2e test-faults test-histories test-mutants test-cluster \
 	test-gpu bench notebooks zip wheel env-archive lock clean distclean
 
 help: ## this list
@@ -55,6 +55,12 @@ test-e2e: setup ## whole jobs, by spark-submit on a standalone cluster among oth
 
 test-faults: setup ## the long fault matrix: killed at every step, and resumed
 	@$(PYTEST) -m faults $(ARGS)
+
+# HOURS=0.5 for less; SEED= begins elsewhere. What is found is printed as one command that plays it again.
+HOURS ?= 2
+SEED ?= 0
+test-histories: setup ## random histories of people, pictures and jobs against what is promised (HOURS=2)
+	@$(PY) -m tests.histories --minutes "$$(.venv/bin/python -c 'print(60 * $(HOURS))')" --seed $(SEED) $(ARGS)
 
 test-mutants: setup ## mutation testing of the gate and the decision function (an hour)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[mutation]'

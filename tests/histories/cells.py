@@ -1,0 +1,244 @@
+"""Cells: a few people, pictures and records each, that have nothing to do with one another and share one warehouse.
+
+A cell goes through its own sequence of *rules*, one before each global job: what its people and its operator do. Its
+state is what the operator's own systems hold: the records as they are exported, and the pictures' bytes.
+
+**A new rule** is a method `Cell.rule_NAME`; it says what is sent (`_send`, `_picture`, `_ask`), and is used by every
+kind of history from then on. Names with a `_` are written with a space. **A new shape** is an entry of `SHAPES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from tests.histories.oracle import Event, Version
+from tests.histories.pictures import BOXES, Shown, picture
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a basis file: a version of a record; None: one that cannot be read."""
+
+    record_id: str
+    version: Version | None
+    text_of: Version | None = None
+
+
+@dataclass
+class Sent:
+    """What all cells send before one global job."""
+
+    lines: list[Line] = field(default_factory=list)
+    pictures: list[tuple[str, bytes, str]] = field(default_factory=list)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a cell begins with. ``records``: person, box number (None: no box), pictures, by the end of its name."""
+
+    people: int
+    pictures: dict[str, tuple[int, ...]]
+    records: dict[str, tuple[int, int | None, str]]
+
+
+#: The first record is person 0's: the one that rules are about; the first picture is the one that they are about.
+SHAPES: dict[str, Shape] = {
+    "alone": Shape(1, {"x": (0,)}, {"r": (0, None, "x")}),
+    "boxed": Shape(2, {"x": (0, 1)}, {"r": (0, 0, "x"), "s": (1, 1, "x")}),
+    "open": Shape(2, {"x": (0, 1)}, {"r": (0, None, "x"), "s": (1, None, "x")}),
+    "twice": Shape(1, {"x": (0,)}, {"r": (0, None, "x"), "t": (0, None, "x")}),
+    "pair": Shape(1, {"x": (0,), "y": (0,)}, {"r": (0, None, "xy")}),
+    "mixed": Shape(2, {"x": (0, 1), "y": (0,)}, {"r": (0, 0, "x"), "q": (0, None, "y"), "s": (1, 1, "x")}),
+}
+
+
+class Cell:
+    """One cell: its name, shape and batch, and what its operator's systems hold."""
+
+    def __init__(self, name: str, shape: str, batch: str, rules: tuple[str, ...], began: float) -> None:
+        self.name, self.shape, self.batch, self.rules = name, shape, batch, rules
+        self._clock: Callable[[], float] = lambda: began
+        made = SHAPES[shape]
+        self.people = [f"Person {number} of {name}" for number in range(made.people)]
+        self.shown: dict[str, Shown] = {
+            self.id(p): tuple((self.people[who], BOXES[place]) for place, who in enumerate(whose))
+            for p, whose in made.pictures.items()
+        }
+        self.versions = dict.fromkeys(self.shown, 1)
+        self.exports = {
+            self.id(end): Version(
+                person=self.people[who],
+                batch=batch,
+                pictures=tuple(self.id(p) for p in pictures),
+                events=(Event(began, True),),
+                box=None if box is None else BOXES[box],
+            )
+            for end, (who, box, pictures) in made.records.items()
+        }
+        self.first = dict(self.exports)
+        self.main, self.subject = next(iter(self.exports)), next(iter(self.shown))
+        self._copy_of: dict[str, str] = {}
+        self._more = 0
+
+    def id(self, end: str) -> str:
+        """A record or picture of this cell."""
+        return f"{self.name}-{end}"
+
+    def bytes_of(self, picture_id: str) -> bytes:
+        """The picture's bytes, as its source has them now."""
+        name = self._copy_of.get(picture_id, picture_id)
+        return picture(self.shown[picture_id], f"{name} version {self.versions[picture_id]}")
+
+    def begin(self) -> Sent:
+        """Everything, for the first time."""
+        sent = Sent([Line(i, version) for i, version in self.exports.items()])
+        sent.pictures = [(p, self.bytes_of(p), self.batch) for p in self.shown]
+        return sent
+
+    def all_records(self) -> Sent:
+        """Every record once more, as an import anew has it."""
+        return Sent([Line(i, version) for i, version in self.exports.items()])
+
+    def do(self, rule: str, clock: Callable[[], float], gate_now: float) -> Sent:
+        """What a rule sends; ``clock`` gives the instants of events."""
+        self._clock, self._gate_now = clock, gate_now
+        sent = Sent()
+        if rule:
+            getattr(self, f"rule_{rule.replace(' ', '_')}")(sent)
+        return sent
+
+    def _send(self, sent: Sent, record_id: str | None = None, **changes: object) -> None:
+        record_id = record_id or self.main
+        self.exports[record_id] = replace(self.exports[record_id], **changes)  # type: ignore[arg-type]
+        sent.lines.append(Line(record_id, self.exports[record_id]))
+
+    def _picture(self, sent: Sent, picture_id: str | None = None) -> None:
+        picture_id = picture_id or self.subject
+        sent.pictures.append((picture_id, self.bytes_of(picture_id), self.batch))
+
+    def _another(self, sent: Sent, version: Version, *, whole: bool = False) -> None:
+        """Another picture of the main one's people, with other bytes, and a record of its own for it."""
+        self._more += 1
+        picture_id, record_id = self.id(f"n{self._more}"), self.id(f"m{self._more}")
+        self.shown[picture_id] = self.shown[self.subject] if whole else ((self.people[0], BOXES[0]),)
+        self.versions[picture_id] = 1
+        self.exports[record_id] = replace(version, pictures=(picture_id,))
+        sent.lines.append(Line(record_id, self.exports[record_id]))
+        self._picture(sent, picture_id)
+
+    # --- records ---
+
+    def rule_withdraw(self, sent: Sent) -> None:
+        self._send(sent, events=(*self.exports[self.main].events, Event(self._clock(), False)))
+
+    def rule_renew(self, sent: Sent) -> None:
+        self._send(sent, events=(*self.exports[self.main].events, Event(self._clock(), True)))
+
+    def rule_deny(self, sent: Sent) -> None:
+        self._send(sent, granted=False)
+
+    def rule_grant(self, sent: Sent) -> None:
+        self._send(sent, granted=True)
+
+    def rule_hold(self, sent: Sent) -> None:
+        self._send(sent, hold=True)
+
+    def rule_release(self, sent: Sent) -> None:
+        self._send(sent, hold=False)
+
+    def rule_again(self, sent: Sent) -> None:
+        self._send(sent)
+
+    def rule_first(self, sent: Sent) -> None:
+        """The very first content again, from a backup of the operator's."""
+        self.exports[self.main] = self.first[self.main]
+        self._send(sent)
+
+    def rule_garble(self, sent: Sent) -> None:
+        """A line that cannot be read, the same each time."""
+        sent.lines.append(Line(self.main, None, self.first[self.main]))
+
+    def rule_shorten(self, sent: Sent) -> None:
+        """A retention that is over already."""
+        self._send(sent, expires_at=self.exports[self.main].events[0].at + 1)
+
+    def rule_limit(self, sent: Sent) -> None:
+        """A retention that will be over when the clock is next set forward."""
+        self._send(sent, expires_at=self._gate_now + DAY / 2)
+
+    def rule_prolong(self, sent: Sent) -> None:
+        self._send(sent, expires_at=None)
+
+    # --- pictures ---
+
+    def rule_change(self, sent: Sent) -> None:
+        """Other pixels under the same name; no record comes with them."""
+        self.versions[self.subject] += 1
+        self._picture(sent)
+
+    def rule_change_and_again(self, sent: Sent) -> None:
+        self.rule_change(sent)
+        self._send(sent)
+
+    def rule_restore(self, sent: Sent) -> None:
+        """The picture's first bytes again."""
+        self.versions[self.subject] = 1
+        self._picture(sent)
+
+    def rule_resend(self, sent: Sent) -> None:
+        """All pictures and records as they are: a nightly export."""
+        sent.lines = [Line(i, version) for i, version in self.exports.items()]
+        for picture_id in self.shown:
+            self._picture(sent, picture_id)
+
+    def rule_copy(self, sent: Sent) -> None:
+        """The same bytes under another id, under the same record."""
+        self._more += 1
+        copied = self.id(f"n{self._more}")
+        self.shown[copied], self.versions[copied] = self.shown[self.subject], self.versions[self.subject]
+        self._copy_of[copied] = self.subject
+        self._picture(sent, copied)
+        self._send(sent, pictures=(*self.exports[self.main].pictures, copied))
+
+    def rule_other_encoding(self, sent: Sent) -> None:
+        """A picture encoded anew, under the very first consent."""
+        self._another(sent, self.first[self.main])
+
+    def rule_come_back(self, sent: Sent) -> None:
+        """A new consent, with a new picture."""
+        now = Event(self._clock(), True)
+        self._another(sent, replace(self.first[self.main], events=(now,)))
+
+    def rule_foreign(self, sent: Sent) -> None:
+        """Another batch has a picture of that id, with other bytes."""
+        other = picture(((f"Nobody of {self.name}", BOXES[0]),), f"{self.subject} of another")
+        sent.pictures.append((self.subject, other, "other"))
+
+    # --- erasure ---
+
+    def rule_forget(self, sent: Sent) -> None:
+        sent.asked.append(("person", self.people[0]))
+
+    def rule_forget_both(self, sent: Sent) -> None:
+        sent.asked += [("person", person) for person in self.people]
+
+    def rule_forget_picture(self, sent: Sent) -> None:
+        sent.asked.append(("picture", self.subject))
+
+
+RULES: tuple[str, ...] = tuple(
+    name.removeprefix("rule_").replace("_", " ") for name in vars(Cell) if name.startswith("rule_")
+)
+
+
+def told(cell: Cell, jobs: list[str]) -> Iterator[str]:
+    """A cell's own history, rule by rule with the jobs between."""
+    yield f"{cell.shape}: ingested"
+    for rule, job in zip(("", *cell.rules), jobs, strict=False):
+        if rule:
+            yield rule
+        yield job.upper()

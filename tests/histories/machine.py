@@ -1,0 +1,686 @@
+"""Plays a history on a world and on the oracle, and compares the two after every job.
+
+A history is a *schedule* of global jobs, and *cells* (cells.py) that go through their own rules between them. Before a
+job all cells' next rules are sent in one `ingest`; so many people share the fixed cost of a job. After each job every
+collection, table and file, and the answers of `verify --erased` and `verify --audit`, are compared with the oracle.
+
+Words of a schedule
+    a job                   ``sync``, ``embed``, ``expire``, ``erase``, ``reindex``, ``rollback``
+    ``night``               `embed`, `load`, `verify` and `promote` with one run id
+    ``JOB!POINT``           the job is killed before it writes POINT (``append embeddings``), or its n-th point (``7``)
+    ``resume``              what was killed last is run again by its run id
+    ``JOB~POINT>OTHER``     a zombie: before POINT its lease runs out, the cells' rules are sent and OTHER runs to its
+                            end, then it goes on
+    ``JOB^POINT>OTHER``     OTHER meets it: before POINT erasures are asked for, and OTHER runs while JOB has the lease
+    ``later``               the clock is set forward by a day
+    ``rotate``              a new key; all records are imported anew with what is sent next
+    ``revoke``              batch `part` is revoked; ``erase batch``: and erased
+    ``back up``             a copy of everything is put aside
+    ``restore TABLE``       a table, or ``index.db``, is put back as it was
+    ``lose``                the live collection and its alias are dropped
+
+**A new word** is a method `Player.word_NAME`, or an entry of `EFFECTS` for a job: what it promises when it ends well.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from tests.histories.cells import DAY, RULES, Cell, Line, Sent, told
+from tests.histories.oracle import Event, Oracle, Says, Version
+from tests.histories.pictures import digest_of, label_of, shown_in, vector_of
+from tests.histories.world import OTHER_PURPOSE, PURPOSE, Answer, World
+
+#: What a job promises in the oracle's terms when it has ended well.
+EFFECTS: dict[str, tuple[str, ...]] = {
+    "erase": ("carry_out",),
+    "expire": ("carry_out", "expire"),
+    "sync": ("carry_out", "expire"),
+    "reindex": ("carry_out",),
+}
+#: After these the live collection holds nobody who is not permitted, …
+CLEAN_LIVE = {"sync", "expire", "erase", "reindex", "promote", "rollback"}
+#: … after these no collection does, …
+CLEAN_EVERYWHERE = {"erase", "expire", "sync"}
+#: … and after these everybody who is permitted is live.
+COMPLETE = {"reindex", "promote"}
+JOBS = ("embed", "load", "verify", "promote", "reindex", "sync", "expire", "erase", "rollback")
+#: Exit codes beside 0 that are right: a hold suspends an erasure; there is no collection to go back to.
+RIGHT = {"erase": {3}, "rollback": {4}}
+#: Those of them that say that all was done.
+DONE = {"erase": {3}}
+#: Rules that ask for an erasure: possible while another job holds the lease.
+ASKING = {name for name in RULES if name.startswith("forget")}
+KEPT = "keep"
+
+
+@dataclass(frozen=True)
+class History:
+    """What is played: the words of a schedule, and for each cell its name, shape, batch and rules."""
+
+    schedule: tuple[str, ...]
+    cells: tuple[tuple[str, str, str, tuple[str, ...]], ...]
+
+    def to_json(self) -> str:
+        return json.dumps({"schedule": self.schedule, "cells": self.cells})
+
+    @classmethod
+    def from_json(cls, text: str) -> History:
+        data = json.loads(text)
+        cells = tuple((name, shape, batch, tuple(rules)) for name, shape, batch, rules in data["cells"])
+        return cls(tuple(data["schedule"]), cells)
+
+    def only(self, names: Iterable[str], steps: int) -> History:
+        """The same for some cells alone, up to a step; a cell that nothing happens to stays beside them."""
+        wanted = set(names)
+        kept = tuple(cell for cell in self.cells if cell[0] in wanted)
+        return History(self.schedule[:steps], (*kept, (KEPT, "boxed", "main", ())))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as promised: the guarantee's number, what is wrong, and which cell's history led there."""
+
+    guarantee: int
+    what: str
+    where: str
+    cell: str
+    path: str
+    history: History
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What is wrong in one cell is wrong once, however long it stays."""
+        return self.guarantee, self.what, self.where, self.cell or self.path
+
+    def __str__(self) -> str:
+        replay = f"python -m tests.histories replay '{self.history.to_json()}'"
+        return f"Guarantee {self.guarantee}: {self.what} ({self.where})\n    {self.path}\n    {replay}"
+
+
+@dataclass
+class Seen:
+    """What is there: pictures with their content, faces of the table and of each collection, records, links."""
+
+    pictures: dict[str, str]
+    faces: dict[int, tuple[str, bytes]]
+    records: dict[str, str]
+    links: set[tuple[str, str]]
+    collections: dict[str, dict[int, bytes]]
+    live: str | None
+
+
+class Player:
+    """Plays one history, step by step; `findings` grows."""
+
+    def __init__(self, world: World, cells: Iterable[tuple[str, str, str, tuple[str, ...]]]) -> None:
+        self.world, self.oracle = world, Oracle()
+        began = time.time() - 30 * DAY
+        self.cells = {name: Cell(name, shape, batch, rules, began) for name, shape, batch, rules in cells}
+        self.schedule: list[str] = []
+        self.findings: list[Finding] = []
+        self.compared = 0
+        self.rules_done = 0
+        self.labels: dict[bytes, tuple[str, str]] = {}
+        self.keys: dict[int, str] = {}
+        self.copies: dict[bytes, set[str]] = {}
+        self.restored = False
+        self.backup: tuple[Any, ...] | None = None
+        self.killed: tuple[str, str] | None = None
+        self.import_all = False
+        self.held_with: dict[str, str] = {}
+        self.were_live: set[str] = set()
+        self._number = 0
+        self._last = 0.0
+
+    # --- what cells send ---
+
+    def clock(self) -> float:
+        """An instant for an event, later than all before."""
+        self._last = max(time.time(), self._last + 1e-5)
+        return round(self._last, 6)
+
+    def begin(self) -> None:
+        """The first ingest: everything of all cells."""
+        sent = Sent()
+        for cell in self.cells.values():
+            mine = cell.begin()
+            sent.lines += mine.lines
+            sent.pictures += mine.pictures
+        self._deliver(sent)
+
+    def send(self, rules: dict[str, str]) -> None:
+        """One rule each for some cells, all in one ingest."""
+        sent = Sent()
+        self.oracle.now = self.world.now().timestamp()
+        for name, cell in self.cells.items():
+            if self.import_all:
+                sent.lines += cell.all_records().lines
+            mine = cell.do(rules.get(name, ""), self.clock, self.oracle.now)
+            sent.lines += mine.lines
+            sent.pictures += mine.pictures
+            sent.asked += mine.asked
+            self.rules_done += bool(rules.get(name))
+        self.import_all = False
+        # A file has each record once: the last that a cell had to say.
+        sent.lines = list({line.record_id: line for line in sent.lines}.values())
+        self._deliver(sent)
+
+    def _deliver(self, sent: Sent) -> None:
+        """Ingest what was sent, batch by batch, and ask for the erasures after it."""
+        self._know(sent.pictures)
+        batches = list(dict.fromkeys(batch for _, _, batch in sent.pictures)) or (["main"] if sent.lines else [])
+        for number, batch in enumerate(batches):
+            pictures = [(p, data) for p, data, of in sent.pictures if of == batch]
+            self._ingest(batch, pictures, sent.lines if number == 0 else [])
+        if sent.asked:
+            for kind, value in sent.asked:
+                self.oracle.ask(kind, value, time.time())
+            self._ask(sent.asked)
+        self.oracle.now = self.world.now().timestamp()
+        self.oracle.remember()
+
+    def _know(self, pictures: list[tuple[str, bytes, str]]) -> None:
+        for picture_id, data, _ in pictures:
+            content, shown = digest_of(data), shown_in(data)
+            self.oracle.shows[content] = shown
+            for person, _ in shown:
+                label = label_of(vector_of(person, content))
+                self.labels[label] = (person, content)
+                self.copies.setdefault(label, set()).add(picture_id)
+
+    def _ingest(self, batch: str, pictures: list[tuple[str, bytes]], lines: list[Line]) -> None:
+        oracle = self.oracle
+        known = batch in oracle.batches
+        arguments = ["--batch", batch if known else str(self._batch_file(batch, "assessed"))]
+        if not known:
+            oracle.set_batch(batch, "assessed")
+        if lines:
+            arguments += ["--basis", str(self._basis_file(lines))]
+        if pictures:
+            arguments += ["--source", f"parquet:{self._source(pictures)}"]
+        # What another batch has under a known id may be refused one by one, or as a whole.
+        self._expect(self.world.run("ingest", *arguments), {0, 1, 3} if batch == "other" else {0})
+        oracle.begin_ingest()
+        for line in lines:
+            if line.version is None:
+                oracle.import_unreadable(line.record_id)
+            else:
+                oracle.import_record(line.record_id, line.version)
+        for picture_id, data in pictures:
+            oracle.ingest_picture(picture_id, digest_of(data), batch)
+
+    def _source(self, pictures: list[tuple[str, bytes]]) -> Path:
+        self._number += 1
+        path = self.world.folder / f"source-{self._number}.parquet"
+        # Of one id the last: a source has each once.
+        rows = dict(pictures)
+        pq.write_table(pa.table({"image_id": list(rows), "content": list(rows.values())}), path)
+        return path
+
+    def _basis_file(self, lines: list[Line]) -> Path:
+        from jobs.governance.basis_files import CSV_COLUMNS
+
+        self._number += 1
+        path = self.world.folder / f"basis-{self._number}.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, CSV_COLUMNS)
+            writer.writeheader()
+            for line in lines:
+                version = line.version or line.text_of
+                assert version is not None
+                for row in _rows(line.record_id, version):
+                    writer.writerow(row if line.version else {**row, "event_time": "some day"})
+        return path
+
+    def _ask(self, asked: list[tuple[str, str]]) -> None:
+        """As `erase` does first, whoever holds the lease."""
+        from jobs.erase import _request, _targets
+
+        names = self.world.folder / "asked.txt"
+        names.write_text("\n".join(value for kind, value in asked if kind == "person"), encoding="utf-8")
+        with self.world.as_job() as job:
+            targets = _targets(job, None, str(names), None, None)
+            for kind, value in asked:
+                if kind == "picture":
+                    targets += _targets(job, None, None, value, None)
+            _request(job, targets, f"asked-{self._number}")
+
+    def _batch_file(self, batch: str, state: str) -> Path:
+        path = self.world.folder / f"{batch}.yaml"
+        path.write_text(yaml.safe_dump({
+            "source_batch_id": batch, "supplier": "tests", "collection_method": "uploaded_by_subject",
+            "assessment_ref": "a", "assessed_at": "2026-01-01T00:00:00Z", "state": state,
+        }))  # fmt: skip
+        return path
+
+    # --- jobs ---
+
+    @property
+    def history(self) -> History:
+        """What was played so far."""
+        cells = tuple((c.name, c.shape, c.batch, c.rules) for c in self.cells.values())
+        return History(tuple(self.schedule), cells)
+
+    def step(self, word: str, rules: dict[str, str] | None = None) -> None:
+        """The cells' rules, then one word of the schedule, then the comparison.
+
+        ``rules``: other ones than those that the history has for this step; they become part of it.
+        """
+        number = len(self.schedule) - 1
+        if rules is not None:
+            for name, cell in self.cells.items():
+                before = (*cell.rules[: max(0, number)], *[""] * (number - len(cell.rules)))
+                cell.rules = (*before, rules.get(name, "")) if number >= 0 else before
+        else:
+            rules = {n: c.rules[number] for n, c in self.cells.items() if 0 <= number < len(c.rules)}
+        inside = {}
+        if "~" in word or "^" in word:
+            inside = {n: rule for n, rule in rules.items() if "~" in word or rule in ASKING}
+        before = {n: rule for n, rule in rules.items() if n not in inside}
+        if any(before.values()) or (self.import_all and not inside):
+            self.send(before)
+        self.schedule.append(word)
+        if "!" in word:
+            self._killed(*word.split("!"))
+        elif "~" in word or "^" in word:
+            self._together(word, inside)
+        elif word in JOBS:
+            self._ended(self.world.run(word))
+        else:
+            name, _, rest = word.partition(" ")
+            method = getattr(self, f"word_{word.replace(' ', '_')}", None)
+            if method is not None:
+                method()
+            else:
+                getattr(self, f"word_{name}")(rest)
+
+    def _killed(self, name: str, point: str) -> None:
+        run_id = f"k{len(self.schedule)}"
+        answer = self.world.run(name, "--run-id", run_id, at=int(point) if point.isdigit() else point)
+        self.killed = (name, run_id)
+        self._ended(answer)
+
+    def _together(self, word: str, rules: dict[str, str]) -> None:
+        zombie = "~" in word
+        name, rest = word.split("~" if zombie else "^")
+        point, other = rest.split(">")
+        inside: list[Answer] = []
+
+        def then() -> None:
+            if zombie:
+                self.world.lease_runs_out()
+            if any(rules.values()):
+                self.send(rules)
+            inside.append(self.world.run(other))
+            self._effects(inside[0], busy=not zombie)
+            self.oracle.real, self.oracle.now = time.time(), self.world.now().timestamp()
+            self.oracle.remember()
+
+        answer = self.world.run(name, at=int(point) if point.isdigit() else point, then=then)
+        if not inside:
+            self._ended(answer)
+            return
+        if zombie:
+            # What it did after its lease was over must not count, and whether it did the rest before is its affair.
+            if "unforeseen" in answer.message:
+                self._found(12, "a zombie ends in an unforeseen error", answer.message)
+            self.oracle.perhaps(*EFFECTS.get(name, ()))
+            self._compare(f"{other} inside {name}", other if inside[0].code == 0 else "")
+        else:
+            self._ended(answer)
+
+    def word_later(self) -> None:
+        self.world.offset += timedelta(days=1)
+        self.oracle.now = self.world.now().timestamp()
+        self.oracle.remember()
+
+    def word_rotate(self) -> None:
+        keys = self.world.keys
+        new = f"key {len(self.schedule)}"
+        keys["tombstones"] = [new, *(keys["tombstones"] or keys["hmac"])]
+        keys["hmac"] = self.world.rotated(new)
+        self.import_all = True
+
+    def word_revoke(self) -> None:
+        self._expect(self.world.run("ingest", "--batch", str(self._batch_file("part", "revoked"))), {0})
+        self.oracle.set_batch("part", "revoked")
+        self.oracle.remember()
+
+    def word_erase_batch(self) -> None:
+        self.oracle.ask("batch", "part", time.time())
+        self._ended(self.world.run("erase", "--batch", "part"))
+
+    def word_back_up(self) -> None:
+        import copy
+
+        self.world.back_up("b")
+        self.backup = copy.deepcopy((self.oracle.pictures, self.oracle.records))
+
+    def word_restore(self, what: str) -> None:
+        if self.backup is None or not (self.world.folder / "backups" / "b" / "warehouse").exists():
+            return
+        import copy
+
+        self.world.restore("b", what)
+        self.restored = True
+        pictures, _ = copy.deepcopy(self.backup)
+        if what == "images":
+            self.oracle.pictures = pictures
+        self._compare(f"restore {what}", "")
+
+    def word_lose(self) -> None:
+        from jobs.settings import load_settings
+
+        index = self.world._shared_index(load_settings(str(self.world.config)))
+        live = index.alias_target("faces")
+        if live:
+            index.drop_alias("faces")
+            index.drop(live)
+
+    def word_resume(self) -> None:
+        if self.killed is not None:
+            name, run_id = self.killed
+            self.killed = None
+            self._ended(self.world.run(name, "--run-id", run_id))
+
+    def word_night(self) -> None:
+        run_id = f"n{len(self.schedule)}"
+        for name in ("embed", "load", "verify", "promote"):
+            answer = self.world.run(name, "--run-id", run_id)
+            if answer.code:
+                break
+        self._ended(answer)
+
+    def _effects(self, answer: Answer, *, busy: bool = False) -> bool:
+        """Tell the oracle what a job promises, if it ended well; else that it may have done any part of it."""
+        self.oracle.real, self.oracle.now = time.time(), self.world.now().timestamp()
+        effects = EFFECTS.get(answer.job, ())
+        well = answer.code in {0, *DONE.get(answer.job, ())}
+        if well and not (busy and answer.job == "sync"):
+            for effect in effects:
+                getattr(self.oracle, effect)()
+        elif not well:
+            self.oracle.perhaps(*effects)
+        return well
+
+    def _ended(self, answer: Answer) -> None:
+        well = self._effects(answer)
+        if answer.code != -9:
+            self._expect(answer, {0, *RIGHT.get(answer.job, ())})
+        self._compare(answer.job, answer.job if well else "")
+
+    def _expect(self, answer: Answer, codes: set[int]) -> None:
+        if answer.code not in codes:
+            self._found(12, f"{answer.job} ends with {answer.code}", answer.message[:300])
+
+    # --- the comparison ---
+
+    def _found(self, guarantee: int, what: str, where: str, cell: str = "") -> None:
+        names = [cell] if cell else [name for name in self.cells if name != KEPT]
+        history = self.history.only(names, len(self.schedule))
+        # The first job follows the first ingest; a rule comes before the job of its place.
+        path = " → ".join(told(self.cells[cell], self.schedule)) if cell else " → ".join(self.schedule)
+        finding = Finding(guarantee, what, where, cell, path, history)
+        if finding.kind not in {f.kind for f in self.findings}:
+            self.findings.append(finding)
+
+    def _cell(self, name: str) -> str:
+        return name.rsplit("-", 1)[0]
+
+    def _compare(self, after: str, well: str) -> None:
+        """Everything that is there against the oracle. ``well``: the job, if it ended well."""
+        oracle = self.oracle
+        seen = self.observe()
+        self.compared += 1
+        if well in EFFECTS and "carry_out" in EFFECTS[well]:
+            self.restored = False
+        self._pictures(seen)
+        oracle.adopt(seen.pictures, seen.records, seen.links)
+        self._faces(seen, well)
+        self._records(seen)
+        if well in EFFECTS:
+            self._physically()
+        if well in CLEAN_EVERYWHERE or after.startswith("restore") or " inside " in after:
+            self._proofs(seen)
+        oracle.remember()
+        self._note_held(seen)
+
+    def _pictures(self, seen: Seen) -> None:
+        oracle = self.oracle
+        for picture_id, content in seen.pictures.items():
+            stored = oracle.pictures.get(picture_id)
+            cell = self._cell(picture_id)
+            if stored is None and not self.restored:
+                erased = picture_id in oracle.erased_ids or content in oracle.erased_contents
+                self._found(9 if erased else 7, "a picture is there that should be gone", "images", cell)
+            elif stored is not None and content != stored.content:
+                self._found(6, "a picture has other bytes than it was last ingested with", "images", cell)
+        for picture_id in oracle.pictures:
+            if picture_id not in seen.pictures and picture_id not in oracle.unsure_pictures:
+                self._found(9, "a picture is gone that nobody asked to erase", "images", self._cell(picture_id))
+        for picture_id, content in self.held_with.items():
+            if oracle.held(picture_id) and seen.pictures.get(picture_id) != content:
+                self._found(7, "a held picture was destroyed", "images", self._cell(picture_id))
+
+    def _note_held(self, seen: Seen) -> None:
+        self.held_with = {p: content for p, content in seen.pictures.items() if self.oracle.held(p)}
+
+    def _records(self, seen: Seen) -> None:
+        oracle = self.oracle
+        for record_id in set(seen.records) - set(oracle.records):
+            if not self.restored:
+                self._found(13, "a record is there that should be gone", "processing_basis", self._cell(record_id))
+        for record_id in set(oracle.records) - set(seen.records):
+            self._found(9, "a record is gone that nobody asked to erase", "processing_basis", self._cell(record_id))
+
+    def _faces(self, seen: Seen, well: str) -> None:
+        oracle = self.oracle
+        for key, (picture_id, _) in seen.faces.items():
+            self.keys.setdefault(key, picture_id)
+        served = {picture_id: oracle.served(picture_id) for picture_id in oracle.pictures}
+        places: dict[str, dict[int, bytes]] = {"embeddings": {k: label for k, (_, label) in seen.faces.items()}}
+        self.were_live |= {seen.live} if seen.live else set()
+        for name, faces in seen.collections.items():
+            # One that was never live is left to the run that may still complete it, and serves nobody.
+            place = "live" if name == seen.live else "standby" if name in self.were_live else "unfinished"
+            places[place] = {**places.get(place, {}), **faces}
+        for place, faces in places.items():
+            clean = (
+                (place == "live" and well in CLEAN_LIVE)
+                or (place == "standby" and well in CLEAN_EVERYWHERE)
+                or (place == "embeddings" and well in {"embed", "reindex", "sync"})
+            )
+            for key, label in faces.items():
+                self._face(place, key, label, served, seen, clean=clean)
+        if well in COMPLETE and seen.live is not None:
+            self._complete(seen, served)
+
+    def _face(
+        self, place: str, key: int, label: bytes, served: dict[str, dict[str, Says]], seen: Seen, *, clean: bool
+    ) -> None:
+        oracle = self.oracle
+        person, content = self.labels.get(label, ("", ""))
+        picture_id = self.keys.get(key) or next(iter(sorted(self.copies.get(label, {"?-?"}))))
+        cell = self._cell(picture_id)
+        if (picture_id, content, person) not in oracle.ever:
+            self._found(1, "a face that was never permitted", place, cell)
+        says = served.get(picture_id, {}).get(person, Says.NO)
+        stored = oracle.pictures.get(picture_id)
+        if stored is not None and stored.content != content:
+            says = Says.NO
+        if clean and says is Says.NO and not (place == "embeddings" and oracle.held(picture_id)):
+            self._found(7 if oracle.held(picture_id) else 8, "a face that is not permitted", place, cell)
+        elif clean and place != "embeddings" and key not in seen.faces:
+            self._found(9, "a key that no face in the table has", place, cell)
+        if not self.restored and self._erased(picture_id, content, person):
+            self._found(9 if place != "embeddings" else 11, "an erased face", place, cell)
+
+    def _erased(self, picture_id: str, content: str, person: str) -> bool:
+        """Whether an erasure that is complete names this face, and nothing has brought it back lawfully."""
+        oracle = self.oracle
+        unsettled = {r.value for r in oracle.requests if r.open}
+        if picture_id in oracle.pictures and oracle.held(picture_id):
+            return False
+        if (picture_id in oracle.erased_ids and picture_id not in unsettled) or content in oracle.erased_contents:
+            return picture_id not in oracle.pictures
+        if person not in oracle.erased_people or person in unsettled:
+            return False
+        return oracle.served(picture_id).get(person, Says.NO) is Says.NO
+
+    def _complete(self, seen: Seen, served: dict[str, dict[str, Says]]) -> None:
+        assert seen.live is not None
+        there = Counter(
+            (self.keys.get(key, "?"), self.labels.get(label, ("", ""))[0])
+            for key, label in seen.collections[seen.live].items()
+        )
+        for picture_id, people in served.items():
+            for person, says in people.items():
+                if says is Says.YES and not there[picture_id, person]:
+                    self._found(9, "a permitted face is missing", "live", self._cell(picture_id))
+                if there[picture_id, person] > 1:
+                    self._found(9, "a face stands twice", "live", self._cell(picture_id))
+
+    def _physically(self) -> None:
+        """No file of the warehouse holds the bytes of a picture that a complete erasure destroyed."""
+        oracle = self.oracle
+        stays = {stored.content for stored in oracle.pictures.values()}
+        gone = oracle.erased_contents - stays
+        if not gone:
+            return
+        for path in (self.world.folder / "warehouse").rglob("*.parquet"):
+            try:
+                names = set(pq.read_schema(path).names)
+                column = "content" if "content" in names else None
+                if column is None:
+                    continue
+                values = pq.read_table(path, columns=[column], partitioning=None).column(0).to_pylist()
+            except (OSError, pa.ArrowInvalid):
+                continue
+            for data in values:
+                if data is not None and digest_of(data) in gone:
+                    self._found(
+                        10, "an erased picture's bytes", path.parent.parent.name, shown_in(data)[0][0].split(" of ")[1]
+                    )
+
+    def _proofs(self, seen: Seen) -> None:
+        """`verify --erased` and `verify --audit` say what is so."""
+        answer = self.world.run("verify", "--erased")
+        left = self._left(seen)
+        if bool(answer.code) != bool(left):
+            said = "finds something" if answer.code else "finds nothing"
+            self._found(
+                10, f"verify --erased {said}", "" if left else answer.message[:200], self._cell(left[0]) if left else ""
+            )
+        audit = self.world.run("verify", "--audit")
+        if audit.code:
+            self._found(14, f"verify --audit ends with {audit.code}", audit.message[:200])
+
+    def _left(self, seen: Seen) -> list[str]:
+        """Cells of which something is there that a complete erasure named."""
+        oracle = self.oracle
+        found = [p for p, c in seen.pictures.items() if self._erased(p, c, "") and p not in oracle.pictures]
+        for faces in seen.collections.values():
+            for key, label in faces.items():
+                person, content = self.labels.get(label, ("", ""))
+                picture_id = self.keys.get(key, "?-?")
+                if self._erased(picture_id, content, person):
+                    found.append(picture_id)
+        return found
+
+    # --- looking ---
+
+    def observe(self) -> Seen:
+        """What is there, read by Spark and by the index's own calls."""
+        from pyspark.sql import functions as F
+
+        from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
+        from jobs.settings import load_settings
+        from jobs.tables.store import Warehouse
+
+        warehouse = Warehouse(self.world.spark, str(self.world.folder / "warehouse"), is_path=True, read_only=True)
+        queries: list[Callable[[], list[Any]]] = [
+            lambda: warehouse.read(IMAGES).select("image_id", F.sha2("content", 256).alias("c")).collect(),
+            lambda: (
+                warehouse.read(EMBEDDINGS)
+                .select("face_id", "image_id", F.slice("embedding", 1, 128).alias("v"))
+                .collect()
+            ),
+            lambda: warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id").distinct().collect(),
+            lambda: warehouse.read(BASIS_LINKS).select("image_id", "record_id").distinct().collect(),
+        ]
+        with ThreadPoolExecutor(len(queries)) as pool:
+            images, faces, records, links = list(pool.map(lambda query: query(), queries))
+        index = self.world._shared_index(load_settings(str(self.world.config)))
+        collections: dict[str, dict[int, bytes]] = {}
+        live = index.alias_target("faces")
+        for name in index.list_collections("faces"):
+            try:
+                index.load(name, timeout=60)
+            except Exception:  # noqa: S112 - a killed run's, without an index: nobody can search it
+                continue
+            here: dict[int, bytes] = {}
+            for page in index.keys(name):
+                ids, vectors = index.fetch(name, page)
+                here |= {int(key): label_of(vector) for key, vector in zip(ids, vectors, strict=True)}
+            collections[name] = here
+        return Seen(
+            {row["image_id"]: row["c"] for row in images},
+            {row["face_id"]: (row["image_id"], label_of(row["v"])) for row in faces},
+            {row["record_id"]: row["pii_principal_id"] for row in records},
+            {(row["image_id"], row["record_id"]) for row in links},
+            collections,
+            live,
+        )
+
+
+def _rows(record_id: str, version: Version) -> list[dict[str, str]]:
+    """A version as rows of a CSV, one an event."""
+    base = {
+        "record_id": record_id, "schema_version": "1.0", "subject": version.person, "source_batch_id": version.batch,
+        "images": ";".join(version.pictures), "purposes": PURPOSE if version.granted else OTHER_PURPOSE,
+        "pii_controllers": "Tests Ltd", "lawful_basis": "eu-gdpr:A6-1-a",
+        "special_category_condition": "eu-gdpr:A9-2-a", "collection_method": "uploaded_by_subject",
+        "retention_period": "P9Y", "jurisdiction": "EU", "withdrawal_method": "w", "impact_assessment": "i",
+        "privacy_notice": "n",
+        "face_box": " ".join(str(x) for x in version.box) if version.box else "",
+        "legal_hold_ref": "case 1" if version.hold else "",
+        "expires_at": _instant(version.expires_at) if version.expires_at is not None else "",
+    }  # fmt: skip
+    return [{**base, **_event(event)} for event in version.events]
+
+
+def _event(event: Event) -> dict[str, str]:
+    if event.given:
+        state = {"event_type": "explicit_consent", "event_state": "ConsentGiven", "validity_duration": "P5Y"}
+    else:
+        state = {"event_type": "withdrawal", "event_state": "ConsentWithdrawn", "validity_duration": ""}
+    return {"event_time": _instant(event.at), **state}
+
+
+def _instant(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()
+
+
+def play(world: World, history: History, *, stop_at_first: bool = False) -> Player:
+    """A whole history from its first ingest on."""
+    player = Player(world, history.cells)
+    player.begin()
+    for word in history.schedule:
+        player.step(word)
+        if player.findings and stop_at_first:
+            break
+    return player

@@ -1,0 +1,405 @@
+"""What is promised, as plain Python: who may be served, what is stored, what has to be gone, and what can be proven.
+
+Written from docs/governance.md and docs/basis-record.md, not from the code: no Spark, and nothing of jobs/ or udfs/.
+
+The facts go in as they happen (a record is imported, a picture ingested, an erasure asked for, the clock goes on), and
+jobs as what they promise once they have ended well: `carry_out` (erasures, and whatever a tombstone matches) and
+`expire`. Answers are `YES`, `NO` or `MAYBE`. What `MAYBE` be served is neither looked for nor a finding: there the page
+promises nothing, or two readings of it are fair. Where the promise has two sides, so has the answer: a face that is
+`YES` must be live after a reindex, for survivors are not lost.
+
+A job that was killed may have done any part of what it does: `perhaps` marks that, and `adopt` settles it by what is
+found, so that everything is certain again afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+Box = tuple[float, ...]
+Shown = tuple[tuple[str, Box], ...]
+
+
+class Says(Enum):
+    """An answer."""
+
+    NO, MAYBE, YES = 0, 1, 2
+
+    @classmethod
+    def all_of(cls, *answers: Says) -> Says:
+        """What holds where all of them have to hold."""
+        return min(answers, key=lambda answer: answer.value)
+
+    @classmethod
+    def any_of(cls, answers: Iterable[Says]) -> Says:
+        """What holds where one of them is enough."""
+        return max(answers, key=lambda answer: answer.value, default=cls.NO)
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event of a record: consent given or renewed, or ended."""
+
+    at: float
+    given: bool
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a basis record, as a file held it."""
+
+    person: str
+    batch: str
+    pictures: tuple[str, ...]
+    events: tuple[Event, ...]
+    granted: bool = True
+    hold: bool = False
+    expires_at: float | None = None
+    box: Box | None = None
+
+
+@dataclass
+class Link:
+    """That a record was given for a picture: for the content that it had then, or first got, and in which ingest."""
+
+    content: str | None
+    ingest: int
+
+
+@dataclass
+class Record:
+    """All that was read of a record; ``unread``: the ingest in which a line of it could not be read, last."""
+
+    versions: list[Version] = field(default_factory=list)
+    read_in: int = -1
+    unread_in: int = -2
+    repeated_in: int = -2
+    links: dict[str, list[Link]] = field(default_factory=dict)
+
+    @property
+    def newest(self) -> Version:
+        return self.versions[-1]
+
+    @property
+    def last_event(self) -> Event | None:
+        """The latest event of all versions, for a later one that leaves out a withdrawal does not undo it."""
+        events = {event for version in self.versions for event in version.events}
+        return max(events, key=lambda event: (event.at, not event.given), default=None)
+
+
+@dataclass
+class Stored:
+    """A picture that is stored: its content now, since which ingest, and of which batch."""
+
+    content: str
+    batch: str
+    ingest: int
+
+
+@dataclass
+class Request:
+    """An erasure that was asked for, and the pictures and records that it ever reached."""
+
+    kind: str
+    value: str
+    at: float
+    open: bool = True
+    pictures: set[str] = field(default_factory=set)
+    records: set[str] = field(default_factory=set)
+
+
+class Oracle:
+    """The model. ``now`` is the gate's time, ``real`` that of everything else; an ``ingest`` is one run of it, in which
+    records come before pictures."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.real = 0.0
+        self.ingest = 0
+        self.records: dict[str, Record] = {}
+        self.pictures: dict[str, Stored] = {}
+        self.shows: dict[str, Shown] = {}
+        self.batches: dict[str, str] = {}
+        self.requests: list[Request] = []
+        self.erased_people: dict[str, float] = {}
+        self.erased_ids: set[str] = set()
+        self.erased_contents: set[str] = set()
+        self.expired_ids: dict[str, float] = {}
+        self.loose_ids: set[str] = set()
+        self.ever: set[tuple[str, str, str]] = set()
+        self.unsure_pictures: set[str] = set()
+        self.unsure_records: set[str] = set()
+        self.unsure_stones: set[str] = set()
+
+    # --- facts ---
+
+    def begin_ingest(self) -> None:
+        """Another run of `ingest` begins."""
+        self.ingest += 1
+
+    def set_batch(self, batch: str, state: str) -> None:
+        """A batch was assessed or revoked."""
+        self.batches[batch] = state
+
+    def import_record(self, record_id: str, version: Version) -> None:
+        """A line of a basis file was read. The very content of the newest version again is no version more."""
+        known = self.records.get(record_id)
+        if known is None and self._is_erased(version):
+            return
+        record = self.records.setdefault(record_id, Record())
+        if record.versions and record.newest == version:
+            record.repeated_in = self.ingest
+        else:
+            record.versions.append(version)
+            record.read_in = self.ingest
+        for picture in version.pictures:
+            there = self.pictures.get(picture)
+            record.links.setdefault(picture, []).append(Link(there.content if there else None, self.ingest))
+
+    def import_unreadable(self, record_id: str) -> None:
+        """A line that names the record could not be read: it may have been a withdrawal."""
+        if record_id in self.records:
+            self.records[record_id].unread_in = self.ingest
+
+    def ingest_picture(self, picture: str, content: str, batch: str) -> None:
+        """A source holds this picture. What was erased, and an id of another batch, is not taken."""
+        there = self.pictures.get(picture)
+        if picture in self.erased_ids or content in self.erased_contents:
+            return
+        if there is not None and (there.batch != batch or there.content == content):
+            return
+        if there is None and picture in self.expired_ids and not self._given_since(picture, self.expired_ids[picture]):
+            return
+        if there is None and picture in self.loose_ids:
+            # It went for the sake of its bytes, which another picture was erased with; of its id nothing is said.
+            self.unsure_pictures.add(picture)
+        self.pictures[picture] = Stored(content, batch, self.ingest)
+        for record in self.records.values():
+            for link in record.links.get(picture, ()):
+                if link.content is None:
+                    link.content, link.ingest = content, self.ingest
+
+    def ask(self, kind: str, value: str, at: float) -> None:
+        """An erasure is asked for: of a ``person``, a ``picture`` or a ``batch``. From now on it is barred."""
+        if kind == "person":
+            self.erased_people[value] = max(at, self.erased_people.get(value, at))
+        elif kind == "picture":
+            self.erased_ids.add(value)
+        else:
+            self.batches[value] = "revoked"
+        if not any(r.open and (r.kind, r.value) == (kind, value) for r in self.requests):
+            self.requests.append(Request(kind, value, at))
+
+    def remember(self) -> None:
+        """Note who may be served now: what never could is found wherever it is."""
+        for picture, stored in self.pictures.items():
+            for person, says in self.served(picture).items():
+                if says is not Says.NO:
+                    self.ever.add((picture, stored.content, person))
+
+    # --- answers ---
+
+    def standing(self, record: Record) -> tuple[Says, str]:
+        """Whether a record permits, apart from pictures, and why not: unread, ended, later, held, denied."""
+        version, last = record.newest, record.last_event
+        answer = Says.YES
+        if record.unread_in >= record.read_in:
+            if record.repeated_in <= record.unread_in:
+                return Says.NO, "unread"
+            # The page says both: a later version lifts it, and the same content again changes nothing.
+            answer = Says.MAYBE
+        erased = self.erased_people.get(version.person)
+        if last is None:
+            return Says.NO, "no event"
+        if (erased is not None and last.at <= erased) or not last.given:
+            return Says.NO, "ended"
+        if last.at > self.now:
+            return Says.NO, "later"
+        if version.expires_at is not None and version.expires_at <= self.now:
+            return Says.NO, "ended"
+        if version.hold:
+            return Says.NO, "held"
+        return (answer, "") if version.granted else (Says.NO, "denied")
+
+    def _link_says(self, picture: str, record: Record) -> Says:
+        """A link holds for the content that it was given for; changed bytes need one that was recorded since."""
+        stored = self.pictures[picture]
+        answers = [Says.NO]
+        for link in record.links.get(picture, ()):
+            if link.content == stored.content:
+                answers.append(Says.YES if link.ingest >= stored.ingest else Says.MAYBE)
+            elif link.ingest == stored.ingest:
+                # Given in the very run that changed the bytes.
+                answers.append(Says.MAYBE)
+        return Says.any_of(answers)
+
+    def permits(self, picture: str, record: Record) -> Says:
+        """Whether a record permits this picture as it is now."""
+        stored = self.pictures[picture]
+        if record.newest.batch != stored.batch or self.batches.get(stored.batch) != "assessed":
+            return Says.NO
+        return Says.all_of(self.standing(record)[0], self._link_says(picture, record))
+
+    def held(self, picture: str) -> bool:
+        """A legal hold of any of its records keeps a picture from being served and from being destroyed."""
+        return any(picture in r.links and r.newest.hold for r in self.records.values())
+
+    def served(self, picture: str) -> dict[str, Says]:
+        """For each person that a picture shows, whether that face may be served now."""
+        stored = self.pictures.get(picture)
+        if stored is None:
+            return {}
+        shown = self.shows[stored.content]
+        nobody = {person: Says.NO for person, _ in shown}
+        if picture in self.erased_ids or stored.content in self.erased_contents or self.held(picture):
+            return nobody
+        unsure_stone = bool({picture, stored.content} & self.unsure_stones)
+        answers = {i: self.permits(picture, r) for i, r in self.records.items() if picture in r.links}
+        sure = [self.records[i].newest for i, says in answers.items() if says is Says.YES]
+        unsure = [self.records[i].newest for i, says in answers.items() if says is Says.MAYBE]
+        found = [
+            covered(shown, [*sure, *more])
+            for size in range(len(unsure) + 1)
+            for more in itertools.combinations(unsure, size)
+        ]
+        every = {person for person in nobody if all(person in c for c in found) and not unsure_stone}
+        some = {person for person in nobody if any(person in c for c in found)}
+        return {p: Says.YES if p in every else Says.MAYBE if p in some else Says.NO for p in nobody}
+
+    def due(self, picture: str) -> Says:
+        """Whether a picture has reached its end: revoked, erased, or every record of it has ended."""
+        stored = self.pictures[picture]
+        if self.held(picture):
+            return Says.NO
+        if self.batches.get(stored.batch) == "revoked" or self.barred(picture):
+            return Says.YES
+        records = [r for r in self.records.values() if picture in r.links]
+        if not records:
+            return Says.NO
+        answers = []
+        for record in records:
+            _, why = self.standing(record)
+            unclear = record.unread_in >= record.read_in and why != "unread"
+            answers.append(Says.NO if why != "ended" else Says.MAYBE if unclear else Says.YES)
+        return Says.all_of(*answers)
+
+    def barred(self, picture: str) -> bool:
+        """Whether a tombstone names a stored picture, by its id or its bytes."""
+        return picture in self.erased_ids or self.pictures[picture].content in self.erased_contents
+
+    # --- what jobs promise ---
+
+    def carry_out(self) -> None:
+        """A pass over all open requests has ended well; and over whatever a tombstone matches without one."""
+        wanted = [r for r in self.requests if r.open]
+        leaving: set[str] = set()
+        named: set[str] = {p for p in self.pictures if self.barred(p)}
+        asked: set[str] = set()
+        for request in wanted:
+            mine = {i for i, r in self.records.items() if self._names(request, r)}
+            request.records |= mine
+            request.pictures |= {p for i in mine for p in self.records[i].links}
+            if request.kind == "picture":
+                request.pictures.add(request.value)
+            if request.kind == "batch":
+                of_batch = {p for p, stored in self.pictures.items() if stored.batch == request.value}
+                request.pictures |= of_batch
+                asked |= of_batch
+            leaving |= mine
+        # Restored, or imported while nobody looked: they say nothing since the erasure of their person.
+        leaving |= {i for i, r in self.records.items() if self._is_erased(r.newest) and not self._given_after(r)}
+        for picture in list(self.pictures):
+            of = [i for i, r in self.records.items() if picture in r.links]
+            alone = bool(set(of) & leaving) and not set(of) - leaving
+            if (picture in named | asked or alone) and not self.held(picture):
+                self._destroy(picture, erased=picture in self.erased_ids or picture in asked or alone)
+        for request in wanted:
+            stays = any(self.records[i].newest.hold for i in request.records if i in self.records)
+            stays |= any(p in self.pictures and self.held(p) for p in request.pictures)
+            request.open = stays
+        for record_id in leaving:
+            if not self.records[record_id].newest.hold:
+                del self.records[record_id]
+
+    def expire(self) -> None:
+        """What is due has been destroyed."""
+        gone = [p for p in self.pictures if self.due(p) is Says.YES]
+        for picture in gone:
+            self._destroy(picture, erased=False)
+        self.unsure_pictures |= {p for p in self.pictures if self.due(p) is Says.MAYBE}
+
+    def perhaps(self, *effects: str) -> None:
+        """A job that does these may have done any part of it: it was killed, or ended badly."""
+        then = copy.deepcopy(self)
+        for effect in effects:
+            getattr(then, effect)()
+        self.unsure_pictures |= (set(self.pictures) - set(then.pictures)) | then.unsure_pictures
+        self.unsure_records |= set(self.records) - set(then.records)
+        # Tombstones are written before anything is destroyed; whether it came that far is not known.
+        self.unsure_stones |= (then.erased_contents - self.erased_contents) | (then.erased_ids - self.erased_ids)
+
+    def adopt(self, pictures: Mapping[str, str], records: Iterable[str], links: Iterable[tuple[str, str]]) -> None:
+        """Settle what is not sure by what is there: pictures (with their content), records, links (picture, record)."""
+        there, linked = set(records), set(links)
+        for picture in self.unsure_pictures & set(self.pictures):
+            if picture not in pictures:
+                self._destroy(picture, erased=False)
+                self.expired_ids.pop(picture, None)
+        for record_id in self.unsure_records & set(self.records):
+            if record_id not in there:
+                del self.records[record_id]
+        touched = self.unsure_pictures | {
+            p for i in self.unsure_records & set(self.records) for p in self.records[i].links
+        }
+        for record_id, record in self.records.items():
+            for picture in touched & set(record.links):
+                if (picture, record_id) not in linked:
+                    del record.links[picture]
+        self.unsure_pictures, self.unsure_records = set(), set()
+
+    def _destroy(self, picture: str, *, erased: bool) -> None:
+        stored = self.pictures.pop(picture)
+        for record in self.records.values():
+            record.links.pop(picture, None)
+        if erased:
+            self.erased_ids.add(picture)
+            self.erased_contents.add(stored.content)
+        elif stored.content in self.erased_contents:
+            self.loose_ids.add(picture)
+        else:
+            self.expired_ids[picture] = self.real
+
+    def _names(self, request: Request, record: Record) -> bool:
+        people = {version.person for version in record.versions}
+        return (request.kind == "person" and request.value in people) or (
+            request.kind == "batch" and any(v.batch == request.value for v in record.versions)
+        )
+
+    def _is_erased(self, version: Version) -> bool:
+        erased = self.erased_people.get(version.person)
+        return erased is not None and max((e.at for e in version.events), default=0.0) <= erased
+
+    def _given_after(self, record: Record) -> bool:
+        erased, last = self.erased_people.get(record.newest.person), record.last_event
+        return erased is None or (last is not None and last.at > erased)
+
+    def _given_since(self, picture: str, at: float) -> bool:
+        linked = [r for r in self.records.values() if picture in r.links]
+        return any(r.last_event is not None and r.last_event.at > at for r in linked)
+
+
+def covered(shown: Shown, records: Iterable[Version]) -> set[str]:
+    """Whose faces are covered: of records with a box those faces alone; without, all of them or nobody (no bystanders).
+
+    Boxes are those of the picture, to the number.
+    """
+    versions = list(records)
+    boxes = {version.box for version in versions if version.box is not None}
+    if boxes:
+        return {person for person, box in shown if box in boxes}
+    people = {version.person for version in versions}
+    return {person for person, _ in shown} if len(shown) <= len(people) else set()

@@ -1,0 +1,179 @@
+"""The oracle by itself: each promise that it knows, on the smallest history that tells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.histories.oracle import Event, Oracle, Says, Version, covered
+
+pytestmark = pytest.mark.unit
+
+LEFT, RIGHT = (0.0, 0.0, 40.0, 40.0), (60.0, 0.0, 99.0, 40.0)
+GIVEN = Version("ann", "b", ("x",), (Event(1.0, True),))
+
+
+@pytest.fixture
+def oracle() -> Oracle:
+    """Ann's picture x under record r, ingested at 10."""
+    made = Oracle()
+    made.now = made.real = 10.0
+    made.shows = {"x1": (("ann", LEFT),), "x2": (("ann", LEFT),), "s1": (("ann", LEFT), ("bob", RIGHT))}
+    made.set_batch("b", "assessed")
+    take(made, r=GIVEN, x="x1")
+    return made
+
+
+def take(oracle: Oracle, **given: Version | str | None) -> None:
+    """One ingest: records (None: a line of it that cannot be read) before pictures."""
+    oracle.begin_ingest()
+    for name, version in given.items():
+        if version is None:
+            oracle.import_unreadable(name)
+        elif isinstance(version, Version):
+            oracle.import_record(name, version)
+    for name, content in given.items():
+        if isinstance(content, str):
+            oracle.ingest_picture(name, content, "b")
+
+
+def ann(oracle: Oracle, picture: str = "x") -> Says:
+    return oracle.served(picture).get("ann", Says.NO)
+
+
+def ended(version: Version, at: float) -> Version:
+    return replace(version, events=(*version.events, Event(at, False)))
+
+
+def test_a_consent_permits_and_a_withdrawal_ends_it_for_good(oracle: Oracle) -> None:
+    assert ann(oracle) is Says.YES
+    take(oracle, r=ended(GIVEN, 5.0))
+    assert ann(oracle) is Says.NO
+    take(oracle, r=GIVEN)
+    assert ann(oracle) is Says.NO, "a later version that leaves out a withdrawal does not undo it"
+    take(oracle, r=replace(GIVEN, events=(Event(1.0, True), Event(6.0, True))))
+    assert ann(oracle) is Says.YES
+
+
+def test_of_three_versions_the_third_counts_though_it_is_the_first_again(oracle: Oracle) -> None:
+    denied = replace(GIVEN, granted=False)
+    for version, says in ((denied, Says.NO), (GIVEN, Says.YES), (denied, Says.NO), (GIVEN, Says.YES)):
+        take(oracle, r=version)
+        assert ann(oracle) is says
+
+
+def test_an_unreadable_line_refuses_each_time_until_a_later_version(oracle: Oracle) -> None:
+    for number in (1, 2):
+        take(oracle, r=None)
+        assert ann(oracle) is Says.NO
+        take(oracle, r=replace(GIVEN, expires_at=100.0 + number))
+        assert ann(oracle) is Says.YES
+    take(oracle, r=None)
+    take(oracle, r=replace(GIVEN, expires_at=102.0))
+    assert ann(oracle) is Says.MAYBE, "the same content again: the page can be read both ways"
+
+
+def test_a_hold_suspends_serving_and_destruction(oracle: Oracle) -> None:
+    take(oracle, r=replace(ended(GIVEN, 5.0), hold=True))
+    assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.NO)
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert set(oracle.pictures) == {"x"}
+    assert oracle.requests[0].open
+    take(oracle, r=ended(GIVEN, 5.0))
+    oracle.carry_out()
+    assert not oracle.pictures
+    assert not oracle.requests[0].open
+
+
+def test_expiry_is_erasure_and_a_later_permission_brings_it_back(oracle: Oracle) -> None:
+    take(oracle, r=replace(GIVEN, expires_at=20.0))
+    assert (ann(oracle), oracle.due("x")) == (Says.YES, Says.NO)
+    oracle.now = oracle.real = 20.0
+    assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.YES)
+    oracle.expire()
+    take(oracle, x="x1")
+    assert not oracle.pictures
+    take(oracle, r=replace(GIVEN, events=(Event(1.0, True), Event(21.0, True))), x="x1")
+    oracle.now = 30.0
+    assert ann(oracle) is Says.YES
+
+
+def test_what_was_erased_does_not_come_back(oracle: Oracle) -> None:
+    oracle.ask("person", "ann", 11.0)
+    assert ann(oracle) is Says.NO
+    oracle.carry_out()
+    assert not oracle.pictures
+    assert not oracle.records
+    take(oracle, r=GIVEN, x="x1", y="x1", z="x2")
+    assert set(oracle.pictures) == {"z"}, "neither the id nor the bytes; another encoding is stored, and not permitted"
+    assert not oracle.records
+    again = replace(GIVEN, events=(Event(12.0, True),), pictures=("z",))
+    oracle.now = 13.0
+    take(oracle, n=again)
+    assert ann(oracle, "z") is Says.YES
+
+
+def test_a_link_holds_for_the_content_that_it_was_given_for(oracle: Oracle) -> None:
+    take(oracle, x="x2")
+    assert ann(oracle) is Says.NO
+    take(oracle, r=GIVEN)
+    assert ann(oracle) is Says.YES
+    take(oracle, x="x1")
+    assert ann(oracle) is Says.MAYBE, "the old content again, under the old link"
+    take(oracle, r=GIVEN, x="x2")
+    assert ann(oracle) is Says.MAYBE, "record and bytes in one run"
+
+
+def test_an_id_of_another_batch_is_not_taken(oracle: Oracle) -> None:
+    oracle.begin_ingest()
+    oracle.ingest_picture("x", "x2", "c")
+    assert oracle.pictures["x"].content == "x1"
+
+
+def test_no_bystander_is_covered() -> None:
+    shown = (("ann", LEFT), ("bob", RIGHT))
+    assert covered(shown, [GIVEN]) == set()
+    assert covered(shown, [GIVEN, replace(GIVEN, person="bob")]) == {"ann", "bob"}
+    assert covered(shown, [replace(GIVEN, box=LEFT)]) == {"ann"}
+
+
+def test_of_a_shared_picture_exactly_that_persons_face_goes(oracle: Oracle) -> None:
+    mine, theirs = replace(GIVEN, pictures=("s",), box=LEFT), replace(GIVEN, person="bob", pictures=("s",), box=RIGHT)
+    take(oracle, a=mine, o=theirs, s="s1")
+    assert set(oracle.served("s").values()) == {Says.YES}
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert oracle.served("s") == {"ann": Says.NO, "bob": Says.YES}
+    oracle.ask("person", "bob", 12.0)
+    oracle.carry_out()
+    assert not oracle.pictures
+
+
+def test_a_revoked_batch_goes_whatever_records_say(oracle: Oracle) -> None:
+    oracle.set_batch("b", "revoked")
+    assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.YES)
+
+
+def test_what_a_killed_job_did_is_settled_by_what_is_there(oracle: Oracle) -> None:
+    take(oracle, q=replace(GIVEN, pictures=("y",)), y="x2")
+    oracle.ask("person", "ann", 11.0)
+    oracle.perhaps("carry_out")
+    assert oracle.unsure_pictures == {"x", "y"}
+    oracle.adopt({"y": "x2"}, ["r", "q"], [("y", "q")])
+    assert set(oracle.pictures) == {"y"}
+    assert set(oracle.records["q"].links) == {"y"}
+    assert oracle.requests[0].open
+    oracle.carry_out()
+    assert not oracle.pictures
+
+
+def test_what_a_backup_brings_back_goes_at_the_next_pass(oracle: Oracle) -> None:
+    before = dict(oracle.pictures)
+    oracle.ask("picture", "x", 11.0)
+    oracle.carry_out()
+    oracle.pictures = before
+    assert ann(oracle) is Says.NO
+    oracle.carry_out()
+    assert not oracle.pictures
