@@ -119,7 +119,7 @@ class Governance:
             (F.col("id") / 50_000).cast("int").alias("part"), image.alias("image_id"), "content",
             F.concat(F.lit("/x/"), "id").alias("uri"), F.sha2(F.col("id").cast("string"), 256).alias("content_sha256"),
             F.lit(1).alias("byte_size"), F.lit("b").alias("source_batch_id"), before.alias("ingested_at"),
-            F.lit(not pictures).alias("by_uri"),
+            F.lit(not pictures).alias("by_uri"), F.lit(None).alias("changed_at"), F.lit(None).alias("root"),
         )  # fmt: skip
         warehouse.append(images, IMAGES)
         batch = [("b", "s", "uploaded_by_subject", "a", NOW, "assessed", NOW)]
@@ -139,7 +139,7 @@ class Governance:
         records = numbers.select(*(given.get(c, F.lit(None)).alias(c) for c in columns))
         warehouse.append(records, PROCESSING_BASIS)
         links = numbers.select(image.alias("image_id"), record_id.alias("record_id"), before.alias("recorded_at"))
-        warehouse.append(links, BASIS_LINKS)
+        warehouse.append(links.withColumn("content_sha256", F.lit(None).cast("string")), BASIS_LINKS)
         faces = {
             "model_fingerprint": F.lit("f"), "face_id": F.xxhash64("id"), "image_id": image,
             "input_digest": F.lit("d"), "face_index": F.lit(0), "basis_record_ids": F.array(record_id),

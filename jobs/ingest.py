@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ import click
 
 from jobs.cli import Result, job
 from jobs.errors import SettingsError
-from jobs.governance.basis import import_basis, read_batch, record_batch, write_template
+from jobs.governance.basis import (
+    BasisImported,
+    import_basis,
+    link_images,
+    read_batch,
+    record_batch,
+    write_template,
+)
 from jobs.governance.basis_files import read_basis
 from jobs.governance.blanks import is_plain
 from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.record import Job, open_run, utc_now
-from jobs.tables.images import ingest_images
+from jobs.tables.images import OTHER_BATCH, Ingested, ingest_images
 from jobs.tables.sources import Source, open_source
 
 _EXAMPLES = """
@@ -76,22 +84,13 @@ def _bring(
     if assessment or not _known_batch(job_, batch_id):
         changed = record_batch(warehouse, record, now=utc_now())
         parts.append(f"batch {batch_id} {record['state']}{'' if changed else ' (as before)'}")
+    image_ids, ring = _image_ids(job_, source, batch_id), key_ring(job_.settings)
     if records:
         job_.console.step("basis", "started")
-        image_ids, ring = _image_ids(job_, source, batch_id), key_ring(job_.settings)
         with job_.watching("basis", f"import basis records of batch {batch_id}"):
-            done = import_basis(warehouse, records, image_ids, ring=ring, now=utc_now())
-        counts["basis"] = asdict(done)
-        job_.console.step("basis", "done", **counts["basis"])
-        parts.append(f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images")
-        if done.barred:
-            parts.append(f"{done.barred} not taken: the persons were erased")
-        if done.quarantined:
-            parts.append(
-                f"{done.quarantined} lines could not be read (table basis_quarantine): records they name are refused "
-                f"until mended; {done.nameless} name none, so what they say is not in effect"
+            done = import_basis(
+                warehouse, records, image_ids, ring=ring, now=utc_now(), before_images=source is not None
             )
-            code = 1 if done.nameless else 0
     if source:
         # After the records: one given anew admits an image whose former permission had expired.
         job_.console.step("images", "started", source=source.kind)
@@ -107,14 +106,53 @@ def _bring(
             )
         counts["images"] = asdict(images)
         job_.console.step("images", "done", **counts["images"])
-        parts.append(
-            f"{images.listed} images: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
-            + (f", {images.barred} not taken: they were erased" if images.barred else "")
-        )
-        if not basis:
-            parts.append("no --basis given: images without a basis record are refused")
+    if records:
+        if source:
+            # What is given beside pictures is given for these, also where they came in place of others.
+            with job_.watching("basis", f"link basis records of batch {batch_id}"):
+                since = link_images(warehouse, records, image_ids, ring=ring, now=utc_now())
+            done = replace(done, new_links=done.new_links + since)
+        counts["basis"] = asdict(done)
+        job_.console.step("basis", "done", **counts["basis"])
+        parts += _said_of_records(done)
+        code = 1 if done.nameless else 0
+    if source:
+        parts += _said_of_images(images, with_basis=basis is not None)
     message = ("dry run: " if job_.dry_run else "") + "; ".join(parts)
     return {"counts": counts, "message": message, "exit_code": code}
+
+
+def _said_of_records(done: BasisImported) -> list[str]:
+    parts = [f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images"]
+    if done.barred:
+        parts.append(f"{done.barred} not taken: the persons were erased")
+    if done.quarantined:
+        parts.append(
+            f"{done.quarantined} lines could not be read (table basis_quarantine): records they name are refused "
+            f"until mended; {done.nameless} name none, so what they say is not in effect"
+        )
+    return parts
+
+
+def _said_of_images(images: Ingested, *, with_basis: bool) -> list[str]:
+    parts = [
+        f"{images.listed} images: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
+        + (f", {images.barred} not taken: they were erased" if images.barred else "")
+    ]
+    if images.refused:
+        parts.append(f"{sum(images.refused.values())} not taken: {_counted(images.refused)}")
+    if images.batches:
+        owners = ", ".join(images.batches)
+        parts.append(f"ids of {OTHER_BATCH} belong to {owners}: erase them there, or rename them here")
+    if images.changed and not with_basis:
+        parts.append("what was permitted of a changed picture holds for its former bytes: give --basis anew")
+    if not with_basis:
+        parts.append("no --basis given: images without a basis record are refused")
+    return parts
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
 
 
 def _image_ids(job_: Job, source: Source | None, batch_id: str) -> Any:

@@ -53,11 +53,16 @@ IMAGES: Final = TableSpec(
     # `part` groups images that were ingested together. It is the unit that embedding reads, so that a chunk opens
     # only its own files and no image byte is ever shuffled.
     "part int, image_id string, content binary, uri string, content_sha256 string, byte_size bigint, "
-    "source_batch_id string, ingested_at timestamp, by_uri boolean",
+    "source_batch_id string, ingested_at timestamp, by_uri boolean, changed_at timestamp, root string",
     stats_columns="ingested_at",
     partition_by=("part",),
     # `by_uri`: no bytes are stored, so that its rows can be spread over tasks. Null, in rows of version 1, is false.
-    migrations=(("ALTER TABLE {table} ADD COLUMNS (by_uri boolean)",),),
+    # `changed_at`: when other bytes came in place of the first ones; null: never. `root`: the place of the source,
+    # outside of which `uri` is not read; null, in rows of version 2: only what `sources.roots` allows is.
+    migrations=(
+        ("ALTER TABLE {table} ADD COLUMNS (by_uri boolean)",),
+        ("ALTER TABLE {table} ADD COLUMNS (changed_at timestamp, root string)",),
+    ),
 )
 
 PROCESSING_BASIS: Final = TableSpec(
@@ -87,9 +92,10 @@ BASIS_QUARANTINE: Final = TableSpec(
 # A link is its own row and not a column of `images`, so that a consent which comes later does not rewrite the image.
 BASIS_LINKS: Final = TableSpec(
     "basis_links",
-    "image_id string, record_id string, recorded_at timestamp",
+    # `content_sha256`: the bytes that it was given for; null: the first ones that come under this id.
+    "image_id string, record_id string, recorded_at timestamp, content_sha256 string",
     stats_columns="recorded_at",
-    migrations=(_PLAIN_IDS,),
+    migrations=(_PLAIN_IDS, ("ALTER TABLE {table} ADD COLUMNS (content_sha256 string)",)),
 )
 
 SOURCE_BATCHES: Final = TableSpec(

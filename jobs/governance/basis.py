@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,8 @@ from jobs.governance.blanks import filled, is_plain
 from jobs.governance.decide import COLLECTION_METHODS
 from jobs.governance.strict_yaml import read_yaml
 from jobs.governance.tombstones import SUBJECT, KeyRing, erased_in
-from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.schemas import BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.tables.links import append_links, links_to_content, waiting_links
 from jobs.tables.store import Warehouse, looked_up, materialise
 
 TEMPLATE_ROWS: Final = 10_000
@@ -47,9 +48,18 @@ class BasisImported:
 
 
 def import_basis(
-    warehouse: Warehouse, file: BasisFile, image_id: Callable[[Column], Column], *, ring: KeyRing, now: datetime
+    warehouse: Warehouse,
+    file: BasisFile,
+    image_id: Callable[[Column], Column],
+    *,
+    ring: KeyRing,
+    now: datetime,
+    before_images: bool = False,
 ) -> BasisImported:
     """Append the records whose content is not that of their newest version, the links from images, what was unread.
+
+    A link holds for the bytes that its image has now. ``before_images``: bytes are about to come in, and the records
+    are about those; `link_images` has to follow.
 
     A record with an unread version is refused by the gate until a later one is read: what it said may have been a
     withdrawal. A record of an erased person that says nothing since the erasure is not stored again (Guarantee 13).
@@ -63,20 +73,16 @@ def import_basis(
     unread = materialise(file.unread.distinct())
     stored = materialise(_stored(warehouse, versions.select("record_id").unionByName(unread.select("record_id"))))
     fresh = materialise(_fresh(versions, stored, unread, now))
-    links = materialise(
-        records.select("record_id", F.explode("images").alias("key"))
-        .select(image_id(F.col("key")).alias("image_id"), "record_id")
-        .distinct()
-        .join(warehouse.read(BASIS_LINKS).select("image_id", "record_id"), ["image_id", "record_id"], "left_anti")
-        .withColumn("recorded_at", F.lit(now).cast("timestamp"))
-    )
+    given = _given(records, image_id)
+    links = waiting_links(warehouse, given)
+    links = links if before_images else links.unionByName(links_to_content(warehouse, given))
     new_unread = materialise(_new_unread(warehouse, unread, stored, fresh, now))
     read = every.count()
     taken = read if records is every else records.count()
     nameless = F.count_distinct(F.when(F.col("record_id").isNull(), F.col("line_digest")))
     lines = unread.agg(F.count_distinct("line_digest").alias("all"), nameless.alias("nameless")).first()
     assert lines is not None  # noqa: S101 - an aggregate without groups always has its one row
-    counts = BasisImported(read, fresh.count(), links.count(), lines["all"], lines["nameless"], barred=read - taken)
+    counts = BasisImported(read, fresh.count(), 0, lines["all"], lines["nameless"], barred=read - taken)
     if not warehouse.read_only:
         # What bars comes first, and a link to a record that is not there yet is refused: a gate that looks in between,
         # and an import that is cut off in between, permit less and not more.
@@ -84,9 +90,20 @@ def import_basis(
             warehouse.append(new_unread, BASIS_QUARANTINE)
         if counts.new_versions:
             warehouse.append(fresh, PROCESSING_BASIS)
-        if counts.new_links:
-            warehouse.append(links, BASIS_LINKS)
-    return counts
+    return replace(counts, new_links=append_links(warehouse, links, now=now))
+
+
+def link_images(
+    warehouse: Warehouse, file: BasisFile, image_id: Callable[[Column], Column], *, ring: KeyRing, now: datetime
+) -> int:
+    """Link the records of an import to the bytes that came in after it; returns the new links."""
+    given = _given(_not_erased(warehouse, file.records, ring), image_id)
+    return append_links(warehouse, links_to_content(warehouse, given), now=now)
+
+
+def _given(records: DataFrame, image_id: Callable[[Column], Column]) -> DataFrame:
+    named = records.select("record_id", F.explode("images").alias("key"))
+    return named.select(image_id(F.col("key")).alias("image_id"), "record_id").distinct()
 
 
 def _stored(warehouse: Warehouse, ids: DataFrame) -> DataFrame:

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     LEGAL_HOLD = "LEGAL_HOLD"
     BATCH_MISMATCH = "BATCH_MISMATCH"
     PUBLIC_WEB_WITHOUT_CONSENT = "PUBLIC_WEB_WITHOUT_CONSENT"
+    CONTENT_CHANGED = "CONTENT_CHANGED"
     PURPOSE_NOT_GRANTED = "PURPOSE_NOT_GRANTED"
     PURPOSE_NOT_ALLOWED = "PURPOSE_NOT_ALLOWED"
 
@@ -144,9 +145,11 @@ class Record:
     authority_disclosed_at: datetime | None = None
     legal_hold_ref: str | None = None
     # Not of the record itself: a later version of it could not be read, or two contents were recorded at its latest
-    # instant; its person was erased at that time.
+    # instant; its person was erased at that time; the contents (SHA-256) of the image that its link was given for,
+    # none: the first that the image had.
     quarantined: bool = False
     erased_at: datetime | None = None
+    contents: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,14 @@ class Batch:
 
     state: str | None
     collection_method: str | None
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an image shows now: its digest, and whether other bytes came in place of its first ones."""
+
+    sha256: str | None
+    changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,6 +241,7 @@ def decide_image(
     policy: Policy,
     now: datetime,
     erased: bool = False,
+    content: Content = Content(None),
 ) -> Decision:
     """Decide one image from its source batch, the records linked to it (None: a link to no record), and tombstones."""
     refused = Reason.ERASED if erased else decide_batch(batch)
@@ -237,7 +249,7 @@ def decide_image(
         return _refused(refused)
     if not records:
         return _refused(Reason.NO_BASIS)
-    decisions = [_decide_linked(batch, batch_id, record, policy, now) for record in records]
+    decisions = [_decide_linked(batch, batch_id, record, content, policy, now) for record in records]
     until = [d.valid_until for d in decisions if d.valid_until]
     if until:
         return Decision(allowed=True, valid_until=min(until))
@@ -249,6 +261,7 @@ def _decide_linked(
     batch: Batch,
     batch_id: str,
     record: Record | None,
+    content: Content,
     policy: Policy,
     now: datetime,
 ) -> Decision:
@@ -261,7 +274,14 @@ def _decide_linked(
         return _refused(Reason.BATCH_MISMATCH)
     if PUBLIC_WEB in (batch.collection_method, record.collection_method) and record.lawful_basis not in CONSENT_BASES:
         return _refused(Reason.PUBLIC_WEB_WITHOUT_CONSENT)
+    if not _given_for(record.contents, content):
+        return _refused(Reason.CONTENT_CHANGED)
     return decision
+
+
+def _given_for(contents: Collection[str], content: Content) -> bool:
+    """A permission holds for the picture that it was given for, and not for what later stands in its place."""
+    return content.sha256 in contents if contents else not content.changed
 
 
 def _malformed(record: Record) -> Reason | None:

@@ -93,8 +93,8 @@ def gate(
     """Decide every image.
 
     Args:
-        images: image_id, part, content_sha256, source_batch_id (other columns are not read).
-        links: image_id, record_id.
+        images: image_id, part, content_sha256, source_batch_id, changed_at (other columns are not read).
+        links: image_id, record_id, content_sha256.
         basis: versions of basis records, append-only.
         batches: versions of source batches, append-only.
         policy: what the run asks for, what the controller allows, and the rules of jurisdictions.
@@ -104,13 +104,13 @@ def gate(
     barred = barred or Barred()
     records = record_decisions(basis, policy=policy, now=now, barred=barred)
     linked = (
-        links.select("image_id", "record_id")
-        .distinct()
+        links.groupBy("image_id", "record_id")
+        .agg(F.collect_set("content_sha256").alias("contents"))
         .join(records, "record_id", "left")
         .groupBy("image_id")
         .agg(F.collect_list(F.struct(*_LINK_FIELDS)).alias("links"))
     )
-    wanted = images.select("image_id", "part", "content_sha256", "source_batch_id")
+    wanted = images.select("image_id", "part", "content_sha256", "source_batch_id", "changed_at")
     with_batch = wanted.join(F.broadcast(current_batches(batches)), "source_batch_id", "left")
     with_batch = _flagged(with_batch, barred.images, "image_id", "erased")
     judged = with_batch.join(linked, "image_id", "left").withColumn("judged", _judge_links())
@@ -145,6 +145,7 @@ _LINK_FIELDS = (
     "record_collection",
     "lawful_basis",
     "held",
+    "contents",
 )
 
 
@@ -390,14 +391,22 @@ def _judge_links() -> Column:
                     ),
                     F.lit(Reason.PUBLIC_WEB_WITHOUT_CONSENT.value),
                 ),
+                F.when(~_given_for(link["contents"]), F.lit(Reason.CONTENT_CHANGED.value)),
             ).alias("reason"),
         ),
     )
 
 
+def _given_for(contents: Column) -> Column:
+    """A permission holds for the picture that it was given for, and not for what later stands in its place."""
+    named = F.coalesce(F.array_contains(contents, F.col("content_sha256")), F.lit(False))
+    return F.when(F.size(contents) > 0, named).otherwise(F.col("changed_at").isNull())
+
+
 _LINK_TYPES = (
     "record_id: string, found: boolean, reason: string, principal: string, box: array<float>, "
-    "valid_until: timestamp, record_batch: string, record_collection: string, lawful_basis: string, held: boolean"
+    "valid_until: timestamp, record_batch: string, record_collection: string, lawful_basis: string, held: boolean, "
+    "contents: array<string>"
 )
 
 

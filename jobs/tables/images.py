@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.errors import BadInput
 from jobs.schemas import IMAGES
+from jobs.tables.links import bind_waiting
 from jobs.tables.sources import IMAGES_A_TASK, Source
-from jobs.tables.store import Warehouse, materialise
+from jobs.tables.store import Warehouse, looked_up, materialise
+from udfs.sources import UNREAD_PREFIX
+
+#: Why an entry of a source is not taken, beside what its listing says: its id stands more than once there, and nobody
+#: knows which picture is meant; or it is that of an image of another batch, whose records are not about this one.
+DUPLICATE_ID: Final = "DUPLICATE_ID"
+OTHER_BATCH: Final = "OTHER_BATCH"
+_NAMED_BATCHES: Final = 3
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What an ingestion found and did, in images. ``barred``: not taken, for they were erased (Guarantee 13)."""
+    """What an ingestion found and did, in images; ``listed`` is the sum of the others.
+
+    ``barred``: not taken, for they were erased (Guarantee 13). ``refused``: not taken, by reason. ``batches``: some of
+    those that refused ids belong to.
+    """
 
     listed: int
     new: int
     changed: int
     unchanged: int
     barred: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    batches: tuple[str, ...] = ()
 
 
 #: Of rows with image_id and content_sha256, those that may be taken; the second frame's rows have no content yet.
@@ -43,62 +57,87 @@ def ingest_images(
     """Bring a source into `images`; a second time changes nothing.
 
     Bytes are read once for images whose id is new, and (as a hash only) for those whose id is known. A changed
-    image replaces its former row; the deletion comes first, so that a run killed in between only has to add again.
-    ``admit`` keeps out what was erased: by its id before it is read, by its bytes before it is written.
-
-    Raises:
-        BadInput: an id stands twice in the source.
+    image replaces its former row, and permissions given for the former bytes do not hold for the new ones
+    (Guarantee 1). The deletion comes first, so that a run killed in between only has to add again. ``admit`` keeps out
+    what was erased: by its id before it is read, by its bytes before it is written.
     """
     listing = materialise(source.listing())
-    listed = _unique_ids(listing, source.location)
+    listed = listing.count()
+    known = materialise(
+        warehouse.read(IMAGES)
+        .select("image_id", "content_sha256", "source_batch_id", "changed_at")
+        .join(listing.select("image_id"), "image_id", "left_semi")
+    )
+    listing, refused, batches = _takeable(listing, known, source.batch_id)
+    taken = listed - sum(refused.values())
     if admit is not None:
         listing = materialise(admit(listing))
-    barred = listed - listing.count() if admit is not None else 0
-    known = warehouse.read(IMAGES).select("image_id", "content_sha256")
+    barred = taken - listing.count() if admit is not None else 0
+    taken -= barred
     new = materialise(listing.join(known, "image_id", "left_anti"))
     added = new.count()
-    taken = listed - barred
     # Where nothing is known, as at a first ingestion, nothing needs to be read to compare it.
-    altered = materialise(_changed(source, listing, known)) if added < taken else new.limit(0)
-    changed = altered.count() if added < taken else 0
+    altered = materialise(_changed(source, listing, known)) if added < taken else None
+    changed = altered.count() if altered is not None else 0
     unchanged = taken - added - changed
     if not dry_run:
-        remaining = known.count() - changed
-        if changed:
+        remaining = warehouse.read(IMAGES).count() - changed
+        parts = [(new, added, F.lit(None))]
+        if altered is not None and changed:
+            # What was permitted is bound to the former bytes before they go.
+            bind_waiting(warehouse, altered, now=now)
             warehouse.delete_matching(IMAGES, altered, ["image_id"])
-        for wanted, count in ((new, added), (listing.join(altered, "image_id", "left_semi"), changed)):
+            for first, when in ((True, F.lit(None)), (False, F.lit(now))):
+                wanted = materialise(listing.join(altered.where(F.col("first") == first), "image_id", "left_semi"))
+                parts.append((wanted, wanted.count(), when))
+        for wanted, count, changed_at in parts:
             if count:
-                _append(warehouse, source, wanted, inline=inline, now=now, images_a_part=images_a_part, admit=admit)
+                _append(
+                    warehouse, source, wanted, changed_at, inline=inline, now=now, images_a_part=images_a_part,
+                    admit=admit,
+                )  # fmt: skip
         # What was kept out by its bytes is known only now.
         kept_out = remaining + added + changed - warehouse.read(IMAGES).count()
         added, barred = added - kept_out, barred + kept_out
-    return Ingested(listed, added, changed, unchanged, barred)
+        bind_waiting(warehouse, listing, now=now)
+    return Ingested(listed, added, changed, unchanged, barred, refused, batches)
 
 
-def _unique_ids(listing: DataFrame, location: str) -> int:
-    row = listing.agg(F.count("*").alias("rows"), F.count_distinct("image_id").alias("distinct")).first()
-    assert row is not None  # noqa: S101 - an aggregate without groups always has its one row
-    if row["distinct"] != row["rows"]:
-        raise BadInput(
-            f"{location}: {row['rows'] - row['distinct']} image ids stand more than once; nothing was ingested.",
-            hint="make image_id unique in the source.",
-        )
-    return int(row["rows"])
+def _takeable(listing: DataFrame, known: DataFrame, batch_id: str) -> tuple[DataFrame, dict[str, int], tuple[str, ...]]:
+    """The entries whose ids are theirs alone; how many are not, by reason; and whose ids they are."""
+    refused: dict[str, int] = {}
+    twice = materialise(listing.groupBy("image_id").count().where("count > 1"))
+    if not twice.isEmpty():
+        refused[DUPLICATE_ID] = int(twice.agg(F.sum("count")).first()[0])  # type: ignore[index]
+        listing = listing.join(looked_up(twice), "image_id", "left_anti")
+    others = known.where(~F.col("source_batch_id").eqNullSafe(batch_id)).select("image_id", "source_batch_id")
+    taken = materialise(others.join(listing, "image_id", "left_semi"))
+    if not taken.isEmpty():
+        refused[OTHER_BATCH] = taken.count()
+        listing = listing.join(looked_up(taken), "image_id", "left_anti")
+    names = taken.select("source_batch_id").distinct().orderBy("source_batch_id").limit(_NAMED_BATCHES).collect()
+    return materialise(listing) if refused else listing, refused, tuple(str(row[0]) for row in names)
 
 
 def _changed(source: Source, listing: DataFrame, known: DataFrame) -> DataFrame:
+    """Listed images that have other bytes now: image_id, and whether nobody had read any before (``first``)."""
     candidates = listing.join(known.select("image_id"), "image_id", "left_semi")
     hashes = source.read(candidates, keep_bytes=False)
     found = hashes[0].select("image_id", "content_sha256")
     for part in hashes[1:]:
         found = found.unionByName(part.select("image_id", "content_sha256"))
-    return found.join(known, ["image_id", "content_sha256"], "left_anti").select("image_id").distinct()
+    before = known.withColumnRenamed("content_sha256", "former")
+    other = ~F.col("content_sha256").eqNullSafe(F.col("former"))
+    first = F.col("former").startswith(UNREAD_PREFIX) & F.col("changed_at").isNull()
+    joined = found.join(before, "image_id").where(other)
+    return joined.select("image_id", F.coalesce(first, F.lit(False)).alias("first")).distinct()
 
 
 def _append(
     warehouse: Warehouse,
     source: Source,
     wanted: DataFrame,
+    changed_at: Column,
     *,
     inline: bool,
     now: datetime,
@@ -123,6 +162,9 @@ def _append(
             F.lit(source.batch_id).alias("source_batch_id"),
             F.lit(now).cast("timestamp").alias("ingested_at"),
             content.isNull().alias("by_uri"),
+            changed_at.cast("timestamp").alias("changed_at"),
+            F.lit(source.root).alias("root"),
         )
         warehouse.append(frame if admit is None else admit(frame), IMAGES)
-        base = int(warehouse.read(IMAGES).agg(F.max("part")).first()[0]) + 1  # type: ignore[index]
+        last = warehouse.read(IMAGES).agg(F.max("part")).first()
+        base = 0 if last is None or last[0] is None else int(last[0]) + 1

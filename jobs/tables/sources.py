@@ -36,6 +36,8 @@ class Source(ABC):
     """One place that images come from."""
 
     kind: ClassVar[str]
+    #: The place of the source itself, as `uri` columns hold it: what lies outside of it is not read.
+    root: str | None = None
 
     def __init__(self, spark: SparkSession, location: str, batch_id: str, settings: Settings) -> None:
         self.spark = spark

@@ -179,6 +179,8 @@ def _sources(made: Indexed) -> None:
             batch,
             before,
             False,
+            None,
+            None,
         )
         for i, name, batch in images
     ]
@@ -191,8 +193,8 @@ def _sources(made: Indexed) -> None:
     boxes = {1: [0.0, 0.0, 40.0, 40.0], 2: [60.0, 0.0, 99.0, 40.0]}
     records += [record_row(f"s{p}", p, face_box=box, recorded_at=before) for p, box in boxes.items()]
     warehouse.append(spark.createDataFrame(records, PROCESSING_BASIS.columns), PROCESSING_BASIS)
-    links = [(image(p), f"r{p}", before) for p in range(PEOPLE)]
-    links += [(image(0, 1), "r0", before), (SHARED, "s1", before), (SHARED, "s2", before)]
+    links = [(image(p), f"r{p}", before, None) for p in range(PEOPLE)]
+    links += [(image(0, 1), "r0", before, None), (SHARED, "s1", before, None), (SHARED, "s2", before, None)]
     warehouse.append(spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
 
 

@@ -280,7 +280,7 @@ def test_guarantee_13_nothing_comes_back(indexed: Indexed, made: Indexed) -> Non
     warehouse.append(spark.createDataFrame([*lost, *other], IMAGES.columns), IMAGES)
     for spec, where in ((PROCESSING_BASIS, "record_id = 'r0'"), (EMBEDDINGS, f"image_id = '{image(0)}'")):
         warehouse.append(indexed.warehouse.read(spec).where(where), spec)
-    links = [(name, "r5", datetime.now(UTC)) for name in (image(0), "another")]
+    links = [(name, "r5", datetime.now(UTC), None) for name in (image(0), "another")]
     warehouse.append(spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
     now = datetime.now(UTC)
     decided = gate_warehouse(warehouse, made.settings, now=now, ingested_by=now).decisions

@@ -22,6 +22,7 @@ from jobs.governance.decide import (
     SPECIAL_CATEGORY_CONDITIONS,
     STATE_ORDER,
     Batch,
+    Content,
     Event,
     Policy,
     Reason,
@@ -83,6 +84,7 @@ def mutated(rng: random.Random) -> Record:
         "authority_disclosed_at": (NOW - timedelta(days=60), NOW - timedelta(days=59)),
         "quarantined": (True,),
         "erased_at": (NOW - timedelta(days=30), NOW - timedelta(days=200)),
+        "contents": (("c",), ("d", "c"), ("d",), ("",)),
         "events": (None, ()),
     }
     changes: dict[str, object] = {}
@@ -148,15 +150,28 @@ def basis_row(number: int, record: Record) -> tuple[object, ...]:
     )
 
 
+def image_row(number: int, batch: str | None = "b1", *, changed: bool = False) -> tuple[object, ...]:
+    return (0, f"i{number}", None, None, "c", 1, batch, NOW, True, NOW if changed else None, None)
+
+
+def content_of(number: int) -> Content:
+    """What the images of these tests show."""
+    return Content("c", changed=number % 3 == 2)
+
+
 class Tables:
-    """The gate's inputs for images of which image i is linked to ``records[i]`` (None: a link to nothing)."""
+    """The gate's inputs for images of which image i is linked to ``records[i]`` (None: a link to nothing).
+
+    Every third image has other bytes than the first that it had.
+    """
 
     def __init__(self, spark, records: list[list[Record | None]], batch: Batch | None) -> None:
         basis, links, number, quarantined, erased = [], [], 0, [], []
         for image, linked in enumerate(records):
             for given in linked:
                 record = given
-                links.append((f"i{image}", f"r{number}", NOW))
+                contents = record.contents if record is not None else ()
+                links += [(f"i{image}", f"r{number}", NOW, content) for content in contents or (None,)]
                 if record is not None:
                     if record.erased_at is not None and record.pii_principal_id == GOOD.pii_principal_id:
                         # A person of its own, so that the others are not erased along.
@@ -166,7 +181,7 @@ class Tables:
                     if record.quarantined:
                         quarantined.append((f"r{number}",))
                 number += 1
-        images = [(0, f"i{i}", None, None, "c", 1, "b1", NOW, True) for i in range(len(records))]
+        images = [image_row(i, changed=content_of(i).changed) for i in range(len(records))]
         batches = [("b1", "s", batch.collection_method, "a", NOW, batch.state, NOW)] if batch else []
         self.images = spark.createDataFrame(images, IMAGES.columns)
         self.links = spark.createDataFrame(links, BASIS_LINKS.columns)
@@ -200,7 +215,7 @@ def drawn(spark) -> Callable[[int], tuple[list[list[Record | None]], Tables]]:
 
     @cache
     def draw(images: int) -> tuple[list[list[Record | None]], Tables]:
-        rng = random.Random(11)
+        rng = random.Random(25)
         records: list[list[Record | None]] = [[replace(GOOD, **changes)] for changes in edges()]  # type: ignore[arg-type]
         records += [
             [mutated(rng) if rng.random() < 0.95 else None for _ in range(rng.choice((0, 1, 1, 1, 2)))]
@@ -220,8 +235,8 @@ def edges() -> Iterator[dict[str, object]]:
         yield {"events": tuple(Event(at, "P1Y", "explicit_consent", s) for s in (state, "Nonsense"))}
 
 
-def permits(record: Record | None) -> bool:
-    return decide_image(ASSESSED, "b1", [record], policy=POLICY, now=NOW).allowed
+def permits(record: Record | None, content: Content) -> bool:
+    return decide_image(ASSESSED, "b1", [record], policy=POLICY, now=NOW, content=content).allowed
 
 
 @pytest.mark.parametrize("images", [1_100, pytest.param(100_000, marks=pytest.mark.faults)])
@@ -231,11 +246,12 @@ def test_guarantee_4_the_spark_expression_equals_the_pure_rule(drawn, images: in
     assert len(found) == images
     seen = set()
     for number, linked in enumerate(records):
-        expected = decide_image(ASSESSED, "b1", linked, policy=POLICY, now=NOW)
+        content = content_of(number)
+        expected = decide_image(ASSESSED, "b1", linked, policy=POLICY, now=NOW, content=content)
         row = found[f"i{number}"]
         assert row["reason"] == (expected.reason.value if expected.reason else None), linked
         assert row["held"] == any(record is not None and record.legal_hold_ref is not None for record in linked)
-        covered = sum(expected.allowed and permits(record) for record in linked)
+        covered = sum(expected.allowed and permits(record, content) for record in linked)
         assert row["n"] == len(row["covered"]) == covered, linked
         if expected.allowed:
             assert expected.valid_until is not None
@@ -281,9 +297,8 @@ def test_of_an_image_without_a_usable_batch_nothing_is_covered(spark) -> None:
     other = replace(GOOD, source_batch_id="b0", lawful_basis="eu-gdpr:A6-1-f")
     batches: tuple[str | None, ...] = (None, "b0", "b1")
     result = gate(
-        spark.createDataFrame([(0, f"i{n}", None, None, "c", 1, b, NOW, True) for n, b in enumerate(batches)],
-                              IMAGES.columns),
-        spark.createDataFrame([("i0", "r0", NOW), ("i1", "r1", NOW), ("i2", "r0", NOW)], BASIS_LINKS.columns),
+        spark.createDataFrame([image_row(n, b) for n, b in enumerate(batches)], IMAGES.columns),
+        spark.createDataFrame([(f"i{n}", f"r{n % 2}", NOW, None) for n in range(3)], BASIS_LINKS.columns),
         spark.createDataFrame([basis_row(0, GOOD), basis_row(1, other)], PROCESSING_BASIS.columns),
         spark.createDataFrame([("b0", "s", None, "a", NOW, "assessed", NOW),
                                ("b1", "s", "uploaded_by_subject", "a", NOW, "revoked", NOW)], SOURCE_BATCHES.columns),
@@ -317,10 +332,10 @@ def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark) -> None
     )
     first, second = list(basis_row(0, withdrawn)), list(basis_row(0, GOOD))
     second[-3:-1] = ["d-later", NOW + timedelta(hours=1)]
-    images = spark.createDataFrame([(0, "i0", None, None, "c", 1, "b1", NOW, True)], IMAGES.columns)
+    images = spark.createDataFrame([image_row(0)], IMAGES.columns)
     result = gate(
         images,
-        spark.createDataFrame([("i0", "r0", NOW)], BASIS_LINKS.columns),
+        spark.createDataFrame([("i0", "r0", NOW, None)], BASIS_LINKS.columns),
         spark.createDataFrame([tuple(first), tuple(second)], PROCESSING_BASIS.columns),
         spark.createDataFrame([("b1", "s", "uploaded_by_subject", "a", NOW, "assessed", NOW)], SOURCE_BATCHES.columns),
         policy=POLICY,
@@ -347,8 +362,8 @@ def test_the_last_recorded_version_counts_of_records_and_of_batches(spark) -> No
     batch = ("b1", "s", "uploaded_by_subject", "a", NOW)
     batches = [(*batch, "revoked", NOW - timedelta(hours=1)), (*batch, "assessed", NOW)]
     result = gate(
-        spark.createDataFrame([(0, f"i{n}", None, None, "c", 1, "b1", NOW, True) for n in range(5)], IMAGES.columns),
-        spark.createDataFrame([(f"i{n}", f"r{n}", NOW) for n in range(5)], BASIS_LINKS.columns),
+        spark.createDataFrame([image_row(n) for n in range(5)], IMAGES.columns),
+        spark.createDataFrame([(f"i{n}", f"r{n}", NOW, None) for n in range(5)], BASIS_LINKS.columns),
         spark.createDataFrame(basis, PROCESSING_BASIS.columns),
         spark.createDataFrame(batches, SOURCE_BATCHES.columns),
         policy=POLICY,
@@ -380,11 +395,11 @@ def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark
     settings = settings_for(tmp_path, "governance.purposes=[p:a]", "governance.allowed_purposes=[p:a]")
     warehouse = warehouse_for(spark, settings)
     short = replace(GOOD, expires_at=NOW + timedelta(hours=2))
-    images = [(0, f"i{n}", None, None, "c", 1, "b1", NOW, True) for n in range(3)]
+    images = [image_row(n) for n in range(3)]
     basis = [basis_row(0, GOOD), basis_row(1, GOOD), basis_row(2, short)]
     warehouse.append(spark.createDataFrame(images, IMAGES.columns), IMAGES)
     warehouse.append(spark.createDataFrame(basis, PROCESSING_BASIS.columns), PROCESSING_BASIS)
-    links = [(f"i{n}", f"r{n}", NOW) for n in range(3)]
+    links = [(f"i{n}", f"r{n}", NOW, None) for n in range(3)]
     warehouse.append(spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
     batch = [("b1", "s", "uploaded_by_subject", "a", NOW, "assessed", NOW)]
     warehouse.append(spark.createDataFrame(batch, SOURCE_BATCHES.columns), SOURCE_BATCHES)
@@ -427,8 +442,8 @@ def tables(spark, tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, 
     settings = settings.model_copy(update={"hmac_key": SecretStr("a test's key")})
     warehouse, ring = warehouse_for(spark, settings), key_ring(settings)
     after, before = NOW + timedelta(hours=1), NOW - timedelta(days=60)
-    images = [(0, f"i{n}", None, None, f"c{n}", 1, "b1", NOW if n < 8 else after, True) for n in range(9)]
-    links = [(f"i{n}", f"r{n}", NOW) for n in range(9)]
+    images = [(0, f"i{n}", None, None, f"c{n}", 1, "b1", NOW if n < 8 else after, True, None, None) for n in range(9)]
+    links = [(f"i{n}", f"r{n}", NOW, None) for n in range(9)]
     batch = [("b1", "s", "uploaded_by_subject", "a", NOW, "assessed", NOW)]
     stones = [("image", "i1", NOW), ("content", "c2", NOW), ("subject", f"hmac:{3:064x}", NOW),
               ("subject", f"hmac:{4:064x}", before), ("face", "i0", NOW)]  # fmt: skip

@@ -86,15 +86,6 @@ def test_parquet_and_delta_bring_their_own_ids(spark, tmp_path: Path) -> None:
     assert rows(images(spark, tmp_path), "image_id", "content") == {("x", b"1"), ("y", b"2"), ("z", None)}
 
 
-def test_the_same_id_twice_stops_before_anything_is_written(spark, tmp_path: Path) -> None:
-    spark.createDataFrame([("x", b"1"), ("x", b"2")], "image_id string, content binary").write.parquet(
-        str(tmp_path / "p")
-    )
-    with pytest.raises(BadInput, match="1 image ids stand more than once"):
-        bring(spark, tmp_path, str(tmp_path / "p"))
-    assert images(spark, tmp_path).count() == 0
-
-
 def test_webdataset_shards(spark, tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     for shard in range(2):

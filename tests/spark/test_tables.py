@@ -52,8 +52,8 @@ def test_tables_carry_a_version_and_are_migrated(spark, tmp_path: Path) -> None:
 def test_images_by_address_are_spread_over_tasks_and_stored_bytes_stay(spark, tmp_path: Path) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     # One file each; the last row is of version 1, which did not say how it is stored.
-    addresses = [(0, f"u{n}", None, f"/u{n}", f"c{n}", 1, "b1", NOW, True) for n in range(40)]
-    stored = [(0, f"s{n}", b"x", None, f"c{n}", 1, "b1", NOW, [False, None][n // 4]) for n in range(5)]
+    addresses = [(0, f"u{n}", None, f"/u{n}", f"c{n}", 1, "b1", NOW, True, None, None) for n in range(40)]
+    stored = [(0, f"s{n}", b"x", None, f"c{n}", 1, "b1", NOW, [False, None][n // 4], None, None) for n in range(5)]
     for images in (addresses, stored):
         warehouse.append(
             spark.createDataFrame(images, spark.createDataFrame([], IMAGES.columns).schema).coalesce(1), IMAGES

@@ -15,6 +15,7 @@ from jobs.governance.decide import (
     STATES_GIVEN,
     STATES_NOT_GIVEN,
     Batch,
+    Content,
     Decision,
     Event,
     Policy,
@@ -47,7 +48,7 @@ GOOD = Record(
     events=(GIVEN,),
     source_batch_id="b",
 )
-OPTIONAL = {"face_box", "expires_at", "legal_hold_ref", "quarantined", "erased_at", "last_interaction_at",
+OPTIONAL = {"face_box", "expires_at", "legal_hold_ref", "quarantined", "erased_at", "contents", "last_interaction_at",
             "written_release_ref", "authority_disclosure_ref", "authority_disclosed_at"}  # fmt: skip
 RULES = load_rules()
 POLICY = Policy(("p",), ("p", "q"), RULES)
@@ -335,6 +336,27 @@ def test_guarantee_6_of_an_image_its_source_decides_first_then_its_records(case:
     batch, records, erased, expected = IMAGES[case]
     found = decide_image(batch, "b", records, policy=POLICY, now=NOW, erased=erased)
     assert found == Decision(allowed=expected is None, reason=expected, valid_until=None if expected else END)
+
+
+@pytest.mark.parametrize(
+    ("contents", "content", "holds"),
+    [
+        ((), Content("c"), True), ((), Content("c", changed=True), False), ((), Content(None), True),
+        (("c",), Content("c"), True), (("c",), Content("c", changed=True), True), (("b", "c"), Content("c"), True),
+        (("b",), Content("c"), False), (("b",), Content("c", changed=True), False), (("b",), Content(None), False),
+    ],
+)  # fmt: skip
+def test_guarantee_1_a_permission_holds_for_the_bytes_that_it_was_given_for(
+    contents: tuple[str, ...], content: Content, holds: bool
+) -> None:
+    record = replace(GOOD, contents=contents)
+    found = decide_image(ASSESSED, "b", [record], policy=POLICY, now=NOW, content=content)
+    assert found.reason == (None if holds else Reason.CONTENT_CHANGED)
+    # One that was given since covers the picture, whatever the others were given for.
+    both = decide_image(
+        ASSESSED, "b", [record, replace(GOOD, contents=("c",))], policy=POLICY, now=NOW, content=Content("c")
+    )
+    assert both.allowed
 
 
 def test_an_image_ends_with_the_first_of_its_records() -> None:

@@ -1,0 +1,63 @@
+"""Links from images to basis records: each holds for the bytes that it was given for.
+
+A link whose image is there names that image's content. One that comes before its image waits, and is bound to the first
+content that comes under the id. Bytes that come later in its place have no link until one is given for them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.schemas import BASIS_LINKS, IMAGES
+from jobs.tables.store import Warehouse, looked_up, materialise
+from udfs.sources import UNREAD_PREFIX
+
+_KEYS = ["image_id", "record_id"]
+
+
+def waiting_links(warehouse: Warehouse, given: DataFrame) -> DataFrame:
+    """Of ``given`` (image_id, record_id), new links to images that are not there, or not read, yet."""
+    known = warehouse.read(BASIS_LINKS).select(*_KEYS)
+    there = _contents(warehouse).select("image_id")
+    waiting = given.join(known, _KEYS, "left_anti").join(there, "image_id", "left_anti")
+    return waiting.select(*_KEYS, F.lit(None).cast("string").alias("content_sha256"))
+
+
+def links_to_content(warehouse: Warehouse, given: DataFrame) -> DataFrame:
+    """Of ``given`` (image_id, record_id), those to images that are there, with their content, and not yet known."""
+    there = given.join(_contents(warehouse), "image_id").select(*_KEYS, "content_sha256")
+    known = warehouse.read(BASIS_LINKS).select(*_KEYS, "content_sha256")
+    return there.join(known, [*_KEYS, "content_sha256"], "left_anti")
+
+
+def append_links(warehouse: Warehouse, links: DataFrame, *, now: datetime) -> int:
+    """Append links; returns how many there are to append, also where nothing is written."""
+    rows = materialise(links)
+    count = rows.count()
+    if count and not warehouse.read_only:
+        warehouse.append(rows.withColumn("recorded_at", F.lit(now).cast("timestamp")), BASIS_LINKS)
+    return count
+
+
+def bind_waiting(warehouse: Warehouse, images: DataFrame, *, now: datetime) -> int:
+    """Bind the links that wait for ``images`` (image_id) to their first content; returns how many.
+
+    From then on a link holds for these bytes, also where the table of images is lost and filled anew.
+    """
+    links = warehouse.read(BASIS_LINKS)
+    if links.isEmpty():
+        return 0
+    ids = looked_up(images.select("image_id").distinct())
+    mine = links.join(ids, "image_id", "left_semi")
+    waiting = mine.groupBy(*_KEYS).agg(F.count("content_sha256").alias("bound")).where("bound = 0").select(*_KEYS)
+    first = _contents(warehouse).where("changed_at IS NULL")
+    return append_links(warehouse, waiting.join(first, "image_id").select(*_KEYS, "content_sha256"), now=now)
+
+
+def _contents(warehouse: Warehouse) -> DataFrame:
+    """What images hold now. Bytes that nobody could read yet are none that a permission could be given for."""
+    read = ~F.col("content_sha256").startswith(UNREAD_PREFIX)
+    return warehouse.read(IMAGES).where(read).select("image_id", "content_sha256", "changed_at")
