@@ -134,7 +134,7 @@ def _held(job_: Job, targets: list[erasure.Target], export_to: str | None) -> Re
     counts = ", ".join(f"{count} {kind}" for kind, count in held["counts"].items()) or "nothing"
     message = f"dry run: held and to be erased: {counts}"
     if export_to:
-        from udfs.decode import image_kind
+        from udfs.kinds import image_kind
 
         export(job_.warehouse, targets, export_to, image_kind)
         message += f"; copy written to {export_to}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,15 @@ import click
 
 from jobs.cli import Result, job
 from jobs.errors import SettingsError
-from jobs.governance.basis import (
-    BasisImported,
-    import_basis,
-    link_images,
-    read_batch,
-    record_batch,
-    write_template,
-)
+from jobs.governance.basis import import_basis, link_images, read_batch, record_batch, write_template
 from jobs.governance.basis_files import read_basis
 from jobs.governance.blanks import is_plain
 from jobs.governance.tombstones import admission, key_ring
+from jobs.runs.ingesting import said_of_images, said_of_records
 from jobs.runs.record import Job, open_run, utc_now
-from jobs.tables.images import OTHER_BATCH, Ingested, ingest_images
+from jobs.tables.images import ingest_images
 from jobs.tables.sources import Source, open_source
+from udfs.sources import BROKEN_SHARD, UNREADABLE_FOLDER
 
 _EXAMPLES = """
 python -m jobs.ingest --config conf/local.yaml --source photos/ --batch staff-2026 --basis-template basis.csv
@@ -64,7 +58,7 @@ def main(
 def _template(source: Source | None, batch_id: str, path: str) -> Result:
     if source is None:
         raise SettingsError("--basis-template needs --source.")
-    rows = write_template(source.listing(), batch_id, path)
+    rows = write_template(source.listing().where("reason IS NULL"), batch_id, path)
     batch_file = Path(path).with_suffix(".batch.yaml")
     return {
         "rows": rows,
@@ -114,45 +108,14 @@ def _bring(
             done = replace(done, new_links=done.new_links + since)
         counts["basis"] = asdict(done)
         job_.console.step("basis", "done", **counts["basis"])
-        parts += _said_of_records(done)
+        parts += said_of_records(done)
         code = 1 if done.nameless else 0
     if source:
-        parts += _said_of_images(images, with_basis=basis is not None)
+        parts += said_of_images(images, with_basis=basis is not None)
+        # Part of the source was not even listed: whoever waits for the images has to know.
+        code = code or int(bool(images.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER}))
     message = ("dry run: " if job_.dry_run else "") + "; ".join(parts)
     return {"counts": counts, "message": message, "exit_code": code}
-
-
-def _said_of_records(done: BasisImported) -> list[str]:
-    parts = [f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images"]
-    if done.barred:
-        parts.append(f"{done.barred} not taken: the persons were erased")
-    if done.quarantined:
-        parts.append(
-            f"{done.quarantined} lines could not be read (table basis_quarantine): records they name are refused "
-            f"until mended; {done.nameless} name none, so what they say is not in effect"
-        )
-    return parts
-
-
-def _said_of_images(images: Ingested, *, with_basis: bool) -> list[str]:
-    parts = [
-        f"{images.listed} images: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
-        + (f", {images.barred} not taken: they were erased" if images.barred else "")
-    ]
-    if images.refused:
-        parts.append(f"{sum(images.refused.values())} not taken: {_counted(images.refused)}")
-    if images.batches:
-        owners = ", ".join(images.batches)
-        parts.append(f"ids of {OTHER_BATCH} belong to {owners}: erase them there, or rename them here")
-    if images.changed and not with_basis:
-        parts.append("what was permitted of a changed picture holds for its former bytes: give --basis anew")
-    if not with_basis:
-        parts.append("no --basis given: images without a basis record are refused")
-    return parts
-
-
-def _counted(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
 
 
 def _image_ids(job_: Job, source: Source | None, batch_id: str) -> Any:

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,6 +49,23 @@ class GovernanceSettings(_Section):
     )
     jurisdictions: str | None = Field(
         None, description="File of rules by jurisdiction; unset: those that come with this release."
+    )
+
+
+def _root(value: str) -> str:
+    place = value.rstrip("/")
+    if not re.fullmatch(r"/[^\x00-\x1f]+|s3a?://[A-Za-z0-9][A-Za-z0-9._-]+(/[^\x00-\x1f]*)?", place) or ".." in place:
+        raise ValueError("must be an absolute folder (not /), or s3://bucket or s3://bucket/prefix")
+    return place
+
+
+class SourceSettings(_Section):
+    """Where images may be read from."""
+
+    roots: tuple[Annotated[str, AfterValidator(_root)], ...] = Field(
+        (),
+        description="Folders and `s3://bucket/prefix` that `uri` and links may lead to, besides the source's own "
+        "place: what is ingested; of a table given by its path, the folder that it lies in, or its bucket.",
     )
 
 
@@ -280,6 +298,7 @@ class Settings(_Section):
 
     warehouse: Name = Field("warehouse", description="Path (local, s3a://…) or catalog schema (`main.faces`).")
     governance: GovernanceSettings = GovernanceSettings()
+    sources: SourceSettings = SourceSettings()
     erasure: ErasureSettings = ErasureSettings()
     sync: SyncSettings = SyncSettings()
     model: ModelSettings = ModelSettings()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from udfs import kernels
 from udfs.arrays import AnyArray, UInt8
+from udfs.kinds import image_kind
 from udfs.params import PipelineParams
 
 #: Raster formats that are read. The list is closed on purpose: Pillow also knows formats that start
@@ -248,13 +249,6 @@ def upright(pixels: UInt8, orientation: int) -> UInt8:
     flip_columns = orientation in (2, 3, 6, 7)
     pixels = pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
     return np.ascontiguousarray(pixels)
-
-
-def image_kind(data: bytes) -> str | None:
-    """jpeg, png, gif, webp or tiff by the first bytes; None for what is no picture."""
-    starts = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"II*\0": "tiff",
-              b"MM\0*": "tiff"}  # fmt: skip
-    return next((kind for start, kind in starts.items() if data.startswith(start)), None)
 
 
 def _damage(data: bytes) -> str:

@@ -25,7 +25,7 @@ from udfs.nets import build_nets, read_model_file
 from udfs.nvjpeg import decode_many
 from udfs.params import MIB, PipelineParams
 from udfs.prefetch import ByteBudget, map_ahead
-from udfs.reading import ReadFailure, read_bytes
+from udfs.reading import ReadFailure, read_bytes, unread_reason
 from udfs.results import Dropped, Face, ImageInput, ImageResult
 from udfs.selection import Selection, select_faces, to_stored
 
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _MAX_WAITING = 512
 _OUT_OF_MEMORY = (torch.cuda.OutOfMemoryError, MemoryError)
 _NO_DROPS = Dropped()
+# What says something of the bytes, and not of the way to them.
+_READ_STATUS = {"TOO_LARGE_BYTES": "too_large", "NOT_AN_IMAGE": "broken"}
 
 
 @dataclass
@@ -78,6 +80,7 @@ class Pipeline:
       on a processor.
     * ``central_only``: a picture's records are about its most central person, and nobody else in it is embedded. For
       evaluation, where pictures are labelled so; in the index such a picture has bystanders and yields nothing.
+    * ``roots``: folders and ``s3://bucket/prefix`` that ``uri`` may be read from, besides an image's own ``root``.
     * ``expected_fingerprint``: raise `FingerprintMismatch` where the loaded model has another.
 
     Raises ``ValueError`` where ``params`` ask for nvJPEG and the placement is no GPU.
@@ -97,6 +100,7 @@ class Pipeline:
         read_retries: int = 2,
         compiled: bool = False,
         central_only: bool = False,
+        roots: Sequence[str] = (),
         expected_fingerprint: str | None = None,
     ) -> None:
         self.params = params or PipelineParams()
@@ -127,6 +131,7 @@ class Pipeline:
         self._read_timeout_s = read_timeout_s
         self._read_retries = read_retries
         self._central_only = central_only
+        self._roots = tuple(roots)
 
     def run(self, items: Iterable[ImageInput]) -> Iterator[ImageResult]:
         """One result for each image, in order. No image raises; a broken device or source of items does.
@@ -205,6 +210,9 @@ class Pipeline:
             job.ending = ("uncovered_faces", "NO_COVERED_RECORD")
             return job
         try:
+            if item.content is None and (known := unread_reason(item.content_sha256)):
+                # No permission was given for bytes that nobody had read: `ingest` has to read them first.
+                raise ReadFailure(known)
             job.data = read_bytes(
                 item.content,
                 item.uri,
@@ -212,11 +220,11 @@ class Pipeline:
                 retries=self._read_retries,
                 max_bytes=self.params.max_bytes,
                 content_sha256=item.content_sha256,
+                roots=(*self._roots, *((item.root,) if item.root else ())),
             )
             job.byte_size = len(job.data)
         except ReadFailure as failure:
-            too_large = failure.reason == "TOO_LARGE_BYTES"
-            job.ending = ("too_large" if too_large else "unreadable", failure.reason)
+            job.ending = (_READ_STATUS.get(failure.reason, "unreadable"), failure.reason)
         except Exception as error:  # one image must not end the run
             job.ending = _ending(error)
         return job

@@ -1,11 +1,17 @@
-"""Bytes of one image, from the row itself or from where it is kept."""
+"""Bytes of one image, from the row itself or from where it is kept.
+
+An address that stands in a table was written by somebody else. It is followed only where the operator said that images
+lie (the roots), and there only to regular files, after links are resolved.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TypeVar
@@ -19,13 +25,24 @@ T = TypeVar("T")
 #: Waiting between two tries grows from the first to the second value, in seconds.
 BACKOFF_S = (0.1, 5.0)
 _RETRYABLE = frozenset({"TIMEOUT", "IO_ERROR"})
+# Before the stand-in for a digest of bytes that could not be read: no hash of content, and not compared with one.
+UNREAD_PREFIX = "unread:"
+_S3 = ("s3", "s3a")
+# An address that is longer, or holds what no name of a file is made of, was made to break something.
+_LONGEST = 4096
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+# Files there are the system's own: its memory, its devices, this process's environment.
+_SYSTEM = ("/proc", "/sys", "/dev")
 
 
 class ReadFailure(Exception):
     """The bytes of an image can't be had; ``reason`` is a stable code.
 
     NO_SOURCE, EMPTY, NOT_FOUND, ACCESS_DENIED, TIMEOUT, IO_ERROR, TOO_LARGE_BYTES, UNSUPPORTED_SCHEME,
-    CONTENT_CHANGED. The text is the code alone: an address may hold a name.
+    CONTENT_CHANGED, OUTSIDE_ROOTS (no place that images may be read from), BAD_ADDRESS (`..`, a control character,
+    credentials, too long), NOT_A_FILE (a folder, device, pipe or socket). The text is the code alone: an address may
+    hold a name, or a secret.
     """
 
     def __init__(self, reason: str) -> None:
@@ -41,6 +58,7 @@ def read_bytes(
     retries: int = 2,
     max_bytes: int = 64 * 1024 * 1024,
     content_sha256: str | None = None,
+    roots: Sequence[str] | None = None,
 ) -> bytes:
     """Return the image's bytes: ``content`` where it's given, else what ``uri`` points at.
 
@@ -48,6 +66,8 @@ def read_bytes(
     ``AWS_*`` environment). Other schemes are refused: an indexer that fetches from the web would be a scraper.
     Each try may take ``timeout_s`` seconds; time-outs and I/O errors are tried ``retries`` times more.
     Bytes read from ``uri`` must have the digest ``content_sha256`` (hex) where one is recorded.
+    ``roots``: folders and ``s3://bucket/prefix`` that ``uri`` must lie below; None: it may be anywhere, for an address
+    that the operator wrote.
 
     Raises `ReadFailure`.
     """
@@ -55,7 +75,7 @@ def read_bytes(
         return _sized(content, max_bytes)
     if not uri:
         raise ReadFailure("NO_SOURCE")
-    opener = _opener(uri, timeout_s)
+    opener = _opener(uri, timeout_s, roots)
     attempts = Retrying(
         stop=stop_after_attempt(retries + 1),
         wait=wait_exponential(multiplier=BACKOFF_S[0], max=BACKOFF_S[1]),
@@ -68,11 +88,25 @@ def read_bytes(
     return data
 
 
-def open_stream(uri: str, *, timeout_s: float = 30.0, seekable: bool = False) -> IO[bytes]:
-    """Open ``uri`` for reading: tar shards and staged files. Same schemes as `read_bytes`; raises OSError."""
+def unread_reason(content_sha256: str | None) -> str | None:
+    """Why ingestion could not read an image, by what stands in place of its digest; None: it has one.
+
+    >>> unread_reason("unread:NOT_FOUND:0123"), unread_reason("0123")
+    ('NOT_FOUND', None)
+    """
+    if not content_sha256 or not content_sha256.startswith(UNREAD_PREFIX):
+        return None
+    reason, separator, _ = content_sha256.removeprefix(UNREAD_PREFIX).partition(":")
+    return reason if separator else "NOT_READ"  # former releases kept no reason
+
+
+def open_stream(
+    uri: str, *, timeout_s: float = 30.0, seekable: bool = False, roots: Sequence[str] | None = None
+) -> IO[bytes]:
+    """Open ``uri`` for reading: tar shards and staged files. As `read_bytes`; raises OSError."""
     if seekable and uri.startswith(("s3://", "s3a://")):
         return _s3(timeout_s, os.getpid()).open_input_file(uri.split("://", 1)[1])  # type: ignore[no-any-return]
-    return _opener(uri, timeout_s)()
+    return _opener(uri, timeout_s, roots)()
 
 
 def file_system(uri: str, *, timeout_s: float = 30.0, attempts: int = 1) -> tuple[arrow_fs.FileSystem, str, str]:
@@ -96,17 +130,97 @@ def _sized(data: bytes, max_bytes: int) -> bytes:
     return data
 
 
-def _opener(uri: str, timeout_s: float) -> Callable[[], IO[bytes]]:
-    scheme, rest = uri.split("://", 1) if "://" in uri else ("", uri)
-    if not scheme:
-        # `file:/path` is how Hadoop prints local paths.
-        path = unquote(rest.removeprefix("file:")) if rest.startswith("file:/") else rest
-        return lambda: Path(path).open("rb")
-    if scheme == "file":
-        return lambda: Path(unquote(urlsplit(uri).path)).open("rb")
-    if scheme in ("s3", "s3a"):
+def usable_address(uri: str) -> bool:
+    """Whether an address holds nothing that was put there to break something."""
+    return len(uri) <= _LONGEST and _CONTROL.search(uri) is None
+
+
+def address_within(uri: str, roots: Sequence[str]) -> bool:
+    """Whether an address may be kept: well-formed, and by its text below one of the roots. Nothing is opened."""
+    try:
+        scheme, rest = _parsed(uri)
+    except ReadFailure:
+        return False
+    if {".", ".."} & set(rest.split("/")):
+        return False
+    if scheme in _S3:
+        return any(_below(rest, root) for root in _object_roots(roots))
+    return any(_below(rest, root) for root in roots if root.startswith("/"))
+
+
+def _opener(uri: str, timeout_s: float, roots: Sequence[str] | None) -> Callable[[], IO[bytes]]:
+    scheme, rest = _parsed(uri)
+    if scheme in _S3:
+        bucket, _, key = rest.partition("/")
+        # In front of an `@` would stand credentials.
+        if not _BUCKET.fullmatch(bucket) or {".", ".."} & set(key.split("/")):
+            raise ReadFailure("BAD_ADDRESS")
+        if roots is not None and not any(_below(rest, root) for root in _object_roots(roots)):
+            raise ReadFailure("OUTSIDE_ROOTS")
         return lambda: _s3(timeout_s, os.getpid()).open_input_stream(rest)
-    raise ReadFailure("UNSUPPORTED_SCHEME")
+    if roots is None:
+        return lambda: Path(rest).open("rb")
+    if not rest.startswith("/") or ".." in rest.split("/"):
+        raise ReadFailure("BAD_ADDRESS")
+    return lambda: _open_within(rest, roots)
+
+
+def _parsed(uri: str) -> tuple[str, str]:
+    """Scheme ("" for a local path) and the rest: a path, or bucket and key."""
+    if not usable_address(uri):
+        raise ReadFailure("BAD_ADDRESS")
+    if uri.startswith("file:/"):
+        # `file:/path` is how Hadoop prints local paths.
+        path = uri.removeprefix("file:")
+        if path.startswith("//"):
+            host, slash, path = path[2:].partition("/")
+            if host not in ("", "localhost"):
+                raise ReadFailure("BAD_ADDRESS")
+            path = slash + path
+        path = unquote(path)
+        if not usable_address(path):
+            raise ReadFailure("BAD_ADDRESS")
+        return "", path
+    if uri.startswith("/") or "://" not in uri:
+        return "", uri
+    scheme, rest = uri.split("://", 1)
+    if scheme not in _S3:
+        raise ReadFailure("UNSUPPORTED_SCHEME")
+    return scheme, rest
+
+
+def _object_roots(roots: Sequence[str]) -> list[str]:
+    return [root.split("://", 1)[1] for root in roots if root.split("://", 1)[0] in _S3]
+
+
+def _below(place: str, root: str) -> bool:
+    root = root.rstrip("/")
+    return place == root or place.startswith(root + "/")
+
+
+def _open_within(path: str, roots: Sequence[str]) -> IO[bytes]:
+    """Open a regular file that lies, once all links are resolved, below one of the roots."""
+    allowed = [os.path.realpath(root) for root in roots if root.startswith("/")]
+
+    def inside(place: str) -> bool:
+        return any(_below(place, root) for root in allowed) and not any(_below(place, s) for s in _SYSTEM)
+
+    real = os.path.realpath(path)
+    if not inside(real):
+        raise ReadFailure("OUTSIDE_ROOTS")
+    if not stat.S_ISREG(os.stat(real).st_mode):  # noqa: PTH116 - by the same text that is opened below
+        raise ReadFailure("NOT_A_FILE")
+    # Not to wait for a writer, should it have become a pipe meanwhile.
+    descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    stream = os.fdopen(descriptor, "rb")
+    # What was opened is looked at once more: a folder on the way may have been replaced by a link.
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        stream.close()
+        raise ReadFailure("NOT_A_FILE")
+    if not inside(os.readlink(f"/proc/self/fd/{descriptor}")):  # noqa: PTH115 - no path, but the kernel's word
+        stream.close()
+        raise ReadFailure("OUTSIDE_ROOTS")
+    return stream
 
 
 @lru_cache(maxsize=4)
@@ -133,6 +247,9 @@ def _read_once(opener: Callable[[], IO[bytes]], timeout_s: float, max_bytes: int
         return _sized(_within(read, timeout_s), max_bytes)
     except OSError as error:
         raise ReadFailure(_reason(error)) from None
+    except ValueError:
+        # What the system's or the store's client says of an address that it cannot make sense of.
+        raise ReadFailure("BAD_ADDRESS") from None
 
 
 def _reason(error: OSError) -> str:

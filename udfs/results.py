@@ -13,13 +13,14 @@ STATUSES = ("embedded", "no_face", "broken", "too_large", "unreadable", "uncover
 
 @dataclass(frozen=True)
 class ImageInput:
-    """One image to embed: its bytes or where they are, and the basis records that permit it."""
+    """One image to embed: its bytes or where they are (below ``root``), and the basis records that permit it."""
 
     image_id: str
     content: bytes | None = None
     uri: str | None = None
     content_sha256: str | None = None
     covered: tuple[CoveredPrincipal, ...] = ()
+    root: str | None = None
 
 
 @dataclass(frozen=True)

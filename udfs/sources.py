@@ -1,54 +1,78 @@
 """Reading image files and WebDataset shards inside executor workers, for ingestion.
 
-Rows come and go as Arrow batches; a file that cannot be read stays a row without bytes, so that nothing is lost:
-the embedding stage will call it `unreadable`, with the reason.
+Rows come and go as Arrow batches. A file that cannot be read, or is no image, stays a row without bytes, so that
+nothing is lost: what stands in place of its digest tells the reason, and the embedding stage repeats it. What cannot
+even be such a row (a linked folder, the rest of a broken shard) is a row of a reason alone, which is counted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import lzma
+import os
 import tarfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final, cast
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
 
-from udfs.reading import ReadFailure, file_system, open_stream, read_bytes
+from udfs.kinds import image_kind
+from udfs.reading import UNREAD_PREFIX, ReadFailure, file_system, open_stream, read_bytes, usable_address
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.fs import FileSystem
 
-FILE_SCHEMA = "source_key string, uri string, content binary, content_sha256 string, byte_size bigint"
-LISTING_SCHEMA = "uri string, byte_size bigint"
+#: ``reason``: the row is no image, and only counted.
+FILE_SCHEMA = "source_key string, uri string, content binary, content_sha256 string, byte_size bigint, reason string"
+#: ``reason``: why this entry is not to be read; without ``uri`` it is no image, and only counted.
+LISTING_SCHEMA = "uri string, byte_size bigint, reason string"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".ppm")
-# Before the stand-in for a digest of bytes that could not be read: no hash of content, and not compared with one.
-UNREAD_PREFIX = "unread:"
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+#: Folders behind links are not entered: inside the root they stand at their own place, and they may lead in a ring.
+LINKED_FOLDER: Final = "LINKED_FOLDER"
+UNREADABLE_FOLDER: Final = "UNREADABLE_FOLDER"
+#: A shard that is no tar, or breaks off: what follows the break is unknown.
+BROKEN_SHARD: Final = "BROKEN_SHARD"
+# Reasons whose address is not kept: it leads where nothing is to be read, or holds what must not be shown.
+_NO_ADDRESS: Final = frozenset({"BAD_ADDRESS", "OUTSIDE_ROOTS", "UNSUPPORTED_SCHEME"})
 # Rows gathered before a batch is handed to Spark, bounded by bytes: Arrow's binary vectors end at 2 GiB (SPARK-39979).
 _BATCH_BYTES = 32 * 2**20
 _BATCH_ROWS = 256
+_LISTED_ROWS = 10_000
+# What describes a member of a tar (its long name, its times) is read whole, whatever size it claims.
+_LONGEST_HEADER = 2**20
+_DESCRIBING = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+               tarfile.GNUTYPE_LONGLINK)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ReadSpec:
-    """How files are read: time-out in seconds, retries, byte limit; ``keep_bytes`` False returns hashes only."""
+    """How files are read: time-out in seconds, retries, byte limit; ``keep_bytes`` False returns hashes only.
+
+    ``roots``: folders and ``s3://bucket/prefix`` outside of which nothing is read.
+    """
 
     timeout_s: float
     retries: int
     max_bytes: int
     keep_bytes: bool
+    roots: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Row:
-    source_key: str
-    uri: str
-    content: bytes | None
-    content_sha256: str
-    byte_size: int
+    source_key: str | None = None
+    uri: str | None = None
+    content: bytes | None = None
+    content_sha256: str | None = None
+    byte_size: int = 0
+    reason: str | None = None
 
 
 def read_files(spec: ReadSpec) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """A `mapInArrow` function: rows of (source_key, uri, byte_size) become rows of ``FILE_SCHEMA``."""
+    """A `mapInArrow` function: rows of (source_key, uri, byte_size, reason) become rows of ``FILE_SCHEMA``."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from _in_batches(_read_each(batches, spec), spec.keep_bytes)
@@ -71,34 +95,85 @@ def list_folders(suffixes: tuple[str, ...]) -> Callable[[Iterator[pa.RecordBatch
     return run
 
 
-def _listed(uri: str, recursive: bool, suffixes: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
+def folders_in(uri: str) -> list[str]:
+    """Addresses of the folders directly below one, for a task each. Raises OSError.
+
+    Those that have no text as their name are left to the task that lists ``uri`` itself.
+    """
     from pyarrow import fs
 
     system, path, prefix = file_system(uri)
-    found = [
-        (prefix + info.path, info.size)
-        for info in system.get_file_info(fs.FileSelector(path, recursive=recursive))
-        if info.type == fs.FileType.File
-        and info.base_name.lower().endswith(suffixes)
-        and not info.base_name.startswith(".")
-    ]
-    for start in range(0, len(found), 10_000):
-        some = found[start : start + 10_000]
-        columns = [pa.array([u for u, _ in some], pa.string()), pa.array([s for _, s in some], pa.int64())]
-        yield pa.RecordBatch.from_arrays(columns, names=["uri", "byte_size"])
+    if not prefix:
+        with os.scandir(path) as entries:
+            found = [e.path for e in entries if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")]
+        return sorted(place for place in found if usable_address(place))
+    infos = system.get_file_info(fs.FileSelector(path, recursive=False))
+    folders = (info for info in infos if info.type == fs.FileType.Directory)
+    return sorted(prefix + info.path for info in folders if not info.base_name.startswith("."))
+
+
+def _listed(uri: str, recursive: bool, suffixes: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    system, path, prefix = file_system(uri)
+    found = _objects(system, path, prefix, recursive) if prefix else _walked(path, recursive)
+    rows = (row for name, row in found if row.uri is None or name.lower().endswith(suffixes))
+    while some := list(islice(rows, _LISTED_ROWS)):
+        yield _to_batch(some, LISTING_SCHEMA)
+
+
+def _objects(system: FileSystem, path: str, prefix: str, recursive: bool) -> Iterator[tuple[str, _Row]]:
+    from pyarrow import fs
+
+    for info in system.get_file_info(fs.FileSelector(path, recursive=recursive)):
+        if info.type == fs.FileType.File and not info.base_name.startswith("."):
+            yield info.base_name, _entry(prefix + info.path, info.size)
+
+
+def _walked(path: str, recursive: bool) -> Iterator[tuple[str, _Row]]:
+    """Files below a local folder by their names; links to files, too: what they lead to is looked at in reading."""
+    folders = [path]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:
+            yield "", _Row(reason=UNREADABLE_FOLDER)
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                # A folder whose name is no text cannot be given a task of its own.
+                if recursive or not usable_address(entry.path):
+                    folders.append(entry.path)
+            elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 - its answer is no for a broken link
+                yield "", _Row(reason=LINKED_FOLDER)
+            else:
+                yield entry.name, _entry(entry.path, _size(entry))
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link that leads nowhere
+        return 0
+
+
+def _entry(uri: str, size: int) -> _Row:
+    if usable_address(uri):
+        return _Row(uri=uri, byte_size=size)
+    return _Row(uri=uri.encode("utf-8", "backslashreplace").decode(), byte_size=size, reason="BAD_ADDRESS")
 
 
 def read_shards(spec: ReadSpec) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """A `mapInArrow` function: rows of (uri) of tar shards become one row of ``FILE_SCHEMA`` per image member.
+    """A `mapInArrow` function: rows of (uri, reason) of tar shards become one row of ``FILE_SCHEMA`` per image member.
 
     The key is WebDataset's: the member's path up to the first dot of its last component. A shard that breaks off
-    yields the members before the break and then raises ValueError with the shard's name: its rest is unknown.
+    yields the members before the break and then a row that has nothing but its address and the reason BROKEN_SHARD.
     """
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        rows = (row for batch in batches for uri in batch.column("uri").to_pylist() for row in _members(uri, spec))
-        yield from _in_batches(rows, spec.keep_bytes)
+        shards = (shard for batch in batches for shard in batch.to_pylist())
+        yield from _in_batches((row for shard in shards for row in _of_shard(shard, spec)), spec.keep_bytes)
 
     return run
 
@@ -108,16 +183,38 @@ def _read_each(batches: Iterator[pa.RecordBatch], spec: ReadSpec) -> Iterator[_R
         for entry in batch.to_pylist():
             key, uri, size = entry["source_key"], entry["uri"], int(entry["byte_size"])
             try:
-                data = read_bytes(None, uri, timeout_s=spec.timeout_s, retries=spec.retries, max_bytes=spec.max_bytes)
-            except ReadFailure:
-                yield _Row(key, uri, None, _unread_digest(uri, size), size)
+                if entry["reason"]:
+                    raise ReadFailure(entry["reason"])
+                data = read_bytes(
+                    None,
+                    uri,
+                    timeout_s=spec.timeout_s,
+                    retries=spec.retries,
+                    max_bytes=spec.max_bytes,
+                    roots=spec.roots,
+                )
+            except ReadFailure as failure:
+                yield _unread(key, uri, size, failure.reason)
                 continue
-            yield _Row(key, uri, data, hashlib.sha256(data).hexdigest(), len(data))
+            yield _read(key, uri, data)
 
 
-def _unread_digest(uri: str, size: int) -> str:
-    # Stands for bytes nobody has read; changes when the file's size does, so that a mended file is looked at again.
-    return UNREAD_PREFIX + hashlib.sha256(f"{uri}\0{size}".encode()).hexdigest()
+def _read(key: str, uri: str, data: bytes) -> _Row:
+    digest = hashlib.sha256(data).hexdigest()
+    if image_kind(data) is None:
+        return _Row(key, uri, None, unread_digest("NOT_AN_IMAGE", digest), len(data))
+    return _Row(key, uri, data, digest, len(data))
+
+
+def _unread(key: str, uri: str, size: int, reason: str) -> _Row:
+    # Changes when the file's size does, so that a mended file is looked at again.
+    place = hashlib.sha256(f"{uri}\0{size}".encode("utf-8", "backslashreplace")).hexdigest()
+    return _Row(key, None if reason in _NO_ADDRESS else uri, None, unread_digest(reason, place), size)
+
+
+def unread_digest(reason: str, digest: str) -> str:
+    """What stands in place of the digest of bytes that are not kept; see `udfs.reading.unread_reason`."""
+    return f"{UNREAD_PREFIX}{reason}:{digest}"
 
 
 def webdataset_key(member: str) -> str:
@@ -127,8 +224,11 @@ def webdataset_key(member: str) -> str:
     return f"{folder}/{stem}" if folder else stem
 
 
-# What tarfile raises beside its own errors where a header is damaged.
-_NO_TAR: Final = (tarfile.TarError, EOFError, ValueError, TypeError, LookupError, ArithmeticError)
+# What tarfile and the decompressors raise on damaged bytes is not of one kind; and what the way to them has.
+_NO_TAR: Final = (
+    tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, TypeError, LookupError, ArithmeticError,
+    OSError, ReadFailure,
+)  # fmt: skip
 
 
 class _Ending:
@@ -148,52 +248,76 @@ class _Ending:
         return data
 
 
-def _members(uri: str, spec: ReadSpec) -> Iterator[_Row]:
-    shard = uri.rsplit("/", 1)[-1]
+def _of_shard(shard: Mapping[str, Any], spec: ReadSpec) -> Iterator[_Row]:
+    if shard["reason"]:
+        yield _Row(uri=shard["uri"], reason=BROKEN_SHARD)
+        return
+    uri, ended = shard["uri"], list[bool]()
     try:
         with (
-            open_stream(uri, timeout_s=spec.timeout_s) as stream,
-            tarfile.open(fileobj=cast("IO[bytes]", _Ending(stream)), mode="r|*") as tar,
+            open_stream(uri, timeout_s=spec.timeout_s, roots=spec.roots) as stream,
+            tarfile.open(fileobj=cast("IO[bytes]", _Ending(stream)), mode="r|*", tarinfo=_header(ended)) as tar,
         ):
             for member in tar:
-                if not member.isfile() or not member.name.lower().endswith(IMAGE_SUFFIXES):
-                    continue
-                handle = tar.extractfile(member)
-                data = handle.read() if handle is not None and member.size <= spec.max_bytes else None
-                # Names are bytes there: what is no text is written out.
-                name = member.name.encode("utf-8", "backslashreplace").decode("utf-8")
-                place = f"{uri}#{name}"
-                digest = hashlib.sha256(data).hexdigest() if data is not None else _unread_digest(place, member.size)
-                yield _Row(f"{shard}/{webdataset_key(name)}", place, data, digest, member.size)
-    except _NO_TAR as error:
-        raise ValueError(
-            f"shard {shard} is no readable tar ({type(error).__name__}); replace it and ingest again"
-        ) from None
+                if member.name.lower().endswith(IMAGE_SUFFIXES) and not member.isdir():
+                    yield _member(tar, member, uri, spec)
+    except _NO_TAR:
+        ended.clear()
+    # Without the blocks of zeros that end a tar it breaks off, be it between two members.
+    if not ended:
+        yield _Row(uri=uri, reason=BROKEN_SHARD)
+
+
+def _header(ended: list[bool]) -> type[tarfile.TarInfo]:
+    """Headers that say whether the archive came to its end, and are not read where they claim to be huge."""
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                ended.append(True)
+            header = super().frombuf(buf, encoding, errors)
+            if header.type in _DESCRIBING and header.size > _LONGEST_HEADER:
+                raise tarfile.ReadError("a header of that size")
+            return header
+
+    return Header
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, uri: str, spec: ReadSpec) -> _Row:
+    place = f"{uri}#{member.name}"
+    if not usable_address(place) or member.name.startswith("/") or ".." in member.name.split("/"):
+        text = f"{uri.rsplit('/', 1)[-1]}/{member.name}".encode("utf-8", "backslashreplace").decode()
+        return _unread(text, place, member.size, "BAD_ADDRESS")
+    key = f"{uri.rsplit('/', 1)[-1]}/{webdataset_key(member.name)}"
+    if not member.isreg() or member.issparse():
+        return _unread(key, place, member.size, "NOT_A_FILE")
+    if member.size > spec.max_bytes:
+        return _unread(key, place, member.size, "TOO_LARGE_BYTES")
+    handle = tar.extractfile(member)
+    data = handle.read() if handle is not None else b""
+    if len(data) < member.size:
+        raise tarfile.ReadError("a member breaks off")
+    return _read(key, place, data) if data else _unread(key, place, 0, "EMPTY")
 
 
 def _in_batches(rows: Iterator[_Row], keep_bytes: bool) -> Iterator[pa.RecordBatch]:
     pending: list[_Row] = []
     size = 0
     for row in rows:
-        pending.append(row)
+        pending.append(row if keep_bytes else replace(row, content=None))
         size += len(row.content or b"")
         if size >= _BATCH_BYTES or len(pending) >= _BATCH_ROWS:
-            yield _to_batch(pending, keep_bytes)
+            yield _to_batch(pending, FILE_SCHEMA)
             pending, size = [], 0
     if pending:
-        yield _to_batch(pending, keep_bytes)
+        yield _to_batch(pending, FILE_SCHEMA)
 
 
-def _to_batch(rows: list[_Row], keep_bytes: bool) -> pa.RecordBatch:
+def _to_batch(rows: list[_Row], schema: str) -> pa.RecordBatch:
     import pyarrow as pa
 
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array([r.source_key for r in rows], pa.string()),
-            pa.array([r.uri for r in rows], pa.string()),
-            pa.array([r.content if keep_bytes else None for r in rows], pa.binary()),
-            pa.array([r.content_sha256 for r in rows], pa.string()),
-            pa.array([r.byte_size for r in rows], pa.int64()),
-        ],
-        names=["source_key", "uri", "content", "content_sha256", "byte_size"],
-    )
+    types = {"string": pa.string(), "binary": pa.binary(), "bigint": pa.int64()}
+    fields = [column.split() for column in schema.split(", ")]
+    arrays = [pa.array([getattr(row, name) for row in rows], types[kind]) for name, kind in fields]
+    return pa.RecordBatch.from_arrays(arrays, names=[name for name, _ in fields])

@@ -21,7 +21,7 @@ from udfs.params import MIB, PipelineParams
 from udfs.pipeline import Pipeline
 from udfs.results import Face, ImageInput, ImageResult
 
-INPUT_COLUMNS = ("image_id", "content", "uri", "content_sha256", "covered")
+INPUT_COLUMNS = ("image_id", "content", "uri", "content_sha256", "covered", "root")
 
 RESULT_SCHEMA = (
     "image_id string, status string, reason string, width int, height int, "
@@ -48,6 +48,7 @@ class EmbedSpec:
     * ``device``: ``auto`` (the task's GPU, else the processor), ``cpu``, ``cuda`` or ``cuda:N``.
     * ``central_only``: for evaluation only, see `Pipeline`.
     * ``cpu_threads``: torch threads of one worker; 0 means what the environment or the task's cpus say.
+    * ``roots``: folders and ``s3://bucket/prefix`` that ``uri`` may be read from; a row's own ``root`` counts as well.
     """
 
     model_name: str
@@ -63,6 +64,7 @@ class EmbedSpec:
     read_retries: int = 2
     compiled: bool = False
     central_only: bool = False
+    roots: tuple[str, ...] = ()
 
 
 #: Told of each batch that is done: images, those of them that were decoded, faces embedded, bytes read.
@@ -75,7 +77,8 @@ def embed_arrow(
     """A function for ``DataFrame.mapInArrow(embed_arrow(spec), RESULT_SCHEMA)``.
 
     Input columns: image_id string, content binary, uri string, content_sha256 string, covered
-    array<struct<record_id string, principal string, box array<float>>>; others are ignored. Output:
+    array<struct<record_id string, principal string, box array<float>>>, root string (what ``uri`` must lie below, if
+    not below ``spec.roots``); others are ignored. Output:
     `RESULT_SCHEMA`, one row per image, in order. ``counted`` is called in the worker: by it a driver can have
     accumulators.
     """
@@ -97,7 +100,7 @@ def detect_and_embed(spec: EmbedSpec) -> Any:
     """A pandas UDF from one struct with the input columns of `embed_arrow` to `RESULT_SCHEMA`.
 
     For SQL and notebooks: ``detect_and_embed(spec)(struct("image_id", "content", "uri", "content_sha256",
-    "covered"))``. On clusters `embed_arrow` is the better one: it takes a resource profile and copies less.
+    "covered", "root"))``. On clusters `embed_arrow` is the better one: it takes a resource profile and copies less.
     """
     from pyspark.sql.pandas.functions import pandas_udf
 
@@ -151,6 +154,7 @@ def worker_pipeline(spec: EmbedSpec) -> Pipeline:
             read_retries=spec.read_retries,
             compiled=spec.compiled,
             central_only=spec.central_only,
+            roots=spec.roots,
             expected_fingerprint=spec.fingerprint,
         )
     return _pipelines[key]
@@ -227,7 +231,7 @@ def _from_arrow(batch: pa.RecordBatch) -> Iterator[ImageInput]:
         yield _image(*(column[row].as_py() for column in columns))
 
 
-def _image(image_id: Any, content: Any, uri: Any, content_sha256: Any, covered: Any) -> ImageInput:
+def _image(image_id: Any, content: Any, uri: Any, content_sha256: Any, covered: Any, root: Any) -> ImageInput:
     entries = () if covered is None else tuple(_principal(entry) for entry in covered)
     return ImageInput(
         image_id=image_id,
@@ -235,6 +239,7 @@ def _image(image_id: Any, content: Any, uri: Any, content_sha256: Any, covered: 
         uri=uri or None,
         content_sha256=content_sha256 or None,
         covered=entries,
+        root=root or None,
     )
 
 

@@ -103,7 +103,7 @@ def link_images(
 
 def _given(records: DataFrame, image_id: Callable[[Column], Column]) -> DataFrame:
     named = records.select("record_id", F.explode("images").alias("key"))
-    return named.select(image_id(F.col("key")).alias("image_id"), "record_id").distinct()
+    return named.select(image_id(F.col("key")).alias("image_id"), "record_id").dropna().distinct()
 
 
 def _stored(warehouse: Warehouse, ids: DataFrame) -> DataFrame:

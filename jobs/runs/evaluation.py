@@ -72,8 +72,8 @@ def embed_pictures(
     Raises:
         BadInput: pictures are missing or cannot be read, so that the evaluation would not be that of the pairs file.
     """
-    spec = replace(ship_model(spark, model, settings), central_only=True)
     root = file_uri(spark, folder).rstrip("/")
+    spec = replace(ship_model(spark, model, settings), central_only=True, roots=(root,))
     rows = [(str(number), f"{root}/{name}", _STATED) for number, name in enumerate(images)]
     tasks = max(
         min(spark.sparkContext.defaultParallelism, len(rows)), -(-len(rows) // settings.executor.partition_images)

@@ -90,6 +90,7 @@ def ship_model(spark: SparkSession, model: Model, settings: Settings) -> EmbedSp
         read_timeout_s=executor.read_timeout_s,
         read_retries=executor.read_retries,
         compiled=executor.compile,
+        roots=settings.sources.roots,
     )
 
 

@@ -20,7 +20,6 @@ from jobs.errors import MixedFingerprints
 from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES, REMOVED_FACES
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise, reading_images
-from udfs.sources import UNREAD_PREFIX
 from udfs.spark import RESULT_SCHEMA, Counted, EmbedSpec, embed_arrow
 
 if TYPE_CHECKING:
@@ -214,7 +213,7 @@ def chunk_input(warehouse: Warehouse, work: DataFrame, chunk: Chunk, partition_i
     that were ingested side by side.
     """
     images = warehouse.read(IMAGES).where(F.col("part").between(chunk.first, chunk.last))
-    columns = ["image_id", "content", "uri", "content_sha256"]
+    columns = ["image_id", "content", "uri", "content_sha256", "root"]
     by_uri = F.coalesce("by_uri", F.lit(False))
     tasks = max(1, -(-work.count() // partition_images))
     spread = images.where(by_uri).select(*columns).repartition(tasks)
@@ -224,8 +223,7 @@ def chunk_input(warehouse: Warehouse, work: DataFrame, chunk: Chunk, partition_i
         .unionByName(spread)
         .join(F.broadcast(work.select("image_id", "content_sha256", "covered")), ["image_id", "content_sha256"])
     )
-    known = F.when(~F.col("content_sha256").startswith(UNREAD_PREFIX), F.col("content_sha256"))
-    return rows.select("image_id", "content", "uri", known.alias("content_sha256"), "covered")
+    return rows.select("image_id", "content", "uri", "content_sha256", "covered", "root")
 
 
 def gpu_profile(spark: SparkSession, settings: Settings) -> Any:

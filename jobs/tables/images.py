@@ -14,21 +14,26 @@ from jobs.schemas import IMAGES
 from jobs.tables.links import bind_waiting
 from jobs.tables.sources import IMAGES_A_TASK, Source
 from jobs.tables.store import Warehouse, looked_up, materialise
-from udfs.sources import UNREAD_PREFIX
+from udfs.reading import UNREAD_PREFIX
+from udfs.sources import BROKEN_SHARD
 
 #: Why an entry of a source is not taken, beside what its listing says: its id stands more than once there, and nobody
 #: knows which picture is meant; or it is that of an image of another batch, whose records are not about this one.
 DUPLICATE_ID: Final = "DUPLICATE_ID"
 OTHER_BATCH: Final = "OTHER_BATCH"
-_NAMED_BATCHES: Final = 3
+_NAMED: Final = 3
+# Reasons that say nothing of a picture's bytes: what was read before stays as it was.
+_OUT_OF_REACH: Final = ("NOT_FOUND", "ACCESS_DENIED", "TIMEOUT", "IO_ERROR", "OUTSIDE_ROOTS")
 
 
 @dataclass(frozen=True)
 class Ingested:
     """What an ingestion found and did, in images; ``listed`` is the sum of the others.
 
-    ``barred``: not taken, for they were erased (Guarantee 13). ``refused``: not taken, by reason. ``batches``: some of
-    those that refused ids belong to.
+    ``barred``: not taken, for they were erased (Guarantee 13). ``refused``: entries that were not taken, by reason.
+    ``unread``: of the images that are there now, those without bytes or digest, by reason. ``out_of_reach``: images
+    that could not be read this time, and stay as they were, by reason. ``batches``: some of those that refused ids
+    belong to; ``broken``: some of the shards that break off.
     """
 
     listed: int
@@ -37,7 +42,10 @@ class Ingested:
     unchanged: int
     barred: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
+    out_of_reach: Mapping[str, int] = field(default_factory=dict)
     batches: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
 
 
 #: Of rows with image_id and content_sha256, those that may be taken; the second frame's rows have no content yet.
@@ -61,14 +69,15 @@ def ingest_images(
     (Guarantee 1). The deletion comes first, so that a run killed in between only has to add again. ``admit`` keeps out
     what was erased: by its id before it is read, by its bytes before it is written.
     """
-    listing = materialise(source.listing())
-    listed = listing.count()
+    entries = listing = materialise(source.listing())
+    listed = entries.count()
     known = materialise(
         warehouse.read(IMAGES)
         .select("image_id", "content_sha256", "source_batch_id", "changed_at")
         .join(listing.select("image_id"), "image_id", "left_semi")
     )
     listing, refused, batches = _takeable(listing, known, source.batch_id)
+    broken = _broken(entries)
     taken = listed - sum(refused.values())
     if admit is not None:
         listing = materialise(admit(listing))
@@ -77,8 +86,10 @@ def ingest_images(
     new = materialise(listing.join(known, "image_id", "left_anti"))
     added = new.count()
     # Where nothing is known, as at a first ingestion, nothing needs to be read to compare it.
-    altered = materialise(_changed(source, listing, known)) if added < taken else None
+    compared = materialise(_changed(source, listing, known)) if added < taken else None
+    altered = compared.where("kept IS NULL") if compared is not None else None
     changed = altered.count() if altered is not None else 0
+    out_of_reach = _by_reason(compared, "kept") if compared is not None else {}
     unchanged = taken - added - changed
     if not dry_run:
         remaining = warehouse.read(IMAGES).count() - changed
@@ -100,12 +111,14 @@ def ingest_images(
         kept_out = remaining + added + changed - warehouse.read(IMAGES).count()
         added, barred = added - kept_out, barred + kept_out
         bind_waiting(warehouse, listing, now=now)
-    return Ingested(listed, added, changed, unchanged, barred, refused, batches)
+    unread = _unread(warehouse, listing)
+    return Ingested(listed, added, changed, unchanged, barred, refused, unread, out_of_reach, batches, broken)
 
 
 def _takeable(listing: DataFrame, known: DataFrame, batch_id: str) -> tuple[DataFrame, dict[str, int], tuple[str, ...]]:
     """The entries whose ids are theirs alone; how many are not, by reason; and whose ids they are."""
-    refused: dict[str, int] = {}
+    refused = _by_reason(listing.where("image_id IS NULL"), "reason")
+    listing = listing.where("image_id IS NOT NULL")
     twice = materialise(listing.groupBy("image_id").count().where("count > 1"))
     if not twice.isEmpty():
         refused[DUPLICATE_ID] = int(twice.agg(F.sum("count")).first()[0])  # type: ignore[index]
@@ -115,12 +128,15 @@ def _takeable(listing: DataFrame, known: DataFrame, batch_id: str) -> tuple[Data
     if not taken.isEmpty():
         refused[OTHER_BATCH] = taken.count()
         listing = listing.join(looked_up(taken), "image_id", "left_anti")
-    names = taken.select("source_batch_id").distinct().orderBy("source_batch_id").limit(_NAMED_BATCHES).collect()
+    names = taken.select("source_batch_id").distinct().orderBy("source_batch_id").limit(_NAMED).collect()
     return materialise(listing) if refused else listing, refused, tuple(str(row[0]) for row in names)
 
 
 def _changed(source: Source, listing: DataFrame, known: DataFrame) -> DataFrame:
-    """Listed images that have other bytes now: image_id, and whether nobody had read any before (``first``)."""
+    """Listed images that are not what they were: image_id, and whether nobody had read any bytes before (``first``).
+
+    ``kept``: why they are out of reach, which is none to give up what is there; null: they have other bytes.
+    """
     candidates = listing.join(known.select("image_id"), "image_id", "left_semi")
     hashes = source.read(candidates, keep_bytes=False)
     found = hashes[0].select("image_id", "content_sha256")
@@ -128,9 +144,38 @@ def _changed(source: Source, listing: DataFrame, known: DataFrame) -> DataFrame:
         found = found.unionByName(part.select("image_id", "content_sha256"))
     before = known.withColumnRenamed("content_sha256", "former")
     other = ~F.col("content_sha256").eqNullSafe(F.col("former"))
-    first = F.col("former").startswith(UNREAD_PREFIX) & F.col("changed_at").isNull()
+    unread = F.coalesce(F.col("former").startswith(UNREAD_PREFIX), F.lit(False))
+    reason = _reason(F.col("content_sha256"))
+    kept = F.when(~unread & reason.isin(*_OUT_OF_REACH), reason)
+    first = unread & F.col("changed_at").isNull()
     joined = found.join(before, "image_id").where(other)
-    return joined.select("image_id", F.coalesce(first, F.lit(False)).alias("first")).distinct()
+    return joined.select("image_id", first.alias("first"), kept.alias("kept")).distinct()
+
+
+def _reason(digest: Column) -> Column:
+    """`udfs.reading.unread_reason` as an expression."""
+    parts = F.split(digest, ":")
+    known = F.when(F.size(parts) > 2, F.get(parts, F.lit(1))).otherwise(F.lit("NOT_READ"))
+    return F.when(digest.startswith(UNREAD_PREFIX), known)
+
+
+def _unread(warehouse: Warehouse, listing: DataFrame) -> dict[str, int]:
+    reason = _reason(F.col("content_sha256"))
+    mine = warehouse.read(IMAGES).select("image_id", reason.alias("reason"))
+    return _by_reason(mine.join(listing.select("image_id"), "image_id", "left_semi"), "reason")
+
+
+def _by_reason(rows: DataFrame, column: str) -> dict[str, int]:
+    counted = rows.where(F.col(column).isNotNull()).groupBy(column).count().collect()
+    return {str(row[column]): int(row["count"]) for row in counted}
+
+
+def _broken(entries: DataFrame) -> tuple[str, ...]:
+    """The names of some shards whose rest is unknown."""
+    if "uri" not in entries.columns:
+        return ()
+    shards = entries.where(F.col("reason") == BROKEN_SHARD).select(F.element_at(F.split("uri", "/"), -1))
+    return tuple(sorted(str(row[0]) for row in shards.limit(_NAMED).collect()))
 
 
 def _append(

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from jobs.schemas import BASIS_LINKS, IMAGES
 from jobs.tables.store import Warehouse, looked_up, materialise
-from udfs.sources import UNREAD_PREFIX
+from udfs.reading import UNREAD_PREFIX
 
 _KEYS = ["image_id", "record_id"]
 

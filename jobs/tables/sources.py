@@ -5,22 +5,25 @@ A listing is cheap (names, no bytes); bytes are read only for what is new or may
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pyspark.sql import functions as F
 
-from jobs.errors import BadInput
+from jobs.errors import BadInput, SettingsError
 from jobs.settings import Settings
 from jobs.tables.store import looked_up_in_parts
+from udfs.kinds import HEAD_BYTES, image_kind
+from udfs.reading import UNREAD_PREFIX, address_within
 from udfs.sources import (
     FILE_SCHEMA,
     IMAGE_SUFFIXES,
     LISTING_SCHEMA,
     SHARD_SUFFIXES,
-    UNREAD_PREFIX,
     ReadSpec,
+    folders_in,
     list_folders,
     read_files,
     read_shards,
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 IMAGES_A_TASK = 512
+#: Why a row of a table cannot be an image of ours: its id is missing, too long, or no text.
+BAD_ID: Final = "BAD_ID"
+_USABLE_ID: Final = r"\A[^\p{Cntrl}]{1,512}\z"
 
 
 class Source(ABC):
@@ -47,7 +53,10 @@ class Source(ABC):
 
     @abstractmethod
     def listing(self) -> DataFrame:
-        """Columns image_id, source_key (the name a basis file uses), and what `read` needs. No bytes."""
+        """Columns image_id, source_key (the name a basis file uses), reason, and what `read` needs. No bytes.
+
+        An entry without image_id is none that could be an image: it is counted by its reason.
+        """
 
     @abstractmethod
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
@@ -55,10 +64,17 @@ class Source(ABC):
 
     def image_id(self, source_key: Column) -> Column:
         """The id of an image: a hash, so that a file name that names a person stays out of every other table."""
-        return F.substring(F.sha2(F.concat_ws("\x00", F.lit(self.batch_id), source_key), 256), 1, 32)
+        digest = F.substring(F.sha2(F.concat_ws("\x00", F.lit(self.batch_id), source_key), 256), 1, 32)
+        return F.when(source_key.isNotNull(), digest)
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Where images may be read from: the source's own place, and what the settings add."""
+        return (*((self.root,) if self.root else ()), *self.settings.sources.roots)
 
     def _spec(self, *, keep_bytes: bool) -> ReadSpec:
         return ReadSpec(
+            roots=self.roots,
             timeout_s=self.settings.executor.read_timeout_s,
             retries=self.settings.executor.read_retries,
             max_bytes=self.settings.detection.max_bytes,
@@ -71,17 +87,22 @@ class FolderSource(Source):
 
     kind = "folder"
 
+    def __init__(self, spark: SparkSession, location: str, batch_id: str, settings: Settings) -> None:
+        super().__init__(spark, location, batch_id, settings)
+        self.root = file_uri(spark, location)
+
     def listing(self) -> DataFrame:
-        root = file_uri(self.spark, self.location).rstrip("/")
+        root = (self.root or "").rstrip("/")
         files = list_files(self.spark, root, IMAGE_SUFFIXES)
         return files.select(
             _relative(F.col("uri"), root + "/"),
             "uri",
             "byte_size",
+            "reason",
         ).withColumn("image_id", self.image_id(F.col("source_key")))
 
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
-        rows = wanted.select("source_key", "uri", "byte_size")
+        rows = wanted.select("source_key", "uri", "byte_size", "reason")
         tasks = max(1, -(-wanted.count() // IMAGES_A_TASK), min(self.spark.sparkContext.defaultParallelism, 8))
         read = rows.repartition(tasks).mapInArrow(read_files(self._spec(keep_bytes=keep_bytes)), FILE_SCHEMA)
         return [read.withColumn("image_id", self.image_id(F.col("source_key")))]
@@ -92,14 +113,19 @@ class WebDatasetSource(Source):
 
     kind = "webdataset"
 
+    def __init__(self, spark: SparkSession, location: str, batch_id: str, settings: Settings) -> None:
+        super().__init__(spark, location, batch_id, settings)
+        self.root = file_uri(spark, location)
+
     def _shards(self) -> DataFrame:
-        shards = list_files(self.spark, file_uri(self.spark, self.location), SHARD_SUFFIXES).select("uri")
+        shards = list_files(self.spark, self.root or "", SHARD_SUFFIXES).select("uri", "reason")
         # One task a shard: a tar is read from front to back.
         return shards.repartition(max(1, shards.count()))
 
     def listing(self) -> DataFrame:
         rows = self._shards().mapInArrow(read_shards(self._spec(keep_bytes=False)), FILE_SCHEMA)
-        return rows.select("source_key").withColumn("image_id", self.image_id(F.col("source_key")))
+        entries = rows.select("source_key", "uri", "reason")
+        return entries.withColumn("image_id", self.image_id(F.col("source_key")))
 
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
         rows = self._shards().mapInArrow(read_shards(self._spec(keep_bytes=keep_bytes)), FILE_SCHEMA)
@@ -117,47 +143,88 @@ class TableSource(Source):
         reader = spark.read.format(form)
         by_name = form == "delta" and "/" not in location
         self.frame: DataFrame = reader.table(location) if by_name else reader.load(location)
-        columns = set(self.frame.columns)
-        if "image_id" not in columns or not columns & {"content", "uri"}:
+        self.root = None if by_name else _around(file_uri(spark, location))
+        types = dict(self.frame.dtypes)
+        if "image_id" not in types or not types.keys() & {"content", "uri"}:
             raise BadInput(
-                f"{location}: a table source needs the columns image_id and content or uri; found {sorted(columns)}.",
+                f"{location}: a table source needs the columns image_id and content or uri; found {sorted(types)}.",
                 hint="rename them in a view, and ingest the view.",
             )
+        if types.get("content", "binary") != "binary" or types.get("uri", "string") != "string":
+            raise BadInput(
+                f"{location}: content must be binary and uri a string.",
+                hint="cast them in a view, and ingest the view.",
+            )
+        self._has_bytes, self._has_addresses = "content" in types, "uri" in types
 
     def listing(self) -> DataFrame:
         key = F.col("image_id").cast("string")
-        return self.frame.select(key.alias("image_id"), key.alias("source_key"))
+        usable = F.coalesce(key.rlike(_USABLE_ID), F.lit(False))
+        return self.frame.select(
+            F.when(usable, key).alias("image_id"),
+            key.alias("source_key"),
+            F.when(~usable, F.lit(BAD_ID)).alias("reason"),
+        )
 
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
-        has_bytes = "content" in self.frame.columns
         rows = self.frame.select(
             F.col("image_id").cast("string").alias("image_id"),
-            F.col("content") if has_bytes else F.lit(None).cast("binary").alias("content"),
-            F.col("uri") if "uri" in self.frame.columns else F.lit(None).cast("string").alias("uri"),
+            F.col("content") if self._has_bytes else F.lit(None).cast("binary").alias("content"),
+            F.col("uri") if self._has_addresses else F.lit(None).cast("string").alias("uri"),
         )
-        chosen = [rows.join(ids, "image_id", "left_semi") for ids in looked_up_in_parts(wanted, "image_id")]
-        return [self._hash(part, has_bytes=has_bytes, keep_bytes=keep_bytes) for part in chosen]
+        by_address = F.col("content").isNull() & F.col("uri").isNotNull()
+        frames = []
+        for ids in looked_up_in_parts(wanted, "image_id"):
+            chosen = rows.join(ids, "image_id", "left_semi")
+            if self._has_bytes:
+                frames.append(self._hash(chosen.where(~by_address), keep_bytes=keep_bytes))
+            if self._has_addresses:
+                addresses = chosen.where(by_address) if self._has_bytes else chosen
+                frames.append(self._follow(addresses, keep_bytes=keep_bytes))
+        return frames
 
-    def _hash(self, rows: DataFrame, *, has_bytes: bool, keep_bytes: bool) -> DataFrame:
-        if has_bytes:
-            content = F.col("content") if keep_bytes else F.lit(None).cast("binary")
-            unread = F.concat_ws("\x00", F.coalesce("uri", F.lit("")), "image_id")
-            return rows.select(
-                "image_id",
-                "uri",
-                content.alias("content"),
-                F.coalesce(F.sha2("content", 256), F.concat(F.lit(UNREAD_PREFIX), F.sha2(unread, 256))).alias(
-                    "content_sha256"
-                ),
-                F.coalesce(F.length("content"), F.lit(0)).alias("byte_size"),
-            )
-        named = rows.select(F.col("image_id").alias("source_key"), "uri", F.lit(0).cast("bigint").alias("byte_size"))
+    def _hash(self, rows: DataFrame, *, keep_bytes: bool) -> DataFrame:
+        """Bytes that the table holds. Python sees the first of them only, and addresses."""
+        roots = self.roots
+        kind = F.udf(lambda head: None if head is None else image_kind(head))
+        kept = F.udf(lambda uri: uri if address_within(uri, roots) else None)
+        reason = F.when(F.col("content").isNull(), F.lit("NO_SOURCE"))
+        reason = reason.when(F.length("content") == 0, F.lit("EMPTY"))
+        reason = reason.when(kind(F.substring("content", 1, HEAD_BYTES)).isNull(), F.lit("NOT_AN_IMAGE"))
+        digest = F.sha2(F.coalesce("content", F.encode("image_id", "UTF-8")), 256)
+        known = rows.withColumn("reason", reason)
+        return known.select(
+            "image_id",
+            F.when(F.col("uri").isNotNull(), kept(F.coalesce("uri", F.lit("")))).alias("uri"),
+            F.when(F.col("reason").isNull() & F.lit(keep_bytes), F.col("content")).alias("content"),
+            F.when(F.col("reason").isNull(), digest)
+            .otherwise(F.concat(F.lit(UNREAD_PREFIX), "reason", F.lit(":"), digest))
+            .alias("content_sha256"),
+            F.coalesce(F.length("content"), F.lit(0)).alias("byte_size"),
+        )
+
+    def _follow(self, rows: DataFrame, *, keep_bytes: bool) -> DataFrame:
+        named = rows.select(
+            F.col("image_id").alias("source_key"),
+            "uri",
+            F.lit(0).cast("bigint").alias("byte_size"),
+            F.lit(None).cast("string").alias("reason"),
+        )
         read = named.mapInArrow(read_files(self._spec(keep_bytes=keep_bytes)), FILE_SCHEMA)
         return read.withColumnRenamed("source_key", "image_id")
 
     def image_id(self, source_key: Column) -> Column:
         """A table brings its own ids."""
         return source_key
+
+
+def _around(place: str) -> str:
+    """Where the pictures of a table lie, unless the settings say more: its bucket, or the folder that it is in."""
+    scheme, separator, rest = place.partition("://")
+    if separator:
+        return f"{scheme}://{rest.split('/', 1)[0]}"
+    above = place.rstrip("/").rpartition("/")[0]
+    return above or place  # of a table at the top of the tree, not the whole tree
 
 
 def open_source(spark: SparkSession, text: str, batch_id: str, settings: Settings) -> Source:
@@ -168,12 +235,24 @@ def open_source(spark: SparkSession, text: str, batch_id: str, settings: Setting
     """
     prefix, _, rest = text.partition(":")
     known = ("folder", "parquet", "webdataset", "delta")
+    if re.match(r"[\w:]*://[^/]*@", text):
+        raise SettingsError(
+            "--source: there are credentials in the address, which logs and tables would keep.",
+            hint="leave them out of it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment.",
+        )
     kind, location = (prefix, rest) if prefix in known else (_guess(spark, text), text)
     if kind in {"parquet", "delta"}:
         return TableSource(spark, location, batch_id, settings, form=kind)
+    system, path = hadoop_path(spark, location)
+    if not system.exists(path):
+        raise _nothing_at(text)
     if kind == "webdataset":
         return WebDatasetSource(spark, location, batch_id, settings)
     return FolderSource(spark, location, batch_id, settings)
+
+
+def _nothing_at(text: str) -> BadInput:
+    return BadInput(f"--source {text}: there is nothing at this place.", hint="check the path or the table's name.")
 
 
 def _guess(spark: SparkSession, text: str) -> str:
@@ -183,7 +262,7 @@ def _guess(spark: SparkSession, text: str) -> str:
     if not system.exists(path):
         if "/" not in text and spark.catalog.tableExists(text):
             return "delta"
-        raise BadInput(f"--source {text}: there is nothing at this place.", hint="check the path or the table's name.")
+        raise _nothing_at(text)
     if text.endswith(SHARD_SUFFIXES):
         return "webdataset"
     if text.endswith(".parquet"):
@@ -204,15 +283,12 @@ def file_uri(spark: SparkSession, location: str) -> str:
 
 
 def list_files(spark: SparkSession, root: str, suffixes: tuple[str, ...]) -> DataFrame:
-    """Files under ``root`` (or ``root`` itself, if it is one) as (uri, byte_size): a task a first-level folder."""
-    system, path = hadoop_path(spark, root)
+    """Files under ``root`` (or ``root`` itself, if it is one) as `LISTING_SCHEMA`: a task a first-level folder."""
+    system, path = hadoop_path(spark, root or "/")
     status = system.getFileStatus(path)
     if status.isFile():
-        return spark.createDataFrame([(root, int(status.getLen()))], LISTING_SCHEMA)
-    folders = [(root, False)]
-    for entry in system.listStatus(path):
-        if entry.isDirectory() and not entry.getPath().getName().startswith("."):
-            folders.append((f"{root}/{entry.getPath().getName()}", True))
+        return spark.createDataFrame([(root, int(status.getLen()), None)], LISTING_SCHEMA)
+    folders = [(root or "/", False), *((folder, True) for folder in folders_in(root or "/"))]
     rows = spark.createDataFrame(folders, "uri string, recursive boolean").repartition(min(len(folders), 1000))
     return rows.mapInArrow(list_folders(suffixes), LISTING_SCHEMA)
 

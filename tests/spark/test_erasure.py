@@ -46,7 +46,7 @@ from jobs.tables.embeddings import withdraw_stale
 from tests.milvus.rows import make_table
 from tests.spark.helpers import job_for
 from tests.spark.indexed import SHARED, Indexed, digest_of, image, picture, principal, reindex, run_of, vector_of
-from udfs.decode import image_kind
+from udfs.kinds import image_kind
 
 pytestmark = pytest.mark.spark
 

@@ -28,9 +28,10 @@ pytestmark = pytest.mark.spark
 
 ROOT = Path(__file__).parents[2]
 
+JPEG = b"\xff\xd8\xff\xe0"
 FILES = {
-    "a.jpg": b"one",
-    "deep/er/b c%20d.PNG": b"two",
+    "a.jpg": JPEG + b"one",
+    "deep/er/b c%20d.PNG": b"\x89PNG two",
     "empty.jpg": b"",
     "notes.txt": b"no image",
     ".hidden.jpg": b"x",
@@ -46,8 +47,8 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def bring(spark, tmp_path: Path, source: str, *, inline: bool = True) -> Ingested:
-    settings = settings_for(tmp_path, "executor.read_retries=0")
+def bring(spark, tmp_path: Path, source: str, *overrides: str, inline: bool = True) -> Ingested:
+    settings = settings_for(tmp_path, "executor.read_retries=0", *overrides)
     warehouse = warehouse_for(spark, settings)
     return ingest_images(
         warehouse, open_source(spark, source, "b1", settings), inline=inline, now=NOW, images_a_part=1000
@@ -59,15 +60,16 @@ def images(spark, tmp_path: Path):
 
 
 def test_a_folder_twice_and_then_changed(spark, tmp_path: Path, folder: Path) -> None:
-    assert bring(spark, tmp_path, str(folder)) == Ingested(listed=3, new=3, changed=0, unchanged=0)
+    empty = {"unread": {"EMPTY": 1}}
+    assert bring(spark, tmp_path, str(folder)) == Ingested(listed=3, new=3, changed=0, unchanged=0, **empty)
     before = rows(images(spark, tmp_path), "image_id", "content_sha256", "part")
-    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 0, 3)
+    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 0, 3, **empty)
     assert rows(images(spark, tmp_path), "image_id", "content_sha256", "part") == before
-    (folder / "a.jpg").write_bytes(b"another")
-    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 1, 2)
+    (folder / "a.jpg").write_bytes(JPEG + b"another")
+    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 1, 2, **empty)
     now = {r["uri"].rsplit("/", 1)[1]: r["content"] for r in images(spark, tmp_path).collect()}
     # The empty file has no bytes to keep, but it is there: embedding will say why it is unreadable.
-    assert now == {"a.jpg": b"another", "b c%20d.PNG": b"two", "empty.jpg": None}
+    assert now == {"a.jpg": JPEG + b"another", "b c%20d.PNG": b"\x89PNG two", "empty.jpg": None}
 
 
 def test_by_uri_keeps_no_bytes(spark, tmp_path: Path, folder: Path) -> None:
@@ -78,12 +80,13 @@ def test_by_uri_keeps_no_bytes(spark, tmp_path: Path, folder: Path) -> None:
 
 
 def test_parquet_and_delta_bring_their_own_ids(spark, tmp_path: Path) -> None:
-    frame = spark.createDataFrame([("x", b"1"), ("y", b"2"), ("z", None)], "image_id string, content binary")
+    pictures = [("x", JPEG + b"1"), ("y", JPEG + b"2"), ("z", None)]
+    frame = spark.createDataFrame(pictures, "image_id string, content binary")
     frame.write.parquet(str(tmp_path / "p"))
     frame.write.format("delta").save(str(tmp_path / "d"))
     assert bring(spark, tmp_path, str(tmp_path / "p")).new == 3
-    assert bring(spark, tmp_path, f"delta:{tmp_path / 'd'}") == Ingested(3, 0, 0, 3)
-    assert rows(images(spark, tmp_path), "image_id", "content") == {("x", b"1"), ("y", b"2"), ("z", None)}
+    assert bring(spark, tmp_path, f"delta:{tmp_path / 'd'}") == Ingested(3, 0, 0, 3, unread={"NO_SOURCE": 1})
+    assert rows(images(spark, tmp_path), "image_id", "content") == set(pictures)
 
 
 def test_webdataset_shards(spark, tmp_path: Path) -> None:
@@ -91,18 +94,91 @@ def test_webdataset_shards(spark, tmp_path: Path) -> None:
     for shard in range(2):
         with tarfile.open(tmp_path / "shards" / f"s{shard}.tar", "w") as tar:
             for name in ("000.jpg", "000.json", "001.jpg"):
-                data = f"{shard}{name}".encode()
+                data = JPEG + f"{shard}{name}".encode()
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
     assert bring(spark, tmp_path, str(tmp_path / "shards")) == Ingested(4, 4, 0, 0)
     assert bring(spark, tmp_path, str(tmp_path / "shards")) == Ingested(4, 0, 0, 4)
     assert {c for (c,) in rows(images(spark, tmp_path), "content")} == {
-        b"0000.jpg",
-        b"0001.jpg",
-        b"1000.jpg",
-        b"1001.jpg",
+        JPEG + name for name in (b"0000.jpg", b"0001.jpg", b"1000.jpg", b"1001.jpg")
     }
+
+
+WITH_KEYS = "s3://KEY:SECRET@bucket/a.jpg"
+
+
+def test_guarantee_14_a_table_that_names_what_is_not_the_sources_own(spark, tmp_path: Path) -> None:
+    """One hostile row ends nothing but itself; what it named is neither read nor kept, also when it is embedded."""
+    source, beside = tmp_path / "source", tmp_path / "beside"
+    for place in (source, beside):
+        place.mkdir()
+        (place / "a.jpg").write_bytes(JPEG + b"a")
+    (source / "key.jpg").write_bytes(b"a secret key")
+    (source / "link.jpg").symlink_to(beside / "a.jpg")
+    addresses = {
+        "good": f"{source}/a.jpg", "passwd": "/etc/passwd", "environ": "file:///proc/self/environ",
+        "key": f"{source}/key.jpg", "link": f"{source}/link.jpg", "beside": f"{beside}/a.jpg", "nul": "/a\0.jpg",
+        "up": f"{source}/../beside/a.jpg", "secret": WITH_KEYS, "web": "https://u:SECRET@example.org/a.jpg",
+        "long": "/" + "x" * 10_000, "none": None, "empty": "", "gone": f"{source}/none.jpg",
+    }  # fmt: skip
+    rows_ = [(name, None, uri) for name, uri in addresses.items()]
+    # Beside bytes an address is only noted, and only if it could be followed.
+    rows_ += [("both", JPEG + b"b", WITH_KEYS), ("text", b"root:x:0:0", None), ("noted", JPEG, f"{source}/a.jpg")]
+    rows_ += [(None, JPEG, None), ("new\nline", JPEG, None), ("n" * 1000, JPEG, None), ("nul\0", JPEG, None)]
+    frame = spark.createDataFrame(rows_, "image_id string, content binary, uri string")
+    frame.write.parquet(str(source / "table"))
+    done = bring(spark, tmp_path, f"parquet:{source}/table")
+    assert (done.listed, done.new, done.refused) == (21, 17, {"BAD_ID": 4})
+    assert done.unread == {
+        "OUTSIDE_ROOTS": 4, "BAD_ADDRESS": 4, "NOT_AN_IMAGE": 2, "UNSUPPORTED_SCHEME": 1, "NO_SOURCE": 2,
+        "NOT_FOUND": 1,
+    }  # fmt: skip
+    found = {row["image_id"]: row for row in images(spark, tmp_path).collect()}
+    assert {name: row["content"] for name, row in found.items() if row["content"]} == {
+        "good": JPEG + b"a", "both": JPEG + b"b", "noted": JPEG,
+    }  # fmt: skip
+    kept = {name for name, row in found.items() if row["uri"]}
+    assert kept == {"good", "noted", "key", "gone"}
+    said = str([(row["uri"], row["content"], row["content_sha256"]) for row in found.values()])
+    assert not {word for word in ("SECRET", "passwd", "environ", "secret key") if word in said}
+
+    # The setting names another place. What could not be read before is so for the first time, and no change.
+    done = bring(spark, tmp_path, f"parquet:{source}/table", f"sources.roots=[{beside}]")
+    assert (done.changed, done.unread["OUTSIDE_ROOTS"]) == (2, 2)
+    assert images(spark, tmp_path).where("changed_at IS NOT NULL").isEmpty()
+    # Without it, later on: what is there stays.
+    done = bring(spark, tmp_path, f"parquet:{source}/table")
+    assert (done.changed, done.out_of_reach) == (0, {"OUTSIDE_ROOTS": 2})
+
+
+def test_a_source_with_credentials_in_its_address_is_refused_unquoted(spark, tmp_path: Path) -> None:
+    for text in (WITH_KEYS, f"folder:{WITH_KEYS}", f"delta:{WITH_KEYS}"):
+        with pytest.raises(SettingsError) as stopped:
+            open_source(spark, text, "b1", settings_for(tmp_path))
+        assert "SECRET" not in str(stopped.value)
+
+
+def test_hostile_names_and_broken_shards_are_counted(spark, tmp_path: Path) -> None:
+    for name in ("a:b.jpg", "new\nline.jpg", "deep/s3:x.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(JPEG + name.encode())
+    (tmp_path / "photos" / "loop").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "pw.png").symlink_to("/etc/passwd")
+    done = bring(spark, tmp_path, str(tmp_path / "photos"))
+    assert done == Ingested(
+        5, 4, 0, 0, refused={"LINKED_FOLDER": 1}, unread={"BAD_ADDRESS": 1, "OUTSIDE_ROOTS": 1}
+    )  # fmt: skip
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "s.tar", "w") as tar:
+        for name in ("a.jpg", "b.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            tar.addfile(info, io.BytesIO(JPEG))
+    whole = (tmp_path / "shards" / "s.tar").read_bytes()
+    (tmp_path / "shards" / "t.tar").write_bytes(whole[:1024])
+    done = bring(spark, tmp_path, str(tmp_path / "shards"))
+    assert done == Ingested(4, 3, 0, 0, refused={"BROKEN_SHARD": 1}, broken=("t.tar",))
 
 
 def test_a_source_that_is_not_there_is_named(spark, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.golden.support import encoded, noise, small_astronaut
-from udfs.decode import Decoded, DecodeFailure, decode, detection_view, image_kind
+from udfs.decode import Decoded, DecodeFailure, decode, detection_view
+from udfs.kinds import image_kind
 from udfs.params import PipelineParams
 
 pytestmark = pytest.mark.unit
@@ -252,7 +253,9 @@ def test_stream_is_not_needed_after_decoding() -> None:
     ("start", "kind"),
     [
         (b"\xff\xd8\xff\xe0", "jpeg"), (b"\x89PNG\r\n", "png"), (b"GIF89a", "gif"), (b"RIFF\0\0\0\0WEBP", "webp"),
-        (b"II*\0", "tiff"), (b"MM\0*", "tiff"), (b"<html>", None), (b"", None),
+        (b"II*\0", "tiff"), (b"MM\0*", "tiff"), (b"<html>", None), (b"", None), (b"RIFF\0\0\0\0WAVE", None),
+        (b"BM\1\2\3\4\0\0\0\0", "bmp"), (b"BMW is a name", None), (b"P6\n1 1", "ppm"), (b"P65 is a form", None),
+        (b"root:x:0:0:root:/root", None), (b"\0\0\0\x20ftypavif", "avif"), (b"\0\0\0\x20ftypisom", None),
     ],
 )  # fmt: skip
 def test_a_picture_is_known_by_its_first_bytes(start: bytes, kind: str | None) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +103,22 @@ def test_exif_turns_boxes_with_the_picture(pipeline: Pipeline) -> None:
 def test_every_broken_image_is_a_row_in_its_place(pipeline: Pipeline, tmp_path: Path) -> None:
     good = tmp_path / "good.jpg"
     good.write_bytes(ONE)
-    digest = hashlib.sha256(ONE).hexdigest()
+    digest, root = hashlib.sha256(ONE).hexdigest(), str(tmp_path)
     cases: list[tuple[ImageInput, str, str]] = [
         (ImageInput("", ONE, covered=ANYONE), "embedded", ""),
         (ImageInput("", ONE[: len(ONE) // 2], covered=ANYONE), "broken", "TRUNCATED"),
         (ImageInput("", b"not a picture", covered=ANYONE), "broken", "NOT_AN_IMAGE"),
         (ImageInput("", b"", covered=ANYONE), "unreadable", "EMPTY"),
         (ImageInput("", None, covered=ANYONE), "unreadable", "NO_SOURCE"),
-        (ImageInput("", None, str(good), digest, ANYONE), "embedded", ""),
-        (ImageInput("", None, str(good), "0" * 64, ANYONE), "unreadable", "CONTENT_CHANGED"),
-        (ImageInput("", None, str(tmp_path / "none.jpg"), covered=ANYONE), "unreadable", "NOT_FOUND"),
+        (ImageInput("", None, str(good), digest, ANYONE, root), "embedded", ""),
+        (ImageInput("", None, str(good), "0" * 64, ANYONE, root), "unreadable", "CONTENT_CHANGED"),
+        (ImageInput("", None, str(tmp_path / "none.jpg"), covered=ANYONE, root=root), "unreadable", "NOT_FOUND"),
+        (ImageInput("", None, str(good), digest, ANYONE), "unreadable", "OUTSIDE_ROOTS"),
+        (ImageInput("", None, str(good), digest, ANYONE, f"{root}/other"), "unreadable", "OUTSIDE_ROOTS"),
+        # What ingestion could not read has no content that a permission could have been given for.
+        (ImageInput("", None, str(good), "unread:TIMEOUT:0", ANYONE, root), "unreadable", "TIMEOUT"),
+        (ImageInput("", None, str(good), "unread:NOT_AN_IMAGE:0", ANYONE, root), "broken", "NOT_AN_IMAGE"),
+        (ImageInput("", None, str(good), "unread:" + "0" * 64, ANYONE, root), "unreadable", "NOT_READ"),
         (ImageInput("", None, "https://example.org/a.jpg", covered=ANYONE), "unreadable", "UNSUPPORTED_SCHEME"),
         (ImageInput("", encoded(noise(4, 4)), covered=ANYONE), "no_face", "NO_FACE"),
         (ImageInput("", encoded(noise(100, 100)), covered=ANYONE), "no_face", "NO_FACE"),
@@ -119,7 +126,7 @@ def test_every_broken_image_is_a_row_in_its_place(pipeline: Pipeline, tmp_path: 
         (ImageInput("", ONE, covered=()), "uncovered_faces", "NO_COVERED_RECORD"),
         (ImageInput("", encoded(portrait()), covered=ANYONE), "embedded", ""),
     ]
-    items = [ImageInput(str(i), c.content, c.uri, c.content_sha256, c.covered) for i, (c, _, _) in enumerate(cases * 3)]
+    items = [replace(case, image_id=str(i)) for i, (case, _, _) in enumerate(cases * 3)]
     results = list(pipeline.run(items))
     assert [r.image_id for r in results] == [item.image_id for item in items]
     assert [(r.status, r.reason) for r in results] == [(status, reason) for _, status, reason in cases * 3]

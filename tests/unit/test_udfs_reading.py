@@ -72,8 +72,9 @@ class Fails:
         self.errors = list(errors)
         self.calls = 0
 
-    def __call__(self, uri: str, timeout_s: float) -> object:
+    def __call__(self, uri: str, timeout_s: float, roots: object) -> object:
         assert timeout_s > 0
+        assert roots is None
 
         def opened() -> object:
             self.calls += 1

@@ -27,7 +27,7 @@ PARAMS = PipelineParams()
 COVERED = pa.list_(pa.struct([("record_id", pa.string()), ("principal", pa.string()), ("box", pa.list_(pa.float32()))]))
 INPUT = pa.schema(
     [("image_id", pa.string()), ("content", pa.binary()), ("uri", pa.string()), ("content_sha256", pa.string()),
-     ("covered", COVERED)]
+     ("covered", COVERED), ("root", pa.string())]
 )  # fmt: skip
 
 
@@ -42,7 +42,14 @@ def rows(tmp_path: Path) -> list[dict[str, object]]:
     me = {"record_id": "r1", "principal": "p1", "box": None}
     other = {"record_id": "r2", "principal": "p2", "box": [1.0, 2.0, None, 4.0]}
     return [
-        {"image_id": "a", "content": None, "uri": str(path), "content_sha256": None, "covered": [me]},
+        {
+            "image_id": "a",
+            "content": None,
+            "uri": str(path),
+            "content_sha256": None,
+            "covered": [me],
+            "root": str(tmp_path),
+        },
         {"image_id": "b", "content": b"junk", "uri": None, "content_sha256": "x", "covered": [me]},
         {"image_id": "c", "content": encoded(group(2)), "uri": None, "content_sha256": None, "covered": [me]},
         {"image_id": "d", "content": encoded(group(2)), "uri": None, "content_sha256": None, "covered": [me, other]},
@@ -139,7 +146,7 @@ from udfs.spark import EmbedSpec, embed_arrow
 import udfs
 assert {str(archive)!r} in udfs.__file__
 (result,) = Pipeline({str(model_path())!r}).run(
-    [ImageInput("a", uri={str(tmp_path / "a.png")!r}, covered=(CoveredPrincipal("r", "p"),))])
+    [ImageInput("a", uri={str(tmp_path / "a.png")!r}, covered=(CoveredPrincipal("r", "p"),), root={str(tmp_path)!r})])
 assert result.status == "embedded", result
 bad = sorted(m for m in sys.modules if m.split(".")[0] in ("jobs", "pymilvus", "delta"))
 assert not bad, bad

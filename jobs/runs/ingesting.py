@@ -1,0 +1,52 @@
+"""What `ingest` says when it is done: counts by reason, and what to do about them. No name of a picture or a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jobs.governance.basis import BasisImported
+from jobs.tables.images import OTHER_BATCH, Ingested
+
+
+def said_of_records(done: BasisImported) -> list[str]:
+    """What an import of basis records did, in parts of a sentence."""
+    parts = [f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images"]
+    if done.barred:
+        parts.append(f"{done.barred} not taken: the persons were erased")
+    if done.quarantined:
+        parts.append(
+            f"{done.quarantined} lines could not be read (table basis_quarantine): records they name are refused "
+            f"until mended; {done.nameless} name none, so what they say is not in effect"
+        )
+    return parts
+
+
+def said_of_images(images: Ingested, *, with_basis: bool) -> list[str]:
+    """What an ingestion of images did and did not do, with what to do about it."""
+    parts = [
+        f"{images.listed} images: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
+        + (f", {images.barred} not taken: they were erased" if images.barred else "")
+    ]
+    if images.refused:
+        parts.append(f"{sum(images.refused.values())} not taken: {_counted(images.refused)}")
+    if images.batches:
+        owners = ", ".join(images.batches)
+        parts.append(f"ids of {OTHER_BATCH} belong to {owners}: erase them there, or rename them here")
+    if images.broken:
+        parts.append(f"what follows the break in {', '.join(images.broken)} is unknown: replace them and ingest again")
+    if images.unread:
+        parts.append(f"{sum(images.unread.values())} without a readable picture: {_counted(images.unread)}")
+    if images.out_of_reach:
+        kept = sum(images.out_of_reach.values())
+        parts.append(f"{kept} could not be read this time and stay as they were: {_counted(images.out_of_reach)}")
+    if "OUTSIDE_ROOTS" in {*images.unread, *images.out_of_reach}:
+        parts.append("`sources.roots` in the settings names the places beside the source's own that may be read")
+    if images.changed and not with_basis:
+        parts.append("what was permitted of a changed picture holds for its former bytes: give --basis anew")
+    if not with_basis:
+        parts.append("no --basis given: images without a basis record are refused")
+    return parts
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
