@@ -16,7 +16,7 @@ from jobs.errors import BadInput, SettingsError
 from jobs.settings import Settings
 from jobs.tables.store import looked_up_in_parts
 from udfs.kinds import HEAD_BYTES, image_kind
-from udfs.reading import UNREAD_PREFIX, address_within
+from udfs.reading import UNREAD_PREFIX, ReadFailure, address_within
 from udfs.sources import (
     FILE_SCHEMA,
     IMAGE_SUFFIXES,
@@ -288,7 +288,13 @@ def list_files(spark: SparkSession, root: str, suffixes: tuple[str, ...]) -> Dat
     status = system.getFileStatus(path)
     if status.isFile():
         return spark.createDataFrame([(root, int(status.getLen()), None)], LISTING_SCHEMA)
-    folders = [(root or "/", False), *((folder, True) for folder in folders_in(root or "/"))]
+    try:
+        folders = [(root or "/", False), *((folder, True) for folder in folders_in(root or "/"))]
+    except (OSError, ReadFailure) as error:
+        raise BadInput(
+            f"--source {root}: it cannot be listed ({type(error).__name__}).",
+            hint="check that this user may read it; it must be a local path or S3.",
+        ) from None
     rows = spark.createDataFrame(folders, "uri string, recursive boolean").repartition(min(len(folders), 1000))
     return rows.mapInArrow(list_folders(suffixes), LISTING_SCHEMA)
 
