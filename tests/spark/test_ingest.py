@@ -19,7 +19,15 @@ from jobs.governance.basis_files import _JSON_SCHEMA, pseudonym, read_basis
 from jobs.governance.decide import LAWFUL_BASES, STATES
 from jobs.governance.gate import current_batches, current_records, quarantined
 from jobs.governance.tombstones import SUBJECT, KeyRing
-from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
+from jobs.schemas import (
+    BASIS_LINKS,
+    BASIS_QUARANTINE,
+    IMAGES,
+    PROCESSING_BASIS,
+    SOURCE_BATCHES,
+    TOMBSTONES,
+    TableSpec,
+)
 from jobs.tables.images import Ingested, ingest_images
 from jobs.tables.sources import open_source
 from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
@@ -323,9 +331,8 @@ def test_a_delta_table_of_records(spark, tmp_path: Path) -> None:
 def test_ids_of_older_warehouses_lose_the_white_space_about_them(spark, tmp_path: Path) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     links = [("i1", "sp\u00a0", NOW), ("i2", "\tsp", NOW), ("i3", "s p", NOW)]
-    warehouse.append(spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
-    table = f"delta.`{warehouse.location}/{BASIS_LINKS.name}`"
-    spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('face_reindex.schema_version' = '1')")
+    first = TableSpec(BASIS_LINKS.name, "image_id string, record_id string, recorded_at timestamp", "recorded_at")
+    warehouse.append(spark.createDataFrame(links, first.columns), first)
     again = warehouse_for(spark, settings_for(tmp_path)).read(BASIS_LINKS)
     assert rows(again, "image_id", "record_id") == {("i1", "sp"), ("i2", "sp"), ("i3", "s p")}
 
