@@ -44,6 +44,11 @@ class GovernanceSettings(_Section):
     allowed_purposes: tuple[Name, ...] = Field(
         (), description="The controller's allow-list. A purpose outside it is refused, whatever a record grants."
     )
+    coverage: Literal["any", "box"] = Field(
+        "any",
+        description="`box`: only records that say where in the picture their person's face is (`face.box`) cover "
+        "anybody. `any`: one without covers its picture, as long as no more faces are found than persons recorded.",
+    )
     openlineage: bool = Field(
         False, description="Send OpenLineage events, by the client's own configuration (needs the extra `lineage`)."
     )
@@ -114,19 +119,27 @@ class DetectionSettings(_Section):
     """What counts as a face. All of it is part of the model fingerprint."""
 
     min_face_px: int = Field(20, ge=12, description="Smallest face, in pixels of the stored image's upright form.")
-    thresholds: tuple[float, float, float] = Field((0.6, 0.7, 0.7), description="P-, R- and O-Net thresholds.")
-    pyramid_factor: float = Field(0.709, gt=0.1, lt=1, description="Scale step of the image pyramid.")
+    thresholds: tuple[float, float, float] = Field(
+        (0.6, 0.7, 0.7), description="P-, R- and O-Net thresholds; none above its default, so that bystanders are seen."
+    )
+    pyramid_factor: float = Field(
+        0.709, ge=0.709, le=0.95, description="Scale step of the image pyramid; larger: more steps."
+    )
     smallest_face: float = Field(
         0.05,
         gt=0,
-        le=1,
+        le=0.05,
         description="Smallest face that must be found, as a part of the image's long side; images are shrunk for "
-        "detection as far as this allows (0.05: to 640 pixels).",
+        "detection as far as this allows (0.05: to 640 pixels). A larger value would hide bystanders.",
     )
     long_side_px: int | None = Field(
-        None, ge=0, description="Detect at this long side instead of the one that `smallest_face` gives; 0: full size."
+        None,
+        ge=0,
+        description="Detect at this long side instead of that of `smallest_face`: 640 or more; 0: full size.",
     )
-    min_confidence: float = Field(0.9, ge=0, le=1, description="Detections below this are no face; counted.")
+    min_confidence: float = Field(
+        0.9, ge=0, le=1, description="Detections below this are not embedded; they still count as people."
+    )
     max_faces: int = Field(32, ge=1, description="Faces an image; the largest are kept, the rest counted.")
     crop_margin_px: int = Field(0, ge=0, lt=160, description="Margin in pixels of the 160-px crop.")
     decoder: Literal["libjpeg-turbo", "nvjpeg"] = Field(
@@ -134,6 +147,26 @@ class DetectionSettings(_Section):
     )
     max_pixels: int = Field(100_000_000, ge=1, description="Images with more pixels are `too_large`, undecoded.")
     max_bytes: int = Field(64 * 2**20, ge=1, description="Images with more bytes are `too_large`, undecoded.")
+    max_decode_bytes: int = Field(
+        768 * 2**20,
+        ge=2**20,
+        description="Memory for decoding, of a Python worker: images that need more (7 bytes a pixel for most PNGs, 19 "
+        "for WebP, by the header) are `too_large`, undecoded; the others wait for each other.",
+    )
+    max_scans: int = Field(
+        32, ge=1, description="JPEGs with more scans are `too_large`, undecoded (libjpeg's progressive files have 10)."
+    )
+
+    @model_validator(mode="after")
+    def _bystanders_are_seen(self) -> DetectionSettings:
+        # Guarantee 16; `udfs.params.check_sight` holds the pipeline to the same.
+        if any(own > floor for own, floor in zip(self.thresholds, (0.6, 0.7, 0.7), strict=True)):
+            raise ValueError(
+                "thresholds above [0.6, 0.7, 0.7] would hide bystanders; to embed fewer faces, raise min_confidence"
+            )
+        if self.long_side_px and self.long_side_px < 640:
+            raise ValueError("long_side_px below 640 would hide bystanders; 0 is full size")
+        return self
 
 
 class ExecutorSettings(_Section):

@@ -36,7 +36,7 @@ class Assignment:
 def assign_records(boxes: Sequence[Box], covered: Sequence[CoveredPrincipal], cover_iou: float = 0.5) -> Assignment:
     """Decide which faces may be embedded, and under which records.
 
-    ``boxes``: every person in the picture, whatever its size, in pixels of the stored upright image.
+    ``boxes``: every detection in the picture, whatever its size or confidence, in pixels of the stored upright image.
 
     * Any record with a box: only faces that overlap a recorded box by ``cover_iou`` are embedded. Best overlap
       first, one face to a box and one box to a face; a box left over that also lies on a face already taken

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import threading
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +15,9 @@ from PIL import Image
 from udfs import kernels
 from udfs.arrays import AnyArray, UInt8
 from udfs.kinds import image_kind
+from udfs.limits import MAX_STRIPS, BoundedReader, Scans, TooManyReads, decode_bytes, jpeg_scans, tiff_strips
 from udfs.params import PipelineParams
+from udfs.prefetch import ByteRoom
 
 #: Raster formats that are read. The list is closed on purpose: Pillow also knows formats that start
 #: interpreters (EPS) or external programs. (Multi-picture JPEGs come through Pillow's JPEG.)
@@ -24,13 +26,16 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM
 _JPEGS = ("JPEG", "MPO")  # the formats that libjpeg reads, and scales while it does
 _EXIF_ORIENTATION = 0x0112
 _WHITE = (255, 255, 255, 255)
+_BAND_PIXELS = 1_000_000  # converted at once: the copies of a larger picture would be its memory several times over
 _open_lock = threading.Lock()
 
 
 class DecodeFailure(Exception):
     """An image that doesn't become pixels: ``status`` and a stable ``reason`` code.
 
-    ``broken``: NOT_AN_IMAGE, TRUNCATED, CORRUPT, UNSUPPORTED_MODE. ``too_large``: TOO_MANY_PIXELS.
+    ``broken``: NOT_AN_IMAGE, TRUNCATED, CORRUPT, UNSUPPORTED_MODE. ``too_large``: TOO_MANY_PIXELS, TOO_MUCH_MEMORY
+    (decoding would take more than ``max_decode_bytes``), TOO_MANY_SCANS (of a JPEG), TOO_MANY_PARTS (chunks, boxes,
+    segments, strips).
     """
 
     def __init__(self, status: str, reason: str) -> None:
@@ -70,32 +75,38 @@ class DetectionView:
     scale_y: float
 
 
-def decode(data: bytes, params: PipelineParams, *, factor: int | None = None) -> Decoded:
+def decode(data: bytes, params: PipelineParams, *, factor: int | None = None, room: ByteRoom | None = None) -> Decoded:
     """Decode one image; the same bytes and parameters always give the same pixels.
 
     Upright by EXIF orientation; first frame of an animation; transparency laid over white; CMYK, palette,
     grey and 1-bit become RGB; 16-bit grey is divided by 257. A JPEG is decoded at the smallest of 1, 1/2, 1/4
     and 1/8 (in the DCT domain) whose long side is still ``params.decode_long_side``; ``factor`` (1, 2, 4 or 8)
-    overrules this. The pixel limit is checked on the header, before anything is decoded. A truncated file is
-    broken, never padded with grey.
+    overrules this. Pixels, memory and scans are checked on the header, before anything is decoded, and the memory is
+    waited for in ``room``. A truncated file is broken, never padded with grey.
 
     Raises `DecodeFailure`.
     """
     image = _open(data)
     with image:
         width, height = image.size
-        if width * height > params.max_pixels:
-            raise DecodeFailure("too_large", "TOO_MANY_PIXELS")
+        scans = _within_limits(image, data, params)
         orientation = _orientation(image)
         factor = (factor or factor_for_detection(max(width, height), params)) if image.format in _JPEGS else 1
+        need = decode_bytes(image.format, image.mode, image.size, factor=factor, turned=orientation > 1,
+                            coefficients=scans.several)  # fmt: skip
+        if need > params.max_decode_bytes:
+            raise DecodeFailure("too_large", "TOO_MUCH_MEMORY")
         try:
-            pixels = _jpeg(image, data, factor)
-            if pixels is None:
-                if factor > 1:
-                    image.draft(None, (width // factor, height // factor))
-                _check_png(image, data)
-                pixels = _rgb(image)
-            pixels = upright(pixels, orientation)
+            with room.taken(need) if room else nullcontext():
+                pixels = _jpeg(image, data, factor)
+                if pixels is None:
+                    if factor > 1:
+                        image.draft(None, (width // factor, height // factor))
+                    _check_png(image, data)
+                    pixels = _rgb(image)
+                pixels = upright(pixels, orientation)
+        except TooManyReads:
+            raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
         except DecodeFailure:
             raise
         except MemoryError:
@@ -109,10 +120,10 @@ def decode(data: bytes, params: PipelineParams, *, factor: int | None = None) ->
     return Decoded(pixels, width, height, 1.0 / factor)
 
 
-def decoded_or_reason(data: bytes, params: PipelineParams) -> Decoded | Exception:
+def decoded_or_reason(data: bytes, params: PipelineParams, room: ByteRoom | None = None) -> Decoded | Exception:
     """`decode`, with what it raised as the answer."""
     try:
-        return decode(data, params)
+        return decode(data, params, room=room)
     except Exception as error:  # the caller gives each image its own ending
         return error
 
@@ -124,8 +135,7 @@ def jpeg_header(data: bytes, params: PipelineParams) -> JpegHeader | None:
     """
     with _open(data) as image:
         width, height = image.size
-        if width * height > params.max_pixels:
-            raise DecodeFailure("too_large", "TOO_MANY_PIXELS")
+        _within_limits(image, data, params)
         plain = image.format in _JPEGS and image.mode in ("L", "RGB") and _damage(data) != "TRUNCATED"
         return JpegHeader(width, height, _orientation(image)) if plain else None
 
@@ -156,18 +166,32 @@ def detection_view(decoded: Decoded, params: PipelineParams) -> DetectionView:
     return DetectionView(small, size[0] / width * decoded.scale, size[1] / height * decoded.scale)
 
 
+def _within_limits(image: Image.Image, data: bytes, params: PipelineParams) -> Scans:
+    """The scans of an image whose header and structure keep to the limits."""
+    if image.width * image.height > params.max_pixels:
+        raise DecodeFailure("too_large", "TOO_MANY_PIXELS")
+    scans = jpeg_scans(data, params.max_scans) if image.format in _JPEGS else Scans(0, several=False)
+    if scans.count > params.max_scans:
+        raise DecodeFailure("too_large", "TOO_MANY_SCANS")
+    return scans
+
+
 def _open(data: bytes) -> Image.Image:
+    if image_kind(data) == "tiff" and tiff_strips(data) > MAX_STRIPS:
+        raise DecodeFailure("too_large", "TOO_MANY_PARTS")
     try:
         # Pillow's own limit is a global that warns first and raises later. Ours is exact and comes right
         # after, so theirs is lifted for the moment in which only the header is read.
         with _open_lock:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                return Image.open(io.BytesIO(data), formats=_formats())
+                return Image.open(BoundedReader(data), formats=_formats())
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
     except MemoryError:
         raise
+    except TooManyReads:
+        raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
     except Exception:  # see above
         reason = _damage(data) if image_kind(data) else "NOT_AN_IMAGE"
         raise DecodeFailure("broken", reason) from None
@@ -222,7 +246,19 @@ def _check_png(image: Image.Image, data: bytes) -> None:
 
 
 def _rgb(image: Image.Image) -> UInt8:
+    """The pixels of any mode, in bands: Pillow's conversions of a whole picture would hold it several times."""
     image.load()
+    width, height = image.size
+    rows = max(1, _BAND_PIXELS // width)
+    if rows >= height:
+        return _rgb_of(image)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = _rgb_of(image.crop((0, top, width, min(height, top + rows))))
+    return pixels
+
+
+def _rgb_of(image: Image.Image) -> UInt8:
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.array(image)
     if image.mode == "I" or image.mode.startswith("I;16"):

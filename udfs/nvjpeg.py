@@ -18,11 +18,14 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from udfs.arrays import UInt8
 from udfs.decode import Decoded, decoded_or_reason, jpeg_header, upright
 from udfs.params import PipelineParams
+from udfs.prefetch import ByteRoom
 
 _PIXELS_PER_CALL = 64_000_000  # 192 MB of pixels on the GPU at once, or one image
 
 
-def decode_many(contents: Sequence[bytes], params: PipelineParams, device: torch.device) -> list[Decoded | Exception]:
+def decode_many(
+    contents: Sequence[bytes], params: PipelineParams, device: torch.device, room: ByteRoom | None = None
+) -> list[Decoded | Exception]:
     """Decode images together; each answers with its pixels or with the exception that `decode` raised for it."""
     answers: list[Decoded | Exception | None] = [None] * len(contents)
     plain: list[tuple[int, int, int]] = []
@@ -42,7 +45,9 @@ def decode_many(contents: Sequence[bytes], params: PipelineParams, device: torch
             elif picture is not None:
                 turned = upright(picture, orientation)
                 answers[index] = Decoded(turned, turned.shape[1], turned.shape[0], 1.0)
-    return [decoded_or_reason(contents[n], params) if answer is None else answer for n, answer in enumerate(answers)]
+    return [
+        decoded_or_reason(contents[n], params, room) if answer is None else answer for n, answer in enumerate(answers)
+    ]
 
 
 def _bounded(images: Sequence[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:

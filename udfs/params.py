@@ -27,12 +27,16 @@ class PipelineParams:
     * ``decode_long_side``: JPEGs may be decoded at 1/2, 1/4 or 1/8 as long as the long side stays at or above
       this; 0 (or a ``detection_long_side`` of 0) means always in full. Face crops come from these pixels, unless a
       face is smaller there than its crop and the file has more: then the image is decoded once more, finer.
-    * ``min_confidence``: O-Net's probability from which a detection counts as a person.
+    * ``min_confidence``: O-Net's probability from which a face is embedded. Whoever is detected below it still counts
+      as somebody in the picture.
     * ``max_faces``: at most so many faces of one image are embedded, the largest first.
     * ``crop_size``, ``crop_margin_px``: side and margin of a face crop, both in pixels of the crop.
     * ``dtype``: of the embedding network, ``float32`` or ``bfloat16``. Detection is always float32.
     * ``decoder``: of plain JPEGs, ``libjpeg-turbo`` or, on a GPU only, ``nvjpeg``, which always decodes in full.
     * ``max_pixels``, ``max_bytes``: larger images end as ``too_large``; pixels are read from the header.
+    * ``max_decode_bytes``: memory that decoding one image may take, by an estimate from its header, and that all the
+      decoders of a worker take together; images beyond it end as ``too_large``.
+    * ``max_scans``: of a JPEG; each goes over all its pixels. libjpeg's own progressive files have 10.
     * ``cover_iou``: overlap from which a recorded box covers a detected face.
 
     Raises ``ValueError`` that names the parameter, its value and what is allowed.
@@ -52,6 +56,8 @@ class PipelineParams:
     decoder: str = "libjpeg-turbo"
     max_pixels: int = 100_000_000
     max_bytes: int = 64 * MIB
+    max_decode_bytes: int = 768 * MIB
+    max_scans: int = 32
     cover_iou: float = 0.5
 
     def __post_init__(self) -> None:
@@ -63,6 +69,8 @@ class PipelineParams:
         _whole("max_faces", self.max_faces, 1)
         _whole("max_pixels", self.max_pixels, 1)
         _whole("max_bytes", self.max_bytes, 1)
+        _whole("max_decode_bytes", self.max_decode_bytes, 1)
+        _whole("max_scans", self.max_scans, 1)
         # Below 80 pixels InceptionResnetV1 has no spatial extent left after its last reduction.
         _whole("crop_size", self.crop_size, 80)
         _whole("crop_margin_px", self.crop_margin_px, 0)
@@ -95,6 +103,28 @@ def long_side_for(smallest_face: float, detector_min_face_px: int = 20) -> int:
     on, 99 % of what full-size detection finds is found (bench/recall.py measures it).
     """
     return max(64, math.ceil(_SURE_FACE * detector_min_face_px / smallest_face))
+
+
+def check_sight(params: PipelineParams) -> None:
+    """Guarantee 16: who is not seen is not counted, so the detector must see what it sees by default.
+
+    Raises ``ValueError`` that names the parameter, its value and the bound. What is to be embedded less often is said
+    by ``min_confidence``, ``min_face_px`` and ``max_faces``, which hide nobody.
+    """
+    least = PipelineParams()
+    long_side = params.detection_long_side or least.detection_long_side
+    seen_by = {
+        "thresholds": all(own <= floor for own, floor in zip(params.thresholds, least.thresholds, strict=True)),
+        "pyramid_factor": params.pyramid_factor >= least.pyramid_factor,
+        "detector_min_face_px": params.detector_min_face_px <= least.detector_min_face_px,
+        "detection_long_side": long_side >= least.detection_long_side,
+    }
+    for name, enough in seen_by.items():
+        if not enough:
+            raise ValueError(
+                f"{name}={getattr(params, name)}: sees less than {getattr(least, name)}, and a bystander who is not "
+                "seen is not counted; to embed fewer faces, raise min_confidence or min_face_px"
+            )
 
 
 def _check_thresholds(thresholds: tuple[float, ...]) -> None:

@@ -23,8 +23,8 @@ from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch, model_fingerprint
 from udfs.nets import build_nets, read_model_file
 from udfs.nvjpeg import decode_many
-from udfs.params import MIB, PipelineParams
-from udfs.prefetch import ByteBudget, map_ahead
+from udfs.params import MIB, PipelineParams, check_sight
+from udfs.prefetch import ByteBudget, ByteRoom, map_ahead
 from udfs.reading import ReadFailure, read_bytes, unread_reason
 from udfs.results import Dropped, Face, ImageInput, ImageResult
 from udfs.selection import Selection, select_faces, to_stored
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # Images that wait for their embeddings hold crops, not pictures; past this many, a pass runs part full.
 _MAX_WAITING = 512
+# Pixels of one picture that are kept for its crops while it is searched.
+_MOST_KEPT = 64 * MIB
 _OUT_OF_MEMORY = (torch.cuda.OutOfMemoryError, MemoryError)
 _NO_DROPS = Dropped()
 # What says something of the bytes, and not of the way to them.
@@ -48,7 +50,8 @@ class _Job:
     ending: tuple[str, str] | None = None
     size: tuple[int, int] | None = None
     byte_size: int = 0
-    data: bytes | None = None  # only where the pixels are fewer than the file has
+    data: bytes | None = None  # only where the pixels are fewer than the file has, or were too many to keep
+    factor: int = 1  # by which a JPEG was decoded smaller
     decoded: Decoded | None = None
     view: DetectionView | None = None
     selection: Selection | None = None
@@ -62,10 +65,8 @@ class _Job:
         return self.ending is not None or (self.crops is not None and len(self.vectors) == len(self.crops))
 
     def held_bytes(self) -> int:
-        if self.decoded is None or self.view is None:
-            return 0
-        own_view = self.view.pixels is not self.decoded.pixels
-        return self.decoded.pixels.nbytes + (self.view.pixels.nbytes if own_view else 0) + len(self.data or b"")
+        arrays = {id(held.pixels): held.pixels.nbytes for held in (self.decoded, self.view) if held is not None}
+        return sum(arrays.values()) + len(self.data or b"")
 
 
 class Pipeline:
@@ -81,9 +82,11 @@ class Pipeline:
     * ``central_only``: a picture's records are about its most central person, and nobody else in it is embedded. For
       evaluation, where pictures are labelled so; in the index such a picture has bystanders and yields nothing.
     * ``roots``: folders and ``s3://bucket/prefix`` that ``uri`` may be read from, besides an image's own ``root``.
+    * ``boxes_only``: records without a box cover nobody (``governance.coverage: box``, which the gate decides before).
     * ``expected_fingerprint``: raise `FingerprintMismatch` where the loaded model has another.
 
-    Raises ``ValueError`` where ``params`` ask for nvJPEG and the placement is no GPU.
+    Raises ``ValueError`` where ``params`` ask for nvJPEG and the placement is no GPU, or for a detector that sees less
+    than by default (`check_sight`).
     """
 
     def __init__(
@@ -101,9 +104,11 @@ class Pipeline:
         compiled: bool = False,
         central_only: bool = False,
         roots: Sequence[str] = (),
+        boxes_only: bool = False,
         expected_fingerprint: str | None = None,
     ) -> None:
         self.params = params or PipelineParams()
+        check_sight(self.params)
         self.placement = placement or Placement("cpu")
         self._nvjpeg = self.params.decoder == "nvjpeg"
         if self._nvjpeg and not self.placement.device.startswith("cuda"):
@@ -127,11 +132,13 @@ class Pipeline:
         self._detect_batch = detect_batch
         self._detect_pixels = detect_batch * max(self.params.detection_long_side, 640) ** 2
         self._decode_threads = decode_threads
+        self._room = ByteRoom(self.params.max_decode_bytes)
         self._queue_bytes = queue_bytes
         self._read_timeout_s = read_timeout_s
         self._read_retries = read_retries
         self._central_only = central_only
         self._roots = tuple(roots)
+        self._boxes_only = boxes_only
 
     def run(self, items: Iterable[ImageInput]) -> Iterator[ImageResult]:
         """One result for each image, in order. No image raises; a broken device or source of items does.
@@ -195,8 +202,10 @@ class Pipeline:
                     raise decoded
                 job.size = (decoded.width, decoded.height)
                 job.view = detection_view(decoded, self.params)
-                job.decoded = decoded
-                job.data = data if decoded.scale < 1 else None
+                # A picture so large would fill the queue by itself: its pixels are made again if there are faces.
+                again = decoded.pixels.nbytes > _MOST_KEPT
+                job.decoded, job.factor = None if again else decoded, round(1 / decoded.scale)
+                job.data = data if again or decoded.scale < 1 else None
             except DecodeFailure as failure:
                 job.ending, job.data = (failure.status, failure.reason), None
             except Exception as error:  # one image must not end the run
@@ -204,8 +213,9 @@ class Pipeline:
         return jobs
 
     def _read(self, item: ImageInput) -> _Job:
-        job = _Job(item.image_id, item.covered)
-        if not item.covered:
+        covered = tuple(r for r in item.covered if r.box is not None) if self._boxes_only else item.covered
+        job = _Job(item.image_id, covered)
+        if not covered:
             # Default deny, and before the bytes: a refused image is never opened.
             job.ending = ("uncovered_faces", "NO_COVERED_RECORD")
             return job
@@ -231,23 +241,24 @@ class Pipeline:
 
     def _decode(self, contents: Sequence[bytes]) -> list[Decoded | Exception]:
         if self._nvjpeg:
-            return decode_many(contents, self.params, torch.device(self.placement.device))
-        return [decoded_or_reason(content, self.params) for content in contents]
+            return decode_many(contents, self.params, torch.device(self.placement.device), self._room)
+        return [decoded_or_reason(content, self.params, self._room) for content in contents]
 
     def _batches(self, jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
         """Lists of jobs whose pictures make one detection call; those that ended already come along."""
         batch: list[_Job] = []
-        pictures = pixels = 0
+        pictures = pixels = held = 0
         for job in jobs:
             area = 0 if job.view is None else job.view.pixels.shape[0] * job.view.pixels.shape[1]
             if batch and pixels + area > self._detect_pixels:
                 yield batch
-                batch, pictures, pixels = [], 0, 0
+                batch, pictures, pixels, held = [], 0, 0, 0
             batch.append(job)
             pictures, pixels = pictures + (job.view is not None), pixels + area
-            if pictures >= self._detect_batch or len(batch) >= 8 * self._detect_batch:
+            held += job.held_bytes()
+            if pictures >= self._detect_batch or len(batch) >= 8 * self._detect_batch or held >= self._queue_bytes:
                 yield batch
-                batch, pictures, pixels = [], 0, 0
+                batch, pictures, pixels, held = [], 0, 0, 0
         if batch:
             yield batch
 
@@ -274,14 +285,18 @@ class Pipeline:
 
     def _cut(self, job: _Job) -> None:
         """Cut the faces out; runs on the crop threads. Where the pixels are too few for a face, from finer ones."""
-        if job.found is None or job.decoded is None:
+        if job.found is None:
             raise RuntimeError("a job without faces reached the crops")
         try:
             boxes, decoded = job.found.boxes.astype(np.float64), job.decoded
             factor = factor_for(float((boxes[:, 2:] - boxes[:, :2]).min()), self.params)
-            if job.data is not None and factor * decoded.scale < 1:
-                decoded = decode(job.data, self.params, factor=factor)
+            if job.data is not None and (decoded is None or factor < job.factor):
+                decoded = decode(job.data, self.params, factor=min(factor, job.factor), room=self._room)
+            if decoded is None:
+                raise RuntimeError("a job without pixels reached the crops")
             job.crops = self._embedder.crops(decoded.pixels, boxes * decoded.scale)
+        except DecodeFailure as failure:
+            job.ending = (failure.status, failure.reason)
         except Exception as error:  # one image must not end the run
             job.ending = _ending(error)
 

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -48,6 +49,32 @@ class ByteBudget:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+class ByteRoom:
+    """Bytes that decoders may use at once, whatever thread they run on.
+
+    Whoever holds some never waits for more, so nobody waits for ever.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait for ``size`` bytes (more than there are at all: for all of them), and give them back at the end."""
+        size = min(size, self._limit)
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + size <= self._limit)
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= size
+                self._changed.notify_all()
 
 
 def map_ahead(

@@ -35,32 +35,36 @@ def select_faces(
     *,
     middle: tuple[float, float] | None = None,
 ) -> Selection:
-    """Apply confidence, coverage, size and number, in this order.
+    """Apply coverage, confidence, size and number, in this order.
 
-    Coverage is decided before size: a person too small to be indexed is still a bystander. ``boxes`` are in
-    pixels of the stored upright image, [n, 4]; ``confidence`` is [n]. With the image's ``middle`` (x, y) only the most
-    central person is meant: the records are about that one, and everybody else counts as not covered.
+    Coverage is decided before all else, over every detection: a person too small or too unsure to be indexed is still a
+    bystander, and so no stricter setting lets a picture through (Guarantee 16). ``boxes`` are in pixels of the stored
+    upright image, [n, 4]; ``confidence`` is [n]. With the image's ``middle`` (x, y) only the most central sure person
+    is meant: the records are about that one, and everybody else counts as not covered.
     """
-    persons = [i for i in range(len(boxes)) if confidence[i] >= params.min_confidence]
-    unsure = len(boxes) - len(persons)
-    if not persons:
+    sure = [i for i in range(len(boxes)) if confidence[i] >= params.min_confidence]
+    present = list(range(len(boxes))) if middle is None else sure
+    unsure = len(boxes) - len(present)
+    if not present:
         reason = "BELOW_CONFIDENCE" if unsure else "NO_FACE"
         return Selection((), (), Dropped(low_confidence=unsure), "no_face", reason)
-    meant = persons if middle is None else [most_central(boxes, persons, middle)]
+    meant = present if middle is None else [most_central(boxes, present, middle)]
     assignment = assign_records([boxes[i].tolist() for i in meant], covered, params.cover_iou)
     basis = {i: ids for i, ids in zip(meant, assignment.records, strict=True) if ids is not None}
-    uncovered = len(persons) - len(basis)
+    uncovered = len(present) - len(basis)
     if not basis:
         dropped = Dropped(low_confidence=unsure, uncovered=uncovered)
         return Selection((), (), dropped, "uncovered_faces", "UNCOVERED_FACES")
+    certain = [i for i in sure if i in basis]
+    unsure += len(basis) - len(certain)
     size = boxes[:, 2:] - boxes[:, :2]
-    large = [i for i in basis if float(size[i].min()) >= params.min_face_px]
+    large = [i for i in certain if float(size[i].min()) >= params.min_face_px]
     # Largest first; position breaks ties, so that the choice never hangs on the detector's order.
     ranked = sorted(large, key=lambda i: (-float(size[i, 0] * size[i, 1]), *_place(boxes, i)))
     keep = sorted(ranked[: params.max_faces], key=lambda i: _place(boxes, i))
-    dropped = Dropped(len(basis) - len(large), unsure, len(large) - len(keep), uncovered)
+    dropped = Dropped(len(certain) - len(large), unsure, len(large) - len(keep), uncovered)
     if not keep:
-        return Selection((), (), dropped, "no_face", "BELOW_MIN_SIZE")
+        return Selection((), (), dropped, "no_face", "BELOW_MIN_SIZE" if certain else "BELOW_CONFIDENCE")
     return Selection(tuple(keep), tuple(basis[i] for i in keep), dropped)
 
 

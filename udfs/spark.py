@@ -46,7 +46,7 @@ class EmbedSpec:
     * ``model_name``: name of the model file among the files that Spark ships, or an absolute path.
     * ``fingerprint``: of the model and ``params``; a worker that loads anything else raises.
     * ``device``: ``auto`` (the task's GPU, else the processor), ``cpu``, ``cuda`` or ``cuda:N``.
-    * ``central_only``: for evaluation only, see `Pipeline`.
+    * ``central_only``: for evaluation only, and ``boxes_only``: see `Pipeline`.
     * ``cpu_threads``: torch threads of one worker; 0 means what the environment or the task's cpus say.
     * ``roots``: folders and ``s3://bucket/prefix`` that ``uri`` may be read from; a row's own ``root`` counts as well.
     """
@@ -65,6 +65,7 @@ class EmbedSpec:
     compiled: bool = False
     central_only: bool = False
     roots: tuple[str, ...] = ()
+    boxes_only: bool = False
 
 
 #: Told of each batch that is done: images, those of them that were decoded, faces embedded, bytes read.
@@ -155,6 +156,7 @@ def worker_pipeline(spec: EmbedSpec) -> Pipeline:
             compiled=spec.compiled,
             central_only=spec.central_only,
             roots=spec.roots,
+            boxes_only=spec.boxes_only,
             expected_fingerprint=spec.fingerprint,
         )
     return _pipelines[key]

@@ -56,6 +56,7 @@ class Reason(StrEnum):
     CONTENT_CHANGED = "CONTENT_CHANGED"
     PURPOSE_NOT_GRANTED = "PURPOSE_NOT_GRANTED"
     PURPOSE_NOT_ALLOWED = "PURPOSE_NOT_ALLOWED"
+    BOX_REQUIRED = "BOX_REQUIRED"
 
 
 REASON_ORDER: Final = tuple(Reason)
@@ -207,11 +208,15 @@ def decide_batch(batch: Batch | None) -> Reason | None:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a decision depends on besides the record: what is asked for, what the controller allows, where."""
+    """What a decision depends on besides the record: what is asked for, what the controller allows, where.
+
+    ``box_required``: a record that does not say where in the picture its person is covers nobody.
+    """
 
     purposes: tuple[str, ...]
     allowed_purposes: tuple[str, ...]
     rules: tuple[JurisdictionRule, ...]
+    box_required: bool = False
 
     def rule(self, jurisdiction: str | None) -> JurisdictionRule | None:
         """The rule that names this jurisdiction."""
@@ -227,6 +232,8 @@ def decide_record(record: Record, *, policy: Policy, now: datetime) -> Decision:
         or _unlawful(record, rule)
         or _not_in_force(record, rule, now)
         or _purpose(record, policy.purposes, policy.allowed_purposes)
+        # Last: what has ended must say so, or it would not be destroyed.
+        or (Reason.BOX_REQUIRED if policy.box_required and record.face_box is None else None)
     )
     if reason:
         return _refused(reason)

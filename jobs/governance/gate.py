@@ -208,6 +208,7 @@ def record_decisions(basis: DataFrame, *, policy: Policy, now: datetime, barred:
         *_unlawful(policy.rules),
         *_not_in_force(moment, policy.rules),
         *_purpose(policy.purposes, policy.allowed_purposes),
+        (F.lit(policy.box_required) & F.col("face_box").isNull(), Reason.BOX_REQUIRED),
     ]
     return records.select(
         "record_id",
@@ -503,7 +504,8 @@ def gate_warehouse(
 def policy_of(settings: Settings) -> Policy:
     """What the settings ask for and allow, and the rules of jurisdictions."""
     governance = settings.governance
-    return Policy(governance.purposes, governance.allowed_purposes, load_rules(governance.jurisdictions))
+    rules, box_required = load_rules(governance.jurisdictions), governance.coverage == "box"
+    return Policy(governance.purposes, governance.allowed_purposes, rules, box_required)
 
 
 def barred_in(warehouse: Warehouse, settings: Settings, images: DataFrame, basis: DataFrame) -> Barred:

@@ -116,11 +116,12 @@ def load_rules(path: str | None = None) -> tuple[JurisdictionRule, ...]:
     )
 
 
-def policy_digest(path: str | None = None) -> str:
-    """SHA-256 of the rule in force: the jurisdictions' data and the source of the decision itself."""
+def policy_digest(path: str | None = None, coverage: str = "any") -> str:
+    """SHA-256 of the rule in force: the jurisdictions' data, what covers a face, and the source of the decision."""
     digest = hashlib.sha256()
     for name in ("blanks.py", "decide.py", "gate.py"):
         digest.update(resources.files("jobs.governance").joinpath(name).read_bytes())
+    digest.update(coverage.encode())
     digest.update(_bytes(path))
     return digest.hexdigest()
 

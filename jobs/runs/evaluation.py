@@ -73,7 +73,7 @@ def embed_pictures(
         BadInput: pictures are missing or cannot be read, so that the evaluation would not be that of the pairs file.
     """
     root = file_uri(spark, folder).rstrip("/")
-    spec = replace(ship_model(spark, model, settings), central_only=True, roots=(root,))
+    spec = replace(ship_model(spark, model, settings), central_only=True, boxes_only=False, roots=(root,))
     rows = [(str(number), f"{root}/{name}", _STATED) for number, name in enumerate(images)]
     tasks = max(
         min(spark.sparkContext.defaultParallelism, len(rows)), -(-len(rows) // settings.executor.partition_images)

@@ -47,6 +47,8 @@ def pipeline_params(settings: Settings) -> PipelineParams:
         decoder=detection.decoder,
         max_pixels=detection.max_pixels,
         max_bytes=detection.max_bytes,
+        max_decode_bytes=detection.max_decode_bytes,
+        max_scans=detection.max_scans,
     )
 
 
@@ -91,6 +93,7 @@ def ship_model(spark: SparkSession, model: Model, settings: Settings) -> EmbedSp
         read_retries=executor.read_retries,
         compiled=executor.compile,
         roots=settings.sources.roots,
+        boxes_only=settings.governance.coverage == "box",
     )
 
 

@@ -293,7 +293,7 @@ def _record(run: Run, job: str, state: str, exit_code: int | None, message: str)
         json.dumps(run.facts.get("counts", {})),
         message,
         now,
-        policy_digest(run.settings.governance.jurisdictions),
+        policy_digest(run.settings.governance.jurisdictions, run.settings.governance.coverage),
     )
     run.warehouse.append(run.job.spark.createDataFrame([row], RUNS.columns), RUNS)
     facts = {"job": job, "exit_code": exit_code, "settings": row[6], "policy": row[-1], "inputs": inputs}

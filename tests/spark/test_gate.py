@@ -43,6 +43,7 @@ pytestmark = pytest.mark.spark
 
 PURPOSES = ("p:a", "p:b")
 POLICY = Policy(PURPOSES, PURPOSES, load_rules())
+BOX_ONLY = replace(POLICY, box_required=True)
 GOOD = Record(
     schema_version="1.0",
     pii_principal_id="hmac:" + "a" * 64,
@@ -242,11 +243,14 @@ def permits(record: Record | None, content: Content) -> bool:
 @pytest.mark.parametrize("images", [1_100, pytest.param(100_000, marks=pytest.mark.faults)])
 def test_guarantee_4_the_spark_expression_equals_the_pure_rule(drawn, images: int) -> None:
     records, tables = drawn(images)
-    found = tables.decide()
+    found, boxed = tables.decide(), tables.decide(BOX_ONLY)
     assert len(found) == images
     seen = set()
     for number, linked in enumerate(records):
         content = content_of(number)
+        with_box = decide_image(ASSESSED, "b1", linked, policy=BOX_ONLY, now=NOW, content=content).reason
+        assert boxed[f"i{number}"]["reason"] == (with_box.value if with_box else None), linked
+        seen.add(with_box)
         expected = decide_image(ASSESSED, "b1", linked, policy=POLICY, now=NOW, content=content)
         row = found[f"i{number}"]
         assert row["reason"] == (expected.reason.value if expected.reason else None), linked
@@ -492,6 +496,29 @@ def test_guarantee_5_the_settings_say_what_is_asked_for_and_allowed(
     some = spark.createDataFrame([("i0",)], "image_id string")
     asked = settings.model_copy(update={"governance": governance})
     assert decided(gate_warehouse(warehouse, asked, now=NOW, ingested_by=NOW, only=some)) == {"i0": expected}
+
+
+def test_guarantee_16_the_settings_can_require_boxes_and_what_stood_without_is_void(spark, tables) -> None:
+    warehouse, settings = tables
+    governance = settings.governance.model_copy(update={"coverage": "box"})
+    some = spark.createDataFrame([("i0",), ("i9",)], "image_id string")
+    boxed = someone(9, face_box=(0.0, 0.0, 9.0, 9.0))
+    images = [(0, "i9", None, None, "c9", 1, "b1", NOW + timedelta(hours=1), True)]
+    links = [("i9", "r0", NOW), ("i9", "r9", NOW)]
+    for spec, rows in ((IMAGES, images), (BASIS_LINKS, links), (PROCESSING_BASIS, [basis_row(9, boxed)])):
+        warehouse.append(spark.createDataFrame(rows, spec.columns), spec)
+    both = [
+        gate_warehouse(warehouse, asked, now=NOW, ingested_by=NOW + timedelta(hours=1), only=some)
+        for asked in (settings, settings.model_copy(update={"governance": governance}))
+    ]
+    assert [decided(gated_) for gated_ in both] == [{"i0": None, "i9": None}, {"i0": "BOX_REQUIRED", "i9": None}]
+    # What was embedded under a record without a box belongs to another coverage, and so is withdrawn.
+    covered, digests = (
+        [{row["image_id"]: row[column] for row in gated_.accepted.collect()} for gated_ in both]
+        for column in ("covered", "input_digest")
+    )
+    assert [[record["record_id"] for record in found["i9"]] for found in covered] == [["r0", "r9"], ["r9"]]
+    assert digests[0]["i9"] != digests[1]["i9"]
 
 
 def test_the_settings_name_the_rules_of_jurisdictions(spark, tables, tmp_path: Path) -> None:

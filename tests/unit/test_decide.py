@@ -246,6 +246,30 @@ def test_guarantee_16_a_box_has_two_corners_in_order(box: tuple[float, ...], exp
     assert reason(replace(GOOD, face_box=box)) == expected
 
 
+BOX_ONLY = replace(POLICY, box_required=True)
+
+
+def test_guarantee_16_where_a_box_is_required_a_record_without_covers_nobody() -> None:
+    boxed = replace(GOOD, face_box=(0.0, 0.0, 9.0, 9.0))
+    for record, expected in ((GOOD, Reason.BOX_REQUIRED), (boxed, None)):
+        assert decide_record(record, policy=BOX_ONLY, now=NOW).reason == expected
+        assert decide_record(record, policy=POLICY, now=NOW).reason is None
+        found = decide_image(ASSESSED, "b", [record], policy=BOX_ONLY, now=NOW)
+        assert (found.allowed, found.reason) == (expected is None, expected)
+    both = decide_image(
+        ASSESSED, "b", [replace(GOOD, expires_at=NOW + timedelta(days=1)), boxed], policy=BOX_ONLY, now=NOW
+    )
+    assert both == Decision(allowed=True, valid_until=END)
+
+
+def test_guarantee_7_what_has_ended_says_so_with_a_box_or_without() -> None:
+    """Only what ended is destroyed; a box that is missing must not hide it."""
+    ended = replace(GOOD, events=(replace(GIVEN, event_state="ConsentWithdrawn"),))
+    assert decide_record(ended, policy=BOX_ONLY, now=NOW).reason == Reason.CONSENT_ENDED
+    elsewhere = replace(GOOD, purposes=("q",))
+    assert decide_record(elsewhere, policy=BOX_ONLY, now=NOW).reason == Reason.PURPOSE_NOT_GRANTED
+
+
 # What shows nothing, of every kind: a field that holds nothing else is empty.
 BLANKS = (
     "  ", "\t", "\n", "\x00", "\u00a0", "\u00ad", "\u115f", "\u180e", "\u200b", "\u202e", "\u2028", "\u2060",

@@ -120,9 +120,39 @@ def test_guarantee_16_a_small_bystander_counts() -> None:
     assert (chosen.status, chosen.dropped) == ("uncovered_faces", Dropped(uncovered=2))
 
 
-def test_an_unsure_detection_is_nobody() -> None:
-    chosen = select([A, B], [0.99, 0.85], [rec("r")])
-    assert (chosen.keep, chosen.records, chosen.dropped) == ((0,), (("r",),), Dropped(low_confidence=1))
+def test_guarantee_16_an_unsure_detection_is_somebody() -> None:
+    chosen = select([A, B], [0.99, 0.71], [rec("r")])
+    assert (chosen.status, chosen.keep, chosen.dropped) == ("uncovered_faces", (), Dropped(uncovered=2))
+    both = select([A, B], [0.99, 0.71], [rec("r"), rec("s")])
+    assert (both.keep, both.records, both.dropped) == ((0,), (("r", "s"),), Dropped(low_confidence=1))
+
+
+def test_guarantee_16_a_box_on_an_unsure_face_does_not_move_to_the_next_one() -> None:
+    near = (20.0, 0.0, 120.0, 100.0)
+    chosen = select([A, near], [0.75, 0.99], [rec("r", box=A)])
+    assert (chosen.status, chosen.reason) == ("no_face", "BELOW_CONFIDENCE")
+    assert chosen.dropped == Dropped(low_confidence=1, uncovered=1)
+
+
+@given(
+    st.lists(st.tuples(boxes_of, st.floats(0, 1)), max_size=8),
+    st.lists(records_of, max_size=4),
+    st.tuples(st.floats(0, 1), st.integers(1, 60), st.integers(1, 8)),
+)
+def test_guarantee_16_stricter_settings_never_let_a_picture_through(
+    faces: list[tuple[tuple[int, ...], float]],
+    covered: list[CoveredPrincipal],
+    strict: tuple[float, int, int],
+) -> None:
+    boxes, sure = [box for box, _ in faces], [c for _, c in faces]
+    laxest = select(boxes, sure, covered, min_confidence=0.0, min_face_px=1, max_faces=8)
+    chosen = select(
+        boxes, sure, covered, **dict(zip(("min_confidence", "min_face_px", "max_faces"), strict, strict=True))
+    )
+    assert (chosen.status == "uncovered_faces") == (laxest.status == "uncovered_faces")
+    assert chosen.dropped.uncovered == laxest.dropped.uncovered
+    basis = dict(zip(laxest.keep, laxest.records, strict=True))
+    assert all(basis[face] == ids for face, ids in zip(chosen.keep, chosen.records, strict=True))
 
 
 def test_largest_faces_are_kept_from_left_to_right() -> None:

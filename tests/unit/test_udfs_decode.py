@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.golden.support import encoded, noise, small_astronaut
-from udfs.decode import Decoded, DecodeFailure, decode, detection_view
+from udfs.decode import Decoded, DecodeFailure, decode, detection_view, jpeg_header
 from udfs.kinds import image_kind
+from udfs.limits import Scans, decode_bytes, jpeg_scans, tiff_strips
 from udfs.params import PipelineParams
 
 pytestmark = pytest.mark.unit
@@ -260,3 +261,89 @@ def test_stream_is_not_needed_after_decoding() -> None:
 )  # fmt: skip
 def test_a_picture_is_known_by_its_first_bytes(start: bytes, kind: str | None) -> None:
     assert image_kind(start) == kind
+
+
+def jpeg_of_scans(scans: int, side: int = 64) -> bytes:
+    """A progressive JPEG whose last scan is there again and again."""
+    data = encoded(small_astronaut(side), "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    head, last = data[:start], data[start:-2]
+    return head + last * (scans - data.count(b"\xff\xda") + 1) + b"\xff\xd9"
+
+
+def test_a_jpeg_of_too_many_scans_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decode(jpeg_of_scans(10), PARAMS).pixels.shape == (64, 64, 3)
+    assert jpeg_scans(jpeg_of_scans(32), 32) == Scans(32, several=True)
+    monkeypatch.setattr("udfs.decode._jpeg", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("udfs.decode._rgb", lambda *_: pytest.fail("decoded"))
+    for scans in (33, 4010):
+        assert failure(jpeg_of_scans(scans)) == ("too_large", "TOO_MANY_SCANS")
+        with pytest.raises(DecodeFailure, match="TOO_MANY_SCANS"):
+            jpeg_header(jpeg_of_scans(scans), PARAMS)
+
+
+def test_scans_of_a_thumbnail_and_bytes_between_segments_do_not_matter() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "\xff\xda" * 40
+    baseline = encoded(small_astronaut(64), "JPEG", exif=exif)
+    assert jpeg_scans(baseline, 32) == Scans(1, several=False)
+    at = baseline.index(b"\xff\xdb")
+    assert jpeg_scans(baseline[:at] + b"\0\1" + baseline[at:], 32) == Scans(1, several=False)
+    assert jpeg_scans(encoded(small_astronaut(64).mean(axis=2).astype(np.uint8), "JPEG"), 32).count == 1
+    for junk in (b"", b"\xff\xd8", b"\xff\xd8\xff\xda", b"\xff\xd8\xff\xda\0\1", b"\xff\xd8" + b"\xff\xe0\0\2" * 9):
+        assert jpeg_scans(junk, 32).count == 0
+
+
+@pytest.mark.parametrize(("kind", "options"), [
+    ("PNG", {}), ("BMP", {}), ("PPM", {}), ("TIFF", {}), ("WEBP", {"lossless": True, "method": 0}),
+    ("AVIF", {"speed": 10}),
+    ("JPEG2000", {}), ("JPEG", {}), ("JPEG", {"progressive": True}),
+])  # fmt: skip
+def test_what_would_take_too_much_memory_is_not_decoded(
+    kind: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(Image.new("RGB", (1000, 1000)), kind, **options)
+    decode(data, PipelineParams(max_decode_bytes=25_000_000))
+    monkeypatch.setattr("udfs.decode._jpeg", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("udfs.decode._rgb", lambda *_: pytest.fail("decoded"))
+    assert failure(data, PipelineParams(max_decode_bytes=6_900_000)) == ("too_large", "TOO_MUCH_MEMORY")
+
+
+def test_the_defaults_fit_each_other() -> None:
+    """The largest PNG that `max_pixels` lets pass fits the memory; the format that takes most gets a third."""
+    sizes = {"mode": "RGB", "size": (10_000, 10_000), "factor": 1, "turned": False, "coefficients": False}
+    assert decode_bytes("PNG", **sizes) <= PARAMS.max_decode_bytes < decode_bytes("WEBP", **sizes)  # type: ignore[arg-type]
+    assert decode_bytes("JPEG2000", **{**sizes, "size": (5_600, 5_600)}) <= PARAMS.max_decode_bytes  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_bands_give_the_pixels_of_the_whole(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(small_astronaut(64))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    data = encoded(
+        image if mode == "I;16" else image.convert(mode), "PNG", **({"transparency": 3} if mode == "P" else {})
+    )
+    whole = decode(data, PARAMS).pixels
+    monkeypatch.setattr("udfs.decode._BAND_PIXELS", 64 * 7)
+    assert np.array_equal(decode(data, PARAMS).pixels, whole)
+
+
+def test_a_file_of_too_many_parts_ends_before_its_list_is_read() -> None:
+    plain = encoded(small_astronaut(16))
+    parts = plain[:33] + chunk(b"juNk", b"") * 100_000 + plain[33:]
+    assert failure(parts) == ("too_large", "TOO_MANY_PARTS")
+    assert failure(b"\xff\xd8" + b"\xff\xe1\0\2" * 200_000) == ("too_large", "TOO_MANY_PARTS")
+    few = plain[:33] + chunk(b"juNk", b"") * 100 + plain[33:]
+    assert decode(few, PARAMS).pixels.shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_of_too_many_strips_is_not_listed(order: str) -> None:
+    count = 70_000
+    entries = [(256, 4, 1, 16), (257, 4, 1, 16), (258, 4, 1, 8), (259, 4, 1, 1), (262, 4, 1, 1), (273, 4, count, 200)]
+    ifd = struct.pack(order + "H", len(entries)) + b"".join(struct.pack(order + "HHII", *e) for e in entries)
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8) + ifd + b"\0" * 4
+    assert failure(start.ljust(200, b"\0") + b"\0" * 4 * count) == ("too_large", "TOO_MANY_PARTS")
+    assert tiff_strips(encoded(noise(40, 40), "TIFF")) == 1
+    assert tiff_strips(start[:40]) == 0

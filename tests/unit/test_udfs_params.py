@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from udfs.params import PipelineParams
+from udfs.params import PipelineParams, check_sight
 
 pytestmark = pytest.mark.unit
 
@@ -45,3 +45,34 @@ def test_round_trip_through_json_values() -> None:
 def test_bad_value_is_named(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         PipelineParams(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("thresholds", (0.61, 0.7, 0.7)),
+        ("thresholds", (0.6, 0.71, 0.7)),
+        ("thresholds", (0.6, 0.7, 0.71)),
+        ("pyramid_factor", 0.7),
+        ("detector_min_face_px", 21),
+        ("detection_long_side", 639),
+    ],
+)
+def test_guarantee_16_a_detector_that_sees_less_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"{name}=.*bystander"):
+        check_sight(PipelineParams(**{name: value}))  # type: ignore[arg-type]
+
+
+def test_guarantee_16_a_detector_that_sees_more_is_none_of_them() -> None:
+    check_sight(PipelineParams())
+    check_sight(
+        PipelineParams(
+            thresholds=(0.5, 0.6, 0.6),
+            pyramid_factor=0.8,
+            detector_min_face_px=12,
+            detection_long_side=0,
+            min_confidence=1.0,
+            min_face_px=500,
+            max_faces=1,
+        )
+    )

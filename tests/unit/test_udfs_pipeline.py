@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.golden.support import encoded, group, model_path, nets, noise, portrait, small_astronaut
 from udfs.coverage import CoveredPrincipal
-from udfs.decode import decode, detection_view, factor_for
+from udfs.decode import DecodeFailure, decode, detection_view, factor_for
 from udfs.device import Placement
 from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch
@@ -164,6 +164,22 @@ def test_bystanders_and_boxes(pipeline: Pipeline) -> None:
     assert float(only.faces[0].embedding @ all_three.faces[1].embedding) > 1 - 1e-5
 
 
+def test_guarantee_16_where_boxes_are_required_a_record_without_covers_nobody(pipeline: Pipeline) -> None:
+    strict = Pipeline(model_path(), boxes_only=True)
+    assert strict.fingerprint == pipeline.fingerprint
+    (face,) = run(pipeline, ONE)[0].faces
+    box = tuple(float(v) for v in face.box)
+    (without,) = run(strict, ONE)
+    assert (without.status, without.reason, without.width) == ("uncovered_faces", "NO_COVERED_RECORD", None)
+    (found,) = run(strict, ONE, covered=(*ANYONE, CoveredPrincipal("boxed", "p2", box)))[0].faces
+    assert found.basis_record_ids == ("boxed",)
+
+
+def test_guarantee_16_a_pipeline_that_sees_less_does_not_start() -> None:
+    with pytest.raises(ValueError, match="bystander"):
+        Pipeline(model_path(), PipelineParams(thresholds=(0.6, 0.7, 0.9)))
+
+
 def test_guarantee_16_only_covered_faces_reach_the_network(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     embed = pipeline._embedder.embed
@@ -304,3 +320,40 @@ def test_no_input_and_notes_on_the_device(pipeline: Pipeline) -> None:
     noted = Pipeline(model_path(), placement=Placement("cpu", ("0",), "GPU 0 assigned but CUDA is not available"))
     assert run(noted, b"junk")[0].device == "cpu (GPU 0 assigned but CUDA is not available)"
     assert noted.meta.label == "random(seed=0), UNTRAINED"
+
+
+def test_pictures_too_large_to_keep_are_decoded_again_for_their_crops(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = run(pipeline, ONE)
+    decoded: list[int | None] = []
+    monkeypatch.setattr("udfs.pipeline._MOST_KEPT", 10_000)
+    monkeypatch.setattr(
+        "udfs.pipeline.decode", lambda data, params, **o: decoded.append(o["factor"]) or decode(data, params, **o)
+    )
+    after, nobody = run(pipeline, ONE, encoded(noise(100, 100)))
+    assert (decoded, nobody.reason) == ([1], "NO_FACE")
+    assert after.faces[0].box.tolist() == before.faces[0].box.tolist()
+    assert float(after.faces[0].embedding @ before.faces[0].embedding) > 1 - 1e-6
+
+
+def test_what_a_second_decoding_refuses_ends_with_its_reason(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("udfs.pipeline._MOST_KEPT", 10_000)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise DecodeFailure("too_large", "TOO_MUCH_MEMORY")
+
+    monkeypatch.setattr("udfs.pipeline.decode", refuse)
+    (result,) = run(pipeline, ONE)
+    assert (result.status, result.reason, result.faces) == ("too_large", "TOO_MUCH_MEMORY", ())
+
+
+def test_a_batch_ends_where_its_pictures_fill_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = Pipeline(model_path(), detect_batch=4, queue_bytes=100_000)
+    sizes: list[int] = []
+    detect = pipe._detector.detect
+    monkeypatch.setattr(pipe._detector, "detect", lambda images: sizes.append(len(images)) or detect(images))
+    assert [r.reason for r in run(pipe, *[encoded(noise(150, 150))] * 4)] == ["NO_FACE"] * 4
+    assert sizes == [2, 2]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from udfs.prefetch import ByteBudget, map_ahead
+from udfs.prefetch import ByteBudget, ByteRoom, map_ahead
 
 pytestmark = pytest.mark.unit
 
@@ -79,3 +81,29 @@ def test_errors_of_the_source_reach_the_consumer() -> None:
 
     with pytest.raises(OSError, match="gone"):
         list(map_ahead(lambda i: i, source(), threads=1, ahead=2, budget=ByteBudget(1), size_of=lambda _: 0))
+
+
+def test_decoders_together_take_no_more_than_the_room() -> None:
+    room, lock = ByteRoom(100), threading.Lock()
+    used, most = [0], [0]
+
+    def decode(size: int) -> None:
+        with room.taken(size):
+            with lock:
+                used[0] += min(size, 100)
+                most[0] = max(most[0], used[0])
+            time.sleep(0.002)
+            with lock:
+                used[0] -= min(size, 100)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [30, 100, 5, 60, 250, 40] * 6))
+    assert 60 <= most[0] <= 100
+
+
+def test_room_is_given_back_after_an_error() -> None:
+    room = ByteRoom(10)
+    with pytest.raises(ZeroDivisionError), room.taken(10):
+        raise ZeroDivisionError
+    with room.taken(10):
+        pass

@@ -1,0 +1,111 @@
+"""What decoding one image may take, told from its header and its structure before any pixel is decoded.
+
+A clock would make results depend on the machine, and no clock can stop a C decoder. So each thing that decoding takes
+time or memory for has a bound: pixels, bytes at once, scans of a JPEG, and reads by Pillow's own loops over chunks,
+boxes and segments.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+
+#: Reads that Pillow may make of one file. A chunk, box or segment takes two to four of a microsecond each.
+MAX_READS = 150_000
+#: Strips or tiles of a TIFF: Pillow keeps some 200 bytes for each before it looks at the first.
+MAX_STRIPS = 65_536
+
+# Bytes a pixel that a codec holds beside Pillow's own picture (measured at 64 MP, rounded up): libtiff a strip as
+# large as the image, libwebp two canvases and their copies, libavif its planes, OpenJPEG 32 bits a sample.
+_CODEC = {"TIFF": 6, "WEBP": 12, "AVIF": 10, "JPEG2000": 16}
+_NATIVE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # all others: 4
+_OUTPUT = 3
+_COEFFICIENT = 2  # bytes of one, of which a JPEG in several scans keeps all
+
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_OFFSETS = frozenset({273, 279, 324, 325})  # StripOffsets, StripByteCounts, TileOffsets, TileByteCounts
+
+
+class TooManyReads(Exception):
+    """A file of so many parts that reading their list alone takes seconds."""
+
+
+class BoundedReader(io.BytesIO):
+    """Bytes that can be read so many times. Raises `TooManyReads`."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise TooManyReads
+        return super().read(size)
+
+
+@dataclass(frozen=True)
+class Scans:
+    """How often a JPEG goes over its pixels. ``several``: it may, and so all coefficients are kept in memory."""
+
+    count: int
+    several: bool
+
+
+def jpeg_scans(data: bytes, most: int) -> Scans:
+    """Count the scans of a JPEG, as libjpeg meets them; stops above ``most``. What is no JPEG has none."""
+    several, components, count, at = False, 0, 0, 2
+    for _ in range(MAX_READS):
+        found = _MARKER.search(data, at)
+        if found is None or found[0][1] in (_EOI, _SOI):
+            break
+        marker, at = found[0][1], found.end()
+        if marker == _TEM:
+            continue
+        length = int.from_bytes(data[at : at + 2], "big")
+        if length < 2 or at + length > len(data):
+            break
+        if marker in _SOF and length >= 8:
+            several, components = marker in _PROGRESSIVE, data[at + 7]
+        elif marker == _SOS:
+            count += 1
+            several = several or data[at + 2] < components
+            if not several or count > most:
+                break
+        at += length
+    return Scans(count, several)
+
+
+def tiff_strips(data: bytes) -> int:
+    """The largest number of strips or tiles that the first directory of a TIFF (classic or big) names."""
+    order = "little" if data[:2] == b"II" else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], order)  # type: ignore[arg-type]
+
+    big = number(2, 2) == 43
+    start, entries, width, wide = (number(8, 8), 8, 20, 8) if big else (number(4, 4), 2, 12, 4)
+    most = 0
+    for index in range(min(number(start, entries), MAX_STRIPS)):
+        at = start + entries + index * width
+        if at + width > len(data):
+            break
+        if number(at, 2) in _OFFSETS:
+            most = max(most, number(at + 4, wide))
+    return most
+
+
+def decode_bytes(
+    kind: str | None, mode: str, size: tuple[int, int], *, factor: int, turned: bool, coefficients: bool
+) -> int:
+    """The most memory that decoding takes at once, from a header: format and mode as Pillow names them, and size.
+
+    ``factor``: of a JPEG that is decoded smaller; ``turned``: turned upright afterwards, which takes a copy;
+    ``coefficients``: of a JPEG in several scans.
+    """
+    pixels = size[0] * size[1]
+    each = _NATIVE.get(mode, 4) + _CODEC.get(kind or "", 0) + _OUTPUT * (1 + turned)
+    kept = _COEFFICIENT * {"L": 1, "CMYK": 4}.get(mode, 3) if coefficients else 0
+    return pixels * each // (factor * factor) + pixels * kept
