@@ -2,8 +2,8 @@
 
 Imported and tried in Airflow 3.3; the imports for Airflow 2 follow its documentation and are untried.
 
-A run's id comes from the logical date, so a retry resumes the run. By its exit code: 5 is retried; 1, 2, 3 and 4 fail
-at once, for a retry cannot help. Where the driver runs on the cluster that code is lost, and the `runs` table is asked.
+A run's id comes from the logical date, so a retry resumes the run. By its exit code: 5 is retried; all others fail at
+once, for a retry cannot help. Where the driver runs on the cluster that code is lost, and the `runs` table is asked.
 
 In the worker's environment, beside the secrets (the same names as for conf/nightly.sh):
     NIGHTLY_HOME           the checkout, or where this project is installed
@@ -45,6 +45,7 @@ FAIL_AT_ONCE = {
     2: "usage or settings",
     3: "refused by governance",
     4: "not proven, so not promoted",
+    6: "an erasure found nothing of what it was asked for",
 }
 RETRY = 5
 # The lease of a run that died ends after ten minutes; a Milvus or a store that is restarted is back by then, too.

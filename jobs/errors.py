@@ -12,13 +12,18 @@
     ├── MixedFingerprints         exit 4   embeddings of two models would meet in one collection
     └── BadInput                  exit 1   an input as a whole is unusable (single rows become status rows)
 
+`erase` ends with ``NOTHING_FOUND`` (exit 6), and no error, where all is done and what was asked for was not there.
+
 A message says what went wrong, where, and the next step. It never holds an image, a vector, a
 person's name or pseudonym, or a token.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+#: A request for an erasure was carried out and found nothing, which is no success: the name may be spelt otherwise.
+NOTHING_FOUND: Final = 6
 
 
 class FaceReindexError(Exception):

@@ -13,6 +13,7 @@ from jobs.errors import SettingsError
 from jobs.governance.basis import import_basis, link_images, read_batch, record_batch, write_template
 from jobs.governance.basis_files import read_basis
 from jobs.governance.blanks import is_plain
+from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.ingesting import said_of_images, said_of_records
 from jobs.runs.record import Job, open_run, utc_now
@@ -71,9 +72,9 @@ def _bring(
     job_: Job, source: Source | None, batch_id: str, assessment: dict[str, Any] | None, basis: str | None, by_uri: bool
 ) -> Result:
     warehouse, counts, parts, code = job_.warehouse, {}, [], 0
-    key = job_.settings.hmac_key
+    names = pseudonyms_of(job_.settings)
     # First, so that a file which cannot be read leaves nothing behind.
-    records = read_basis(job_.spark, basis, key.get_secret_value() if key else None) if basis else None
+    records = read_basis(job_.spark, basis, names) if basis else None
     record = assessment or {"source_batch_id": batch_id, "state": "unassessed"}
     if assessment or not _known_batch(job_, batch_id):
         changed = record_batch(warehouse, record, now=utc_now())
@@ -83,7 +84,7 @@ def _bring(
         job_.console.step("basis", "started")
         with job_.watching("basis", f"import basis records of batch {batch_id}"):
             done = import_basis(
-                warehouse, records, image_ids, ring=ring, now=utc_now(), before_images=source is not None
+                warehouse, records, image_ids, ring=ring, names=names, now=utc_now(), before_images=source is not None
             )
     if source:
         # After the records: one given anew admits an image whose former permission had expired.
@@ -104,7 +105,7 @@ def _bring(
         if source:
             # What is given beside pictures is given for these, also where they came in place of others.
             with job_.watching("basis", f"link basis records of batch {batch_id}"):
-                since = link_images(warehouse, records, image_ids, ring=ring, now=utc_now())
+                since = link_images(warehouse, records, image_ids, ring=ring, names=names, now=utc_now())
             done = replace(done, new_links=done.new_links + since)
         counts["basis"] = asdict(done)
         job_.console.step("basis", "done", **counts["basis"])

@@ -182,6 +182,13 @@ TOMBSTONES: Final = TableSpec(
     stats_columns="recorded_at",
 )
 
+# Ids of the keys that names of persons were looked up under. Not the keys; a key that is here may not leave the ring.
+PSEUDONYM_KEYS: Final = TableSpec(
+    "pseudonym_keys",
+    "key_id string, first_used_at timestamp",
+    stats_columns="first_used_at",
+)
+
 AUDIT_EVENTS: Final = TableSpec(
     "audit_events",
     "seq bigint, at timestamp, kind string, run_id string, facts string, previous string, digest string",
@@ -204,5 +211,6 @@ ALL_TABLES: Final = (
     ERASURE_ITEMS,
     ERASURE_STEPS,
     TOMBSTONES,
+    PSEUDONYM_KEYS,
     AUDIT_EVENTS,
 )

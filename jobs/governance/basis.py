@@ -20,6 +20,8 @@ from jobs.governance.basis_files import CSV_COLUMNS, BasisFile, content_digest
 from jobs.governance.basis_lines import is_time, quoted
 from jobs.governance.blanks import filled, is_plain
 from jobs.governance.decide import COLLECTION_METHODS
+from jobs.governance.persons import identified
+from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.strict_yaml import read_yaml
 from jobs.governance.tombstones import SUBJECT, KeyRing, erased_in
 from jobs.schemas import BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES
@@ -53,6 +55,7 @@ def import_basis(
     image_id: Callable[[Column], Column],
     *,
     ring: KeyRing,
+    names: Pseudonyms | None = None,
     now: datetime,
     before_images: bool = False,
 ) -> BasisImported:
@@ -63,11 +66,12 @@ def import_basis(
 
     A record with an unread version is refused by the gate until a later one is read: what it said may have been a
     withdrawal. A record of an erased person that says nothing since the erasure is not stored again (Guarantee 13).
+    ``names``: what the persons in the file were keyed with, if it names any.
 
     Raises:
-        GovernanceError: there are tombstones under a key that is not in ``ring``.
+        GovernanceError: there are tombstones, or pseudonyms, under a key that is not in its ring.
     """
-    every = file.records
+    every = identified(warehouse, file.records, names, ring, now=now)
     records = _not_erased(warehouse, every, ring)
     versions = materialise(records.withColumn("content_digest", content_digest(records)))
     unread = materialise(file.unread.distinct())
@@ -94,10 +98,17 @@ def import_basis(
 
 
 def link_images(
-    warehouse: Warehouse, file: BasisFile, image_id: Callable[[Column], Column], *, ring: KeyRing, now: datetime
+    warehouse: Warehouse,
+    file: BasisFile,
+    image_id: Callable[[Column], Column],
+    *,
+    ring: KeyRing,
+    names: Pseudonyms | None = None,
+    now: datetime,
 ) -> int:
     """Link the records of an import to the bytes that came in after it; returns the new links."""
-    given = _given(_not_erased(warehouse, file.records, ring), image_id)
+    every = identified(warehouse, file.records, names, ring, now=now)
+    given = _given(_not_erased(warehouse, every, ring), image_id)
     return append_links(warehouse, links_to_content(warehouse, given), now=now)
 
 

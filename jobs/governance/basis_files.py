@@ -7,8 +7,6 @@ field that is absent stays absent: the gate refuses what lacks it. Executors rea
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -34,6 +32,7 @@ from jobs.governance.basis_lines import (
     read_json,
     read_lines,
 )
+from jobs.governance.pseudonyms import Pseudonyms
 from jobs.tables.store import looked_up, materialise
 
 _JSON_SCHEMA: Final = ddl(FIELDS)
@@ -43,6 +42,8 @@ _JSON_SCHEMA: Final = ddl(FIELDS)
 class BasisFile:
     """What a file holds: ``records`` (one row a record, `images` as the file names them), and what was ``unread``.
 
+    Where a file names persons, ``records`` has `pseudonyms`: all that a person can stand under (`persons.identified`).
+
     Columns of ``unread``: record_id (null where the line does not tell), file, reason, line_digest. Not the text of
     the line, which may hold a name. A line stands there once for each record that it may have named.
     """
@@ -51,7 +52,7 @@ class BasisFile:
     unread: DataFrame
 
 
-def read_basis(spark: SparkSession, path: str, hmac_key: str | None) -> BasisFile:
+def read_basis(spark: SparkSession, path: str, names: Pseudonyms | None) -> BasisFile:
     """Read basis records from JSON lines, CSV (`….csv`) or a Delta table (`delta:` and its path or name).
 
     Raises:
@@ -61,7 +62,7 @@ def read_basis(spark: SparkSession, path: str, hmac_key: str | None) -> BasisFil
     if path.startswith("delta:"):
         return _records(_table_lines(spark, path.removeprefix("delta:")), path)
     if path.lower().endswith(".csv"):
-        return _read_csv(spark, path, hmac_key)
+        return _read_csv(spark, path, names)
     return _records(_lines(spark, path), path)
 
 
@@ -144,12 +145,7 @@ def _unknown(found: DataType, known: DataType, place: str = "") -> list[str]:
     return wrong + [w for name, inner in inside for w in _unknown(inner, names[name], f"{place}{name}.")]
 
 
-def pseudonym(subject: str, key: str) -> str:
-    """Keyed pseudonym of a person: `hmac:` and 64 hex digits (HMAC-SHA-256, RFC 2104)."""
-    return "hmac:" + hmac.new(key.encode(), subject.strip().encode(), hashlib.sha256).hexdigest()
-
-
-def _read_csv(spark: SparkSession, path: str, hmac_key: str | None) -> BasisFile:
+def _read_csv(spark: SparkSession, path: str, names: Pseudonyms | None) -> BasisFile:
     first = spark.read.text(path).select("value", "_metadata.file_block_start").where("file_block_start = 0").first()
     header = csv_header(first["value"].encode()) if first is not None else None
     if header is None:
@@ -157,8 +153,7 @@ def _read_csv(spark: SparkSession, path: str, hmac_key: str | None) -> BasisFile
             f"{path}: the header has unknown columns, one twice, or lacks record_id; nothing was imported.",
             hint="start from `ingest --basis-template FILE.csv`.",
         )
-    pseudonym_of = (lambda subject: pseudonym(subject, hmac_key)) if hmac_key else None
-    judged = _judged(_lines(spark, path), csv_reader(header, pseudonym_of))
+    judged = _judged(_lines(spark, path), csv_reader(header, names.of if names else None))
     _refuse_whole(path, {row["reason"] for row in judged.select("reason").distinct().collect()})
     unread = _unread(judged, path)
     # A record is one or several lines: where one of them cannot be read, none of them is.
@@ -186,9 +181,13 @@ def _refuse_whole(path: str, reasons: set[str | None]) -> None:
 
 def _merged(rows: DataFrame) -> DataFrame:
     """One row a record; `contested` where two lines of it contradict each other in what a record has only once."""
-    single = [name for name in RECORD if name not in ("record_id", "processing", "events", "images")]
+    lists = ("processing", "events", "images", "pseudonyms")
+    single = [name for name in RECORD if name not in ("record_id", *lists)]
     inner = [f"processing.{name}" for name in PROCESSING]
-    differ = [F.coalesce(F.min(name) != F.max(name), F.lit(False)) for name in (*single, *inner)]
+    # The first is the person; the others depend on how the name was spelt.
+    person = F.get("pseudonyms", F.lit(0))
+    known = F.array_contains(F.flatten(F.collect_list("pseudonyms")), F.max("pii_principal_id"))
+    differ = [F.min(name) != F.max(name) for name in (*single, *inner, person)] + [F.max(person).isNotNull() & ~known]
     # In an order of its own, so that the same lines are the same content whichever came first.
     events: Any = F.array_sort(F.array_distinct(F.flatten(F.collect_list("events")))).alias("events")
     return rows.groupBy("record_id").agg(
@@ -196,8 +195,9 @@ def _merged(rows: DataFrame) -> DataFrame:
         F.struct(*(F.max(f"processing.{name}").alias(name) for name in PROCESSING)).alias("processing"),
         events,
         _all_of("images"),
-        reduce(Column.__or__, differ).alias("contested"),
+        _all_of("pseudonyms"),
+        reduce(Column.__or__, [F.coalesce(some, F.lit(False)) for some in differ]).alias("contested"),
     )
 
 
-__all__ = ["CSV_COLUMNS", "BasisFile", "content_digest", "pseudonym", "read_basis"]
+__all__ = ["CSV_COLUMNS", "BasisFile", "content_digest", "read_basis"]

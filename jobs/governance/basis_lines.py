@@ -55,10 +55,11 @@ FIELDS: Final[dict[str, Shape]] = {
     "authority_disclosed_at": _TIME,
     "legal_hold_ref": _TEXT,
 }
-#: The same as they are handed on: the box by itself, as in the table.
+#: The same as they are handed on: the box by itself, as in the table; of a person who was named, all pseudonyms.
 RECORD: Final[dict[str, Shape]] = {
     **{name: shape for name, shape in FIELDS.items() if name != "face"},
     "face_box": [_NUMBER],
+    "pseudonyms": [_TEXT],
 }
 LINE: Final[dict[str, Shape]] = {"record": RECORD, "reason": _TEXT, "line_digest": _TEXT, "named": [_TEXT]}
 
@@ -336,11 +337,11 @@ def csv_header(raw: bytes) -> list[str] | None:
 
 
 def csv_reader(
-    header: Sequence[str], pseudonym_of: Callable[[str], str] | None = None
+    header: Sequence[str], pseudonyms_of: Callable[[str], list[str]] | None = None
 ) -> Callable[[bytes], Line | None]:
     """A function that reads one line of a CSV with this header: a record with at most one event.
 
-    ``pseudonym_of`` is what stands for the person whom `subject` names: the name itself goes no further.
+    ``pseudonyms_of`` is what can stand for the person whom `subject` names: the name itself goes no further.
     """
 
     def read(raw: bytes) -> Line | None:
@@ -350,7 +351,7 @@ def csv_reader(
             cells = _cells(text)
             if cells == list(header) or not any(map(filled, cells)):
                 return None
-            return Line(_csv_record(header, cells, pseudonym_of), None, (), _digest(raw))
+            return Line(_csv_record(header, cells, pseudonyms_of), None, (), _digest(raw))
         except Unread as unread:
             return Line(None, unread.reason, _csv_named(header, cells, raw, unread.reason), _digest(raw))
 
@@ -378,7 +379,7 @@ def _csv_named(header: Sequence[str], cells: Sequence[str], raw: bytes, reason: 
 
 
 def _csv_record(
-    header: Sequence[str], cells: Sequence[str], pseudonym_of: Callable[[str], str] | None
+    header: Sequence[str], cells: Sequence[str], pseudonyms_of: Callable[[str], list[str]] | None
 ) -> dict[str, Any]:
     if set(cells) <= set(CSV_COLUMNS) and "record_id" in cells:
         raise Unread(ANOTHER_HEADER)
@@ -393,16 +394,17 @@ def _csv_record(
         "images": _listed(values.get("images")),
         "face": {"box": _box(values["face_box"])} if "face_box" in values else None,
     }
+    whole = _checked(_fit(record, FIELDS))
     if "subject" in values:
-        record["pii_principal_id"] = _principal(values["subject"], record["pii_principal_id"], pseudonym_of)
-    return _checked(_fit(record, FIELDS))
+        whole["pseudonyms"] = _pseudonyms(values["subject"], whole["pii_principal_id"], pseudonyms_of)
+    return whole
 
 
-def _principal(subject: str, given: str | None, pseudonym_of: Callable[[str], str] | None) -> str:
-    if pseudonym_of is None:
+def _pseudonyms(subject: str, given: str | None, pseudonyms_of: Callable[[str], list[str]] | None) -> list[str]:
+    if pseudonyms_of is None:
         raise Unread(NO_KEY)
-    found = pseudonym_of(subject)
-    if given is not None and given != found:
+    found = pseudonyms_of(subject)
+    if given is not None and given not in found:
         raise Unread("CONFLICTING_CELLS")
     return found
 

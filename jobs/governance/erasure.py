@@ -52,10 +52,19 @@ COMPLETE: Final = "complete"
 
 @dataclass(frozen=True)
 class Target:
-    """What one request asks for: `subject` (a pseudonym), `image`, `batch`, or `expired` (a record)."""
+    """What one request asks for: `subject` (a pseudonym), `image`, `batch`, or `expired` (a record).
+
+    ``also``: further pseudonyms that the same person may stand under.
+    """
 
     kind: str
     value: str
+    also: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All that it names."""
+        return (self.value, *self.also)
 
 
 @dataclass(frozen=True)
@@ -90,20 +99,32 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     pending = _pending_ids(warehouse)
     open_ones = {row["target"]: row["request_id"] for row in pending.select("target", "request_id").collect()}
     fresh = {t: i for t, i in ids.items() if ring.digest(t.kind, t.value) not in open_ones}
-    if fresh:
-        spark = warehouse.spark
-        items = [(i, t.kind, t.value, t.value if t.kind == IMAGE else None) for t, i in fresh.items()]
+    ids |= {t: open_ones[ring.digest(t.kind, t.value)] for t in ids if t not in fresh}
+    spark = warehouse.spark
+    known = _named_by(warehouse, [i for t, i in ids.items() if t not in fresh])
+    named = [(i, t.kind, value) for t, i in ids.items() for value in t.values if (i, value) not in known]
+    if named:
+        items = [(i, kind, value, value if kind == IMAGE else None) for i, kind, value in named]
         warehouse.append(spark.createDataFrame(items, ERASURE_ITEMS.columns), ERASURE_ITEMS)
         stones = [
-            (t.kind, ring.current, ring.digest(t.kind, t.value), i, now)
-            for t, i in fresh.items()
-            if t.kind in (IMAGE, SUBJECT)
+            (kind, ring.current, ring.digest(kind, value), i, now)
+            for i, kind, value in named
+            if kind in (IMAGE, SUBJECT)
         ]
         if stones:
             warehouse.append(spark.createDataFrame(stones, TOMBSTONES.columns), TOMBSTONES)
+    if fresh:
         rows = [(i, t.kind, ring.digest(t.kind, t.value), ring.current, run_id, now) for t, i in fresh.items()]
         warehouse.append(spark.createDataFrame(rows, ERASURE_REQUESTS.columns), ERASURE_REQUESTS)
-    return [open_ones.get(ring.digest(t.kind, t.value), ids[t]) for t in targets]
+    return [ids[target] for target in targets]
+
+
+def _named_by(warehouse: Warehouse, request_ids: list[str]) -> set[tuple[str, str]]:
+    """(request_id, value) of what open requests name already."""
+    if not request_ids:
+        return set()
+    targets = pending(warehouse).where(F.col("request_id").isin(request_ids))
+    return {(row["request_id"], row["value"]) for row in targets.select("request_id", "value").collect()}
 
 
 def request_all(warehouse: Warehouse, due: DataFrame, ring: KeyRing, *, kind: str, run_id: str, now: datetime) -> int:
@@ -404,9 +425,18 @@ def close(
     """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended)."""
     suspended = found.where("held").select("request_id").distinct()
     done = targets.select("request_id").distinct().join(suspended, "request_id", "left_anti")
-    counts = items.groupBy("request_id").agg(
-        *(F.count(F.when(F.col("kind") == kind, 1)).alias(f"{kind}s") for kind in (IMAGE, FACE, RECORD)),
-        F.count(F.when(F.col("kind") == SHARED, 1)).alias("shared_images"),
+    stored = (
+        items.where(F.col("kind") == CONTENT).select("request_id", "image_id", F.lit(True).alias("stored")).distinct()
+    )
+    counts = (
+        items.join(stored, ["request_id", "image_id"], "left")
+        .groupBy("request_id")
+        .agg(
+            # An image that was asked for is an item, there or not; one that was found has its content as well.
+            F.count(F.when((F.col("kind") == IMAGE) & F.col("stored"), 1)).alias("images"),
+            *(F.count(F.when(F.col("kind") == kind, 1)).alias(f"{kind}s") for kind in (FACE, RECORD)),
+            F.count(F.when(F.col("kind") == SHARED, 1)).alias("shared_images"),
+        )
     )
     rows = materialise(
         done.join(counts, "request_id", "left")

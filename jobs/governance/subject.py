@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -21,7 +24,10 @@ _LISTED = 1_000
 
 
 def held_about(warehouse: Warehouse, targets: Sequence[Target]) -> dict[str, Any]:
-    """What an erasure of ``targets`` would destroy: counts by kind, what a legal hold keeps, and names of it all."""
+    """What an erasure of ``targets`` would destroy: counts by kind, what a legal hold keeps, and names of it all.
+
+    `unknown`: the targets of which there is nothing.
+    """
     found = _found(warehouse, targets)
     names = {"image": "images", "face": "faces", "record": "records", "shared": "pictures shared with others"}
     kinds = F.col("kind").isin(*names)
@@ -31,14 +37,20 @@ def held_about(warehouse: Warehouse, targets: Sequence[Target]) -> dict[str, Any
     details: dict[str, list[str]] = {}
     for row in listed:
         details.setdefault(names[row["kind"]], []).append(row["value"])
-    return {"counts": {names[row["kind"]]: row["n"] for row in rows}, "held": held, **details}
+    known = {row["request_id"] for row in found.select("request_id").distinct().collect()}
+    unknown = [target for number, target in enumerate(targets) if str(number) not in known]
+    return {"counts": {names[row["kind"]]: row["n"] for row in rows}, "held": held, "unknown": unknown, **details}
 
 
 def export(warehouse: Warehouse, targets: Sequence[Target], path: str, kind_of: Callable[[bytes], str | None]) -> None:
     """Write one person's copy: records, faces and the stored pictures, as a zip of JSON and image files.
 
     Pictures that show other recorded persons too are listed and not copied (GDPR article 15(4)). ``kind_of`` tells
-    the suffix that the person's computer opens a picture by, from its bytes.
+    the suffix that the person's computer opens a picture by, from its bytes. Files have numbers for names: an
+    image's id may be anything, a path that leads out of the folder it is unpacked in included.
+
+    Raises:
+        SettingsError: not one person; or ``path`` is there already, or cannot be written.
     """
     if len(targets) != 1 or targets[0].kind != "subject":
         raise SettingsError(
@@ -53,10 +65,11 @@ def export(warehouse: Warehouse, targets: Sequence[Target], path: str, kind_of: 
     records = _as_json(rows(PROCESSING_BASIS, RECORD, "record_id"))
     faces = _as_json(rows(EMBEDDINGS, FACE, "face_id", "bigint"))
     shared = [r["value"] for r in found.where(F.col("kind") == SHARED).select("value").distinct().collect()]
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with _new_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         pictures = []
-        for row in rows(IMAGES, IMAGE, "image_id").drop("part").toLocalIterator():
-            name = f"images/{row['image_id']}"
+        stored = rows(IMAGES, IMAGE, "image_id").drop("part").toLocalIterator()
+        for number, row in enumerate(stored, start=1):
+            name = f"images/{number:06d}"
             if row["content"] is not None:
                 content = bytes(row["content"])
                 kind = kind_of(content)
@@ -74,10 +87,28 @@ def export(warehouse: Warehouse, targets: Sequence[Target], path: str, kind_of: 
         archive.writestr("about_you.json", json.dumps(about, indent=2, sort_keys=True, default=str))
 
 
+@contextmanager
+def _new_file(path: str) -> Iterator[IO[bytes]]:
+    """A file that only its owner may read, at a place where there was none; gone again if it is not finished."""
+    try:
+        # Also no link is followed, wherever it leads.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise SettingsError(f"--export {path}: is there already.", hint="name a new file.") from None
+    except OSError as error:
+        raise SettingsError(f"--export {path}: cannot be written ({error.strerror}).") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
+
+
 def _as_json(rows: DataFrame) -> list[Any]:
     return [json.loads(row["text"]) for row in rows.select(F.to_json(F.struct("*")).alias("text")).collect()]
 
 
 def _found(warehouse: Warehouse, targets: Sequence[Target]) -> DataFrame:
-    rows = [("-", target.kind, target.value) for target in targets]
+    rows = [(str(number), target.kind, value) for number, target in enumerate(targets) for value in target.values]
     return find(warehouse, warehouse.spark.createDataFrame(rows, "request_id string, kind string, value string"))

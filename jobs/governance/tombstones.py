@@ -22,6 +22,7 @@ from jobs.tables.store import looked_up, looked_up_in_parts, materialise
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pydantic import SecretStr
 
     from jobs.settings import Settings
     from jobs.tables.store import Warehouse
@@ -40,9 +41,14 @@ class KeyRing:
 
     @classmethod
     def of(cls, texts: list[str]) -> KeyRing:
-        """The ring of these keys, the current one first."""
+        """The ring of these keys, the current one first; white space around a key is none of it."""
         keys = [text.strip().encode() for text in texts if text.strip()]
         return cls({hmac.new(key, b"face-reindex key id", hashlib.sha256).hexdigest()[:16]: key for key in keys})
+
+    @classmethod
+    def parse(cls, secret: SecretStr | None) -> KeyRing:
+        """The ring of a comma-separated secret, the current key first; empty where there is none."""
+        return cls.of(secret.get_secret_value().split(",") if secret else [])
 
     @property
     def current(self) -> str:
@@ -60,9 +66,8 @@ class KeyRing:
 
 
 def key_ring(settings: Settings) -> KeyRing:
-    """The ring of the environment: FACE_REINDEX_TOMBSTONE_KEYS (comma-separated), else the pseudonyms' key."""
-    found = settings.tombstone_keys or settings.hmac_key
-    return KeyRing.of(found.get_secret_value().split(",") if found else [])
+    """The ring of the environment: FACE_REINDEX_TOMBSTONE_KEYS (comma-separated), else the pseudonyms' keys."""
+    return KeyRing.parse(settings.tombstone_keys or settings.hmac_key)
 
 
 def digests(rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: KeyRing, key_ids: list[str]) -> DataFrame:

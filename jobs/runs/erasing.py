@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.governance import audit, erasure
@@ -33,6 +33,8 @@ from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import children, remove_tree, write_text
 from jobs.tables.store import Warehouse, materialise
 
+#: How a request ended, first of all in its receipt.
+ERASED, ERASED_BEFORE, NOT_FOUND = "erased", "erased before", "nothing found"
 # What a run has to do again when its staged files, or its collection, are gone.
 _REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
 
@@ -276,16 +278,20 @@ def _finish_physically(run: Run) -> None:
 
 
 def receipts(warehouse: Warehouse, settings: Any, run_id: str | None = None) -> list[dict[str, Any]]:
-    """The receipts of complete requests (of one pass), from the ledger alone: the same each time (Guarantee 14)."""
+    """The receipts of complete requests (of one pass), from the ledger alone: the same each time (Guarantee 14).
+
+    A request that found nothing says so: what it names was erased by an earlier request, or is not known here.
+    """
     requests = warehouse.read(ERASURE_REQUESTS).withColumnRenamed("run_id", "asked_by")
     steps = warehouse.read(ERASURE_STEPS).where(F.col("step") == erasure.COMPLETE)
+    joined = steps.join(requests, "request_id").withColumn("outcome", _outcome())
     if run_id is not None:
-        steps = steps.where(F.col("run_id") == run_id)
-    joined = steps.join(requests, "request_id").orderBy("request_id")
+        joined = joined.where(F.col("run_id") == run_id)
+    joined = joined.orderBy("request_id")
     passes: dict[str, dict[str, Any]] = {}
     found = []
     for row in joined.select(
-        "request_id", "kind", "target", "key_id", "run_id", "result",
+        "outcome", "request_id", "kind", "target", "key_id", "run_id", "result",
         F.date_format("requested_at", "yyyy-MM-dd'T'HH:mm:ss'Z'").alias("requested_at"),
         F.date_format("recorded_at", "yyyy-MM-dd'T'HH:mm:ss'Z'").alias("completed_at"),
     ).toLocalIterator():  # fmt: skip
@@ -295,6 +301,14 @@ def receipts(warehouse: Warehouse, settings: Any, run_id: str | None = None) -> 
         counts = json.loads(facts.pop("result"))
         found.append({**facts, "erased": counts, **passes[row["run_id"]]})
     return found
+
+
+def _outcome() -> Column:
+    counts = F.from_json("result", "map<string, bigint>")
+    found = F.exists(F.map_values(counts), lambda count: count > 0)
+    earlier = Window.partitionBy("key_id", "target").orderBy("recorded_at").rowsBetween(Window.unboundedPreceding, -1)
+    before = F.coalesce(F.max(found).over(earlier), F.lit(False))
+    return F.when(found, ERASED).when(before, ERASED_BEFORE).otherwise(NOT_FOUND)
 
 
 def _pass(warehouse: Warehouse, settings: Any, run_id: str) -> dict[str, Any]:
@@ -330,7 +344,7 @@ def _stamp(seconds: float) -> str:
 
 
 def _write_receipts(run: Run) -> None:
-    lines = [json.dumps(r, sort_keys=True) for r in receipts(run.warehouse, run.settings, run.run_id)]
+    lines = [json.dumps(r) for r in receipts(run.warehouse, run.settings, run.run_id)]
     if lines:
         place = evidence_path(run.warehouse, run.settings, "receipts", f"{run.run_id}.jsonl")
         write_text(run.job.spark, place, "\n".join(lines) + "\n")

@@ -223,7 +223,7 @@ def open_run(job: Job, name: str) -> Iterator[Run]:
         raise
     else:
         with job.watching("record", "record how the run ended"):
-            _record(run, name, "done", 0, str(run.facts.pop("message", "")))
+            _record(run, name, "done", int(run.facts.pop("exit_code", 0)), str(run.facts.pop("message", "")))
         run.metrics.ended("done")
         run.write_metrics()
     finally:

@@ -66,7 +66,15 @@ def mutated(rng: random.Random) -> Record:
     """A good record with none to three fields changed to something that occurs in bad data."""
     choices = {
         "schema_version": (None, "", "2.0"),
-        "pii_principal_id": (None, "Jane", "hmac:xyz", "hmac:" + "A" * 64, "hmac:" + "a" * 64 + "\n"),
+        "pii_principal_id": (
+            None,
+            "Jane",
+            "hmac:xyz",
+            "hmac:" + "A" * 64,
+            "hmac:" + "a" * 64 + "\n",
+            "hmac2:" + "a" * 64,
+            "hmac3:" + "a" * 64,
+        ),
         "purposes": (None, (), ("p:a",), ("p:a", "p:b"), (None, "p:a")),
         "pii_controllers": (None, ()),
         "lawful_basis": (None, " ", "eu-gdpr:A6-1-z", *LAWFUL_BASES),

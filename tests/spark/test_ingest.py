@@ -15,9 +15,10 @@ from pyspark.sql.types import StructType
 
 from jobs.errors import BadInput, GovernanceError, SettingsError
 from jobs.governance.basis import import_basis, read_batch, record_batch, write_template
-from jobs.governance.basis_files import _JSON_SCHEMA, pseudonym, read_basis
+from jobs.governance.basis_files import _JSON_SCHEMA, read_basis
 from jobs.governance.decide import LAWFUL_BASES, STATES
 from jobs.governance.gate import current_batches, current_records, quarantined
+from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.tombstones import SUBJECT, KeyRing
 from jobs.schemas import (
     BASIS_LINKS,
@@ -213,7 +214,9 @@ RING = KeyRing.of(["a test's key"])
 def imported(spark, tmp_path: Path, text: str, name: str = "basis.jsonl", key: str | None = None):
     (tmp_path / name).write_text(text)
     warehouse = warehouse_for(spark, settings_for(tmp_path))
-    return import_basis(warehouse, read_basis(spark, str(tmp_path / name), key), lambda c: c, ring=RING, now=NOW)
+    names = Pseudonyms(KeyRing.of([key])) if key else None
+    file = read_basis(spark, str(tmp_path / name), names)
+    return import_basis(warehouse, file, lambda c: c, ring=RING, names=names, now=NOW)
 
 
 def test_basis_records_are_append_only_and_idempotent(spark, tmp_path: Path) -> None:
@@ -362,7 +365,7 @@ def test_csv_template_completed_by_a_person(spark, tmp_path: Path, folder: Path)
         imported(spark, tmp_path, text, "full.csv")
     imported(spark, tmp_path, text, "full.csv", key="k")
     found = warehouse_for(spark, settings_for(tmp_path)).read(PROCESSING_BASIS).first()
-    assert found["pii_principal_id"] == pseudonym("A Person", "k")
+    assert found["pii_principal_id"] == Pseudonyms(KeyRing.of(["k"])).of("A Person")[0]
     assert "A Person" not in str(found)
     assert found["processing"]["purposes"] == ["p1", "p2"]
     assert found["face_box"] == [1.0, 2.0, 3.0, 4.0]
@@ -386,7 +389,7 @@ def test_records_with_unreadable_csv_cells_are_quarantined(spark, tmp_path: Path
 
 def read(spark, path: str) -> tuple[dict[str, Any], set[tuple[str | None, str]]]:
     """The records of a file by their id, and what could not be read."""
-    file = read_basis(spark, path, "k")
+    file = read_basis(spark, path, Pseudonyms(KeyRing.of(["k"])))
     return {row["record_id"]: row for row in file.records.collect()}, rows(file.unread, "record_id", "reason")
 
 
@@ -429,7 +432,7 @@ def test_guarantee_1_the_lines_of_a_csv_agree_or_their_record_is_not_read(spark,
     assert {name: sorted(row["images"]) for name, row in found.items()} == {
         "good": ["a.jpg", "b.jpg"], "sp": [], "first": [], "list": ["=x.jpg", "mine;boss.jpg"]
     }  # fmt: skip
-    assert found["good"]["pii_principal_id"] == pseudonym("A Person", "k")
+    assert found["good"]["pseudonyms"] == Pseudonyms(KeyRing.of(["k"])).of("A Person")
     assert found["good"]["processing"]["purposes"] == ["p", "q"]
     assert [event["event_state"] for event in found["first"]["events"]] == ["ConsentGiven", "ConsentWithdrawn"]
     assert unread == {

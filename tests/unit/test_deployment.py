@@ -33,7 +33,7 @@ def tree(kind: type[errors.FaceReindexError]) -> set[type[errors.FaceReindexErro
 
 
 RETRIED = {kind.exit_code for kind in tree(errors.FaceReindexError) if kind.retry_helps}
-FINAL = {kind.exit_code for kind in tree(errors.FaceReindexError) if not kind.retry_helps}
+FINAL = {kind.exit_code for kind in tree(errors.FaceReindexError) if not kind.retry_helps} | {errors.NOTHING_FOUND}
 
 # --- conf/nightly.sh -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,118 @@
+"""One person, one pseudonym: through a change of keys, of the rule for names, and of spelling."""
+
+from __future__ import annotations
+
+import csv
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import GovernanceError
+from jobs.governance.basis import BasisImported, import_basis
+from jobs.governance.basis_files import read_basis
+from jobs.governance.pseudonyms import pseudonyms_of
+from jobs.governance.tombstones import SUBJECT, key_ring
+from jobs.schemas import PROCESSING_BASIS, PSEUDONYM_KEYS, TOMBSTONES
+from jobs.settings import Settings
+from tests.spark.helpers import NOW, rows, settings_for, warehouse_for
+from tests.spark.test_gate import GOOD
+from tests.unit.test_pseudonyms import rule_1, rule_2, settings_with
+
+pytestmark = pytest.mark.spark
+
+BEFORE, AFTER = (NOW - timedelta(days=1)).isoformat(), (NOW + timedelta(days=1)).isoformat()
+
+
+class Records:
+    """Imports of a CSV that names persons, into one warehouse, under keys that change."""
+
+    def __init__(self, spark: Any, folder: Path) -> None:
+        self.spark, self.folder = spark, folder
+        self.warehouse = warehouse_for(spark, settings_for(folder))
+
+    def settings(self, **secrets: str) -> Settings:
+        given = settings_with(**secrets)
+        return settings_for(self.folder).model_copy(update={name: getattr(given, name) for name in secrets})
+
+    def bring(self, *people: tuple[str, str, str], **secrets: str) -> BasisImported:
+        """``people``: record, name, time of the consent."""
+        settings = self.settings(**secrets)
+        with (self.folder / "b.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["record_id", "subject", "event_time", "event_type", "event_state"])
+            writer.writerows((record, name, at, "consent", "ConsentGiven") for record, name, at in people)
+        names = pseudonyms_of(settings)
+        found = read_basis(self.spark, str(self.folder / "b.csv"), names)
+        return import_basis(self.warehouse, found, lambda c: c, ring=key_ring(settings), names=names, now=NOW)
+
+    def stored(self) -> set[tuple[Any, ...]]:
+        return rows(self.warehouse.read(PROCESSING_BASIS), "record_id", "pii_principal_id")
+
+    def store(self, record: str, pseudonym: str) -> None:
+        """As an earlier release did."""
+        row = self.spark.createDataFrame([(record, pseudonym)], "record_id string, pii_principal_id string")
+        columns = self.warehouse.read(PROCESSING_BASIS).limit(0)
+        self.warehouse.append(columns.unionByName(row, allowMissingColumns=True), PROCESSING_BASIS)
+
+    def erase(self, pseudonym: str, **secrets: str) -> None:
+        ring = key_ring(self.settings(**secrets))
+        stone = (SUBJECT, ring.current, ring.digest(SUBJECT, pseudonym), "er-1", NOW)
+        self.warehouse.append(self.spark.createDataFrame([stone], TOMBSTONES.columns), TOMBSTONES)
+        self.warehouse.delta(PROCESSING_BASIS).delete(f"pii_principal_id = '{pseudonym}'")
+
+
+@pytest.fixture
+def records(spark, tmp_path: Path) -> Records:
+    return Records(spark, tmp_path)
+
+
+def test_guarantee_13_a_new_key_brings_nobody_back_who_was_erased(records: Records) -> None:
+    """By the rotation that docs/security.md describes: the new key in front of both rings, all records anew."""
+    records.bring(("r1", "A Person", BEFORE), ("r2", "Another", BEFORE), hmac_key="old")
+    records.erase(rule_2("A Person", "old"), hmac_key="old")
+    everyone = [
+        ("r1", "A Person", BEFORE),
+        ("r9", "a  PERSON", BEFORE),
+        ("r2", "Another", BEFORE),
+        ("r3", "New", BEFORE),
+    ]
+    done = records.bring(*everyone, hmac_key="new,old", tombstone_keys="new,old")
+    assert (done.barred, done.new_versions) == (2, 1)
+    # Who is known keeps the pseudonym: a second one would cover a second face.
+    assert records.stored() == {("r2", rule_2("Another", "old")), ("r3", rule_2("New", "new"))}
+    # With a consent of later the person may come back, under the pseudonym that the tombstone knows.
+    records.bring(("r8", "A Person", AFTER), hmac_key="new,old", tombstone_keys="new,old")
+    assert ("r8", rule_2("A Person", "old")) in records.stored()
+
+
+def test_guarantee_13_a_key_that_names_were_keyed_with_may_not_be_missing(records: Records) -> None:
+    records.bring(("r1", "A Person", BEFORE), hmac_key="old")
+    records.erase(rule_2("A Person", "old"), hmac_key="old")
+    with pytest.raises(GovernanceError, match="FACE_REINDEX_HMAC_KEY"):
+        records.bring(("r1", "A Person", BEFORE), hmac_key="new", tombstone_keys="new,old")
+    assert records.stored() == set()
+    assert records.warehouse.read(PSEUDONYM_KEYS).count() == 1
+
+
+def test_guarantee_13_pseudonyms_of_an_earlier_release_stay_valid(records: Records) -> None:
+    """Also after the rotation that its page of security described: the former key among those of the tombstones."""
+    records.store("r1", rule_1("José", "k"))
+    records.store("r2", rule_1("Ann", "k"))
+    records.erase(rule_1("Ann", "k"), hmac_key="k")
+    # One file with two spellings: what only differs by the rule's levelling is one person.
+    people = [("r3", "José", BEFORE), ("r4", "JOSÉ", BEFORE), ("r5", "ann", BEFORE), ("r6", "Ann", BEFORE)]
+    done = records.bring(*people, hmac_key="new", tombstone_keys="new,k")
+    assert done.barred == 2
+    assert records.stored() == {(record, rule_1("José", "k")) for record in ("r1", "r3", "r4")}
+
+
+def test_a_pseudonym_that_is_given_is_taken_as_it_is(records: Records) -> None:
+    (records.folder / "b.csv").write_text(f"record_id,pii_principal_id\nr1,{GOOD.pii_principal_id}\n")
+    names = pseudonyms_of(records.settings(hmac_key="k"))
+    file = read_basis(records.spark, str(records.folder / "b.csv"), names)
+    import_basis(records.warehouse, file, lambda c: c, ring=key_ring(records.settings()), names=names, now=NOW)
+    assert records.stored() == {("r1", GOOD.pii_principal_id)}
+    # Nobody was named, so no key is needed from now on.
+    assert records.warehouse.read(PSEUDONYM_KEYS).isEmpty()

@@ -1,0 +1,121 @@
+"""Names become pseudonyms: one for all spellings, found under every key and rule."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.governance.decide import PRINCIPAL_PATTERN
+from jobs.governance.pseudonyms import Pseudonyms, normalised, pseudonyms_of
+from jobs.governance.tombstones import KeyRing, key_ring
+from jobs.settings import Settings, load_settings
+
+pytestmark = pytest.mark.unit
+
+SPELLINGS = [
+    "José Núñez",
+    unicodedata.normalize("NFD", "José Núñez"),
+    "JOSÉ NÚÑEZ",
+    "  José\t Núñez \n",
+    "José\u00a0Núñez",
+    "José\u2003\u3000Núñez",
+    "\ufeffJo\u200bsé Nú\u00adñez\u2060",
+    "Ｊｏｓé Núñez",
+    "Jose\u034f\u0301 Núñez\ufe0f\x00",
+]
+
+
+def settings_with(**secrets: str) -> Settings:
+    return load_settings(environ={f"FACE_REINDEX_{name.upper()}": value for name, value in secrets.items()})
+
+
+def pseudonyms(**secrets: str) -> Pseudonyms:
+    found = pseudonyms_of(settings_with(**secrets))
+    assert found is not None
+    return found
+
+
+def rule_1(name: str, key: str) -> str:
+    """What releases before rule 2 stored."""
+    return "hmac:" + hmac.new(key.encode(), name.strip().encode(), hashlib.sha256).hexdigest()
+
+
+def rule_2(name: str, key: str) -> str:
+    return "hmac2:" + hmac.new(key.encode(), normalised(name).encode(), hashlib.sha256).hexdigest()
+
+
+def test_guarantee_9_one_person_has_one_pseudonym_however_the_name_is_typed() -> None:
+    names = pseudonyms(hmac_key="k")
+    assert {names.of(name)[0] for name in SPELLINGS} == {rule_2("josé núñez", "k")}
+    assert names.of("O\u2019Neill\u2010Smith")[0] == names.of("o'neill-smith")[0]
+    assert names.of("STRASSE")[0] == names.of("straße")[0]
+    # Accents and order tell people apart.
+    assert len({names.of(name)[0] for name in ("José", "Jose", "Nuñez José", "José Nuñez")}) == 4
+
+
+def test_guarantee_9_what_is_no_name_has_no_pseudonym() -> None:
+    names = pseudonyms(hmac_key="k")
+    assert [names.of(name) for name in ("", " ", "\u00a0\u200b", "\x00\t", "\u2800\u3164")] == [[]] * 5
+
+
+def test_the_rule_is_stable_for_every_character() -> None:
+    """A pseudonym that is stored must be found for ever: what the rule gives, it leaves as it is."""
+    unstable = []
+    for point in range(sys.maxunicode + 1):
+        once = normalised(f"a{chr(point)}b")
+        if normalised(once) != once:
+            unstable.append(point)
+    assert unstable == []
+
+
+@given(
+    st.text(
+        st.characters(exclude_categories=["Cs"]) | st.sampled_from("ŉßﬁİΣ\u0345\u0301\u034f\u200d\u00a0\u2019\u00b4 "),
+        max_size=12,
+    )
+)
+def test_the_rule_is_stable_and_blind_to_form_and_case(name: str) -> None:
+    once = normalised(name)
+    assert normalised(once) == once
+    assert {normalised(unicodedata.normalize(form, name)) for form in ("NFC", "NFD")} == {once}
+    assert normalised(f"\u00a0{name}\u200b ") == once
+
+
+def test_guarantee_13_pseudonyms_of_former_keys_and_rules_are_found() -> None:
+    found = pseudonyms(hmac_key=" new , old ").of(" José  Núñez")
+    assert found[0] == rule_2("José Núñez", "new")
+    assert set(found) >= {rule_2("José Núñez", "old")}
+    for spelt in ("José  Núñez", unicodedata.normalize("NFD", "José  Núñez"), "José Núñez"):
+        assert {rule_1(spelt, "new"), rule_1(spelt, "old")} <= set(found)
+    # Plain names, one key: no more than one a rule.
+    assert pseudonyms(hmac_key="k").of("A Person") == [rule_2("A Person", "k"), rule_1("A Person", "k")]
+
+
+def test_guarantee_13_pseudonyms_of_releases_that_took_the_variable_whole_are_found() -> None:
+    assert rule_1("A", "new,old") in pseudonyms(hmac_key="new,old").of("A")
+    assert rule_1("A", "k\n") in pseudonyms(hmac_key="k\n").of("A")
+    # They had the former key put among those of the tombstones.
+    assert rule_1("A", "old") in pseudonyms(hmac_key="new", tombstone_keys="new,old").of("A")
+
+
+def test_guarantee_13_both_rings_are_read_alike() -> None:
+    ring = KeyRing.of(["new", "old"])
+    for text in ("new,old", " new , old ", "new,,old,", "\tnew\n,\u00a0old", "new,old,new"):
+        assert key_ring(settings_with(tombstone_keys=text)).keys == ring.keys
+        assert key_ring(settings_with(hmac_key=text)).keys == pseudonyms(hmac_key=text).ring.keys == ring.keys
+        assert list(pseudonyms(hmac_key=text).ring.keys) == list(ring.keys)
+    assert pseudonyms_of(settings_with(hmac_key=" , ")) is pseudonyms_of(settings_with()) is None
+
+
+def test_pseudonyms_of_both_rules_have_the_form_and_no_key_shows() -> None:
+    names = pseudonyms(hmac_key="s3cret,0ld")
+    assert all(re.fullmatch(PRINCIPAL_PATTERN, found) for found in names.of("A Person"))
+    assert "s3cret" not in repr(names)
+    assert "0ld" not in str(names)
