@@ -261,7 +261,7 @@ class Governance:
         )  # fmt: skip
         warehouse.append(frame, AUDIT_EVENTS)
         begin = time.monotonic()
-        if audit.verify(warehouse).seq != self._rows:
+        if audit.verify(warehouse.read(AUDIT_EVENTS)).seq != self._rows:
             raise RuntimeError("the chain is not whole: no figure comes of this")
         return {"seconds_a_million_events": round((time.monotonic() - begin) * 1e6 / self._rows, 1)}
 

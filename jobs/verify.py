@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 from jobs.cli import Result, job
 from jobs.embed import gate_step
 from jobs.errors import NotProvenError
-from jobs.governance import audit
 from jobs.governance.gate import Gated
 from jobs.index.milvus import VectorIndex, connect
 from jobs.index.regate import compare_keys, not_permitted, remove_keys
@@ -20,7 +19,7 @@ from jobs.index.truth import recall_sample
 from jobs.index.verification import Proof, prove
 from jobs.load import known_fingerprint
 from jobs.runs.erased import prove_erased
-from jobs.runs.evidence import last_head, read_head
+from jobs.runs.evidence import prove_audit
 from jobs.runs.loading import ensure_loaded, staged_files
 from jobs.runs.record import Job, Run, open_run
 from jobs.runs.workers import workers
@@ -129,8 +128,8 @@ python -m jobs.verify --config conf/local.yaml --audit --head /worm/audit-heads/
     "--place", "places", multiple=True, help="With --erased: one more folder or prefix to search; repeatable."
 )
 @click.option("--canaries", help="With --erased: a JSON file of names and hexadecimal bytes to look for as well.")
-@click.option("--audit", "audit_", is_flag=True, help="Check the audit trail's chain against its exported head.")
-@click.option("--head", help="With --audit: the exported head to check against; else the last one.")
+@click.option("--audit", "audit_", is_flag=True, help="Check the audit trail's chain against all its exported heads.")
+@click.option("--head", help="With --audit: a head that was kept elsewhere, to check against as well.")
 def main(
     job_: Job, erased: bool, places: tuple[str, ...], canaries: str | None, audit_: bool, head: str | None
 ) -> Result:
@@ -138,10 +137,7 @@ def main(
     if erased:
         return prove_erased(job_, places, canaries)
     if audit_:
-        exported = read_head(job_.spark, head) if head else last_head(job_.spark, job_.warehouse, job_.settings)
-        last = audit.verify(job_.warehouse, exported)
-        against = f"event {exported.seq}, exported" if exported else "no exported head"
-        return {"events": last.seq, "message": f"{last.seq} audit events follow from each other; {against}"}
+        return prove_audit(job_, head)
     if job_.dry_run:
         return {"message": f"dry run: would verify the collection of run {job_.run_id or '(none given)'}"}
     with open_run(job_, "verify") as run:

@@ -1,20 +1,41 @@
-"""Where evidence is written, beside the tables: receipts, and the audit trail's head after each run."""
+"""Where evidence is written, beside the tables: receipts, and the audit trail's head after each run (Guarantee 14).
+
+A head is a file of its own, named by its number, and never written again. After each run there is one more, so what is
+in their folder must be exactly what the chain says: `prove_audit` compares all of them.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from jobs.errors import BadInput
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.errors import BadInput, NotProvenError
+from jobs.governance import audit
 from jobs.governance.audit import Head
-from jobs.tables.files import children, read_text, write_text
+from jobs.schemas import AUDIT_EVENTS
+from jobs.tables.files import create_text, exists, read_text
+from jobs.tables.store import materialise
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from jobs.runs.record import Job
     from jobs.settings import Settings
     from jobs.tables.store import Warehouse
+
+#: Events that are exported; the one place where they are written is the end of a run.
+_EXPORTED: Final = ("run-done", "run-failed")
+#: What `export_head` writes, to the letter.
+_HEAD: Final = r'^\{"seq": (\d{1,18}), "digest": "([0-9a-f]{64})"\}\n\z'
+_HEAD_BYTES: Final = 200
+# Runs whose head may be missing because they were killed just before they wrote it: as many as end in one go.
+_LOOKED_BACK: Final = 100
 
 
 def evidence_path(warehouse: Warehouse, settings: Settings, *parts: str) -> str:
@@ -23,23 +44,25 @@ def evidence_path(warehouse: Warehouse, settings: Settings, *parts: str) -> str:
     return "/".join((base.rstrip("/"), *parts))
 
 
-def export_head(spark: SparkSession, warehouse: Warehouse, settings: Settings, head: Head) -> None:
-    """Write the audit trail's head to a file of its own; nothing where a catalog's warehouse names no place for it."""
-    if not warehouse.is_path and not settings.erasure.evidence_path:
-        return
-    place = evidence_path(warehouse, settings, "audit-heads", f"{head.seq:012d}.json")
-    write_text(spark, place, json.dumps(asdict(head)) + "\n")
+def export_head(spark: SparkSession, warehouse: Warehouse, settings: Settings, head: Head) -> str | None:
+    """Write the audit trail's head to a file of its own; nothing where a catalog's warehouse names no place for it.
 
-
-def last_head(spark: SparkSession, warehouse: Warehouse, settings: Settings) -> Head | None:
-    """The last head that was exported.
-
-    Raises:
-        BadInput: the file is not one that `export_head` wrote.
+    Also those before it that a run which was killed has left unwritten. A file that is there is not written again:
+    returns what is wrong with it, if it holds another head.
     """
-    folder = evidence_path(warehouse, settings, "audit-heads")
-    names = [name for name in children(spark, folder) if name.endswith(".json")]
-    return read_head(spark, f"{folder}/{names[-1]}") if names else None
+    folder = _folder(warehouse, settings)
+    if folder is None:
+        return None
+    if not create_text(spark, f"{folder}/{_name(head.seq)}", _text(head)):
+        if read_text(spark, f"{folder}/{_name(head.seq)}") == _text(head):
+            return None
+        return f"{folder}/{_name(head.seq)} holds another head: events were cut off. See `verify --audit`."
+    ends = warehouse.read(AUDIT_EVENTS).where(F.col("kind").isin(*_EXPORTED) & (F.col("seq") < head.seq))
+    for row in ends.orderBy(F.col("seq").desc()).limit(_LOOKED_BACK).select("seq", "digest").collect():
+        earlier = Head(row["seq"], row["digest"])
+        if not create_text(spark, f"{folder}/{_name(earlier.seq)}", _text(earlier)):
+            break
+    return None
 
 
 def read_head(spark: SparkSession, path: str) -> Head:
@@ -53,3 +76,112 @@ def read_head(spark: SparkSession, path: str) -> Head:
         return Head(**json.loads(text or ""))
     except (ValueError, TypeError, RecursionError):
         raise BadInput(f"{path} is no exported head of the audit trail.") from None
+
+
+def prove_audit(job: Job, outside: str | None = None) -> dict[str, Any]:
+    """Check the chain, and every exported head against it; also one that was kept ``outside``.
+
+    Raises:
+        NotProvenError: an event was changed, removed or added; a head is not in the chain, is called otherwise, or is
+            missing; or something else lies among the heads.
+        BadInput: ``outside`` is no head.
+    """
+    warehouse, folder = job.warehouse, _folder(job.warehouse, job.settings)
+    version = warehouse.version(AUDIT_EVENTS)
+    # One version for all that is asked: a run may end meanwhile. Its head is then among those that are listed later.
+    events = warehouse.read(AUDIT_EVENTS, version if version >= 0 else None)
+    last = audit.verify(events)
+    message = f"{last.seq} audit events follow from each other"
+    if outside:
+        _in_chain(warehouse, read_head(job.spark, outside), outside, last)
+        message += f"; the head of {outside} is among them"
+    heads = _prove_heads(job, events, folder) if folder else 0
+    message += f"; {heads} exported heads agree" if folder else "; no heads are exported (erasure.evidence_path)"
+    return {"events": last.seq, "heads": heads, "message": message}
+
+
+def _in_chain(warehouse: Warehouse, head: Head, path: str, last: Head) -> None:
+    same = (F.col("seq") == head.seq) & (F.col("digest") == head.digest)
+    if warehouse.read(AUDIT_EVENTS).where(same).isEmpty():
+        raise _cut_off(f"The head in {path} (event {head.seq})", last.seq)
+
+
+def _cut_off(what: str, last: int) -> NotProvenError:
+    return NotProvenError(
+        f"{what} is not in the audit trail, whose last event is {last}: it was cut off or written anew.",
+        hint="restore audit_events from its newest backup; do not write to it.",
+    )
+
+
+def _prove_heads(job: Job, events: DataFrame, folder: str) -> int:
+    """Every file in ``folder`` is a head of the chain, and none is missing; returns how many there are."""
+    heads = _heads(job.spark, folder)
+    wrong = heads.where("head IS NULL OR name != format_string('%012d.json', head.seq)")
+    if odd := wrong.select("name").orderBy("name").first():
+        raise NotProvenError(
+            f"{folder}: {wrong.count()} files are no exported head, or not that of their name; the first: {odd[0]!a}.",
+            hint="nothing but this program writes there: find out who did.",
+        )
+    # Read now, for a run that has ended since is among the heads.
+    chain = job.warehouse.read(AUDIT_EVENTS).select("seq", "digest")
+    found = heads.select("head.seq", "head.digest")
+    foreign = found.join(chain, ["seq", "digest"], "left_anti").agg(F.min("seq")).first()
+    last = events.agg(F.max("seq")).first()
+    assert foreign is not None  # noqa: S101 - an aggregate without groups always has its one row
+    assert last is not None  # noqa: S101 - as above
+    if foreign[0] is not None:
+        raise _cut_off(f"The exported head {_name(foreign[0])}", last[0] or 0)
+    # From the first head on: an evidence_path that was set later begins later.
+    ends = events.where(F.col("kind").isin(*_EXPORTED)).select("seq")
+    begun = found.agg(F.coalesce(F.min("seq"), F.lit(0)).alias("begun"))
+    missing = ends.join(found, "seq", "left_anti").crossJoin(F.broadcast(begun)).where("seq > begun")
+    if gap := missing.orderBy("seq").select("seq").first():
+        raise NotProvenError(
+            f"{folder}: {missing.count()} heads are missing; the first is that of event {gap[0]}.",
+            hint="that of a run which was killed just before is written by the next; else they were removed.",
+        )
+    return heads.count()
+
+
+def _heads(spark: SparkSession, folder: str) -> DataFrame:
+    """What lies in ``folder``: name, head (seq, digest; null: it is none). By executors, thousands of files a task."""
+    if not exists(spark, folder):
+        return spark.createDataFrame([], "name string, head struct<seq: bigint, digest: string>")
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(folder)
+    name = F.element_at(F.split("path", "/"), -1).alias("name")
+    text = F.decode("content", "ISO-8859-1")
+    head = F.struct(
+        F.regexp_extract(text, _HEAD, 1).try_cast("bigint").alias("seq"),
+        F.regexp_extract(text, _HEAD, 2).alias("digest"),
+    )
+    # The length is the file system's word: of what is too long to be a head nothing is read.
+    small, large = files.where(F.col("length") <= _HEAD_BYTES), files.where(F.col("length") > _HEAD_BYTES)
+    read = small.select(name, F.when(text.rlike(_HEAD), head).alias("head"))
+    with _small_files(spark):
+        return materialise(read.unionByName(large.select(name, F.lit(None).alias("head"))))
+
+
+@contextmanager
+def _small_files(spark: SparkSession) -> Iterator[None]:
+    """Thousands of tiny files to a task, and not 32."""
+    key = "spark.sql.files.openCostInBytes"
+    before = spark.conf.get(key, "4194304") or "4194304"
+    spark.conf.set(key, 64 * 1024)
+    try:
+        yield
+    finally:
+        spark.conf.set(key, before)
+
+
+def _folder(warehouse: Warehouse, settings: Settings) -> str | None:
+    if not warehouse.is_path and not settings.erasure.evidence_path:
+        return None
+    return evidence_path(warehouse, settings, "audit-heads")
+
+
+def _name(seq: int) -> str:
+    return f"{seq:012d}.json"
+
+
+def _text(head: Head) -> str:
+    return json.dumps(asdict(head)) + "\n"

@@ -299,5 +299,5 @@ def _record(run: Run, job: str, state: str, exit_code: int | None, message: str)
     facts = {"job": job, "exit_code": exit_code, "settings": row[6], "policy": row[-1], "inputs": inputs}
     last = audit.append(run.warehouse, f"run-{state}", run.run_id, facts, now=now)
     emit(run.settings, job, run.run_id, state, now=now, inputs=inputs, policy=row[-1])
-    if state != "running":
-        export_head(run.job.spark, run.warehouse, run.settings, last)
+    if state != "running" and (fault := export_head(run.job.spark, run.warehouse, run.settings, last)):
+        run.job.console.note(fault)

@@ -29,6 +29,12 @@ def children(spark: SparkSession, location: str) -> list[str]:
     return sorted(str(s.getPath().getName()) for s in system.listStatus(path)) if system.exists(path) else []
 
 
+def exists(spark: SparkSession, location: str) -> bool:
+    """Whether there is a file or folder of that name."""
+    system, path = hadoop_path(spark, location)
+    return bool(system.exists(path))
+
+
 def write_text(spark: SparkSession, location: str, text: str) -> None:
     """Write a small file, replacing one of that name."""
     system, path = hadoop_path(spark, location)
@@ -37,6 +43,19 @@ def write_text(spark: SparkSession, location: str, text: str) -> None:
         stream.write(text.encode())
     finally:
         stream.close()
+
+
+def create_text(spark: SparkSession, location: str, text: str) -> bool:
+    """Write a small file where there is none of that name; says whether there was none."""
+    system, path = hadoop_path(spark, location)
+    if system.exists(path):
+        return False
+    stream = system.create(path, False)
+    try:
+        stream.write(text.encode())
+    finally:
+        stream.close()
+    return True
 
 
 def read_text(spark: SparkSession, location: str) -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from jobs.errors import BadInput, NotProvenError
 from jobs.governance import audit
 from jobs.governance.jurisdictions import policy_digest
-from jobs.runs.evidence import last_head, read_head
+from jobs.runs.evidence import export_head, prove_audit, read_head
 from jobs.runs.record import open_run
 from jobs.schemas import AUDIT_EVENTS, RUNS
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
@@ -19,46 +21,158 @@ from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 pytestmark = pytest.mark.spark
 
 
+@pytest.fixture(scope="module")
+def written(spark, tmp_path_factory: pytest.TempPathFactory):
+    """A trail of five runs' ends, each with its head."""
+    folder = tmp_path_factory.mktemp("audit")
+    settings = settings_for(folder)
+    warehouse = warehouse_for(spark, settings)
+    for n in range(5):
+        head = audit.append(warehouse, "run-done", f"r{n}", {"n": n}, now=NOW)
+        assert export_head(spark, warehouse, settings, head) is None
+        if n == 2:
+            shutil.copytree(folder / "warehouse" / "audit_events", folder / "earlier")
+    return folder
+
+
 @pytest.fixture
-def chained(spark, tmp_path: Path):
-    warehouse = warehouse_for(spark, settings_for(tmp_path))
-    heads = [audit.append(warehouse, "run-done", f"r{n}", {"n": n}, now=NOW) for n in range(4)]
-    return warehouse, heads
+def trail(spark, written: Path, tmp_path: Path):
+    """A copy of one's own: the job that looks at it, and the folder of heads."""
+    shutil.copytree(written / "warehouse", tmp_path / "warehouse")
+    return job_for(spark, settings_for(tmp_path)), tmp_path / "warehouse" / "_evidence" / "audit-heads"
 
 
-def test_guarantee_14_events_follow_from_each_other(chained) -> None:
-    warehouse, heads = chained
-    assert [head.seq for head in heads] == [1, 2, 3, 4]
-    assert audit.verify(warehouse, heads[-1]) == audit.verify(warehouse, heads[0]) == heads[-1]
+def test_guarantee_14_events_follow_from_each_other_and_every_head_agrees(trail) -> None:
+    job, heads = trail
+    found = prove_audit(job, str(heads / "000000000003.json"))
+    assert (found["events"], found["heads"]) == (5, 5)
+    assert "the head of" in found["message"]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"facts": "'changed'"},
-        {"at": "timestamp'2020-01-01 00:00:00'"},
-        {"run_id": "'another'"},
-        {"digest": "'0'"},
-        {"previous": "'0'"},
-    ],
-)
-def test_guarantee_14_a_changed_event_is_detected(chained, change) -> None:
-    warehouse, _ = chained
-    warehouse.delta(AUDIT_EVENTS).update("seq = 2", change)
-    with pytest.raises(NotProvenError, match=r"Audit event [23]"):
-        audit.verify(warehouse)
+def _at(number: int, **changes: object):
+    """Event ``number`` with other fields."""
+    return lambda events: [{**e, **changes} if e["seq"] == number else e for e in events]
 
 
-def test_guarantee_14_a_removed_event_and_a_cut_off_end_are_detected(chained) -> None:
-    warehouse, heads = chained
-    warehouse.delta(AUDIT_EVENTS).delete("seq = 4")
-    # The chain alone cannot tell; the exported head can.
-    assert audit.verify(warehouse).seq == 3
+# One change at a time, in ways that a hand or a program would make it.
+EVENTS = {
+    "edited": _at(2, facts="changed"),
+    "its time edited": _at(2, at=NOW + timedelta(seconds=1)),
+    "of another run": _at(2, run_id="another"),
+    "its digest edited": _at(2, digest="0"),
+    "the last one's digest taken out": _at(5, digest=None),
+    "its link edited": _at(2, previous="0"),
+    "fields moved so that the text stays": _at(2, kind=None, run_id="run-done\nr1"),
+    "reordered": lambda events: [{**e, "seq": {2: 3, 3: 2}.get(e["seq"], e["seq"])} for e in events],
+    "duplicated": lambda events: [*events, events[1]],
+    "the last one duplicated": lambda events: [*events, events[4]],
+    "inserted": lambda events: [*events, {**events[2], "run_id": "another", "digest": "0" * 64}],
+    "inserted without a number": lambda events: [*events, {**events[2], "seq": None}],
+    "removed in the middle": lambda events: events[:2] + events[3:],
+    "removed at the beginning": lambda events: events[1:],
+}
+
+
+@pytest.fixture(scope="module")
+def events(spark, written: Path) -> list[dict]:
+    warehouse = warehouse_for(spark, settings_for(written))
+    return [row.asDict() for row in warehouse.read(AUDIT_EVENTS).orderBy("seq").collect()]
+
+
+@pytest.mark.parametrize("change", EVENTS)
+def test_guarantee_14_a_changed_trail_is_detected_by_itself(spark, events: list[dict], change: str) -> None:
+    changed = [tuple(event.values()) for event in EVENTS[change](events)]
+    with pytest.raises(NotProvenError, match=r"Audit event|events where"):
+        audit.verify(spark.createDataFrame(changed, AUDIT_EVENTS.columns))
+
+
+def _head_file(folder: Path, name: str, seq: int, digest: str = "0" * 64) -> None:
+    (folder / name).write_text(json.dumps({"seq": seq, "digest": digest}) + "\n")
+
+
+# What is done to the heads when the last two events are removed, or nothing is.
+HEADS = {
+    "a cut-off end": (True, lambda _: None, r"000000000004\.json .* cut off"),
+    "and a head that names no event": (
+        True,
+        lambda heads: (heads / "999999999999.json").write_text('{"seq":0}'),
+        r"no exported head.*999999999999",
+    ),
+    "and a head of the future": (True, lambda heads: _head_file(heads, "999999999999.json", 999999999999), "cut off"),
+    "a fork": (False, lambda heads: _head_file(heads, "000000000003.json", 3), r"000000000003\.json .* written anew"),
+    "a head under another's name": (
+        False,
+        lambda heads: shutil.copy(heads / "000000000002.json", heads / "000000000003.json"),
+        "not that of their name",
+    ),
+    "a gap": (False, lambda heads: (heads / "000000000003.json").unlink(), "1 heads are missing.*event 3"),
+    "heads that shrink": (False, lambda heads: (heads / "000000000005.json").unlink(), "1 heads are missing.*event 5"),
+    "no head left": (
+        False,
+        lambda heads: [file.unlink() for file in heads.glob("0*.json")],
+        "5 heads are missing.*event 1",
+    ),
+    "the folder removed": (False, shutil.rmtree, "5 heads are missing"),
+    "rubbish": (False, lambda heads: (heads / "notes.txt").write_bytes(b"\xff" * 9), r"no exported head.*notes\.txt"),
+    "a huge file": (False, lambda heads: (heads / "huge.json").write_bytes(b"1" * 99_999), r"no exported head.*huge"),
+}
+
+
+@pytest.mark.parametrize("change", HEADS)
+def test_guarantee_14_every_head_must_be_in_the_chain_and_none_missing(trail, change: str) -> None:
+    job, heads = trail
+    cut, act, message = HEADS[change]
+    if cut:
+        job.warehouse.delta(AUDIT_EVENTS).delete("seq > 3")
+        # The table alone cannot tell.
+        assert audit.verify(job.warehouse.read(AUDIT_EVENTS)).seq == 3
+    act(heads)
+    with pytest.raises(NotProvenError, match=message):
+        prove_audit(job)
+
+
+def test_guarantee_14_a_trail_that_was_cut_off_does_not_write_over_its_heads(
+    spark, written: Path, tmp_path: Path
+) -> None:
+    """The table from a backup, the heads as they were."""
+    shutil.copytree(written / "earlier", tmp_path / "warehouse" / "audit_events")
+    shutil.copytree(written / "warehouse" / "_evidence", tmp_path / "warehouse" / "_evidence")
+    job, heads = job_for(spark, settings_for(tmp_path)), tmp_path / "warehouse" / "_evidence" / "audit-heads"
+    before = {file.name: file.read_text() for file in heads.glob("*.json")}
+    head = audit.append(job.warehouse, "run-done", "later", {}, now=NOW)
+    fault = export_head(job.spark, job.warehouse, job.settings, head)
+    assert fault is not None
+    assert "holds another head" in fault
+    assert {file.name: file.read_text() for file in heads.glob("*.json")} == before
     with pytest.raises(NotProvenError, match="cut off"):
-        audit.verify(warehouse, heads[-1])
-    warehouse.delta(AUDIT_EVENTS).delete("seq = 2")
-    with pytest.raises(NotProvenError, match="Audit event 3"):
-        audit.verify(warehouse)
+        prove_audit(job)
+
+
+def test_guarantee_14_events_and_heads_removed_together_show_by_a_head_kept_elsewhere(trail, tmp_path: Path) -> None:
+    job, heads = trail
+    shutil.copy(heads / "000000000005.json", tmp_path / "kept.json")
+    job.warehouse.delta(AUDIT_EVENTS).delete("seq > 3")
+    for number in (4, 5):
+        (heads / f"{number:012d}.json").unlink()
+    assert prove_audit(job)["events"] == 3
+    with pytest.raises(NotProvenError, match=r"kept\.json .* cut off"):
+        prove_audit(job, str(tmp_path / "kept.json"))
+
+
+def test_a_run_that_was_killed_before_it_wrote_its_head_leaves_that_to_the_next(trail) -> None:
+    job, _ = trail
+    for n in range(2):
+        audit.append(job.warehouse, "run-failed", f"killed-{n}", {}, now=NOW)
+    audit.append(job.warehouse, "run-running", "next", {}, now=NOW)
+    with pytest.raises(NotProvenError, match=r"2 heads are missing.*event 6"):
+        prove_audit(job)
+    assert (
+        export_head(
+            job.spark, job.warehouse, job.settings, audit.append(job.warehouse, "run-done", "next", {}, now=NOW)
+        )
+        is None
+    )
+    assert prove_audit(job)["heads"] == 8
 
 
 def test_two_writers_make_one_chain(spark, tmp_path: Path) -> None:
@@ -71,7 +185,7 @@ def test_two_writers_make_one_chain(spark, tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, range(2)))
-    assert audit.verify(warehouse).seq == 7
+    assert audit.verify(warehouse.read(AUDIT_EVENTS)).seq == 7
 
 
 def test_a_run_leaves_events_a_policy_and_an_exported_head(spark, tmp_path: Path) -> None:
@@ -80,8 +194,7 @@ def test_a_run_leaves_events_a_policy_and_an_exported_head(spark, tmp_path: Path
     with open_run(job, "ingest"):
         pass
     warehouse = warehouse_for(spark, settings)
-    head = last_head(spark, warehouse, settings)
-    assert head == audit.verify(warehouse, head)
+    assert (prove_audit(job)["events"], prove_audit(job)["heads"]) == (2, 1)
     kinds = [row["kind"] for row in warehouse.read(AUDIT_EVENTS).orderBy("seq").collect()]
     assert kinds == ["run-running", "run-done"]
     policies = {row["policy_digest"] for row in warehouse.read(RUNS).collect()}
