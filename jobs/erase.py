@@ -53,11 +53,12 @@ def main(
         found = receipts(job_.warehouse, job_.settings, receipts_of)
         return {"receipts": found, "message": f"{len(found)} receipts of run {receipts_of}"}
     asked = asked_for(job_.settings, subject=subject, subject_file=subject_file, image=image, batch=batch)
-    names = pseudonyms_of(job_.settings)
-    if names and names_persons(asked):
-        keep_keys(job_.warehouse, names, now=utc_now())
-    if job_.dry_run:
-        return _held(job_, asked, export_to)
+    return _held(job_, asked, export_to) if job_.dry_run else erase(job_, asked)
+
+
+def erase(job_: Job, asked: Asked) -> Result:
+    """Record what is asked for, and carry out everything that is open."""
+    _keep_keys(job_, asked)
     run_id = job_.run_id or new_run_id()
     requests = _request(job_, asked, run_id) if asked else {}
     with closing(connect(job_.settings)) as index:
@@ -100,6 +101,12 @@ def _said(unknown: dict[str, list[str]]) -> str:
     )
 
 
+def _keep_keys(job_: Job, asked: Asked) -> None:
+    names = pseudonyms_of(job_.settings)
+    if names and names_persons(asked):
+        keep_keys(job_.warehouse, names, now=utc_now())
+
+
 def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
     """Written down before the lease is asked for, so that a reindex that runs keeps clear of it (Guarantee 11).
 
@@ -119,6 +126,7 @@ def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
 def _held(job_: Job, asked: Asked, export_to: str | None) -> Result:
     if not asked:
         raise SettingsError("erase --dry-run needs a target.", hint="see `erase --help` for examples.")
+    _keep_keys(job_, asked)
     targets = list(asked)
     held = held_about(job_.warehouse, targets)
     unknown = [asked[target] for target in held.pop("unknown")]

@@ -64,7 +64,7 @@ def places(asked: Sequence[Sequence[str]]) -> str:
 
 def _subjects(settings: Settings, path: str) -> Iterator[tuple[Target, str]]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SettingsError(f"--subject-file {path}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:

@@ -1,0 +1,165 @@
+"""Erasing people by name: found under every key and rule, and said where nothing is found; and a person's copy."""
+
+from __future__ import annotations
+
+import json
+import stat
+import unicodedata
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.erase import erase
+from jobs.errors import SettingsError
+from jobs.governance.asked import Asked, asked_for
+from jobs.governance.erasure import Target
+from jobs.governance.subject import export, held_about
+from jobs.governance.tombstones import SUBJECT, key_ring
+from jobs.runs.erasing import receipts
+from jobs.runs.record import Job
+from jobs.schemas import BASIS_LINKS, ERASURE_REQUESTS, ERASURE_STEPS, IMAGES, RUNS, TOMBSTONES
+from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
+from tests.spark.indexed import Indexed, image, picture, principal
+from tests.unit.test_pseudonyms import rule_1, rule_2, settings_with
+from udfs.decode import image_kind
+
+pytestmark = pytest.mark.spark
+
+ESCAPING = "../../../escaped"
+REQUESTS = ["\ufeff" + unicodedata.normalize("NFD", "José  Núñez"), "", " ANN\u00a0o\u2019neill", principal(7)]
+REQUESTS += ["Nobody Here", "ann O'Neill"]
+
+
+@dataclass
+class Asking:
+    """A warehouse where two people have pseudonyms of former keys, and a file of requests."""
+
+    made: Indexed
+    job: Job
+    asked: Asked
+
+
+@pytest.fixture(scope="module")
+def asking(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Asking:
+    made = indexed.copy_to(tmp_path_factory.mktemp("names") / "w")
+    secrets = settings_with(hmac_key="new, old", tombstone_keys="new,a test's key")
+    keys = {name: getattr(secrets, name) for name in ("hmac_key", "tombstone_keys")}
+    made.settings = made.settings.model_copy(update=keys)
+    made.record(5, pii_principal_id=rule_1("José  Núñez", "old"))
+    made.record(6, pii_principal_id=rule_2("Ann O'Neill", "old"))
+    now = datetime.now(UTC)
+    row = (0, ESCAPING, picture("escaped"), None, "0" * 64, 800, "b1", now - timedelta(minutes=1), False)
+    made.warehouse.append(made.spark.createDataFrame([row], IMAGES.columns), IMAGES)
+    made.warehouse.append(made.spark.createDataFrame([(ESCAPING, "r5", now)], BASIS_LINKS.columns), BASIS_LINKS)
+    (made.folder / "requests.txt").write_text("\n".join(REQUESTS), encoding="utf-8")
+    asked = asked_for(
+        made.settings, subject=None, subject_file=str(made.folder / "requests.txt"), image="f" * 32, batch=None
+    )
+    return Asking(made, job_for(made.spark, made.settings, "e1"), asked)
+
+
+def test_a_copy_has_everything_of_a_person_and_no_name_of_anybody_elses_choice(asking: Asking, tmp_path: Path) -> None:
+    """Under a former key and rule; no id of a table is a path in the archive."""
+    (person,) = [target for target, places in asking.asked.items() if places == ["line 1"]]
+    warehouse, copy = asking.made.warehouse, tmp_path / "copy.zip"
+    export(warehouse, [person], str(copy), image_kind)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    with zipfile.ZipFile(copy) as archive:
+        about = json.loads(archive.read("about_you.json"))
+        files = {entry["image_id"]: entry["file"] for entry in about["images"]}
+        assert sorted(archive.namelist()) == ["about_you.json", "images/000001", "images/000002"]
+        assert archive.read(files[ESCAPING]) == picture("escaped")
+        assert archive.read(files[image(5)]) == picture("picture 5")
+    (tmp_path / "link.zip").symlink_to(tmp_path / "elsewhere.zip")
+    for place in (copy, tmp_path / "link.zip"):
+        with pytest.raises(SettingsError, match="is there already"):
+            export(warehouse, [person], str(place), image_kind)
+    assert not (tmp_path / "elsewhere.zip").exists()
+    with pytest.raises(SettingsError, match="cannot be written"):
+        export(warehouse, [person], str(tmp_path / "no" / "folder.zip"), image_kind)
+
+
+def test_guarantee_9_names_are_erased_under_every_key_and_what_is_not_found_is_said(asking: Asking) -> None:
+    made, asked = asking.made, asking.asked
+    assert list(asked.values()) == [["--image"], ["line 1"], ["line 3", "line 6"], ["line 4"], ["line 5"]]
+    assert [asked[target] for target in held_about(made.warehouse, list(asked))["unknown"]] == [["--image"], ["line 5"]]
+    gone = made.faces_of(5) | made.faces_of(6) | made.faces_of(7)
+    live = made.live_keys()
+    said = erase(asking.job, asked)
+    assert made.live_keys() == live - gone
+    assert len(gone) == 3
+    assert said["exit_code"] == 6
+    assert "2 of them found NOTHING (" in said["message"]
+    assert {"line 5", "--image"} < set(
+        said["message"].replace("(", ",").replace(")", ",").replace(", ", ",").split(",")
+    )
+    assert "Nobody" not in json.dumps(said)
+    assert sorted(said["nothing_found"].values()) == [["--image"], ["line 5"]]
+    outcomes = [next(iter(receipt.items())) for receipt in said["receipts"]]
+    assert sorted(outcomes) == [("outcome", "erased")] * 3 + [("outcome", "nothing found")] * 2
+    written = (made.folder / "warehouse" / "_evidence" / "receipts" / "e1.jsonl").read_text().splitlines()
+    assert sum(line.startswith('{"outcome": "nothing found"') for line in written) == 2
+    assert made.warehouse.read(RUNS).where("run_id = 'e1' AND state = 'done'").first()["exit_code"] == 6
+
+
+def test_guarantee_13_who_was_not_found_is_barred_under_every_key(asking: Asking) -> None:
+    """Depends on the pass above: its tombstones."""
+    ring = key_ring(asking.made.settings)
+    stones = {row["digest"] for row in asking.made.warehouse.read(TOMBSTONES).where("kind = 'subject'").collect()}
+    names = [rule("Nobody Here", key) for rule in (rule_1, rule_2) for key in ("new", "old")]
+    assert {ring.digest(SUBJECT, name) for name in names} <= stones
+
+
+def test_a_second_request_for_the_same_says_that_it_was_erased_before(spark, tmp_path: Path) -> None:
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    nothing, some = ({"images": n, "faces": n, "records": n, "shared_images": 0} for n in (0, 1))
+    # request, target, what it found; in this order of time
+    ledger: list[tuple[str, str, Any]] = [
+        ("a", "known", some), ("b", "known", nothing), ("c", "unknown", nothing), ("d", "unknown", nothing),
+        ("e", "later", nothing), ("f", "later", some),
+    ]  # fmt: skip
+    requests = [(name, "subject", target, "k", "r", NOW) for name, target, _ in ledger]
+    steps = [
+        (name, "complete", "r", json.dumps(found), NOW + timedelta(hours=hour))
+        for hour, (name, _, found) in enumerate(ledger)
+    ]
+    warehouse.append(spark.createDataFrame(requests, ERASURE_REQUESTS.columns), ERASURE_REQUESTS)
+    warehouse.append(spark.createDataFrame(steps, ERASURE_STEPS.columns), ERASURE_STEPS)
+    found = {r["request_id"]: r["outcome"] for r in receipts(warehouse, settings_for(tmp_path))}
+    nothing_found = dict.fromkeys("cde", "nothing found")
+    assert found == {"a": "erased", "b": "erased before", **nothing_found, "f": "erased"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"Jos\xe9\n", "not UTF-8"),
+        (b"\n \xc2\xa0\n", "names nobody"),
+        (b"Ann\nhmac:0123\n", "line 2: begins like a pseudonym"),
+        (b"HMAC2 :" + b"0" * 64, "line 1: begins like a pseudonym"),
+    ],
+)
+def test_a_file_of_requests_is_read_strictly(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "r.txt").write_bytes(text)
+    with pytest.raises(SettingsError, match=message) as raised:
+        asked_for(
+            settings_with(hmac_key="k"), subject=None, subject_file=str(tmp_path / "r.txt"), image=None, batch=None
+        )
+    assert "Ann" not in str(raised.value)
+    (tmp_path / "r.txt").write_text("A Person")
+    with pytest.raises(SettingsError, match="FACE_REINDEX_HMAC_KEY"):
+        asked_for(settings_with(), subject=None, subject_file=str(tmp_path / "r.txt"), image=None, batch=None)
+
+
+def test_a_pseudonym_of_either_rule_needs_no_key(tmp_path: Path) -> None:
+    given = [rule_1("A", "k"), rule_2("A", "k")]
+    (tmp_path / "r.txt").write_text("\r\n".join(given))
+    asked = asked_for(settings_with(), subject=given[0], subject_file=str(tmp_path / "r.txt"), image=None, batch=None)
+    assert asked == {
+        Target("subject", given[0]): ["--subject", "line 1"],
+        Target("subject", given[1]): ["line 2"],
+    }
