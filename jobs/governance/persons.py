@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from jobs.errors import GovernanceError
 from jobs.governance.tombstones import SUBJECT, KeyRing, erased_in
 from jobs.schemas import PROCESSING_BASIS, PSEUDONYM_KEYS
-from jobs.tables.store import materialise
+from jobs.tables.store import looked_up, materialise
 
 if TYPE_CHECKING:
     from jobs.governance.pseudonyms import Pseudonyms
@@ -72,9 +72,11 @@ def identified(
     # The least of these: false comes before true.
     order = F.struct(F.col("erased_at").isNull(), F.col("stored").isNull(), "place")
     chosen = ways.groupBy("person").agg(F.min_by("pseudonym", order).alias("chosen"))
+    # Few: those whom the warehouse knows by an earlier key or rule.
+    chosen = looked_up(materialise(chosen.where("chosen != person")))
     return (
         records.withColumn("person", current)
         .join(chosen, "person", "left")
-        .withColumn("pii_principal_id", F.coalesce("chosen", "pii_principal_id"))
+        .withColumn("pii_principal_id", F.coalesce("chosen", "person", "pii_principal_id"))
         .drop("person", "chosen", "pseudonyms")
     )
