@@ -187,7 +187,8 @@ def _merged(rows: DataFrame) -> DataFrame:
     # The first is the person; the others depend on how the name was spelt.
     person = F.get("pseudonyms", F.lit(0))
     known = F.array_contains(F.flatten(F.collect_list("pseudonyms")), F.max("pii_principal_id"))
-    differ = [F.min(name) != F.max(name) for name in (*single, *inner, person)] + [F.max(person).isNotNull() & ~known]
+    once: list[Any] = [*single, *inner, person]
+    differ = [F.min(value) != F.max(value) for value in once] + [F.max(person).isNotNull() & ~known]
     # In an order of its own, so that the same lines are the same content whichever came first.
     events: Any = F.array_sort(F.array_distinct(F.flatten(F.collect_list("events")))).alias("events")
     return rows.groupBy("record_id").agg(
