@@ -88,7 +88,9 @@ def verify(events: DataFrame) -> Head:
     # Where a field is null or goes over a line, its text would do for another event.
     whole = [F.col(name).isNotNull() for name in ("seq", "at", "kind", "previous")]
     whole += [~F.coalesce(F.contains(F.col(name), F.lit("\n")), F.lit(False)) for name in ("kind", "run_id", "facts")]
-    follows = reduce(Column.__and__, whole, F.col("own").eqNullSafe("digest") & F.col("previous").eqNullSafe(link))
+    follows = reduce(
+        Column.__and__, whole, F.col("own").eqNullSafe(F.col("digest")) & F.col("previous").eqNullSafe(link)
+    )
     first = checked.where(~follows).agg(F.min("seq").alias("seq"), F.count("*").alias("n")).first()
     assert first is not None  # noqa: S101 - an aggregate without groups always has its one row
     if first["n"]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -54,7 +55,7 @@ def export_head(spark: SparkSession, warehouse: Warehouse, settings: Settings, h
     if folder is None:
         return None
     if not create_text(spark, f"{folder}/{_name(head.seq)}", _text(head)):
-        if read_text(spark, f"{folder}/{_name(head.seq)}") == _text(head):
+        if _read(spark, f"{folder}/{_name(head.seq)}") == _text(head):
             return None
         return f"{folder}/{_name(head.seq)} holds another head: events were cut off. See `verify --audit`."
     ends = warehouse.read(AUDIT_EVENTS).where(F.col("kind").isin(*_EXPORTED) & (F.col("seq") < head.seq))
@@ -71,11 +72,21 @@ def read_head(spark: SparkSession, path: str) -> Head:
     Raises:
         BadInput: the file is not one that `export_head` wrote.
     """
-    text = read_text(spark, path)
+    text = _read(spark, path)
     try:
         return Head(**json.loads(text or ""))
     except (ValueError, TypeError, RecursionError):
         raise BadInput(f"{path} is no exported head of the audit trail.") from None
+
+
+def _read(spark: SparkSession, path: str) -> str | None:
+    """A file's text; None where it is not there, or was changed behind Hadoop's checksum."""
+    try:
+        return read_text(spark, path)
+    except Py4JJavaError as error:
+        if str(error.java_exception.getClass().getName()).endswith(".ChecksumException"):
+            return None
+        raise
 
 
 def prove_audit(job: Job, outside: str | None = None) -> dict[str, Any]:
@@ -147,18 +158,19 @@ def _heads(spark: SparkSession, folder: str) -> DataFrame:
     """What lies in ``folder``: name, head (seq, digest; null: it is none). By executors, thousands of files a task."""
     if not exists(spark, folder):
         return spark.createDataFrame([], "name string, head struct<seq: bigint, digest: string>")
-    files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(folder)
+    reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     name = F.element_at(F.split("path", "/"), -1).alias("name")
     text = F.decode("content", "ISO-8859-1")
     head = F.struct(
         F.regexp_extract(text, _HEAD, 1).try_cast("bigint").alias("seq"),
         F.regexp_extract(text, _HEAD, 2).alias("digest"),
     )
-    # The length is the file system's word: of what is too long to be a head nothing is read.
-    small, large = files.where(F.col("length") <= _HEAD_BYTES), files.where(F.col("length") > _HEAD_BYTES)
-    read = small.select(name, F.when(text.rlike(_HEAD), head).alias("head"))
+    # The length is the file system's word: of what is too long to be a head nothing is read. What cannot be read (on a
+    # local disk, by Hadoop's checksum beside it) is left out, and is no head either.
+    small = reader.option("ignoreCorruptFiles", "true").load(folder).where(F.col("length") <= _HEAD_BYTES)
+    read = small.select("path", F.when(text.rlike(_HEAD), head).alias("head"))
     with _small_files(spark):
-        return materialise(read.unionByName(large.select(name, F.lit(None).alias("head"))))
+        return materialise(reader.load(folder).select("path", name).join(read, "path", "left").drop("path"))
 
 
 @contextmanager

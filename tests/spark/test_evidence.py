@@ -87,6 +87,8 @@ def test_guarantee_14_a_changed_trail_is_detected_by_itself(spark, events: list[
 
 
 def _head_file(folder: Path, name: str, seq: int, digest: str = "0" * 64) -> None:
+    # Hadoop's checksum beside it would tell: whoever forges a head forges that.
+    (folder / f".{name}.crc").unlink(missing_ok=True)
     (folder / name).write_text(json.dumps({"seq": seq, "digest": digest}) + "\n")
 
 
@@ -102,8 +104,16 @@ HEADS = {
     "a fork": (False, lambda heads: _head_file(heads, "000000000003.json", 3), r"000000000003\.json .* written anew"),
     "a head under another's name": (
         False,
-        lambda heads: shutil.copy(heads / "000000000002.json", heads / "000000000003.json"),
+        lambda heads: [
+            (heads / f"{dot}000000000002.json{crc}").rename(heads / f"{dot}000000000009.json{crc}")
+            for dot, crc in (("", ""), (".", ".crc"))
+        ],
         "not that of their name",
+    ),
+    "a head edited in place": (
+        False,
+        lambda heads: (heads / "000000000003.json").write_text("{}"),
+        r"no exported head.*000000000003\.json",
     ),
     "a gap": (False, lambda heads: (heads / "000000000003.json").unlink(), "1 heads are missing.*event 3"),
     "heads that shrink": (False, lambda heads: (heads / "000000000005.json").unlink(), "1 heads are missing.*event 5"),
