@@ -104,7 +104,8 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     known = _named_by(warehouse, [i for t, i in ids.items() if t not in fresh])
     named = [(i, t.kind, value) for t, i in ids.items() for value in t.values if (i, value) not in known]
     if named:
-        items = [(i, kind, value, value if kind == IMAGE else None) for i, kind, value in named]
+        # Without its image_id, which an item has that was found: nobody knows yet whether this one is there.
+        items = [(i, kind, value, None) for i, kind, value in named]
         warehouse.append(spark.createDataFrame(items, ERASURE_ITEMS.columns), ERASURE_ITEMS)
         stones = [
             (kind, ring.current, ring.digest(kind, value), i, now)
@@ -293,9 +294,9 @@ def write_down(
     """
     wanted = found.where(~F.col("held")).select(*_ITEM)
     known = warehouse.read(ERASURE_ITEMS)
-    fresh = materialise(
-        wanted.join(known.select("request_id", "kind", "value"), ["request_id", "kind", "value"], "left_anti")
-    )
+    place = F.coalesce("image_id", F.lit("")).alias("place")
+    item = ["request_id", "kind", "value", "place"]
+    fresh = materialise(wanted.select("*", place).join(known.select(*item[:3], place), item, "left_anti").drop("place"))
     # What came back has its tombstone, or (a face whose picture is gone) was never erased.
     wanted = wanted.where(~F.col("request_id").startswith(f"er-{SWEEP}-"))
     expiry = F.col("request_id").startswith(f"er-{EXPIRY}-")
@@ -317,6 +318,7 @@ def write_down(
     # Not of what was found: a pass that was cut off may have destroyed all by which it can be found.
     requests = targets.select("request_id").distinct()
     every = warehouse.read(ERASURE_ITEMS).join(requests, "request_id", "left_semi")
+    every = every.groupBy("request_id", "kind", "value").agg(F.max("image_id").alias("image_id"))
     kept = found.where("held").select("kind", "value").distinct()
     return materialise(every.join(kept, ["kind", "value"], "left_anti"))
 
@@ -425,18 +427,12 @@ def close(
     """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended)."""
     suspended = found.where("held").select("request_id").distinct()
     done = targets.select("request_id").distinct().join(suspended, "request_id", "left_anti")
-    stored = (
-        items.where(F.col("kind") == CONTENT).select("request_id", "image_id", F.lit(True).alias("stored")).distinct()
-    )
-    counts = (
-        items.join(stored, ["request_id", "image_id"], "left")
-        .groupBy("request_id")
-        .agg(
-            # An image that was asked for is an item, there or not; one that was found has its content as well.
-            F.count(F.when((F.col("kind") == IMAGE) & F.col("stored"), 1)).alias("images"),
-            *(F.count(F.when(F.col("kind") == kind, 1)).alias(f"{kind}s") for kind in (FACE, RECORD)),
-            F.count(F.when(F.col("kind") == SHARED, 1)).alias("shared_images"),
-        )
+    # What was asked for is an item, too, there or not; an image that was found has its image_id.
+    kind, was_found = F.col("kind"), F.col("image_id").isNotNull()
+    counts = items.groupBy("request_id").agg(
+        F.count(F.when((kind == IMAGE) & was_found, 1)).alias("images"),
+        *(F.count(F.when(kind == name, 1)).alias(f"{name}s") for name in (FACE, RECORD)),
+        F.count(F.when(kind == SHARED, 1)).alias("shared_images"),
     )
     rows = materialise(
         done.join(counts, "request_id", "left")
