@@ -112,6 +112,17 @@ def folders_in(uri: str) -> list[str]:
     return sorted(prefix + info.path for info in folders if not info.base_name.startswith("."))
 
 
+def has_file(uri: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file whose name ends so lies directly below a folder. Raises OSError."""
+    from pyarrow import fs
+
+    system, path, prefix = file_system(uri)
+    if not prefix:
+        with os.scandir(path) as entries:
+            return any(entry.name.endswith(suffixes) for entry in entries)
+    return any(info.base_name.endswith(suffixes) for info in system.get_file_info(fs.FileSelector(path)))
+
+
 def _listed(uri: str, recursive: bool, suffixes: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
     system, path, prefix = file_system(uri)
     found = _objects(system, path, prefix, recursive) if prefix else _walked(path, recursive)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pyspark.sql import functions as F
@@ -24,6 +25,7 @@ from udfs.sources import (
     SHARD_SUFFIXES,
     ReadSpec,
     folders_in,
+    has_file,
     list_folders,
     read_files,
     read_shards,
@@ -269,10 +271,22 @@ def _guess(spark: SparkSession, text: str) -> str:
         return "parquet"
     if system.exists(jvm.org.apache.hadoop.fs.Path(path, "_delta_log")):
         return "delta"
-    for pattern, kind in (("*.tar", "webdataset"), ("*.tgz", "webdataset"), ("*.parquet", "parquet")):
-        if system.globStatus(jvm.org.apache.hadoop.fs.Path(path, pattern)):
+    for kind, suffixes in (("webdataset", (".tar", ".tgz")), ("parquet", (".parquet",))):
+        if _holds(spark, text, suffixes):
             return kind
     return "folder"
+
+
+def _holds(spark: SparkSession, location: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file of such a name lies in a folder itself."""
+    uri = file_uri(spark, location)
+    if uri.startswith(("/", "s3")):
+        # Not by Hadoop, which cannot list a folder with a colon in a name. What is wrong with one, its listing says.
+        with suppress(OSError, ReadFailure):
+            return has_file(uri, suffixes)
+        return False
+    system, path = hadoop_path(spark, location)
+    return any(str(status.getPath().getName()).endswith(suffixes) for status in system.listStatus(path))
 
 
 def file_uri(spark: SparkSession, location: str) -> str:
