@@ -271,7 +271,7 @@ def test_unforeseen_errors_name_their_class_only(
 
 
 def test_errors_on_the_decode_threads(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(data: bytes, params: PipelineParams) -> None:
+    def fail(data: bytes, params: PipelineParams, **_: object) -> None:
         raise MemoryError if len(data) < 10 else KeyError("secret")
 
     monkeypatch.setattr("udfs.decode.decode", fail)
