@@ -104,7 +104,9 @@ def _in_session(  # the one place where a session is opened
     spark = open_session(f"face-reindex {name}", properties_file, say=console.note)
     # Of what is done before, between and after the steps, which say it better.
     spark.sparkContext.setJobDescription(f"face-reindex {name}")
-    warehouse = Warehouse(spark, settings.warehouse, is_path=settings.warehouse_is_path, read_only=read_only)
+    warehouse = Warehouse(
+        spark, settings.warehouse, is_path=settings.warehouse_is_path, read_only=read_only, lease_required=True
+    )
     return function(Job(settings, spark, warehouse, console, run_id, dry_run), **options)
 
 

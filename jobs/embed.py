@@ -49,7 +49,7 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
     with run.job.watching("plan", "list the images to embed"):
         work = materialise(new if limit is None else new.limit(limit))
     chunk_images = run.settings.executor.chunk_images
-    # The plan is kept: a resumed run must cut the same chunks, for their names make the commits idempotent.
+    # The plan is kept: a resumed run must cut the same chunks, for their names tell which are done.
     plan = run.step("plan", lambda: _plan(table.plan_chunks(work, chunk_images)), begun=begun)
     chunks = [table.Chunk(*numbers) for numbers in plan["chunks"]]
     total = sum(chunk.images for chunk in chunks)
@@ -70,7 +70,6 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
                         run_id=run.run_id,
                         now=utc_now(),
                         recompute=recompute,
-                        before_commit=run.lease.check,
                         counted=counters.add,
                     )
                     | workers(warehouse.spark, run.settings)

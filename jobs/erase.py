@@ -18,6 +18,7 @@ from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import key_ring
 from jobs.index.milvus import VectorIndex, connect
+from jobs.runs.aliases import settle_alias
 from jobs.runs.erasing import NOT_FOUND, erase_pending, receipts
 from jobs.runs.record import Job, new_run_id, open_run, utc_now
 from jobs.runs.syncing import withdraw_live
@@ -68,6 +69,7 @@ def erase(job_: Job, asked: Asked) -> Result:
 def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[str]]) -> Result:
     try:
         with open_run(Job(**{**vars(job_), "run_id": run_id}), "erase") as run:
+            settle_alias(run, index)
             outcome = erase_pending(run, index, sweep=True)
             kinds = outcome.items
             found = receipts(run.warehouse, run.settings, run.run_id)

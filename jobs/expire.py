@@ -10,6 +10,7 @@ from jobs.governance import erasure, retention
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.index.milvus import VectorIndex, connect
+from jobs.runs.aliases import settle_alias
 from jobs.runs.erasing import Outcome, erase_pending
 from jobs.runs.record import Job, Run, open_run, utc_now
 
@@ -45,6 +46,7 @@ def main(job_: Job) -> Result:
         due = due_now(job_)
         return {"due": due, "message": f"dry run: {due.get('image', 0)} images have reached their end"}
     with closing(connect(job_.settings)) as index, open_run(job_, "expire") as run:
+        settle_alias(run, index)
         outcome = expire_steps(run, index, sweep=True)
         run.facts["message"] = message = (
             f"{outcome.items.get('image', 0)} images and {outcome.items.get('face', 0)} faces erased"

@@ -6,16 +6,17 @@ from dataclasses import asdict
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
-from jobs.errors import NotProvenError
+from jobs.errors import LeaseLost, NotProvenError
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.collections import collection_name
 from jobs.index.milvus import EMBEDDED, VectorIndex, connect
 from jobs.index.planner import plan_load
 from jobs.index.regate import not_permitted
-from jobs.runs.history import last_fingerprint
-from jobs.runs.loading import build_and_load, import_staged, stage_faces, staged_files
+from jobs.runs.history import last_fingerprint, staged_under
+from jobs.runs.loading import build_and_load, import_staged, stage_faces, staged_files, staging_path
 from jobs.runs.record import Job, Run, open_run
 from jobs.tables.embeddings import permitted_faces, resalt
+from jobs.tables.files import remove_tree
 
 
 def load_steps(run: Run, index: VectorIndex) -> str:
@@ -25,20 +26,30 @@ def load_steps(run: Run, index: VectorIndex) -> str:
     fingerprint = known_fingerprint(run)
     run.step("resalt", lambda: {"faces": resalt(run.warehouse, fingerprint)}, once=False)
     gated = None if run.result("stage") else gate_step(run)
-    run.step("stage", lambda: stage_faces(run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)))
+    _stage(run, index, fingerprint, once=True)
     if not run.result("import") and _withdrawn_since(run, gated, fingerprint):
         # The files hold what is no longer permitted: they go, and a collection begun with them.
         index.drop(collection)
         run.forget("import")
-        run.step(
-            "stage",
-            lambda: stage_faces(run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)),
-            once=False,
-        )
+        _stage(run, index, fingerprint, once=False)
     staged = staged_files(run)
     run.step("import", lambda: import_staged(run, index, collection, staged, fingerprint))
     run.step("index", lambda: build_and_load(run, index, collection, staged.rows))
     return collection
+
+
+def _stage(run: Run, index: VectorIndex, fingerprint: str, *, once: bool) -> None:
+    """Stage what the gate permits at this moment. Without the lease, nothing of it stays."""
+    try:
+        run.step(
+            "stage",
+            lambda: stage_faces(run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)),
+            once=once,
+        )
+    except LeaseLost:
+        if not staged_under(run.warehouse, run.run_id, run.lease.token):
+            remove_tree(run.job.spark, staging_path(run))
+        raise
 
 
 def known_fingerprint(run: Run) -> str:

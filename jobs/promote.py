@@ -11,11 +11,11 @@ from jobs.index.milvus import VectorIndex, connect
 from jobs.index.promotion import Promotion, Watch, promote
 from jobs.index.verification import Proof
 from jobs.load import known_fingerprint
+from jobs.runs.aliases import settle_alias, switching
 from jobs.runs.history import live_runs, proven_collections
-from jobs.runs.loading import ensure_loaded, staging_path
+from jobs.runs.loading import clear_staging, ensure_loaded
 from jobs.runs.record import Job, Run, open_run
 from jobs.tables.embeddings import permitted_faces
-from jobs.tables.files import remove_tree
 from jobs.tables.store import materialise
 from jobs.verify import withdraw
 
@@ -43,21 +43,21 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
     proven = [collection, *(c for c in proven_collections(run.warehouse) if c != collection)]
 
     def switch() -> dict[str, object]:
-        run.lease.check()
-        done = promote(
-            index,
-            alias,
-            collection,
-            proof=proof,
-            proven=proven,
-            keep=milvus.keep_collections,
-            protected=live_runs(run.warehouse, alias),
-            fingerprint=fingerprint,
-            replicas=milvus.replicas,
-            timeout=milvus.index_timeout_s,
-            # An embedded index has no readers but this process.
-            watch=None if run.settings.embedded else Watch(milvus.watch_s, milvus.watch_p99_ms),
-        )
+        with switching(run, index, collection):
+            done = promote(
+                index,
+                alias,
+                collection,
+                proof=proof,
+                proven=proven,
+                keep=milvus.keep_collections,
+                protected=live_runs(run.warehouse, alias),
+                fingerprint=fingerprint,
+                replicas=milvus.replicas,
+                timeout=milvus.index_timeout_s,
+                # An embedded index has no readers but this process.
+                watch=None if run.settings.embedded else Watch(milvus.watch_s, milvus.watch_p99_ms),
+            )
         watched = None if done.watched is None else asdict(done.watched)
         return {
             "alias": alias,
@@ -68,7 +68,7 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
         }
 
     result = run.step("promote", switch, once=False)
-    remove_tree(run.job.spark, staging_path(run))
+    clear_staging(run)
     return Promotion(previous=result["previous"], current=result["current"], dropped=tuple(result["dropped"]))
 
 
@@ -93,7 +93,9 @@ def main(job_: Job) -> Result:
     if job_.dry_run:
         return {"message": f"dry run: would promote the collection of run {job_.run_id or '(none given)'}"}
     with open_run(job_, "promote") as run:
-        done = promote_steps(run, connect(run.settings))
+        index = connect(run.settings)
+        settle_alias(run, index)
+        done = promote_steps(run, index)
         run.facts["message"] = message = f"alias {run.settings.milvus.alias} → {done.current} (before: {done.previous})"
         return {"run_id": run.run_id, "message": message, "current": done.current, "previous": done.previous}
 

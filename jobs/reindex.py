@@ -12,6 +12,7 @@ from jobs.governance.erasure import SHARED
 from jobs.index.milvus import VectorIndex, connect
 from jobs.load import load_steps
 from jobs.promote import promote_steps
+from jobs.runs.aliases import settle_alias
 from jobs.runs.erasing import erase_pending
 from jobs.runs.maintenance import maintain
 from jobs.runs.record import Job, Run, open_run
@@ -43,6 +44,7 @@ def main(job_: Job, recompute: bool) -> Result:
     with open_run(job_, "reindex") as run:
         # Known before the first image is embedded: a night must not end at a Milvus that was never there.
         index = connect(run.settings)
+        settle_alias(run, index)
         # What was asked for since, or was cut off, goes first; what comes in meanwhile goes at the end.
         erase_pending(run, index)
         embed_steps(run, recompute=recompute)

@@ -9,6 +9,7 @@ from jobs.index.collections import belongs_to
 from jobs.index.milvus import connect
 from jobs.index.promotion import rollback
 from jobs.index.regate import own_keys, remove_unpermitted
+from jobs.runs.aliases import settle_alias, switching
 from jobs.runs.history import buckets_of, proven_collections
 from jobs.runs.record import Job, open_run
 from jobs.tables.embeddings import permitted_faces
@@ -32,6 +33,7 @@ def main(job_: Job) -> Result:
     if job_.dry_run:
         return {"message": f"dry run: alias {alias} would go from {live} back to {older[0]}"}
     with open_run(job_, "rollback") as run:
+        settle_alias(run, index)
         info = index.info(older[0])
         assert info is not None  # noqa: S101 - every collection of ours carries its info from creation
         with job_.watching("rollback", "list the faces that are permitted"):
@@ -43,7 +45,8 @@ def main(job_: Job) -> Result:
             keys = own_keys(job_.spark, index, older[0], run.settings, buckets)
             removed = remove_unpermitted(index, older[0], keys, permitted)
         run.step("withdraw-loaded", lambda: {"faces": removed}, once=False)
-        done = rollback(index, alias, proven=proven)
+        with switching(run, index, older[0]):
+            done = rollback(index, alias, proven=proven)
         run.facts.update(collection=done.current)
         run.facts["message"] = message = f"alias {alias} → {done.current} (before: {done.previous})"
         return {"run_id": run.run_id, "message": message, "current": done.current, "withdrawn": removed}

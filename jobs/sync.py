@@ -10,6 +10,7 @@ from jobs.errors import LeaseHeld
 from jobs.expire import due_now, expire_steps
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.milvus import VectorIndex, connect
+from jobs.runs.aliases import settle_alias
 from jobs.runs.model import prepare_model
 from jobs.runs.record import Job, Run, open_run
 from jobs.runs.syncing import add_small, withdraw_live
@@ -55,6 +56,7 @@ def main(job_: Job) -> Result:
 def _sync(job_: Job, index: VectorIndex) -> Result:
     try:
         with open_run(job_, "sync") as run:
+            settle_alias(run, index)
             run.facts["message"] = message = sync_steps(run, index)
             return {"run_id": run.run_id, "message": message}
     except LeaseHeld:

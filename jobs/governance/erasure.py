@@ -399,13 +399,10 @@ def settle_shared(warehouse: Warehouse, settings: Settings, items: DataFrame, *,
     staying = staying.groupBy("image_id", "model_fingerprint", "fresh").agg(F.count("*").alias("stay"))
     faces = warehouse.read(EMBEDDINGS).groupBy("image_id", "model_fingerprint").agg(F.count("*").alias("faces"))
     settled = materialise(staying.join(faces, ["image_id", "model_fingerprint"]).where("stay = faces"))
-    for spec, changes in (
-        (IMAGE_STATUS, {"faces": "CAST(n.stay AS INT)", "decided_at": "current_timestamp()"}),
-        (EMBEDDINGS, {}),
-    ):
-        table = warehouse.delta(spec).alias("t")
-        merge = table.merge(settled.alias("n"), "t.image_id = n.image_id AND t.model_fingerprint = n.model_fingerprint")
-        merge.whenMatchedUpdate(set={"input_digest": "n.fresh", **changes}).execute()
+    on = ("image_id", "model_fingerprint")
+    stay = {"input_digest": "k.fresh", "faces": "CAST(k.stay AS INT)", "decided_at": "current_timestamp()"}
+    warehouse.update_matching(IMAGE_STATUS, settled, on, stay)
+    warehouse.update_matching(EMBEDDINGS, settled, on, {"input_digest": "k.fresh"})
     return settled.count()
 
 

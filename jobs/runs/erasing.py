@@ -26,7 +26,7 @@ from jobs.index.milvus import VectorIndex
 from jobs.index.regate import key_pages, own_keys
 from jobs.runs.evidence import evidence_path
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections
-from jobs.runs.loading import staging_base
+from jobs.runs.loading import staging_base, unrecorded_staging
 from jobs.runs.record import Run, utc_now
 from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, RUNS
 from jobs.tables.embeddings import permitted_faces
@@ -189,9 +189,8 @@ def _staged_folders(run: Run) -> list[str]:
 
 def _sweep_staged(run: Run) -> None:
     """Remove staged files that are on no record: what a run wrote that had been replaced by another."""
-    for name in _staged_folders(run):
-        if not holds_stage(run.warehouse, name):
-            remove_tree(run.job.spark, f"{staging_base(run)}/{name}")
+    for place in unrecorded_staging(run):
+        remove_tree(run.job.spark, place)
 
 
 def _erase_staged(run: Run) -> dict[str, int]:

@@ -49,6 +49,12 @@ def holds_stage(warehouse: Warehouse, run_id: str) -> bool:
     return row is not None and row["state"] == "done"
 
 
+def staged_under(warehouse: Warehouse, run_id: str, token: int) -> bool:
+    """Whether a run has put on record what it staged under this token of the lease."""
+    mine = (F.col("run_id") == run_id) & (F.col("step") == "stage") & (F.col("fencing_token") == token)
+    return not warehouse.read(RUN_STEPS).where(mine).isEmpty()
+
+
 def buckets_of(warehouse: Warehouse, collection: str) -> int:
     """Over how many buckets the keys of a collection are spread; 0 where its run is not on record."""
     staged = warehouse.read(RUN_STEPS).where("step = 'stage' AND state = 'done'").alias("s")

@@ -4,6 +4,10 @@ Each acquisition appends a row with the next token under the Delta transaction (
 for one token, Delta lets one commit (it raises for the other, or skips it), so every writer reads back who won.
 This is the atomic commit of Delta and nothing more; on plain S3 without a commit coordinator Delta itself allows
 one driver only (docs/operations.md).
+
+The token is in every commit that is made under the lease (`Warehouse.fence`). Who takes the lease from a run that did
+not give it back cannot know whether that run is dead or only sleeps, and so shuts it out of every table before the
+first read (`Warehouse.fence_off`). A run that gave it back has no write to come, and nothing needs to be shut.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import Final
 from pyspark.sql import functions as F
 
 from jobs.errors import LeaseHeld, LeaseLost
-from jobs.schemas import LEASES
+from jobs.schemas import IMAGES, LEASES, PROCESSING_BASIS, RUNS
 from jobs.tables.store import Warehouse
 
 LEASE_NAME: Final = "warehouse"
@@ -58,8 +62,14 @@ def last_act(warehouse: Warehouse) -> Held | None:
     return Held(int(row["token"]), row["run_id"], row["action"], datetime.fromtimestamp(row["until"], UTC))
 
 
+def _by(last: Held | None, run_id: str) -> str:
+    if last is None:
+        return "another run"
+    return "a later start of it" if last.run_id == run_id else f"run {last.run_id}"
+
+
 class Lease:
-    """The right to write the warehouse, held by one run; renewed by a thread, checked before every commit."""
+    """The right to write the warehouse, held by one run; renewed by a thread, and in every commit by its token."""
 
     def __init__(
         self, warehouse: Warehouse, run_id: str, ttl_s: float, *, clock: Callable[[], datetime] = _utc_now
@@ -69,12 +79,16 @@ class Lease:
         self._ttl = timedelta(seconds=ttl_s)
         self._clock = clock
         self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
         self._renewals = 0
         self._confirmed = 0.0
         self.token = 0
 
-    def acquire(self) -> int:
+    def acquire(self, above: int = 0) -> int:
         """Take the lease and return its token; the same run may take it again at once (after a kill).
+
+        Args:
+            above: a token that is known to have been given; the new one is greater.
 
         Raises:
             LeaseHeld: another run holds it and has been heard of within the time to live.
@@ -87,39 +101,52 @@ class Lease:
                 hint="wait for it to end; if its process is dead, the lease ends by itself at that time, "
                 "or resume that run with --run-id.",
             )
-        token = (last.token if last else 0) + 1
+        token = max(last.token if last else self._unknown(now), above) + 1
         self._write(token, "acquire", 0)
         winner = last_act(self._warehouse)
         if winner is None or winner.token != token or winner.run_id != self._run_id:
             raise LeaseHeld("Another run took the lease at the same moment.", hint="start again when it has ended.")
         self.token = token
+        if above or (last is not None and last.action != "release"):
+            # Not given back if this fails: the next run has to do it.
+            self._warehouse.fence_off(token)
         self._confirmed = time.monotonic()
         return token
 
+    def _unknown(self, now: datetime) -> int:
+        """A token above all that were given before `leases` was removed: tables know those, and would skip them."""
+        there = any(self._warehouse.exists(spec) for spec in (RUNS, IMAGES, PROCESSING_BASIS))
+        return int(now.timestamp()) if there else 0
+
     def keep(self) -> None:
         """Renew in the background until `release`."""
-        threading.Thread(target=self._renew, name="lease", daemon=True).start()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
 
     def check(self, max_age_s: float = 0.0) -> None:
-        """Raise LeaseLost if a later token exists: this run must not commit any more.
+        """Raise LeaseLost if a later token exists: what this run has written since is not in any table.
 
-        An answer of the last ``max_age_s`` seconds is good enough where a late writer does no harm (a step's record).
+        An answer of the last ``max_age_s`` seconds will do where nothing but time is lost by going on.
         """
         if time.monotonic() - self._confirmed < max_age_s:
             return
         last = last_act(self._warehouse)
         if last is None or last.token != self.token:
             raise LeaseLost(
-                f"Run {self._run_id} lost its lease to a later run and stopped before its next commit.",
-                hint="see `status`; nothing of this run is live.",
+                f"Run {self._run_id} was silent for so long that {_by(last, self._run_id)} took over; it has stopped, "
+                "and nothing that it did since is in any table.",
+                hint=f"see `status`; `--run-id {self._run_id}` goes on from its last recorded step when the other has "
+                "ended.",
             )
         self._confirmed = time.monotonic()
 
-    def release(self) -> None:
-        """Give the lease back."""
+    def release(self, *, clean: bool = True) -> None:
+        """Give the lease back; not ``clean``: something of this run may still be on its way to a commit."""
         self._stop.set()
+        if self._thread is not None:
+            self._thread.join(self._ttl.total_seconds())
         self._renewals += 1
-        self._write(self.token, "release", self._renewals)
+        self._write(self.token, "release" if clean else "interrupt", self._renewals)
 
     def _renew(self) -> None:
         self._warehouse.spark.sparkContext.setJobDescription(f"{self._run_id}: renew the lease")
@@ -131,7 +158,7 @@ class Lease:
         from delta.exceptions import ConcurrentTransactionException
 
         now = self._clock()
-        until = now if action == "release" else now + self._ttl
+        until = now if action in ("release", "interrupt") else now + self._ttl
         row = self._warehouse.spark.createDataFrame(
             [(LEASE_NAME, token, self._run_id, action, now, until)], LEASES.columns
         )

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.errors import MixedFingerprints, NotProvenError
 from jobs.index import staging
@@ -17,7 +18,9 @@ from jobs.index.planner import imports, plan_load
 from jobs.runs.imports import RunImportRecorder
 from jobs.runs.record import Run, utc_now
 from jobs.runs.workers import workers
+from jobs.schemas import RUN_STEPS, RUNS
 from jobs.settings import Settings
+from jobs.tables.files import children, remove_tree
 
 
 def staging_base(run: Run) -> str:
@@ -26,8 +29,37 @@ def staging_base(run: Run) -> str:
 
 
 def staging_path(run: Run) -> str:
-    """Where this run's files lie."""
-    return f"{staging_base(run)}/{run.run_id}"
+    """Where this run writes its files: in a folder of its token, so that another start of it writes elsewhere."""
+    return f"{staging_base(run)}/{run.run_id}/{run.lease.token}"
+
+
+def clear_staging(run: Run) -> None:
+    """Remove what this run, and earlier starts of it, have staged. A later start's folder stays."""
+    spark, folder = run.job.spark, f"{staging_base(run)}/{run.run_id}"
+    there = children(spark, folder)
+    # Files without a token's folder are of a release before there was one.
+    gone = [name for name in there if not name.isdigit() or int(name) <= run.lease.token]
+    for place in [folder] if gone == there else [f"{folder}/{name}" for name in gone]:
+        remove_tree(spark, place)
+
+
+def unrecorded_staging(run: Run) -> list[str]:
+    """Staged files of this warehouse that are on no run's record: of one that was cut off, or had lost its lease."""
+    spark, base = run.job.spark, staging_base(run)
+    folders = children(spark, base)
+    ours = run.warehouse.read(RUNS).where(F.col("run_id").isin(folders)).select("run_id").distinct().collect()
+    steps = run.warehouse.read(RUN_STEPS).where((F.col("step") == "stage") & F.col("run_id").isin(folders))
+    last = steps.groupBy("run_id").agg(F.max_by(F.struct("state", "result"), "ended_at").alias("last"))
+    path = F.get_json_object("last.result", "$.path").alias("path")
+    kept = {row["path"] for row in last.where("last.state = 'done'").select(path).collect()}
+    found = []
+    for folder in sorted(f"{base}/{row['run_id']}" for row in ours):
+        places = [f"{folder}/{name}" for name in children(spark, folder)]
+        gone = [place for place in places if place not in kept]
+        # An earlier release staged into the run's own folder.
+        if folder not in kept:
+            found += [folder] if gone == places else gone
+    return found
 
 
 def staged_files(run: Run) -> staging.Staged:
@@ -40,6 +72,7 @@ def staged_files(run: Run) -> staging.Staged:
 
 def stage_faces(run: Run, index: VectorIndex, faces: DataFrame) -> dict[str, Any]:
     """Write ``faces`` (face_id, embedding, valid_until) where Milvus reads; the manifest, for the run record."""
+    clear_staging(run)
     staged = staging.stage(
         faces,
         staging_path(run),
@@ -66,6 +99,8 @@ def import_staged(
         MixedFingerprints: the collection holds another model's embeddings.
         RebuildNeeded: still in doubt after `milvus.import_attempts` collections (a ``NotProvenError``).
     """
+    # Milvus would take rows from a run that has lost its lease as well.
+    run.lease.check()
     there = index.info(collection)
     if there is not None and there.model_fingerprint != fingerprint:
         raise MixedFingerprints(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from jobs.errors import FaceReindexError, SettingsError
+from jobs.errors import FaceReindexError, LeaseLost, SettingsError
 from jobs.governance import audit
 from jobs.governance.jurisdictions import policy_digest
 from jobs.runs.evidence import export_head
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from jobs.governance.gate import RunGate
 
 StepResult = dict[str, Any]
-# Commits of faces and the switch of the alias ask anew; for the record of a step this age will do.
-_LEASE_ANSWER_S = 10.0
 _INPUTS = (IMAGES, PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES, EMBEDDINGS)
 
 
@@ -179,7 +177,6 @@ class Run:
         self, results: Mapping[str, StepResult], started: datetime, seconds: float, *, state: str = "done"
     ) -> None:
         """Append the outcomes of several steps in one commit, under the lease: all of them, or none."""
-        self.lease.check(max_age_s=_LEASE_ANSWER_S)
         now, token = utc_now(), self.lease.token
         rows = [(self.run_id, n, state, started, now, seconds, json.dumps(r), token) for n, r in results.items()]
         self.warehouse.append(self.job.spark.createDataFrame(rows, RUN_STEPS.columns), RUN_STEPS)
@@ -205,21 +202,30 @@ def open_run(job: Job, name: str) -> Iterator[Run]:
     job.console.begins(run_id)
     with job.watching("lease", "take the lease"):
         lease.acquire()
+    job.warehouse.fence = lease
     lease.keep()
     metrics = RunMetrics(job.settings.metrics.file, name, run_id, active=lambda: job.watcher.active)
     run = Run(job, run_id, lease, utc_now(), metrics)
+    clean = True
     try:
         with job.watching("record", "read what this run has done"):
             _resume(run)
             _record(run, name, "running", None, "")
         job.watcher.tick = run.write_metrics
         yield run
+        # Nothing may be said to be done that a table has skipped.
+        lease.check()
     except BaseException as error:
         # First of all, for the warehouse may be what is out of reach.
         run.metrics.ended("failed")
         run.write_metrics()
+        # Whoever cuts in leaves the JVM at what it was doing.
+        clean = isinstance(error, Exception)
         with job.watching("record", "record how the run ended"):
-            _record(run, name, "failed", *_reason(error, job.settings))
+            if isinstance(error, LeaseLost):
+                _lost(run, name)
+            else:
+                _record(run, name, "failed", *_reason(error, job.settings))
         raise
     else:
         with job.watching("record", "record how the run ended"):
@@ -228,8 +234,20 @@ def open_run(job: Job, name: str) -> Iterator[Run]:
         run.write_metrics()
     finally:
         job.watcher.tick = None
+        job.warehouse.fence = None
         with job.watching("lease", "give the lease back"):
-            lease.release()
+            lease.release(clean=clean)
+
+
+def _lost(run: Run, job: str) -> None:
+    """The end of a run that was fenced off: in the audit trail alone, for the table of runs is another's to write."""
+    facts = {"job": job, "token": run.lease.token}
+    export_head(
+        run.job.spark,
+        run.warehouse,
+        run.settings,
+        audit.append(run.warehouse, "run-fenced-off", run.run_id, facts, now=utc_now()),
+    )
 
 
 def _reason(error: BaseException, settings: Settings) -> tuple[int, str]:
@@ -238,16 +256,19 @@ def _reason(error: BaseException, settings: Settings) -> tuple[int, str]:
 
 
 def _resume(run: Run) -> None:
-    rows = (
-        run.warehouse.read(RUN_STEPS)
-        .where(F.col("run_id") == run.run_id)
-        .orderBy("ended_at")
-        .select("step", "state", "result")
-    ).collect()
-    for row in rows:
-        run._done[row["step"]] = json.loads(row["result"])
-        if row["state"] == "forgotten":
-            del run._done[row["step"]]
+    mine = F.when(F.col("run_id") == run.run_id, F.struct("ended_at", "step", "state", "result"))
+    known = run.warehouse.read(RUN_STEPS).agg(
+        F.max("fencing_token").alias("token"), F.sort_array(F.collect_list(mine)).alias("steps")
+    )
+    row = known.select("token", "steps.step", "steps.state", "steps.result").first()
+    assert row is not None  # noqa: S101 - an aggregate without groups always has its one row
+    if (row["token"] or 0) > run.lease.token:
+        # `leases` was brought back from a copy: tables would skip what we write with a token that has been.
+        run.lease.acquire(above=row["token"])
+    for step, state, result in zip(row["step"], row["state"], row["result"], strict=True):
+        run._done[step] = json.loads(result)
+        if state == "forgotten":
+            del run._done[step]
     for step, result in run._done.items():
         run.metrics.step_done(step, result)
     first = (

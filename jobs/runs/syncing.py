@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.errors import SettingsError
+from jobs.errors import LeaseLost, SettingsError
 from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.milvus import VectorIndex
@@ -73,7 +73,7 @@ def add_small(run: Run, index: VectorIndex, live: str, gated: Gated) -> dict[str
         return {"added": 0, "left": wanted}
     shaped = staging.rows_of(rows, buckets_of(warehouse, live), purpose_flags(settings))
     index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
-    added = sum(_insert_missing(index, live, page) for page in _pages(shaped))
+    added = sum(_insert_missing(run, index, live, page) for page in _pages(shaped))
     if added:
         index.flush(live, timeout=settings.milvus.ready_timeout_s)
     return {"added": added, "left": 0}
@@ -104,7 +104,7 @@ def _pages(rows: DataFrame) -> Iterator[list[Any]]:
         yield page
 
 
-def _insert_missing(index: VectorIndex, live: str, page: list[Any]) -> int:
+def _insert_missing(run: Run, index: VectorIndex, live: str, page: list[Any]) -> int:
     # A server would keep an inserted key beside the one that is there.
     there = set(index.fetch(live, [row["face_id"] for row in page])[0].tolist())
     missing = [row.asDict() for row in page if row["face_id"] not in there]
@@ -114,4 +114,10 @@ def _insert_missing(index: VectorIndex, live: str, page: list[Any]) -> int:
              ("purposes", pa.int64()), ("expires_at", pa.int64())]
         )  # fmt: skip
         index.insert(live, pa.Table.from_pylist(missing, schema=schema))
+        try:
+            run.lease.check()
+        except LeaseLost:
+            # A later run may have erased one of them, and Milvus fences nothing.
+            index.delete(live, [row["face_id"] for row in missing])
+            raise
     return len(missing)

@@ -1,13 +1,12 @@
 """From accepted images to rows of `embeddings` and `image_status`, chunk by chunk.
 
-A chunk is a range of `images.part`. Its two appends carry a transaction name of run and chunk, so a run that was
-killed between them does not write a face twice. What is done is known by (image_id, input_digest,
+A chunk is a range of `images.part`. A run that was killed between its two appends finds the faces of the first by its
+own name on them, and does not write them twice. What is done is known by (image_id, input_digest,
 model_fingerprint) in `image_status`; the vectors themselves are never read to find out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -43,7 +42,7 @@ class Chunk:
 
     @property
     def name(self) -> str:
-        """Part of the transaction name."""
+        """Part of the name of its step."""
         return f"{self.first}-{self.last}"
 
 
@@ -141,10 +140,9 @@ def embed_chunk(
     run_id: str,
     now: datetime,
     recompute: bool,
-    before_commit: Callable[[], None],
     counted: Counted | None = None,
 ) -> dict[str, Any]:
-    """Detect, embed and commit one chunk; returns counts. ``before_commit`` raises if the lease is lost.
+    """Detect, embed and commit one chunk; returns counts.
 
     ``counted`` is told, on the executors, of each batch that is done.
     """
@@ -158,16 +156,23 @@ def embed_chunk(
         stamped = results.join(F.broadcast(work.select(*_INPUT)), "image_id")
         if recompute:
             # Only what another run computed: this run's own rows may stem from before a kill.
-            before_commit()
             for table in (EMBEDDINGS, IMAGE_STATUS):
                 _delete_former(warehouse, table, work, spec.fingerprint, run_id)
-        name = f"{run_id}/{chunk.name}"
-        before_commit()
-        warehouse.append(face_rows(stamped, spec.fingerprint, run_id), EMBEDDINGS, transaction=name)
-        warehouse.append(_computed_rows(stamped, spec.fingerprint, run_id, now), IMAGE_STATUS, transaction=name)
+        faces = face_rows(stamped, spec.fingerprint, run_id)
+        written = _written(warehouse, work, spec.fingerprint, run_id)
+        if not written.isEmpty():
+            faces = faces.join(F.broadcast(written), list(_INPUT), "left_anti")
+        warehouse.append(faces, EMBEDDINGS)
+        warehouse.append(_computed_rows(stamped, spec.fingerprint, run_id, now), IMAGE_STATUS)
     finally:
         results.unpersist()
     return totals
+
+
+def _written(warehouse: Warehouse, work: DataFrame, fingerprint: str, run_id: str) -> DataFrame:
+    """Inputs of ``work`` whose faces this very run has appended, and was killed before it appended their status."""
+    mine = warehouse.read(EMBEDDINGS).where((F.col("model_fingerprint") == fingerprint) & (F.col("run_id") == run_id))
+    return materialise(mine.select(*_INPUT).join(F.broadcast(work.select(*_INPUT)), list(_INPUT), "left_semi"))
 
 
 def _totals(results: DataFrame) -> dict[str, Any]:
@@ -327,10 +332,7 @@ def resalt(warehouse: Warehouse, fingerprint: str, *, bits: int = 64) -> int:
         first = clashing.groupBy("face_id").agg(F.min(F.struct(*key[1:])).alias("first"))
         later = clashing.join(first, "face_id").where(F.struct(*key[1:]) != F.col("first"))
         fresh = materialise(later.select(*key, face_id(salt, bits=bits).alias("fresh")))
-        condition = " AND ".join(f"t.{c} = n.{c}" for c in key)
-        target = warehouse.delta(EMBEDDINGS).alias("t").merge(fresh.alias("n"), condition)
-        target.whenMatchedUpdate(set={"face_id": "n.fresh"}).execute()
-        moved += fresh.count()
+        moved += warehouse.update_matching(EMBEDDINGS, fresh, key, {"face_id": "k.fresh"})
     raise MixedFingerprints("embeddings: ids still collide after eight salts.", hint="report this; it is a defect.")
 
 

@@ -1,44 +1,104 @@
-"""The warehouse: every Delta read and write goes through here."""
+"""The warehouse: every Delta read and write goes through here.
+
+What the holder of the lease writes carries the lease's token in the very transaction that writes it, as Delta's own
+(txnAppId, txnVersion): Delta skips a write whose version is not above the table's, and lets one conflict that began
+before another of that name was committed. So a later holder, whose first act is a commit of its greater token to
+every table (`fence_off`), shuts an earlier one out of all of them, whatever that one has checked before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from pyspark.sql import functions as F
 
-from jobs.errors import BadInput, FaceReindexError
-from jobs.schemas import RUNS, TableSpec
+from jobs.errors import BadInput, FaceReindexError, NotProvenError
+from jobs.schemas import (
+    ALL_TABLES,
+    AUDIT_EVENTS,
+    ERASURE_ITEMS,
+    ERASURE_REQUESTS,
+    LEASES,
+    PSEUDONYM_KEYS,
+    RUNS,
+    SOURCE_BATCHES,
+    TOMBSTONES,
+    TableSpec,
+)
 
 if TYPE_CHECKING:
     from delta.tables import DeltaTable
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, Row, SparkSession
 
 Result = TypeVar("Result")
 
 #: Keys that one broadcast may hold; Spark stops at 8 GB.
 LOOKED_UP: Final = 2_000_000
 
+#: Never fenced, for their rows settle by themselves who was first: each has its number as its transaction's version.
+UNFENCED: Final = (LEASES, AUDIT_EVENTS)
+#: May also be written by who does not hold the lease: an erasure is asked for, and a batch revoked, while a reindex
+#: runs for hours. Such rows are only added, and only ever forbid; those of keys let persons be found.
+OPEN_TO_ALL: Final = (*UNFENCED, ERASURE_REQUESTS, ERASURE_ITEMS, TOMBSTONES, SOURCE_BATCHES, PSEUDONYM_KEYS)
+
 _VERSION_KEY = "face_reindex.schema_version"
+_RESTORED: Final = "if the table `leases` was restored or removed, start again: the next run mends its tokens."
+_FENCE: Final = "face-reindex/lease"
+# A transaction's version, of 63 bits: the token, and the number of the write under it.
+_TOKEN_SHIFT: Final = 31
+# Until a fence stands, the writer that it is for may still commit, which makes the fence itself conflict.
+_FENCE_ATTEMPTS: Final = 20
+# How old an answer may be that tells a skipped append; it delays no more than the end of a run that writes nothing.
+_ANSWER_S: Final = 10.0
+
+
+class Fence(Protocol):
+    """The lease, as far as writes need it."""
+
+    token: int
+
+    def check(self, max_age_s: float = 0.0) -> None:
+        """Raise LeaseLost if a later token exists."""
 
 
 class Warehouse:
     """Delta tables under a path (local, s3a://…) or in a catalog schema.
 
     Tables are created and migrated at first use; ``read_only`` refuses both (for `--dry-run` and `status`).
+    ``lease_required`` refuses every write without the lease, but to tables that are ``OPEN_TO_ALL``.
+
+    ``fence`` is the lease while a run holds it (`open_run` sets it): every write then carries its token.
     """
 
-    def __init__(self, spark: SparkSession, location: str, *, is_path: bool, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        location: str,
+        *,
+        is_path: bool,
+        read_only: bool = False,
+        lease_required: bool = False,
+    ) -> None:
         self.spark = spark
         # Delta takes no relative paths in SQL.
         relative = is_path and "://" not in location
         self.location = (str(Path(location).absolute()) if relative else location).rstrip("/")
         self.is_path = is_path
         self.read_only = read_only
+        self.lease_required = lease_required
+        self.fence: Fence | None = None
         self._ready: set[str] = set()
+        self._numbers = itertools.count(1)
+        # One fenced write at a time in each table, in the order of their numbers.
+        self._locks: defaultdict[str, Lock] = defaultdict(Lock)
+        self._sessions: dict[str, SparkSession] = {}
 
     def path(self, *parts: str) -> str:
         """A path under the warehouse for files that are no table (staging). Needs a path warehouse."""
@@ -70,14 +130,14 @@ class Warehouse:
             reader = reader.option("versionAsOf", version)
         return reader.load(f"{self.location}/{spec.name}") if self.is_path else reader.table(self._identifier(spec))
 
-    def delta(self, spec: TableSpec) -> DeltaTable:
-        """The table's `DeltaTable`, for merges and maintenance."""
+    def delta(self, spec: TableSpec, session: SparkSession | None = None) -> DeltaTable:
+        """The table's `DeltaTable`, to look at; its rows are changed by `delete_matching` and `update_matching`."""
         from delta.tables import DeltaTable
 
         self._prepare(spec)
         if self.is_path:
-            return DeltaTable.forPath(self.spark, f"{self.location}/{spec.name}")
-        return DeltaTable.forName(self.spark, self._identifier(spec))
+            return DeltaTable.forPath(session or self.spark, f"{self.location}/{spec.name}")
+        return DeltaTable.forName(session or self.spark, self._identifier(spec))
 
     def version(self, spec: TableSpec) -> int:
         """The latest committed version; -1 where the table does not exist and may not be created."""
@@ -99,14 +159,27 @@ class Warehouse:
     def append(
         self, frame: DataFrame, spec: TableSpec, *, transaction: str | None = None, transaction_version: int = 0
     ) -> None:
-        """Append ``frame``; with a ``transaction``, once: Delta skips a second append of the same name.
+        """Append ``frame``. The caller makes it idempotent, by an anti-join with the table.
 
-        The transaction names run and chunk. One name for all chunks would make Delta skip chunks that finish out of
-        order, for it skips every version not above the last (idempotent writes, Delta docs). Without a name the
-        caller makes the append idempotent, by an anti-join with the table.
+        With a ``transaction``, which only tables without a fence may have, it is done once: Delta skips every version
+        of that name that is not above the last.
+
+        Raises:
+            LeaseLost: a later run holds the lease; nothing was appended. (A skip is told by an answer that is seconds
+                old: `open_run` asks anew before it lets a run end as done.)
         """
         self._writable(spec)
         self._prepare(spec)
+        if transaction is not None:
+            self._append(frame, spec, (f"{spec.name}/{transaction}", transaction_version))
+        elif self.fence is None or spec in UNFENCED:
+            self._append(frame, spec, None)
+        else:
+            with self._fenced(spec) as version:
+                self._append(frame, spec, (_FENCE, version))
+            self.fence.check(max_age_s=_ANSWER_S)
+
+    def _append(self, frame: DataFrame, spec: TableSpec, transaction: tuple[str, int] | None) -> None:
         columns = self.spark.createDataFrame([], spec.columns).schema
         writer = (
             frame.select([frame[f.name].cast(f.dataType).alias(f.name) for f in columns])
@@ -114,7 +187,7 @@ class Warehouse:
             .mode("append")
         )
         if transaction is not None:
-            writer = writer.option("txnAppId", f"{spec.name}/{transaction}").option("txnVersion", transaction_version)
+            writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
         if spec.partition_by:
             writer = writer.partitionBy(*spec.partition_by)
         if self.is_path:
@@ -124,22 +197,102 @@ class Warehouse:
 
     def delete_matching(self, spec: TableSpec, keys: DataFrame, on: Sequence[str]) -> int:
         """Delete the rows whose ``on`` columns stand in ``keys`` (logically: VACUUM removes the files); how many."""
-        self._writable(spec)
         condition = " AND ".join(f"t.{c} <=> k.{c}" for c in on)
         distinct = keys.select(*on).distinct()
-        done = self.delta(spec).alias("t").merge(distinct.alias("k"), condition).whenMatchedDelete().execute()
-        return int(done.first()["num_deleted_rows"])
+        return int(self._merge(spec, distinct, condition, None)["num_deleted_rows"])
+
+    def update_matching(self, spec: TableSpec, source: DataFrame, on: Sequence[str], new: Mapping[str, str]) -> int:
+        """Set the columns ``new`` of the rows whose ``on`` columns stand in ``source`` (`k` in expressions)."""
+        condition = " AND ".join(f"t.{c} = k.{c}" for c in on)
+        return int(self._merge(spec, source, condition, dict(new))["num_updated_rows"])
+
+    def _merge(self, spec: TableSpec, source: DataFrame, condition: str, new: dict[str, str] | None) -> Row:
+        """Delete what matches, or update it.
+
+        Raises:
+            LeaseLost: a later run holds the lease; nothing was changed.
+        """
+        self._writable(spec)
+        self._prepare(spec)
+
+        def merged(session: SparkSession | None) -> Row | None:
+            target = self.delta(spec, session).alias("t").merge(source.alias("k"), condition)
+            matched = target.whenMatchedDelete() if new is None else target.whenMatchedUpdate(set=new)
+            found: Row | None = matched.execute().first()
+            return found
+
+        if self.fence is None:
+            done = merged(None)
+        else:
+            with self._fenced(spec) as version:
+                done = merged(self._session(spec, version))
+        if done is None:
+            # Delta's answer for what it skips.
+            if self.fence is not None:
+                self.fence.check()
+            raise NotProvenError(f"{spec.name}: Delta took a write for one that was done before.", hint=_RESTORED)
+        return done
+
+    @contextmanager
+    def _fenced(self, spec: TableSpec) -> Iterator[int]:
+        """The version for the next write of a table under the fence."""
+        from delta.exceptions import ConcurrentTransactionException
+
+        fence = self.fence
+        assert fence is not None  # noqa: S101 - asked by the callers
+        with self._locks[spec.name]:
+            try:
+                yield (fence.token << _TOKEN_SHIFT) + next(self._numbers)
+            except ConcurrentTransactionException:
+                fence.check()
+                raise
+
+    def _session(self, spec: TableSpec, version: int) -> SparkSession:
+        """A session whose merges carry ``version``: Delta takes it from the session, and tables are written at once."""
+        session = self._sessions.get(spec.name)
+        if session is None:
+            session = self._sessions[spec.name] = self.spark.newSession()
+            zone = "spark.sql.session.timeZone"
+            session.conf.set(zone, str(self.spark.conf.get(zone)))
+            session.conf.set("spark.databricks.delta.write.txnAppId", _FENCE)
+        session.conf.set("spark.databricks.delta.write.txnVersion", version)
+        return session
+
+    def fence_off(self, token: int) -> None:
+        """Commit ``token`` to every table, so that no holder of a smaller one can write any of them from now on.
+
+        Tables that are not there yet are created, for the other would else create them.
+        """
+        from delta.exceptions import ConcurrentTransactionException
+
+        def work(spec: TableSpec) -> None:
+            self._prepare(spec)
+            nothing = self.spark.createDataFrame([], spec.columns)
+            for attempt in range(_FENCE_ATTEMPTS):
+                try:
+                    return self._append(nothing, spec, (_FENCE, token << _TOKEN_SHIFT))
+                except ConcurrentTransactionException:
+                    if attempt == _FENCE_ATTEMPTS - 1:
+                        raise
+            return None
+
+        self.side_by_side(work, [spec for spec in ALL_TABLES if spec not in UNFENCED])
 
     def maintain(self, spec: TableSpec, *, optimize: bool, vacuum_hours: int | None) -> None:
         """Compact small files and drop old ones, as the settings say."""
         self._writable(spec)
+        self._hold()
         if optimize:
             self.delta(spec).optimize().executeCompaction()
         if vacuum_hours is not None:
             self.vacuum([spec], vacuum_hours)
 
     def purge(self, specs: Sequence[TableSpec]) -> None:
-        """Rewrite the files that hold deleted rows; the former files stay until `vacuum`."""
+        """Rewrite the files that hold deleted rows; the former files stay until `vacuum`.
+
+        Delta fences no rewriting. It changes no row, and fails where another's commit has touched its files.
+        """
+        self._hold()
 
         def work(spec: TableSpec) -> None:
             self._writable(spec)
@@ -149,9 +302,14 @@ class Warehouse:
         self.side_by_side(work, specs)
 
     def vacuum(self, specs: Sequence[TableSpec], hours: float) -> None:
-        """Remove files that no version of the last ``hours`` refers to."""
+        """Remove files that no version of the last ``hours`` refers to.
+
+        Delta fences no VACUUM: with few hours it could take files that a later holder is about to commit, so the
+        lease is looked at directly before (docs/governance.md says what remains).
+        """
         for spec in specs:
             self._writable(spec)
+        self._hold()
         # Delta refuses less than a week, for the sake of writers that are not done. The lease leaves only one.
         check = "spark.databricks.delta.retentionDurationCheck.enabled"
         self.spark.conf.set(check, "false")
@@ -170,9 +328,15 @@ class Warehouse:
             futures = [pool.submit(inheritable_thread_target(self.spark)(work), spec) for spec in specs]
             return [future.result() for future in futures]
 
+    def _hold(self) -> None:
+        if self.fence is not None:
+            self.fence.check()
+
     def _writable(self, spec: TableSpec) -> None:
         if self.read_only:
             raise FaceReindexError(f"{spec.name}: a dry run may not write.")
+        if self.lease_required and self.fence is None and spec not in OPEN_TO_ALL:
+            raise FaceReindexError(f"{spec.name}: written without the lease.", hint="report this; it is a defect.")
 
     def _prepare(self, spec: TableSpec) -> None:
         if spec.name in self._ready or self.read_only:

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from jobs.tables.store import OPEN_TO_ALL
+
 ROOT = Path(__file__).parents[2]
+STORE = "jobs/tables/store.py"
 
 
 @cache
@@ -42,7 +45,7 @@ def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
     # What the one caller of that stages is what the gate permits at that moment.
     stagings = [(file, arguments) for file, name, arguments in calls("jobs") if name == "stage_faces"]
     permitted = "run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)"
-    assert stagings == [("jobs/load.py", permitted)] * 2
+    assert stagings == [("jobs/load.py", permitted)]
     # Between nights `sync` inserts a few, which the gate permits as well; compacting copies rows that are there.
     inserts = {file for file in callers("insert") if not file.startswith("jobs/index/milvus_")}
     assert inserts == {"jobs/index/loader.py", "jobs/runs/syncing.py"}
@@ -89,3 +92,24 @@ def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:
         ("jobs/evaluate.py", "write_text"), ("jobs/runs/roc.py", "savefig"),
     }  # fmt: skip
     assert "needs_write=False" in source["jobs/evaluate.py"]
+
+
+def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -> None:
+    writes = ("save", "saveAsTable", "insertInto", "writeTo", "merge", "whenMatchedUpdate", "whenMatchedDelete")
+    assert callers(*writes) == callers("executeCompaction", "vacuum") - {"jobs/runs/erasing.py"} == {STORE}
+    sources = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in (ROOT / "jobs").rglob("*.py")}
+    # A job's warehouse asks for a lease, which a run puts there and nothing else takes away.
+    assert callers("Warehouse") == {"jobs/cli.py"}
+    assert "lease_required=True" in sources["jobs/cli.py"]
+    assert {file for file, text in sources.items() if ".fence = " in text} == {"jobs/runs/record.py"}
+    # A transaction name of one's own is no fence: the lease's own table, and a chain of numbers.
+    named = {file for file, text in sources.items() if "transaction=" in text}
+    assert named == {"jobs/runs/lease.py", "jobs/governance/audit.py"}
+    # What is written while another run holds the lease forbids something.
+    assert [spec.name for spec in OPEN_TO_ALL] == [
+        "leases", "audit_events", "erasure_requests", "erasure_items", "tombstones", "source_batches",
+        "pseudonym_keys",
+    ]  # fmt: skip
+    requests = [(file, arguments) for file, name, arguments in calls("jobs") if name == "record_batch"]
+    assert ("jobs/erase.py", "job_.warehouse, {'source_batch_id': target.value, 'state': 'revoked'}, now") in requests
+    assert {file for file, _ in requests} == {"jobs/erase.py", "jobs/ingest.py"}
