@@ -13,6 +13,7 @@ from jobs.errors import SettingsError
 from jobs.governance.basis import import_basis, link_images, read_batch, record_batch, write_template
 from jobs.governance.basis_files import read_basis
 from jobs.governance.blanks import is_plain
+from jobs.governance.erasure import held_images
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.ingesting import said_of_images, said_of_records
@@ -98,6 +99,7 @@ def _bring(
                 images_a_part=job_.settings.tables.part_images,
                 dry_run=job_.dry_run,
                 admit=admission(warehouse, job_.settings),
+                held=held_images(warehouse),
             )
         counts["images"] = asdict(images)
         job_.console.step("images", "done", **counts["images"])

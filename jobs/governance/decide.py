@@ -251,12 +251,17 @@ def decide_image(
     erased: bool = False,
     content: Content = Content(None),
 ) -> Decision:
-    """Decide one image from its source batch, the records linked to it (None: a link to no record), and tombstones."""
+    """Decide one image from its source batch, the records linked to it (None: a link to no record), and tombstones.
+
+    A legal hold on one of its records holds the image: nobody in it is served, whatever another record permits.
+    """
     refused = Reason.ERASED if erased else decide_batch(batch)
     if refused or batch is None:
         return _refused(refused)
     if not records:
         return _refused(Reason.NO_BASIS)
+    if any(record is not None and record.legal_hold_ref is not None for record in records):
+        return _refused(Reason.LEGAL_HOLD)
     decisions = [_decide_linked(batch, batch_id, record, content, policy, now) for record in records]
     until = [d.valid_until for d in decisions if d.valid_until]
     if until:

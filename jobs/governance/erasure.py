@@ -237,7 +237,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         _faces(warehouse, whole, records, of(FACE, "face_id")),
     ]
     rows = reduce(DataFrame.unionByName, found)
-    held = _held(warehouse, links)
+    held = _held(warehouse)
     return materialise(rows.distinct().join(held, ["kind", "value"], "left").fillna({"held": False}))
 
 
@@ -269,10 +269,20 @@ def _faces(warehouse: Warehouse, whole: DataFrame, records: DataFrame, named: Da
     return _items(every, FACE, F.col("face_id").cast("string"), "image_id")
 
 
-def _held(warehouse: Warehouse, links: DataFrame) -> DataFrame:
+def held_records(warehouse: Warehouse) -> DataFrame:
+    """Records (record_id) on which a legal hold is recorded."""
+    return current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
+
+
+def held_images(warehouse: Warehouse) -> DataFrame:
+    """Images (image_id) that a legal hold on one of their records keeps as they are."""
+    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
+    return links.join(held_records(warehouse), "record_id", "left_semi").select("image_id").distinct()
+
+
+def _held(warehouse: Warehouse) -> DataFrame:
     """What a legal hold keeps from being destroyed: records, and images with their content, as (kind, value, held)."""
-    records = current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
-    images = links.join(records, "record_id", "left_semi").select("image_id").distinct()
+    records, images = held_records(warehouse), held_images(warehouse)
     content = warehouse.read(IMAGES).select("image_id", "content_sha256").join(images, "image_id")
     faces = _known_faces(warehouse).join(images, "image_id")
     parts = [

@@ -426,9 +426,11 @@ def _decisions(judged: DataFrame) -> DataFrame:
     order = F.array(*(F.lit(r.value) for r in REASON_ORDER))
     permitted = F.filter("judged", lambda link: link["reason"].isNull())
     furthest = F.array_max(F.transform("judged", lambda link: F.array_position(order, link["reason"])))
+    held = F.exists("judged", lambda link: F.coalesce(link["held"], F.lit(False)))
     reason = F.coalesce(
         _batch_reason(),
         F.when(F.size("judged") == 0, F.lit(Reason.NO_BASIS.value)),
+        F.when(held, F.lit(Reason.LEGAL_HOLD.value)),
         F.when(F.size(permitted) == 0, F.element_at(order, furthest.cast("int"))),
     )
     covered = F.array_sort(
@@ -449,7 +451,7 @@ def _decisions(judged: DataFrame) -> DataFrame:
             reason.alias("reason"),
             covered.alias("covered"),
             F.array_min(F.transform(permitted, lambda link: link["valid_until"])).alias("valid_until"),
-            F.exists("judged", lambda link: F.coalesce(link["held"], F.lit(False))).alias("held"),
+            held.alias("held"),
             F.transform("judged", lambda link: link["reason"]).alias("reasons"),
         )
         .withColumn("covered", F.when(F.col("reason").isNull(), F.col("covered")).otherwise(nobody))

@@ -11,6 +11,7 @@ import pytest
 
 from jobs.governance.basis import import_basis, link_images, record_batch
 from jobs.governance.basis_files import read_basis
+from jobs.governance.erasure import held_images
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import KeyRing
 from jobs.schemas import BASIS_LINKS, IMAGES
@@ -65,7 +66,14 @@ class Place:
             import_basis(self.warehouse, file, source.image_id, ring=RING, now=self.now, before_images=images)
         if not images:
             return None
-        done = ingest_images(self.warehouse, source, inline=True, now=self.now, images_a_part=1000)
+        done = ingest_images(
+            self.warehouse,
+            source,
+            inline=True,
+            now=self.now,
+            images_a_part=1000,
+            held=held_images(self.warehouse),
+        )
         if file:
             link_images(self.warehouse, file, source.image_id, ring=RING, now=self.now)
         return done
@@ -109,6 +117,14 @@ def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark, t
     assert place.reasons() == {"a": CHANGED, "b": CHANGED, "c": None}
     place.warehouse.delta(BASIS_LINKS).update(set={"content_sha256": "NULL"})
     assert place.reasons() == dict.fromkeys("abc", CHANGED)
+
+    # What a legal hold keeps has its bytes kept, too (Guarantee 7).
+    held = {**json.loads(record("ra", "a.jpg")), "legal_hold_ref": "case-1"}
+    (tmp_path / "basis.jsonl").write_text(json.dumps(held))
+    place.ingest(basis=True)
+    place.put(a=b"three", b=b"three")
+    assert place.ingest(images=True) == Ingested(3, 0, 1, 1, refused={"LEGAL_HOLD": 1})
+    assert place.reasons()["a"] == "LEGAL_HOLD"
 
 
 def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothing(spark, tmp_path: Path) -> None:

@@ -389,8 +389,12 @@ def test_an_image_ends_with_the_first_of_its_records() -> None:
     assert found.valid_until == sooner.expires_at
 
 
-def test_a_legal_hold_suspends_serving() -> None:
-    assert reason(replace(GOOD, legal_hold_ref="case-1")) == Reason.LEGAL_HOLD
+def test_guarantee_7_a_legal_hold_suspends_serving_of_the_whole_picture() -> None:
+    held = replace(GOOD, legal_hold_ref="case-1")
+    assert reason(held) == Reason.LEGAL_HOLD
+    for records in ([held, GOOD], [GOOD, held], [GOOD, replace(held, schema_version=None)]):
+        found = decide_image(ASSESSED, "b1", records, policy=POLICY, now=NOW)
+        assert found == Decision(allowed=False, reason=Reason.LEGAL_HOLD)
 
 
 def test_of_several_records_the_one_that_got_furthest_names_the_reason() -> None:
