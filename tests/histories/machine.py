@@ -58,10 +58,10 @@ CLEAN_EVERYWHERE = {"erase", "expire", "sync"}
 #: … and after these everybody who is permitted is live.
 COMPLETE = {"reindex", "promote"}
 JOBS = ("embed", "load", "verify", "promote", "reindex", "sync", "expire", "erase", "rollback")
-#: Exit codes beside 0 that are right: a hold suspends an erasure; there is no collection to go back to.
-RIGHT = {"erase": {3}, "rollback": {4}}
+#: Exit codes beside 0 that are right: a hold suspends an erasure, or one found nothing; there is no collection before.
+RIGHT = {"erase": {3, 6}, "rollback": {4}}
 #: Those of them that say that all was done.
-DONE = {"erase": {3}}
+DONE = {"erase": {3, 6}}
 #: Rules that ask for an erasure: possible while another job holds the lease.
 ASKING = {name for name in RULES if name.startswith("forget")}
 KEPT = "keep"
@@ -248,15 +248,19 @@ class Player:
 
     def _ask(self, asked: list[tuple[str, str]]) -> None:
         """As `erase` does first, whoever holds the lease."""
-        from jobs.erase import _request, _targets
+        from jobs.erase import _keep_keys, _request
+        from jobs.governance.asked import asked_for
 
         names = self.world.folder / "asked.txt"
         names.write_text("\n".join(value for kind, value in asked if kind == "person"), encoding="utf-8")
+        nobody = dict.fromkeys(("subject", "subject_file", "image", "batch"))
         with self.world.as_job() as job:
-            targets = _targets(job, None, str(names), None, None)
+            persons = any(kind == "person" for kind, _ in asked)
+            targets = asked_for(job.settings, **{**nobody, "subject_file": str(names)}) if persons else {}
             for kind, value in asked:
                 if kind == "picture":
-                    targets += _targets(job, None, None, value, None)
+                    targets |= asked_for(job.settings, **{**nobody, "image": value})
+            _keep_keys(job, targets)
             _request(job, targets, f"asked-{self._number}")
 
     def _batch_file(self, batch: str, state: str) -> Path:
@@ -593,7 +597,8 @@ class Player:
         """Cells of which something is there that a complete erasure named."""
         oracle = self.oracle
         found = [p for p, c in seen.pictures.items() if self._erased(p, c, "") and p not in oracle.pictures]
-        for faces in seen.collections.values():
+        table = {key: label for key, (_, label) in seen.faces.items()}
+        for faces in (table, *seen.collections.values()):
             for key, label in faces.items():
                 person, content = self.labels.get(label, ("", ""))
                 picture_id = self.keys.get(key, "?-?")

@@ -166,11 +166,11 @@ class Oracle:
             self.records[record_id].unread_in = self.ingest
 
     def ingest_picture(self, picture: str, content: str, batch: str) -> None:
-        """A source holds this picture. What was erased, and an id of another batch, is not taken."""
+        """A source holds this picture. What was erased, an id of another batch, and other bytes of a held one: not taken."""
         there = self.pictures.get(picture)
         if picture in self.erased_ids or content in self.erased_contents:
             return
-        if there is not None and (there.batch != batch or there.content == content):
+        if there is not None and (there.batch != batch or there.content == content or self.held(picture)):
             return
         if there is None and picture in self.expired_ids and not self._given_since(picture, self.expired_ids[picture]):
             return

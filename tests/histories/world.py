@@ -139,14 +139,15 @@ class Ledgers:
 
     def append(self, frame: Any, spec: Any, transaction: str | None, version: int) -> None:
         """Add rows, unless the transaction was there."""
+        schema, arrow = self._schema(spec)
+        typed = frame.select([frame[f.name].cast(f.dataType).alias(f.name) for f in schema])
+        rows = typed.toArrow().cast(arrow)
         if transaction is not None:
             name = f"{spec.name}/{transaction}"
             if version <= self.versions.get(name, -1):
                 return
             self.versions[name] = version
-        schema, arrow = self._schema(spec)
-        typed = frame.select([frame[f.name].cast(f.dataType).alias(f.name) for f in schema])
-        self.tables.setdefault(spec.name, []).append(typed.toArrow().cast(arrow))
+        self.tables.setdefault(spec.name, []).append(rows)
 
     def _schema(self, spec: Any) -> tuple[Any, pa.Schema]:
         if spec.name not in self._schemas:
@@ -219,6 +220,10 @@ class World:
         self._set_default(jobs.runs.record.Job.__init__, jobs.runs.record.utc_now, self.now)
         self._set_default(jobs.runs.lease.Lease.__init__, jobs.runs.lease._utc_now, self._lease_now)
         self._patch(EmbeddedIndex, "open", classmethod(lambda _, settings: self._shared_index(settings)))
+        # Kept, not cached: Spark, which all jobs share here, empties a cache when a table that it was read from is
+        # written, and so what a sleeping job has computed; in a process of its own it would keep it.
+        computed = jobs.tables.embeddings._results
+        self._patch(jobs.tables.embeddings, "_results", lambda *args: _in_driver(computed(*args)))
         if self.ledgers is not None:
             self.ledgers.install(Warehouse, self._patch)
             self._everywhere(jobs.tables.store.materialise, _in_driver)
@@ -385,7 +390,7 @@ class World:
 
     def rotated(self, new: str) -> list[str]:
         """The pseudonyms' keys with a new one, as docs/security.md has it."""
-        return [new]
+        return [new, *self.keys["hmac"]]
 
     @contextlib.contextmanager
     def as_job(self) -> Iterator[Any]:
