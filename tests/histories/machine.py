@@ -46,15 +46,15 @@ from tests.histories.world import OTHER_PURPOSE, PURPOSE, Answer, World
 
 #: What a job promises in the oracle's terms when it has ended well.
 EFFECTS: dict[str, tuple[str, ...]] = {
-    "erase": ("carry_out",),
-    "expire": ("carry_out", "expire"),
+    "erase": ("sweep",),
+    "expire": ("sweep", "expire"),
     "sync": ("carry_out", "expire"),
     "reindex": ("carry_out",),
 }
 #: After these the live collection holds nobody who is not permitted, …
 CLEAN_LIVE = {"sync", "expire", "erase", "reindex", "promote", "rollback"}
 #: … after these no collection does, …
-CLEAN_EVERYWHERE = {"erase", "expire", "sync"}
+CLEAN_EVERYWHERE = {"erase", "expire"}
 #: … and after these everybody who is permitted is live.
 COMPLETE = {"reindex", "promote"}
 JOBS = ("embed", "load", "verify", "promote", "reindex", "sync", "expire", "erase", "rollback")
@@ -141,7 +141,7 @@ class Player:
         self.backup: tuple[Any, ...] | None = None
         self.killed: tuple[str, str] | None = None
         self.import_all = False
-        self.held_with: dict[str, str] = {}
+        self.held_with: dict[str, tuple[str, set[bytes]]] = {}
         self.were_live: set[str] = set()
         self._number = 0
         self._last = 0.0
@@ -380,7 +380,7 @@ class Player:
         import copy
 
         self.world.restore("b", what)
-        self.restored = True
+        self.restored, self.held_with = True, {}
         pictures, _ = copy.deepcopy(self.backup)
         if what == "images":
             self.oracle.pictures = pictures
@@ -450,7 +450,7 @@ class Player:
         oracle = self.oracle
         seen = self.observe()
         self.compared += 1
-        if well in EFFECTS and "carry_out" in EFFECTS[well]:
+        if well in CLEAN_EVERYWHERE:
             self.restored = False
         self._pictures(seen)
         oracle.adopt(seen.pictures, seen.records, seen.links)
@@ -458,7 +458,7 @@ class Player:
         self._records(seen)
         if well in EFFECTS:
             self._physically()
-        if well in CLEAN_EVERYWHERE or after.startswith("restore") or " inside " in after:
+        if well in {*CLEAN_EVERYWHERE, "sync"} or after.startswith("restore") or " inside " in after:
             self._proofs(seen)
         oracle.remember()
         self._note_held(seen)
@@ -476,12 +476,16 @@ class Player:
         for picture_id in oracle.pictures:
             if picture_id not in seen.pictures and picture_id not in oracle.unsure_pictures:
                 self._found(9, "a picture is gone that nobody asked to erase", "images", self._cell(picture_id))
-        for picture_id, content in self.held_with.items():
+        there = _by_picture(seen)
+        for picture_id, (content, labels) in self.held_with.items():
             if oracle.held(picture_id) and seen.pictures.get(picture_id) != content:
                 self._found(7, "a held picture was destroyed", "images", self._cell(picture_id))
+            elif oracle.held(picture_id) and labels - there.get(picture_id, set()):
+                self._found(7, "a held face was destroyed", "embeddings", self._cell(picture_id))
 
     def _note_held(self, seen: Seen) -> None:
-        self.held_with = {p: content for p, content in seen.pictures.items() if self.oracle.held(p)}
+        there = _by_picture(seen)
+        self.held_with = {p: (c, there.get(p, set())) for p, c in seen.pictures.items() if self.oracle.held(p)}
 
     def _records(self, seen: Seen) -> None:
         oracle = self.oracle
@@ -533,17 +537,23 @@ class Player:
         if not self.restored and self._erased(picture_id, content, person):
             self._found(9 if place != "embeddings" else 11, "an erased face", place, cell)
 
-    def _erased(self, picture_id: str, content: str, person: str) -> bool:
-        """Whether an erasure that is complete names this face, and nothing has brought it back lawfully."""
+    def _named(self, picture_id: str, content: str, person: str) -> bool:
+        """Whether an erasure that is complete names this, and nothing has brought it back lawfully."""
         oracle = self.oracle
         unsettled = {r.value for r in oracle.requests if r.open}
         if picture_id in oracle.pictures and oracle.held(picture_id):
             return False
         if (picture_id in oracle.erased_ids and picture_id not in unsettled) or content in oracle.erased_contents:
-            return picture_id not in oracle.pictures
+            return True
         if person not in oracle.erased_people or person in unsettled:
             return False
         return oracle.served(picture_id).get(person, Says.NO) is Says.NO
+
+    def _erased(self, picture_id: str, content: str, person: str) -> bool:
+        """Whether a face should be gone by now; a copy of an erased picture's bytes waits for the next sweep."""
+        oracle = self.oracle
+        waits = picture_id in oracle.pictures and oracle.barred(picture_id)
+        return not waits and self._named(picture_id, content, person)
 
     def _complete(self, seen: Seen, served: dict[str, dict[str, Says]]) -> None:
         assert seen.live is not None
@@ -595,14 +605,13 @@ class Player:
 
     def _left(self, seen: Seen) -> list[str]:
         """Cells of which something is there that a complete erasure named."""
-        oracle = self.oracle
-        found = [p for p, c in seen.pictures.items() if self._erased(p, c, "") and p not in oracle.pictures]
+        found = [p for p, c in seen.pictures.items() if self._named(p, c, "")]
         table = {key: label for key, (_, label) in seen.faces.items()}
         for faces in (table, *seen.collections.values()):
             for key, label in faces.items():
                 person, content = self.labels.get(label, ("", ""))
                 picture_id = self.keys.get(key, "?-?")
-                if self._erased(picture_id, content, person):
+                if self._named(picture_id, content, person):
                     found.append(picture_id)
         return found
 
@@ -650,6 +659,13 @@ class Player:
             collections,
             live,
         )
+
+
+def _by_picture(seen: Seen) -> dict[str, set[bytes]]:
+    found: dict[str, set[bytes]] = {}
+    for picture_id, label in seen.faces.values():
+        found.setdefault(picture_id, set()).add(label)
+    return found
 
 
 def _rows(record_id: str, version: Version) -> list[dict[str, str]]:

@@ -166,7 +166,7 @@ class Oracle:
             self.records[record_id].unread_in = self.ingest
 
     def ingest_picture(self, picture: str, content: str, batch: str) -> None:
-        """A source holds this picture. What was erased, an id of another batch, and other bytes of a held one: not taken."""
+        """A source has this picture. Not taken: what was erased, another batch's id, other bytes of what is held."""
         there = self.pictures.get(picture)
         if picture in self.erased_ids or content in self.erased_contents:
             return
@@ -177,6 +177,7 @@ class Oracle:
         if there is None and picture in self.loose_ids:
             # It went for the sake of its bytes, which another picture was erased with; of its id nothing is said.
             self.unsure_pictures.add(picture)
+        self.expired_ids.pop(picture, None)
         self.pictures[picture] = Stored(content, batch, self.ingest)
         for record in self.records.values():
             for link in record.links.get(picture, ()):
@@ -293,11 +294,18 @@ class Oracle:
 
     # --- what jobs promise ---
 
-    def carry_out(self) -> None:
-        """A pass over all open requests has ended well; and over whatever a tombstone matches without one."""
+    def sweep(self) -> None:
+        """`erase` or `expire` has ended well: all open requests, and whatever a tombstone matches without one."""
+        self.carry_out(sweep=True)
+        # Ended once, and here again from a backup: the page has it go only where it was erased.
+        self.unsure_pictures |= set(self.pictures) & set(self.expired_ids)
+
+    def carry_out(self, *, sweep: bool = False) -> None:
+        """A pass over all open requests has ended well."""
         wanted = [r for r in self.requests if r.open]
         leaving: set[str] = set()
-        named: set[str] = {p for p in self.pictures if self.barred(p)}
+        asked_ids = {r.value for r in wanted if r.kind == "picture"}
+        named: set[str] = {p for p in self.pictures if p in asked_ids or (sweep and self.barred(p))}
         asked: set[str] = set()
         for request in wanted:
             mine = {i for i, r in self.records.items() if self._names(request, r)}
@@ -311,7 +319,8 @@ class Oracle:
                 asked |= of_batch
             leaving |= mine
         # Restored, or imported while nobody looked: they say nothing since the erasure of their person.
-        leaving |= {i for i, r in self.records.items() if self._is_erased(r.newest) and not self._given_after(r)}
+        if sweep:
+            leaving |= {i for i, r in self.records.items() if self._is_erased(r.newest) and not self._given_after(r)}
         for picture in list(self.pictures):
             of = [i for i, r in self.records.items() if picture in r.links]
             alone = bool(set(of) & leaving) and not set(of) - leaving
@@ -370,7 +379,7 @@ class Oracle:
             self.erased_contents.add(stored.content)
         elif stored.content in self.erased_contents:
             self.loose_ids.add(picture)
-        else:
+        elif picture not in self.erased_ids:
             self.expired_ids[picture] = self.real
 
     def _names(self, request: Request, record: Record) -> bool:

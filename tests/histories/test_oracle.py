@@ -176,4 +176,6 @@ def test_what_a_backup_brings_back_goes_at_the_next_pass(oracle: Oracle) -> None
     oracle.pictures = before
     assert ann(oracle) is Says.NO
     oracle.carry_out()
+    assert oracle.pictures, "there is no request for it"
+    oracle.sweep()
     assert not oracle.pictures

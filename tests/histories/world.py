@@ -54,7 +54,9 @@ FAST = {
 }
 PURPOSE, OTHER_PURPOSE = "face-reindex:DuplicateDetection", "face-reindex:Something"
 LEASE_S = 900.0
-_WRITES = {"append": "append", "delete_matching": "delete", "purge": "purge", "vacuum": "vacuum", "delta": "merge"}
+_WRITES = {
+    "append": "append", "delete_matching": "delete", "update_matching": "update", "purge": "purge", "vacuum": "vacuum",
+}  # fmt: skip
 _INDEX_WRITES = ("create", "insert", "delete", "drop", "switch_alias")
 
 
@@ -229,8 +231,7 @@ class World:
             self._everywhere(jobs.tables.store.materialise, _in_driver)
             self._patch(Warehouse, "version", lambda warehouse, spec: _version(Path(warehouse.location, spec.name)))
         for name, label in _WRITES.items():
-            if hasattr(Warehouse, name):
-                self._patch(Warehouse, name, self._point_of(getattr(Warehouse, name), label))
+            self._patch(Warehouse, name, self._point_of(getattr(Warehouse, name), label))
         for name in _INDEX_WRITES:
             self._patch(EmbeddedIndex, name, self._index_point(getattr(EmbeddedIndex, name), name))
         made = Warehouse.__init__
