@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults]
 
-TTL_S = 10
+TTL_S = 20
 # `embed`, which falls asleep in front of its first commit of faces: behind every look at its lease.
 SLEEPER = """
 import os, signal, sys

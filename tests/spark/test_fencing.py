@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from jobs import load, schemas
 from jobs.errors import FaceReindexError, LeaseLost, NotProvenError
@@ -23,7 +23,6 @@ from jobs.schemas import (
     ALL_TABLES,
     AUDIT_EVENTS,
     BASIS_LINKS,
-    BASIS_QUARANTINE,
     EMBEDDINGS,
     IMAGE_STATUS,
     IMAGES,
@@ -38,6 +37,9 @@ from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 from udfs.spark import RESULT_SCHEMA
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 pytestmark = pytest.mark.spark
 
@@ -237,53 +239,56 @@ def test_guarantee_11_what_began_before_the_lease_was_lost_is_not_committed(spar
     runs = Runs(spark, tmp_path, "warehouse=tests_fencing")
     run = runs.start()
     run.warehouse.append(links(run, "a"), BASIS_LINKS)
-    line = spark.createDataFrame([("r1", "f", "why", "d", NOW)], BASIS_QUARANTINE.columns)
-    run.warehouse.append(line, BASIS_QUARANTINE)
-    go, faults = tmp_path / "go", []
 
-    def slow(number: int) -> F.Column:
-        def wait(text: str) -> str:
-            (tmp_path / str(number)).touch()
-            while not go.exists():
-                time.sleep(0.05)
-            return text
+    def append(run: Run, slowly: Callable[[DataFrame], DataFrame]) -> None:
+        run.warehouse.append(slowly(links(run, "b")), BASIS_LINKS)
 
-        return F.udf(wait, "string")("record_id")
+    def delete(run: Run, slowly: Callable[[DataFrame], DataFrame]) -> None:
+        run.warehouse.delete_matching(BASIS_LINKS, slowly(links(run, "a")), ["image_id"])
 
-    ways = [
-        lambda: run.warehouse.append(links(run, "b").withColumn("record_id", slow(0)), BASIS_LINKS),
-        lambda: run.warehouse.delete_matching(BASIS_QUARANTINE, line.select(slow(1).alias("record_id")), ["record_id"]),
-    ]
-
-    def work(way: Callable[[], object]) -> None:
-        try:
-            way()
-        except BaseException as fault:
-            faults.append(fault)
-
-    writers = [threading.Thread(target=work, args=(way,)) for way in ways]
-    for writer in writers:
-        writer.start()
-    deadline = time.monotonic() + 120
-    while not all((tmp_path / str(number)).exists() for number in (0, 1)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    index, holders = two_collections(), []
+    for way in (append, delete):
+        run, asleep = overtaken(runs, run, way, tmp_path / way.__name__), run
+        assert there(run) == {("a", "r-a")}
+        assert asleep.lease.token < run.lease.token
+    index, later = two_collections(), []
 
     def switch() -> None:
         with switching(run, index, "faces_new"):
-            holders.append(runs.take_over())
+            later.append(runs.take_over())
             index.switch_alias("faces", "faces_new")
 
     with pytest.raises(LeaseLost):
         switch()
-    holder = holders[0]
     assert index.alias_target("faces") == "faces_old"
+
+
+def overtaken(runs: Runs, run: Run, way: Callable[..., None], place: Path) -> Run:
+    """The run loses its lease while a task of what it writes is under way; returns the one that has it then."""
+    begun, go, faults = place.with_suffix(".begun"), place.with_suffix(".go"), []
+
+    def wait(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            begun.touch()
+            while not go.exists():
+                time.sleep(0.05)
+            yield batch
+
+    def work() -> None:
+        # One task: the other core has the rest to do.
+        try:
+            way(run, lambda frame: frame.coalesce(1).mapInArrow(wait, frame.schema))
+        except BaseException as fault:
+            faults.append(fault)
+
+    writer = threading.Thread(target=work)
+    writer.start()
+    while writer.is_alive() and not begun.exists():
+        writer.join(0.05)
+    holder = runs.take_over()
     go.touch()
-    for writer in writers:
-        writer.join()
-    assert [type(fault) for fault in faults] == [LeaseLost, LeaseLost], faults
-    assert there(holder) == {("a", "r-a")}
-    assert holder.warehouse.read(BASIS_QUARANTINE).count() == 1
+    writer.join()
+    assert [type(fault) for fault in faults] == [LeaseLost], faults
+    return holder
 
 
 def test_guarantee_11_a_run_that_lost_its_lease_ends_so_and_leaves_the_record_of_runs_alone(
