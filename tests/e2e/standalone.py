@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 10.0
 
 
@@ -93,6 +93,7 @@ def standalone_cluster(
     gpus: Sequence[Sequence[str]] = (("0",), ("1",)),
     cores: int = 1,
     memory: str = "3g",
+    properties: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """Start a master and one worker for each entry of ``gpus``; stop all of it on the way out, whatever happened.
 
@@ -101,6 +102,7 @@ def standalone_cluster(
         gpus: GPU addresses that each worker reports; an empty sequence makes a worker without a GPU.
         cores: cores of each worker.
         memory: memory of each worker for executors, in Spark's notation.
+        properties: Spark properties of master and workers, in a file as they may be secret.
 
     Raises:
         RuntimeError: the cluster was not complete in time; the message ends with the daemons' logs.
@@ -108,6 +110,7 @@ def standalone_cluster(
     home = _spark_home()
     env = _environment(folder, home)
     port, web_port = _free_ports(2)
+    (folder / "daemons.conf").write_text("".join(f"{key} {value}\n" for key, value in (properties or {}).items()))
     cluster = Cluster(f"spark://{LOOPBACK}:{port}", f"http://{LOOPBACK}:{web_port}", env, folder, home, [])
     try:
         _start(
@@ -146,7 +149,8 @@ def _start_worker(cluster: Cluster, number: int, addresses: Sequence[str], cores
 
 def _start(cluster: Cluster, name: str, arguments: Sequence[str], extra_env: Mapping[str, str]) -> None:
     main, *rest = arguments
-    command = [str(cluster.spark_home / "bin" / "spark-class"), main, "--host", LOOPBACK, *rest]
+    command = [str(cluster.spark_home / "bin" / "spark-class"), main, "--host", LOOPBACK]
+    command += ["--properties-file", str(cluster.folder / "daemons.conf"), *rest]
     with (cluster.folder / f"{name}.log").open("wb") as log:
         cluster.processes.append(
             subprocess.Popen(

@@ -9,19 +9,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from bench.pictures import Picture
+from jobs.session import read_properties
 from tests.e2e.line import prepare, run_job
 from tests.e2e.standalone import Cluster, standalone_cluster
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
+# As conf/ has it for a standalone cluster; the secret stands in a properties file of whoever uses it.
+SECURITY = {
+    **{key: value for key, value in read_properties(str(ROOT / "conf" / "spark-standalone.conf")).items()
+       if key.startswith(("spark.authenticate", "spark.network.crypto.", "spark.io.", "spark.acls.", "spark.ui.kill"))},
+    "spark.authenticate.secret": "a-secret-of-these-tests",
+}  # fmt: skip
 CONF = {
+    **SECURITY,
     "spark.executor.memory": "2g",
     "spark.executor.cores": "1",
     "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
@@ -49,7 +57,7 @@ print("PROBE", sorted({r["gpu"] for r in rows}), all(".zip" in r["file"] for r i
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with standalone_cluster(tmp_path_factory.mktemp("cluster"), gpus=(("0",), ("1",))) as running:
+    with standalone_cluster(tmp_path_factory.mktemp("cluster"), gpus=(("0",), ("1",)), properties=SECURITY) as running:
         yield running
 
 
@@ -61,11 +69,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(shutil.copy(built, tmp_path_factory.mktemp("zip") / built.name))
 
 
-def command(cluster: Cluster, package: str, job: str, *arguments: str) -> list[str]:
-    conf = [part for key, value in CONF.items() for part in ("--conf", f"{key}={value}")]
+def command(cluster: Cluster, package: str, job: str, *arguments: str, conf: Mapping[str, str] = CONF) -> list[str]:
+    given = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
     submit = [str(cluster.spark_home / "bin" / "spark-submit"), "--master", cluster.url]
     files = ["--properties-file", str(ROOT / "conf" / "spark-local.conf"), "--py-files", package]
-    return [*submit, *files, *conf, str(ROOT / "jobs" / f"{job}.py"), *arguments]
+    return [*submit, *files, *given, str(ROOT / "jobs" / f"{job}.py"), *arguments]
 
 
 def run(cluster: Cluster, package: str, job: str, *arguments: str, tmp: Path) -> dict[str, object]:
@@ -104,6 +112,16 @@ def look(_):
 
 print("ARCHIVED", SparkContext.getOrCreate().parallelize([0], 1).map(look).collect())
 """
+
+
+def test_a_job_without_the_clusters_secret_says_what_to_set(cluster: Cluster, package: str) -> None:
+    conf = {key: value for key, value in CONF.items() if key != "spark.authenticate.secret"}
+    done = subprocess.run(
+        command(cluster, package, "status", conf=conf),
+        cwd=cluster.folder, env=cluster.env, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "this cluster needs a secret" in done.stderr.strip().splitlines()[-1]
 
 
 def test_an_environment_archive_is_unpacked_beside_each_executor(cluster: Cluster, tmp_path: Path) -> None:
