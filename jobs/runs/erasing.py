@@ -18,7 +18,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.governance import audit, erasure
-from jobs.governance.gate import gate_warehouse
+from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.tombstones import FACE, key_ring
 from jobs.index.collections import belongs_to, collections_of
 from jobs.index.erasing import Pages, erase_keys
@@ -29,6 +29,7 @@ from jobs.runs.history import buckets_of, holds_stage, promoted_collections
 from jobs.runs.loading import staging_base, unrecorded_staging
 from jobs.runs.record import Run, utc_now
 from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, RUNS
+from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import children, remove_tree, write_text
 from jobs.tables.store import Warehouse, materialise
@@ -93,9 +94,15 @@ def erase_pending(run: Run, index: VectorIndex, *, sweep: bool = False) -> Outco
     return Outcome(completed, suspended, counts)
 
 
+def _decisions(run: Run, settings: Settings) -> Gated:
+    """The gate at this instant, computed once: what follows reads it several times."""
+    gated = gate_warehouse(run.warehouse, settings, now=run.job.clock(), to_destroy=True)
+    return Gated(materialise(gated.decisions))
+
+
 def _request_leftovers(run: Run) -> None:
     warehouse, ring = run.warehouse, key_ring(run.settings)
-    gated = gate_warehouse(warehouse, run.settings, now=run.job.clock(), to_destroy=True)
+    gated = _decisions(run, run.settings)
     again = erasure.leftovers(warehouse, gated, ring)
     count = erasure.request_all(warehouse, again, ring, kind=erasure.SWEEP, run_id=run.run_id, now=utc_now())
     if count:
@@ -174,7 +181,7 @@ class _Going:
         allowed = dict.fromkeys((*settings.governance.allowed_purposes, *purposes))
         asked = settings.governance.model_copy(update={"purposes": purposes, "allowed_purposes": tuple(allowed)})
         asked_for = settings.model_copy(update={"governance": asked})
-        gated = gate_warehouse(warehouse, asked_for, now=self._run.job.clock(), to_destroy=True)
+        gated = _decisions(self._run, asked_for)
         staying = erasure.covered_as_before(warehouse, gated, self._shared)
         staying = staying.where(F.col("model_fingerprint") == fingerprint).select("face_id")
         return permitted_faces(warehouse, gated, fingerprint).select("face_id").unionByName(staying)
