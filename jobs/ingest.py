@@ -25,7 +25,8 @@ from udfs.sources import BROKEN_SHARD, UNREADABLE_FOLDER
 _EXAMPLES = """
 python -m jobs.ingest --config conf/local.yaml --source photos/ --batch staff-2026 --basis-template basis.csv
 python -m jobs.ingest --config conf/local.yaml --source photos/ --batch basis.batch.yaml --basis basis.csv
-spark-submit --properties-file conf/spark-yarn.conf jobs/ingest.py --source delta:lake.photos --batch crm --by-uri
+spark-submit --properties-file conf/spark-yarn.conf jobs/ingest.py --source delta:lake.photos --batch crm --by-uri \
+    --set 'sources.roots=[s3://bucket/photos]'
 """
 
 
