@@ -21,13 +21,13 @@ from pyspark.sql import functions as F
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT
 from jobs.tables.store import materialise
 from udfs.reading import file_system, open_stream
-from udfs.sources import LISTING_SCHEMA
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _MAGIC: Final = b"PAR1"
 _SHARE_BYTES: Final = 64 * 2**20
+_LISTED: Final = "uri string, byte_size bigint"
 FOUND_SCHEMA: Final = "needle string, file string, place string"
 #: Columns whose values are compared with tombstones, and the kinds that they may be.
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -63,7 +63,7 @@ def scan(
 
 def _files(spark: SparkSession, places: Sequence[str]) -> DataFrame:
     rows = spark.createDataFrame([(place, True) for place in places], "uri string, recursive boolean")
-    return rows.repartition(len(places)).mapInArrow(_list_all, LISTING_SCHEMA)
+    return rows.repartition(len(places)).mapInArrow(_list_all, _LISTED)
 
 
 def _list_all(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -7,7 +7,7 @@ import stat
 import unicodedata
 import zipfile
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,11 @@ def asking(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Asking
     made.settings = made.settings.model_copy(update=keys)
     made.record(5, pii_principal_id=rule_1("José  Núñez", "old"))
     made.record(6, pii_principal_id=rule_2("Ann O'Neill", "old"))
-    now = datetime.now(UTC)
-    row = (0, ESCAPING, picture("escaped"), None, "0" * 64, 800, "b1", now - timedelta(minutes=1), False)
-    made.warehouse.append(made.spark.createDataFrame([row], IMAGES.columns), IMAGES)
-    made.warehouse.append(made.spark.createDataFrame([(ESCAPING, "r5", now)], BASIS_LINKS.columns), BASIS_LINKS)
+    other = {"image_id": ESCAPING, "content": picture("escaped"), "content_sha256": "0" * 64}
+    for spec in (IMAGES, BASIS_LINKS):
+        row = made.warehouse.read(spec).where(f"image_id = '{image(5)}'").first()
+        changed = {name: other.get(name, value) for name, value in row.asDict().items()}
+        made.warehouse.append(made.spark.createDataFrame([tuple(changed.values())], spec.columns), spec)
     (made.folder / "requests.txt").write_text("\n".join(REQUESTS), encoding="utf-8")
     asked = asked_for(
         made.settings, subject=None, subject_file=str(made.folder / "requests.txt"), image="f" * 32, batch=None
