@@ -230,6 +230,15 @@ class World:
             self.ledgers.install(Warehouse, self._patch)
             self._everywhere(jobs.tables.store.materialise, _in_driver)
             self._patch(Warehouse, "version", lambda warehouse, spec: _version(Path(warehouse.location, spec.name)))
+        its_session = Warehouse._session
+
+        def quick_session(warehouse: Any, spec: Any, version: int) -> Any:
+            session = its_session(warehouse, spec, version)
+            for key, value in FAST.items():
+                session.conf.set(key, value)
+            return session
+
+        self._patch(Warehouse, "_session", quick_session)
         for name, label in _WRITES.items():
             self._patch(Warehouse, name, self._point_of(getattr(Warehouse, name), label))
         for name in _INDEX_WRITES:
