@@ -21,7 +21,7 @@ from jobs.governance.basis_files import CSV_COLUMNS
 from jobs.session import read_properties
 from tests.e2e.line import prepare
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.faults]
 
 NAME = "Zsuzsanna Qwertzfeld"
 KEY = "an-hmac-key-of-a-test"
