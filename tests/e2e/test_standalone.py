@@ -114,6 +114,7 @@ print("ARCHIVED", SparkContext.getOrCreate().parallelize([0], 1).map(look).colle
 """
 
 
+@pytest.mark.faults
 def test_a_job_without_the_clusters_secret_says_what_to_set(cluster: Cluster, package: str) -> None:
     conf = {key: value for key, value in CONF.items() if key != "spark.authenticate.secret"}
     done = subprocess.run(
