@@ -169,11 +169,21 @@ def leftovers(warehouse: Warehouse, gated: Gated, ring: KeyRing) -> DataFrame:
     images = warehouse.read(IMAGES).select("image_id")
     rows = [warehouse.read(spec).select("image_id") for spec in (EMBEDDINGS, IMAGE_STATUS)]
     orphans = reduce(DataFrame.unionByName, rows).join(images, "image_id", "left_anti")
-    erased = gated.refused.where((F.col("reason") == Reason.ERASED.value) & ~F.col("held")).select("image_id")
-    found = [orphans.unionByName(erased).select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value"))]
+    found = [orphans.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value"))]
     if not stones.isEmpty():
-        found += [_faces_again(warehouse, gated, stones, ring), _records_again(warehouse, stones, ring)]
+        found += [
+            _images_again(gated, stones, ring),
+            _faces_again(warehouse, gated, stones, ring),
+            _records_again(warehouse, stones, ring),
+        ]
     return reduce(DataFrame.unionByName, found).distinct()
+
+
+def _images_again(gated: Gated, stones: DataFrame, ring: KeyRing) -> DataFrame:
+    # What is refused by the tombstone of an open request, its person's for one, is not among them.
+    erased = gated.refused.where((F.col("reason") == Reason.ERASED.value) & ~F.col("held"))
+    again = matching(stones, erased, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id", ring)
+    return again.select(F.lit(IMAGE).alias("kind"), F.col("row_key").alias("value"))
 
 
 def _faces_again(warehouse: Warehouse, gated: Gated, stones: DataFrame, ring: KeyRing) -> DataFrame:
