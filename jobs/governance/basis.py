@@ -23,7 +23,7 @@ from jobs.governance.decide import COLLECTION_METHODS
 from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.strict_yaml import read_yaml
-from jobs.governance.tombstones import SUBJECT, KeyRing, erased_in
+from jobs.governance.tombstones import IMAGE, SUBJECT, KeyRing, erased_in
 from jobs.schemas import BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.tables.links import append_links, links_to_content, waiting_links
 from jobs.tables.store import Warehouse, looked_up, materialise
@@ -38,7 +38,8 @@ _NULLS: Final = ("~", "null", "Null", "NULL")
 class BasisImported:
     """What an import of basis records found and did.
 
-    ``nameless``: unread lines that do not even tell their record. ``barred``: records of erased people, not stored.
+    ``nameless``: unread lines that do not even tell their record. ``barred``: records of erased people, not stored;
+    ``barred_links``: links to erased images, not stored.
     """
 
     records: int
@@ -47,6 +48,7 @@ class BasisImported:
     quarantined: int = 0
     nameless: int = 0
     barred: int = 0
+    barred_links: int = 0
 
 
 def import_basis(
@@ -78,7 +80,9 @@ def import_basis(
     stored = materialise(_stored(warehouse, versions.select("record_id").unionByName(unread.select("record_id"))))
     fresh = materialise(_fresh(versions, stored, unread, now))
     given = _given(records, image_id)
-    links = waiting_links(warehouse, given)
+    waiting = materialise(waiting_links(warehouse, given))
+    links = _not_to_erased(warehouse, waiting, ring)
+    barred_links = 0 if links is waiting else waiting.count() - links.count()
     links = links if before_images else links.unionByName(links_to_content(warehouse, given))
     new_unread = materialise(_new_unread(warehouse, unread, stored, fresh, now))
     read = every.count()
@@ -86,7 +90,9 @@ def import_basis(
     nameless = F.count_distinct(F.when(F.col("record_id").isNull(), F.col("line_digest")))
     lines = unread.agg(F.count_distinct("line_digest").alias("all"), nameless.alias("nameless")).first()
     assert lines is not None  # noqa: S101 - an aggregate without groups always has its one row
-    counts = BasisImported(read, fresh.count(), 0, lines["all"], lines["nameless"], barred=read - taken)
+    counts = BasisImported(
+        read, fresh.count(), 0, lines["all"], lines["nameless"], barred=read - taken, barred_links=barred_links
+    )
     if not warehouse.read_only:
         # What bars comes first, and a link to a record that is not there yet is refused: a gate that looks in between,
         # and an import that is cut off in between, permit less and not more.
@@ -199,6 +205,14 @@ def _not_erased(warehouse: Warehouse, records: DataFrame, ring: KeyRing) -> Data
     stored = warehouse.read(PROCESSING_BASIS).select("record_id").distinct().withColumn("_stored", F.lit(True))
     kept = marked.join(stored, "record_id", "left").where(~gone | F.col("_stored"))
     return kept.select(*records.columns)
+
+
+def _not_to_erased(warehouse: Warehouse, links: DataFrame, ring: KeyRing) -> DataFrame:
+    """``links`` to images that are not there, but for erased ones: those never come (Guarantee 13)."""
+    erased = erased_in(warehouse, links.select("image_id").distinct(), {IMAGE: "image_id"}, "image_id", ring)
+    if erased is None:
+        return links
+    return materialise(links.join(erased, F.col("row_key") == F.col("image_id"), "left_anti"))
 
 
 def read_batch(path: str) -> dict[str, str | None]:

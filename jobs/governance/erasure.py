@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
 
 #: Kinds of targets and items beside those of tombstones; EXPIRY is the request of a pass over all that is due, SWEEP
-#: over all that came back.
-BATCH, RECORD, SHARED, EXPIRY, SWEEP = "batch", "record", "shared", "expiry", "sweep"
+#: over all that came back. LINK: the hash of erased bytes, in links of an image that holds others now.
+BATCH, RECORD, SHARED, LINK, EXPIRY, SWEEP = "batch", "record", "shared", "link", "expiry", "sweep"
 _TARGETS: Final = "request_id string, kind string, value string"
 _ITEM: Final = ("request_id", "kind", "value", "image_id")
 COMPLETE: Final = "complete"
@@ -85,6 +85,7 @@ _STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
     (IMAGES, IMAGE, "image_id", "string"),
     (BASIS_LINKS, IMAGE, "image_id", "string"),
     (BASIS_LINKS, RECORD, "record_id", "string"),
+    (BASIS_LINKS, LINK, "content_sha256", "string"),
     (PROCESSING_BASIS, RECORD, "record_id", "string"),
 )
 TABLES: Final = (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS, IMAGES, BASIS_LINKS, PROCESSING_BASIS)
@@ -150,7 +151,7 @@ def _pending_ids(warehouse: Warehouse) -> DataFrame:
 
 def pending(warehouse: Warehouse) -> DataFrame:
     """Targets of the requests that are not complete: request_id, kind, value."""
-    asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(SUBJECT, IMAGE, BATCH, EXPIRED, RECORD, FACE))
+    asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(SUBJECT, IMAGE, BATCH, EXPIRED, RECORD, FACE, LINK))
     # Of the items found later, an image is none that was asked for, if its request is of another kind.
     wanted = _pending_ids(warehouse).select("request_id", F.col("kind").alias("asked"))
     meant = (F.col("kind") == F.col("asked")) | F.col("asked").isin(EXPIRY, SWEEP)
@@ -167,7 +168,7 @@ def leftovers(warehouse: Warehouse, gated: Gated, ring: KeyRing) -> DataFrame:
     complete = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
     stones = materialise(warehouse.read(TOMBSTONES).join(complete, "request_id", "left_semi"))
     images = warehouse.read(IMAGES).select("image_id")
-    rows = [warehouse.read(spec).select("image_id") for spec in (EMBEDDINGS, IMAGE_STATUS)]
+    rows = [warehouse.read(spec).select("image_id") for spec in (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS)]
     orphans = reduce(DataFrame.unionByName, rows).join(images, "image_id", "left_anti")
     found = [orphans.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value"))]
     if not stones.isEmpty():
@@ -175,6 +176,7 @@ def leftovers(warehouse: Warehouse, gated: Gated, ring: KeyRing) -> DataFrame:
             _images_again(gated, stones, ring),
             _faces_again(warehouse, gated, stones, ring),
             _records_again(warehouse, stones, ring),
+            *_links_again(warehouse, stones, ring),
         ]
     return reduce(DataFrame.unionByName, found).distinct()
 
@@ -189,8 +191,10 @@ def _images_again(gated: Gated, stones: DataFrame, ring: KeyRing) -> DataFrame:
 def _faces_again(warehouse: Warehouse, gated: Gated, stones: DataFrame, ring: KeyRing) -> DataFrame:
     settled = ["image_id", "input_digest"]
     held = gated.refused.where("held").select("image_id")
-    faces = warehouse.read(EMBEDDINGS).select("face_id", *settled).join(held, "image_id", "left_anti")
-    faces = faces.join(gated.accepted.select(*settled), settled, "left_anti")
+    there = warehouse.read(EMBEDDINGS).select("face_id", *settled)
+    faces = there.join(gated.accepted.select(*settled), settled, "left_anti").select("face_id", "image_id")
+    removed = warehouse.read(REMOVED_FACES).select("face_id", "image_id").join(there, "face_id", "left_anti")
+    faces = faces.unionByName(removed).join(held, "image_id", "left_anti")
     again = matching(stones, faces, {FACE: "face_id"}, "face_id", ring)
     return again.select(F.lit(FACE).alias("kind"), F.col("row_key").alias("value"))
 
@@ -206,6 +210,20 @@ def _records_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> Da
     return old.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
 
 
+def _links_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> list[DataFrame]:
+    """Links that name an erased image, or erased bytes, where no row of `images` does: the gate sees none of them."""
+    images = warehouse.read(IMAGES).select("image_id", "content_sha256")
+    links = warehouse.read(BASIS_LINKS).select(*images.columns).join(held_images(warehouse), "image_id", "left_anti")
+    loose = materialise(links.join(images, images.columns, "left_anti").distinct())
+    gone = loose.select("image_id").join(images, "image_id", "left_anti")
+    return [
+        matching(stones, rows, {kind: column}, column, ring).select(
+            F.lit(item).alias("kind"), F.col("row_key").alias("value")
+        )
+        for rows, kind, column, item in ((gone, IMAGE, "image_id", IMAGE), (loose, CONTENT, "content_sha256", LINK))
+    ]
+
+
 def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     """Everything that ``targets`` (request_id, kind, value) ask for: rows of `erasure_items`, `held` ones marked.
 
@@ -218,7 +236,8 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         return looked_up(targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name)), count)
 
     basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id", "source_batch_id").distinct()
-    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id").distinct()
+    given = warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256")
+    links = given.select("image_id", "record_id").distinct()
     images = warehouse.read(IMAGES).select("image_id", "content_sha256", "source_batch_id")
     by_person = basis.join(of(SUBJECT, "pii_principal_id"), "pii_principal_id")
     by_batch = basis.join(of(BATCH, "source_batch_id"), "source_batch_id")
@@ -239,10 +258,15 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     )
     whole = materialise(named.unionByName(linked.join(others, "image_id", "left_anti")).distinct())
     shared = linked.join(whole.select("image_id"), "image_id", "left_anti")
+    bytes_gone = images.join(whole, "image_id").select("request_id", "content_sha256")
+    bytes_gone = bytes_gone.unionByName(of(LINK, "content_sha256"))
+    # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
+    loose = given.join(bytes_gone, "content_sha256").join(images, ["image_id", "content_sha256"], "left_anti")
     found = [
         _items(records.join(leaving, ["request_id", "record_id"], "left_semi"), RECORD, F.col("record_id"), None),
         _items(whole, IMAGE, F.col("image_id"), "image_id"),
         _items(images.join(whole, "image_id"), CONTENT, F.col("content_sha256"), "image_id"),
+        _items(loose, LINK, F.col("content_sha256"), None),
         _items(shared, SHARED, F.col("image_id"), "image_id"),
         _faces(warehouse, whole, records, of(FACE, "face_id")),
     ]
@@ -294,12 +318,14 @@ def _held(warehouse: Warehouse) -> DataFrame:
     """What a legal hold keeps from being destroyed: records, and images with their content, as (kind, value, held)."""
     records, images = held_records(warehouse), held_images(warehouse)
     content = warehouse.read(IMAGES).select("image_id", "content_sha256").join(images, "image_id")
+    links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").dropna().join(images, "image_id")
     faces = _known_faces(warehouse).join(images, "image_id")
     parts = [
         records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
         images.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value")),
         images.select(F.lit(SHARED).alias("kind"), F.col("image_id").alias("value")),
         content.select(F.lit(CONTENT).alias("kind"), F.col("content_sha256").alias("value")),
+        links.select(F.lit(LINK).alias("kind"), F.col("content_sha256").alias("value")),
         faces.select(F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("value")),
     ]
     return reduce(DataFrame.unionByName, parts).distinct().withColumn("held", F.lit(True))
@@ -468,9 +494,11 @@ def close(
     return completed, suspended.count()
 
 
-def forget_items(warehouse: Warehouse) -> None:
-    """Delete the items of complete requests: what they name is gone, and so must they be."""
+def forget_items(warehouse: Warehouse) -> bool:
+    """Delete the items of complete requests: what they name is gone, and so must they be. Whether there were any."""
     finished = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
     leftover = materialise(warehouse.read(ERASURE_ITEMS).select("request_id").join(finished, "request_id", "left_semi"))
-    if not leftover.isEmpty():
-        warehouse.delete_matching(ERASURE_ITEMS, leftover, ["request_id"])
+    if leftover.isEmpty():
+        return False
+    warehouse.delete_matching(ERASURE_ITEMS, leftover, ["request_id"])
+    return True

@@ -68,6 +68,7 @@ def erase_pending(run: Run, index: VectorIndex, *, sweep: bool = False) -> Outco
             if sweep:
                 _sweep_index(run, index)
                 _sweep_staged(run)
+                _forget_items(run)
             _finish_physically(run)
             return Outcome(0, 0, {})
         found = erasure.find(warehouse, targets)
@@ -84,9 +85,7 @@ def erase_pending(run: Run, index: VectorIndex, *, sweep: bool = False) -> Outco
     run.step("erase-purge", lambda: _purge(run), once=False)
     with run.job.watching("erase-close"):
         completed, suspended = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=utc_now())
-        erasure.forget_items(warehouse)
-        warehouse.purge([ERASURE_ITEMS])
-        _vacuum(run, [ERASURE_ITEMS])
+        _forget_items(run)
     run.gate = None
     _write_receipts(run)
     facts = {"completed": completed, "suspended": suspended}
@@ -185,6 +184,12 @@ class _Going:
         staying = erasure.covered_as_before(warehouse, gated, self._shared)
         staying = staying.where(F.col("model_fingerprint") == fingerprint).select("face_id")
         return permitted_faces(warehouse, gated, fingerprint).select("face_id").unionByName(staying)
+
+
+def _forget_items(run: Run) -> None:
+    if erasure.forget_items(run.warehouse):
+        run.warehouse.purge([ERASURE_ITEMS])
+        _vacuum(run, [ERASURE_ITEMS])
 
 
 def _staged_folders(run: Run) -> list[str]:

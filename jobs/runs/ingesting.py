@@ -13,6 +13,8 @@ def said_of_records(done: BasisImported) -> list[str]:
     parts = [f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images"]
     if done.barred:
         parts.append(f"{done.barred} not taken: the persons were erased")
+    if done.barred_links:
+        parts.append(f"{done.barred_links} links not taken: the images were erased")
     if done.quarantined:
         parts.append(
             f"{done.quarantined} lines could not be read (table basis_quarantine): records they name are refused "

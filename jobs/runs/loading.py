@@ -44,12 +44,18 @@ def clear_staging(run: Run) -> None:
 
 
 def unrecorded_staging(run: Run) -> list[str]:
-    """Staged files of this warehouse that are on no run's record: of one that was cut off, or had lost its lease."""
+    """Staged files of this warehouse that are on no run's record: of one that was cut off, or had lost its lease.
+
+    Nor is a record good that is older than an erasure's removal of all of them: those files came from a backup.
+    """
     spark, base = run.job.spark, staging_base(run)
     folders = children(spark, base)
     ours = run.warehouse.read(RUNS).where(F.col("run_id").isin(folders)).select("run_id").distinct().collect()
     steps = run.warehouse.read(RUN_STEPS).where((F.col("step") == "stage") & F.col("run_id").isin(folders))
-    last = steps.groupBy("run_id").agg(F.max_by(F.struct("state", "result"), "ended_at").alias("last"))
+    last = steps.groupBy("run_id").agg(F.max_by(F.struct("state", "result", "ended_at"), "ended_at").alias("last"))
+    removed = run.warehouse.read(RUN_STEPS).where("step = 'erase-staged' AND state = 'done'")
+    last = last.crossJoin(removed.agg(F.max("ended_at").alias("removed_at")))
+    last = last.where("removed_at IS NULL OR last.ended_at > removed_at")
     path = F.get_json_object("last.result", "$.path").alias("path")
     kept = {row["path"] for row in last.where("last.state = 'done'").select(path).collect()}
     found = []

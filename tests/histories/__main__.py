@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import shutil
 import sys
@@ -120,6 +121,8 @@ def main(context: click.Context, minutes: float, seed: int, cells: int, whole: b
     """Play histories until the time is over: systematic schedules first, then random ones."""
     if context.invoked_subcommand:
         return
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("histories").setLevel(logging.INFO)
     spark, tally = session(), Tally()
     systematic = schedules(seed)
     for number in itertools.count(seed):
@@ -176,7 +179,6 @@ def report(findings: list[Finding], seed: int) -> None:
     """Print findings, and keep what replays them."""
     KEPT.mkdir(parents=True, exist_ok=True)
     for number, finding in enumerate(findings):
-        click.echo(f"\n{finding}", err=True)
         kept = {"seed": seed, "finding": str(finding).splitlines()[:2], **json.loads(finding.history.to_json())}
         (KEPT / f"seed-{seed}-{number}.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
 

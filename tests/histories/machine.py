@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -65,6 +66,7 @@ DONE = {"erase": {3, 6}}
 #: Rules that ask for an erasure: possible while another job holds the lease.
 ASKING = {name for name in RULES if name.startswith("forget")}
 KEPT = "keep"
+_LOG = logging.getLogger("histories")
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,11 @@ class Player:
 
         ``rules``: other ones than those that the history has for this step; they become part of it.
         """
+        begun = time.monotonic()
+        self._step(word, rules)
+        _LOG.info("%s: %.0f s, %d findings", word, time.monotonic() - begun, len(self.findings))
+
+    def _step(self, word: str, rules: dict[str, str] | None) -> None:
         number = len(self.schedule) - 1
         if rules is not None:
             for name, cell in self.cells.items():
@@ -441,6 +448,7 @@ class Player:
         finding = Finding(guarantee, what, where, cell, path, history)
         if finding.kind not in {f.kind for f in self.findings}:
             self.findings.append(finding)
+            _LOG.info("%s", finding)
 
     def _cell(self, name: str) -> str:
         return name.rsplit("-", 1)[0]

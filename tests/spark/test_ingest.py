@@ -19,7 +19,7 @@ from jobs.governance.basis_files import _JSON_SCHEMA, read_basis
 from jobs.governance.decide import LAWFUL_BASES, STATES
 from jobs.governance.gate import current_batches, current_records, quarantined
 from jobs.governance.pseudonyms import Pseudonyms
-from jobs.governance.tombstones import SUBJECT, KeyRing
+from jobs.governance.tombstones import IMAGE, SUBJECT, KeyRing
 from jobs.schemas import (
     BASIS_LINKS,
     BASIS_QUARANTINE,
@@ -273,7 +273,9 @@ def test_guarantee_4_a_content_that_is_back_is_a_new_version_and_the_last_one_re
     assert rows(unread, "record_id", "count") == {("unread", 2), ("mended", 1), ("both", 1), ("still", 1)}
 
 
-def test_guarantee_13_the_old_record_of_an_erased_person_is_not_stored_again(spark, tmp_path: Path) -> None:
+def test_guarantee_13_neither_an_old_record_of_an_erased_person_nor_a_link_to_an_erased_image_is_stored(
+    spark, tmp_path: Path
+) -> None:
     gone, other = ("hmac:" + digit * 64 for digit in "ab")
     stored = record(record_id="held", pii_principal_id=gone)
     imported(spark, tmp_path, stored)
@@ -293,6 +295,12 @@ def test_guarantee_13_the_old_record_of_an_erased_person_is_not_stored_again(spa
     assert (done.records, done.new_versions, done.barred) == (5, 3, 2)
     assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("held",), ("new",), ("other",)}
     assert ("x", "old") not in rows(warehouse.read(BASIS_LINKS), "image_id", "record_id")
+    # Nor does a link to an erased image wait for it: nothing would ever take it away again.
+    stone = (IMAGE, RING.current, RING.digest(IMAGE, "gone"), "er-2", NOW)
+    warehouse.append(spark.createDataFrame([stone], TOMBSTONES.columns), TOMBSTONES)
+    done = imported(spark, tmp_path, record(record_id="other", pii_principal_id=other, images=["gone", "stays"]))
+    assert (done.new_links, done.barred_links) == (1, 1)
+    assert ("gone",) not in rows(warehouse.read(BASIS_LINKS), "image_id")
     with pytest.raises(GovernanceError, match="cannot be read"):
         import_basis(
             warehouse, read_basis(spark, str(tmp_path / "basis.jsonl"), None), lambda c: c, ring=KeyRing({}), now=NOW
