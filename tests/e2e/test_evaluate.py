@@ -147,7 +147,7 @@ def test_pictures_are_embedded_as_in_the_line(spark: Any, home: tuple[Path, list
     crowd = tuple(CoveredPrincipal(f"r{n}", f"p{n}") for n in range(9))
     inputs = [ImageInput(name, uri=str(folder / "pictures" / name), covered=crowd) for name in names]
     beside = 0
-    for number, result in enumerate(Pipeline(model.path, model.params).run(inputs)):
+    for number, result in enumerate(Pipeline(model.path, model.params, roots=(str(folder / "pictures"),)).run(inputs)):
         if result.status != "embedded":
             continue
         middle = np.array([result.width, result.height]) / 2

@@ -118,13 +118,13 @@ def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark, t
     place.warehouse.delta(BASIS_LINKS).update(set={"content_sha256": "NULL"})
     assert place.reasons() == dict.fromkeys("abc", CHANGED)
 
-    # What a legal hold keeps has its bytes kept, too (Guarantee 7).
+    # What a legal hold keeps has its bytes kept, too (Guarantee 7): of every picture that its record was ever given for.
     held = {**json.loads(record("ra", "a.jpg")), "legal_hold_ref": "case-1"}
     (tmp_path / "basis.jsonl").write_text(json.dumps(held))
     place.ingest(basis=True)
     place.put(a=b"three", b=b"three")
-    assert place.ingest(images=True) == Ingested(3, 0, 1, 1, refused={"LEGAL_HOLD": 1})
-    assert place.reasons()["a"] == "LEGAL_HOLD"
+    assert place.ingest(images=True) == Ingested(3, 0, 0, 1, refused={"LEGAL_HOLD": 2})
+    assert place.reasons() == {"a": "LEGAL_HOLD", "b": "LEGAL_HOLD", "c": CHANGED}
 
 
 def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothing(spark, tmp_path: Path) -> None:

@@ -382,7 +382,8 @@ def test_the_last_recorded_version_counts_of_records_and_of_batches(spark) -> No
         now=NOW,
     )
     refused, contested = Reason.PURPOSE_NOT_GRANTED.value, Reason.QUARANTINED.value
-    assert decided(result) == {"i0": refused, "i1": None, "i2": contested, "i3": contested, "i4": None}
+    hold = Reason.LEGAL_HOLD.value
+    assert decided(result) == {"i0": refused, "i1": None, "i2": contested, "i3": hold, "i4": None}
     assert {row["image_id"] for row in result.decisions.where("held").collect()} == {"i3"}
     computed_from = {row["image_id"]: row["input_digest"] for row in result.accepted.collect()}
     assert computed_from == {
@@ -511,8 +512,8 @@ def test_guarantee_16_the_settings_can_require_boxes_and_what_stood_without_is_v
     governance = settings.governance.model_copy(update={"coverage": "box"})
     some = spark.createDataFrame([("i0",), ("i9",)], "image_id string")
     boxed = someone(9, face_box=(0.0, 0.0, 9.0, 9.0))
-    images = [(0, "i9", None, None, "c9", 1, "b1", NOW + timedelta(hours=1), True)]
-    links = [("i9", "r0", NOW), ("i9", "r9", NOW)]
+    images = [(0, "i9", None, None, "c9", 1, "b1", NOW + timedelta(hours=1), True, None, None)]
+    links = [("i9", "r0", NOW, None), ("i9", "r9", NOW, None)]
     for spec, rows in ((IMAGES, images), (BASIS_LINKS, links), (PROCESSING_BASIS, [basis_row(9, boxed)])):
         warehouse.append(spark.createDataFrame(rows, spec.columns), spec)
     both = [

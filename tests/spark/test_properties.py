@@ -35,6 +35,7 @@ HOLDERS = [
 FAMILIES = re.compile(
     r"spark\.(master|app\.name|sql\.catalog\.spark_catalog|executorEnv\.\w+|executor\.resource\.gpu\.\w+"
     r"|yarn\.appMasterEnv\.\w+|kubernetes\.(driver|executor)\.secretKeyRef\.\w+"
+    r"|network\.crypto\.(authEngineVersion|cipher)|org\.apache\.spark\.ui\.JWSFilter\.param\.secretKey"
     r"|kubernetes\.authenticate\.driver\.serviceAccountName"
     r"|kubernetes\.executor\.volumes\.persistentVolumeClaim\.[\w-]+\.(options|mount)\.\w+"
     r"|delta\.logStore\.s3a\.impl|io\.delta\.storage\.S3DynamoDBLogStore\.ddb\.region"
