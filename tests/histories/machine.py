@@ -28,6 +28,7 @@ import csv
 import json
 import logging
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +95,10 @@ class History:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as promised: the guarantee's number, what is wrong, and which cell's history led there."""
+    """Something that is not as promised: the guarantee's number, what is wrong, and which cell's history led there.
+
+    Number 0: what plays the histories is wrong itself, or a job raised through its command line.
+    """
 
     guarantee: int
     what: str
@@ -140,6 +144,7 @@ class Player:
         self.keys: dict[int, str] = {}
         self.copies: dict[bytes, set[str]] = {}
         self.restored = False
+        self.broken = False
         self.backup: tuple[Any, ...] | None = None
         self.killed: tuple[str, str] | None = None
         self.import_all = False
@@ -287,7 +292,14 @@ class Player:
         ``rules``: other ones than those that the history has for this step; they become part of it.
         """
         begun = time.monotonic()
-        self._step(word, rules)
+        if self.broken:
+            return
+        try:
+            self._step(word, rules)
+        except Exception:
+            # Hours of other histories are still to be played; this one cannot go on.
+            self.broken = True
+            self._found(0, "the history cannot be played", traceback.format_exc()[-1_500:])
         _LOG.info("%s: %.0f s, %d findings", word, time.monotonic() - begun, len(self.findings))
 
     def _step(self, word: str, rules: dict[str, str] | None) -> None:
