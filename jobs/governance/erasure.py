@@ -287,14 +287,14 @@ def _standing(warehouse: Warehouse, named: DataFrame) -> DataFrame:
     return reduce(DataFrame.unionByName, found).select("request_id", "image_id").distinct()
 
 
-def _known_faces(warehouse: Warehouse) -> DataFrame:
+def known_faces(warehouse: Warehouse) -> DataFrame:
     """Faces that stand in `embeddings`, and those that were removed from there and may be in a collection still."""
     columns = ("face_id", "image_id", "basis_record_ids")
     return warehouse.read(EMBEDDINGS).select(*columns).unionByName(warehouse.read(REMOVED_FACES).select(*columns))
 
 
 def _faces(warehouse: Warehouse, whole: DataFrame, records: DataFrame, named: DataFrame) -> DataFrame:
-    faces = _known_faces(warehouse)
+    faces = known_faces(warehouse)
     of_images = faces.join(whole, "image_id").select("request_id", "face_id", "image_id")
     under = faces.select("face_id", "image_id", F.explode("basis_record_ids").alias("record_id"))
     of_records = under.join(records, "record_id").select("request_id", "face_id", "image_id")
@@ -319,7 +319,7 @@ def _held(warehouse: Warehouse) -> DataFrame:
     records, images = held_records(warehouse), held_images(warehouse)
     content = warehouse.read(IMAGES).select("image_id", "content_sha256").join(images, "image_id")
     links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").dropna().join(images, "image_id")
-    faces = _known_faces(warehouse).join(images, "image_id")
+    faces = known_faces(warehouse).join(images, "image_id")
     parts = [
         records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
         images.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value")),

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import BadInput, NotProvenError
+from jobs.governance import erasure
 from jobs.governance.erasure import COMPLETE
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, key_ring
@@ -105,16 +106,17 @@ def _keyed(job: Job, rows: DataFrame, kind: str, column: str) -> DataFrame:
 
 
 def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> tuple[dict[str, int], dict[str, int]]:
-    """How many keys of each collection of this warehouse have a tombstone; and how many no row of `embeddings` has.
+    """How many keys of each collection of this warehouse have a tombstone; and how many are of no face that is known.
 
-    The latter are of faces whose rows went before anybody wrote down whose they were.
+    The latter are of faces whose rows went before anybody wrote down whose they were. Those that were written down
+    (`removed_faces`) were withdrawn and not erased: a collection beside the live one holds them until the next erasure.
 
     Raises:
         NotProvenError: a collection has rows that its keys do not account for.
     """
     warehouse, milvus = job.warehouse, job.settings.milvus
     faces = F.broadcast(stones.where(F.col("kind") == FACE).select("digest"))
-    known = warehouse.read(EMBEDDINGS).select("face_id")
+    known = erasure.known_faces(warehouse).select("face_id")
     found: dict[str, int] = {}
     strays: dict[str, int] = {}
     for name in collections_of(index, milvus.alias, warehouse.identity):

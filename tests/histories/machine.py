@@ -614,7 +614,9 @@ class Player:
         """`verify --erased` and `verify --audit` say what is so."""
         answer = self.world.run("verify", "--erased")
         left = self._left(seen)
-        if bool(answer.code) != bool(left):
+        # A restored table does not know the faces that came since, and it is right to say so.
+        unknown = self.restored and any(key not in seen.faces for faces in seen.collections.values() for key in faces)
+        if bool(answer.code) != bool(left) and not (unknown and answer.code):
             said = "finds something" if answer.code else "finds nothing"
             self._found(
                 10, f"verify --erased {said}", "" if left else answer.message[:200], self._cell(left[0]) if left else ""

@@ -414,7 +414,7 @@ def test_guarantee_9_what_a_collection_holds_is_asked_of_the_collection(indexed:
     index.close()
     assert made.live_keys() == live - gone
     job = job_for(made.spark, made.settings)
-    with pytest.raises(NotProvenError, match="4 keys in faces_night_1 that no embedding stands for"):
+    with pytest.raises(NotProvenError, match="; 1 keys in faces_night_1 that no embedding stands for"):
         prove_erased(job, [], None)
     outcome = erase(made, *(Target("subject", principal(person)) for person in (5, 1, 2)), run_id="e9")
     assert outcome.completed == 3
