@@ -47,6 +47,8 @@ def main(job_: Job) -> Result:
         return {"due": due, "message": f"dry run: {due.get('image', 0)} images have reached their end"}
     with closing(connect(job_.settings)) as index, open_run(job_, "expire") as run:
         settle_alias(run, index)
+        # Also where it is resumed: what came in meanwhile and is due is no less due.
+        run.images_by = utc_now()
         outcome = expire_steps(run, index, sweep=True)
         run.facts["message"] = message = (
             f"{outcome.items.get('image', 0)} images and {outcome.items.get('face', 0)} faces erased"

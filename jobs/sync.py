@@ -12,12 +12,14 @@ from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.model import prepare_model
-from jobs.runs.record import Job, Run, open_run
+from jobs.runs.record import Job, Run, open_run, utc_now
 from jobs.runs.syncing import add_small, withdraw_live
 
 
 def sync_steps(run: Run, index: VectorIndex) -> str:
     """Out of the live collection first; then what is due is destroyed; then what is new comes in. Says what it did."""
+    # Nothing is staged, so a run that is resumed need not keep to the images that were there when it began.
+    run.images_by = utc_now()
     out = run.step(
         "sync-withdraw",
         lambda: withdraw_live(run.warehouse, run.settings, index, lambda: gate_step(run)),

@@ -131,7 +131,8 @@ def _named_by(warehouse: Warehouse, request_ids: list[str]) -> set[tuple[str, st
 
 def request_all(warehouse: Warehouse, due: DataFrame, ring: KeyRing, *, kind: str, run_id: str, now: datetime) -> int:
     """Write one request (EXPIRY or SWEEP) down for everything that is ``due`` (kind, value); returns how many rows."""
-    request_id = f"er-{kind}-{run_id}"
+    # With the time: what a run that is resumed finds is not part of a request that it has completed before.
+    request_id = f"er-{kind}-{run_id}-{now:%Y%m%dT%H%M%S}"
     known = pending(warehouse).select("kind", "value")
     rows = materialise(due.join(known, ["kind", "value"], "left_anti"))
     count = rows.count()

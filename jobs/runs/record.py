@@ -92,7 +92,10 @@ class Begun:
 
 @dataclass
 class Run:
-    """One run that holds the lease. ``started_at`` is the first start's, also after a resume."""
+    """One run that holds the lease. ``started_at`` is the first start's, also after a resume.
+
+    ``images_by``: it decides the images that were ingested by then; None: by its start.
+    """
 
     job: Job
     run_id: str
@@ -101,6 +104,7 @@ class Run:
     metrics: RunMetrics
     facts: dict[str, Any] = field(default_factory=dict)
     gate: RunGate | None = None
+    images_by: datetime | None = None
     _done: dict[str, StepResult] = field(default_factory=dict)
 
     @property

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
+from jobs.embed import gate_step, of_all_images
 from jobs.errors import GovernanceError, NotProvenError
 from jobs.expire import expire_steps
 from jobs.governance import erasure, retention
@@ -267,6 +268,22 @@ def test_guarantee_7_what_expired_is_erased_and_a_shortened_retention_applies(af
     assert made.warehouse.read(PROCESSING_BASIS).where("record_id = 'r9'").count() == 2
     gated = gate_warehouse(made.warehouse, made.settings, now=now, ingested_by=now)
     assert retention.due(made.warehouse, made.settings, gated, now=now).count() == 0
+    # A run that is resumed has completed its request, and what has ended since is another.
+    made.record(11, retention_period="P30D")
+    with opened(made, "expire", "x1") as (run, index):
+        assert expire_steps(run, index, sweep=True).completed == 1
+    assert image(11) not in images(made)
+
+
+def test_guarantee_9_a_run_that_is_resumed_takes_nobody_who_came_in_since(indexed: Indexed, tmp_path: Path) -> None:
+    made = indexed.copy_to(tmp_path / "w")
+    with run_of(made, "killed", "embed"):
+        pass
+    made.warehouse.delta(IMAGES).update(f"image_id = '{image(5)}'", {"ingested_at": "current_timestamp()"})
+    with run_of(made, "killed", "embed") as run:
+        gated = gate_step(run)
+        assert image(5) not in {row["image_id"] for row in gated.decisions.collect()}
+        assert withdraw_stale(made.warehouse, of_all_images(run, gated), now=datetime.now(UTC)) == 0
 
 
 def _version(made: Indexed, record_id: str, **changes: object):
