@@ -334,7 +334,9 @@ class Player:
     def _killed(self, name: str, point: str) -> None:
         run_id = f"k{len(self.schedule)}"
         answer = self.world.run(name, "--run-id", run_id, at=int(point) if point.isdigit() else point)
-        self.killed = (name, run_id)
+        # One that came to its end before that point would switch back to its own collection.
+        if answer.code == -9 or name != "reindex":
+            self.killed = (name, run_id)
         self._ended(answer)
 
     def _together(self, word: str, rules: dict[str, str]) -> None:
@@ -363,6 +365,11 @@ class Player:
                 self._found(12, "a zombie ends in an unforeseen error", answer.message)
             self.oracle.perhaps(*EFFECTS.get(name, ()))
             self._compare(f"{other} inside {name}", other if inside[0].code == 0 else "")
+        elif any(rules.values()):
+            # What is asked for after it has looked is carried out at its end, or by the next: both are promised.
+            self._expect(answer, {0, *RIGHT.get(name, ())})
+            self.oracle.perhaps(*EFFECTS.get(name, ()))
+            self._compare(name, name if answer.code == 0 else "", complete=False)
         else:
             self._ended(answer)
 
@@ -418,7 +425,8 @@ class Player:
         if self.killed is not None:
             name, run_id = self.killed
             self.killed = None
-            self._ended(self.world.run(name, "--run-id", run_id))
+            # It goes on with the pictures that were there when it began: of others only that nothing wrong is served.
+            self._ended(self.world.run(name, "--run-id", run_id), complete=False)
 
     def word_night(self) -> None:
         run_id = f"n{len(self.schedule)}"
@@ -440,11 +448,11 @@ class Player:
             self.oracle.perhaps(*effects)
         return well
 
-    def _ended(self, answer: Answer) -> None:
+    def _ended(self, answer: Answer, *, complete: bool = True) -> None:
         well = self._effects(answer)
         if answer.code != -9:
             self._expect(answer, {0, *RIGHT.get(answer.job, ())})
-        self._compare(answer.job, answer.job if well else "")
+        self._compare(answer.job, answer.job if well else "", complete=complete)
 
     def _expect(self, answer: Answer, codes: set[int]) -> None:
         if answer.code not in codes:
@@ -465,8 +473,8 @@ class Player:
     def _cell(self, name: str) -> str:
         return name.rsplit("-", 1)[0]
 
-    def _compare(self, after: str, well: str) -> None:
-        """Everything that is there against the oracle. ``well``: the job, if it ended well."""
+    def _compare(self, after: str, well: str, *, complete: bool = True) -> None:
+        """Everything that is there against the oracle. ``well``: the job, if it ended well; ``complete``: and whole."""
         oracle = self.oracle
         seen = self.observe()
         self.compared += 1
@@ -474,7 +482,7 @@ class Player:
             self.restored = False
         self._pictures(seen)
         oracle.adopt(seen.pictures, seen.records, seen.links)
-        self._faces(seen, well)
+        self._faces(seen, well, complete=complete)
         self._records(seen)
         if well in EFFECTS:
             self._physically()
@@ -515,7 +523,7 @@ class Player:
         for record_id in set(oracle.records) - set(seen.records):
             self._found(9, "a record is gone that nobody asked to erase", "processing_basis", self._cell(record_id))
 
-    def _faces(self, seen: Seen, well: str) -> None:
+    def _faces(self, seen: Seen, well: str, *, complete: bool) -> None:
         oracle = self.oracle
         for key, (picture_id, _) in seen.faces.items():
             self.keys.setdefault(key, picture_id)
@@ -530,11 +538,11 @@ class Player:
             clean = (
                 (place == "live" and well in CLEAN_LIVE)
                 or (place == "standby" and well in CLEAN_EVERYWHERE)
-                or (place == "embeddings" and well in {"embed", "reindex", "sync"})
+                or (place == "embeddings" and complete and well in {"embed", "reindex", "sync"})
             )
             for key, label in faces.items():
                 self._face(place, key, label, served, seen, clean=clean)
-        if well in COMPLETE and seen.live is not None:
+        if complete and well in COMPLETE and seen.live is not None:
             self._complete(seen, served)
 
     def _face(

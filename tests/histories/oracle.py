@@ -174,8 +174,9 @@ class Oracle:
             return
         if there is None and picture in self.expired_ids and not self._given_since(picture, self.expired_ids[picture]):
             return
-        if there is None and picture in self.loose_ids:
-            # It went for the sake of its bytes, which another picture was erased with; of its id nothing is said.
+        if (there is None and picture in self.loose_ids) or {picture, content} & self.unsure_stones:
+            # It went for the sake of its bytes, which another picture was erased with; of its id nothing is said. Or
+            # by a job that was killed: nobody knows which tombstones that has written.
             self.unsure_pictures.add(picture)
         self.expired_ids.pop(picture, None)
         self.pictures[picture] = Stored(content, batch, self.ingest)
@@ -358,6 +359,7 @@ class Oracle:
             if picture not in pictures:
                 self._destroy(picture, erased=False)
                 self.expired_ids.pop(picture, None)
+                self.loose_ids.add(picture)
         for record_id in self.unsure_records & set(self.records):
             if record_id not in there:
                 del self.records[record_id]

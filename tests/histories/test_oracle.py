@@ -169,6 +169,20 @@ def test_what_a_killed_job_did_is_settled_by_what_is_there(oracle: Oracle) -> No
     assert not oracle.pictures
 
 
+def test_what_a_killed_job_destroyed_is_barred_or_not(oracle: Oracle) -> None:
+    take(oracle, r=ended(GIVEN, 5.0))
+    oracle.perhaps("expire")
+    oracle.adopt({}, ["r"], [])
+    take(oracle, x="x1")
+    assert oracle.unsure_pictures == {"x"}
+    oracle.adopt({"x": "x1"}, ["r"], [])
+    oracle.ask("picture", "x", 11.0)
+    oracle.perhaps("carry_out")
+    oracle.adopt({}, ["r"], [])
+    take(oracle, y="x1")
+    assert oracle.unsure_pictures == {"y"}, "its bytes may be barred"
+
+
 def test_what_a_backup_brings_back_goes_at_the_next_pass(oracle: Oracle) -> None:
     before = dict(oracle.pictures)
     oracle.ask("picture", "x", 11.0)
