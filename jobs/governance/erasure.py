@@ -216,6 +216,8 @@ def _links_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> list
     images = warehouse.read(IMAGES).select("image_id", "content_sha256")
     links = warehouse.read(BASIS_LINKS).select(*images.columns).join(held_images(warehouse), "image_id", "left_anti")
     loose = materialise(links.join(images, images.columns, "left_anti").distinct())
+    if loose.isEmpty():
+        return []
     gone = loose.select("image_id").join(images, "image_id", "left_anti")
     return [
         matching(stones, rows, {kind: column}, column, ring).select(
