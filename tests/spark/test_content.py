@@ -118,7 +118,7 @@ def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark, t
     place.warehouse.delta(BASIS_LINKS).update(set={"content_sha256": "NULL"})
     assert place.reasons() == dict.fromkeys("abc", CHANGED)
 
-    # What a legal hold keeps has its bytes kept, too (Guarantee 7): of every picture that its record was ever given for.
+    # What a legal hold keeps has its bytes kept, too (Guarantee 7): each picture that its record was ever given for.
     held = {**json.loads(record("ra", "a.jpg")), "legal_hold_ref": "case-1"}
     (tmp_path / "basis.jsonl").write_text(json.dumps(held))
     place.ingest(basis=True)

@@ -330,7 +330,8 @@ def test_a_delta_table_of_records(spark, tmp_path: Path) -> None:
     first = imported(spark, tmp_path, record())
     table = str(tmp_path / "records")
     (tmp_path / "one.jsonl").write_text(record())
-    read_basis(spark, str(tmp_path / "one.jsonl"), None).records.drop("face_box", "pseudonyms").write.format("delta").save(table)
+    read = read_basis(spark, str(tmp_path / "one.jsonl"), None).records
+    read.drop("face_box", "pseudonyms").write.format("delta").save(table)
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     again = import_basis(warehouse, read_basis(spark, f"delta:{table}", None), lambda c: c, ring=RING, now=NOW)
     assert (first.new_versions, again.records, again.new_versions) == (1, 1, 0)
