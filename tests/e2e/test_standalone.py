@@ -189,7 +189,7 @@ def killed_after(log: Path, command: list[str], cluster: Cluster) -> None:
         command, cwd=cluster.folder, env=cluster.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     # Version 0 creates the table, version 1 is the first chunk.
     while not (log / f"{1:020}.json").exists():
         assert process.poll() is None, "the job ended before it could be killed"
