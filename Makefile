@@ -36,7 +36,7 @@ lint: setup ## ruff and mypy
 test: lint ## lint, then every test but the long and the cluster ones; counts by kind at the end
 	@mkdir -p build
 	code=0
-	$(PYTEST) -m '$(QUICK)' $(PARALLEL) --junitxml=build/tests.xml $(ARGS) || code=$$?
+	$(PYTEST) -m '$(QUICK)' $(PARALLEL) --junitxml=build/tests.xml --durations=40 $(ARGS) || code=$$?
 	if [[ -f build/tests.xml ]]; then .venv/bin/python .ci/counts build/tests.xml; fi
 	exit $$code
 

@@ -24,7 +24,7 @@ REQUIRES = [
     "torchvision==0.28.0",
     "numpy>=2.1,<3",
     "numba>=0.62",  # compiles the passes over pixels that torch is slow at (udfs/kernels.py)
-    "pillow>=11.3",
+    "pillow>=13",  # earlier ones read tags that all point at one place without counting what they took (2 GiB of 1 MB)
     "simplejpeg>=1.9,<2",  # libjpeg-turbo with DCT-domain scaling, without Pillow's copies
     # Delta 4.4.0 is built for Spark 4.2; its JARs are named in conf/spark-*.conf. PySpark 4.2 does not run on pandas 3.
     "pyspark==4.2.0",
