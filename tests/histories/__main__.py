@@ -24,6 +24,7 @@ from typing import Any
 
 import click
 
+from tests.histories.cells import RULES
 from tests.histories.machine import Finding, History, Player, play
 from tests.histories.schedules import history_of, schedules
 from tests.histories.stateful import play_random
@@ -68,6 +69,7 @@ class Tally:
     def __init__(self) -> None:
         self.begun = time.monotonic()
         self.histories = self.rules = self.comparisons = 0
+        self.around: set[tuple[str, ...]] = set()
         self.pairs: set[tuple[str, ...]] = set()
         self.triples: set[tuple[str, ...]] = set()
         self.job_pairs: set[tuple[str, ...]] = set()
@@ -85,9 +87,11 @@ class Tally:
         self.job_pairs |= set(itertools.pairwise(player.schedule))
         for cell in player.cells.values():
             line = interleaved(cell.rules, player.schedule)
-            rules = [word for word in line if word.islower() or " " in word]
-            self.pairs |= {tuple(line[n : n + 3]) for n in range(len(line) - 2) if line[n + 1].isupper()}
-            self.triples |= {tuple(rules[n : n + 3]) for n in range(len(rules) - 2)}
+            rules = [word for word in line if word.islower()]
+            around = zip(line, line[1:], line[2:], strict=False)
+            self.around |= {(a, job, b) for a, job, b in around if a.islower() and job.isupper() and b.islower()}
+            self.pairs |= set(itertools.pairwise(rules))
+            self.triples |= set(zip(rules, rules[1:], rules[2:], strict=False))
         fresh = [f for f in player.findings if (f.guarantee, f.what, f.where) not in self.findings]
         self.findings |= {(f.guarantee, f.what, f.where): f for f in fresh}
         return fresh
@@ -97,8 +101,9 @@ class Tally:
         each = ", ".join(f"{name} {self.seconds[name] / n:.1f} s" for name, n in sorted(self.runs.items()))
         return (
             f"{self.histories} histories in {minutes:.0f} minutes: {sum(self.runs.values())} jobs, {self.rules} rules, "
-            f"{self.comparisons} comparisons; {len(self.job_pairs)} pairs of jobs, {len(self.pairs)} of rules around a "
-            f"job, {len(self.triples)} triples of rules; {len(self.findings)} findings\n({each})"
+            f"{self.comparisons} comparisons; {len(self.job_pairs)} pairs of jobs, {len(self.pairs)} of the "
+            f"{len(RULES) ** 2} pairs of rules, {len(self.around)} of them around a certain job, {len(self.triples)} "
+            f"triples of rules; {len(self.findings)} findings\n({each})"
         )
 
 
