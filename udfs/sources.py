@@ -8,17 +8,15 @@ even be such a row (a linked folder, the rest of a broken shard) is a row of a r
 from __future__ import annotations
 
 import hashlib
-import lzma
 import os
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from udfs.kinds import image_kind
 from udfs.reading import UNREAD_PREFIX, ReadFailure, file_system, open_stream, read_bytes, usable_address
+from udfs.tar import Member, TarReader, Unpacked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,11 +27,12 @@ FILE_SCHEMA = "source_key string, uri string, content binary, content_sha256 str
 #: ``reason``: why this entry is not to be read; without ``uri`` it is no image, and only counted.
 LISTING_SCHEMA = "uri string, byte_size bigint, reason string"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".ppm")
-SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_PACKED = (".tar.gz", ".tgz")
+SHARD_SUFFIXES = (".tar", *_PACKED)
 #: Folders behind links are not entered: inside the root they stand at their own place, and they may lead in a ring.
 LINKED_FOLDER: Final = "LINKED_FOLDER"
 UNREADABLE_FOLDER: Final = "UNREADABLE_FOLDER"
-#: A shard that is no tar, or breaks off: what follows the break is unknown.
+#: A shard that is no tar, breaks off, or holds more than shards do: what follows the break is unknown.
 BROKEN_SHARD: Final = "BROKEN_SHARD"
 # Reasons whose address is not kept: it leads where nothing is to be read, or holds what must not be shown.
 _NO_ADDRESS: Final = frozenset({"BAD_ADDRESS", "OUTSIDE_ROOTS", "UNSUPPORTED_SCHEME"})
@@ -41,10 +40,8 @@ _NO_ADDRESS: Final = frozenset({"BAD_ADDRESS", "OUTSIDE_ROOTS", "UNSUPPORTED_SCH
 _BATCH_BYTES = 32 * 2**20
 _BATCH_ROWS = 256
 _LISTED_ROWS = 10_000
-# What describes a member of a tar (its long name, its times) is read whole, whatever size it claims.
-_LONGEST_HEADER = 2**20
-_DESCRIBING = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
-               tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+# A foreign file may claim any size; a table's column holds no more than this.
+_LARGEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -220,7 +217,8 @@ def _read(key: str, uri: str, data: bytes) -> _Row:
 def _unread(key: str, uri: str, size: int, reason: str) -> _Row:
     # Changes when the file's size does, so that a mended file is looked at again.
     place = hashlib.sha256(f"{uri}\0{size}".encode("utf-8", "backslashreplace")).hexdigest()
-    return _Row(key, None if reason in _NO_ADDRESS else uri, None, unread_digest(reason, place), size)
+    kept = None if reason in _NO_ADDRESS else uri
+    return _Row(key, kept, None, unread_digest(reason, place), min(size, _LARGEST))
 
 
 def unread_digest(reason: str, digest: str) -> str:
@@ -235,81 +233,33 @@ def webdataset_key(member: str) -> str:
     return f"{folder}/{stem}" if folder else stem
 
 
-# What tarfile and the decompressors raise on damaged bytes is not of one kind; and what the way to them has.
-_NO_TAR: Final = (
-    tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, TypeError, LookupError, ArithmeticError,
-    OSError, ReadFailure,
-)  # fmt: skip
-
-
-class _Ending:
-    """A stream that stops whoever reads on behind its end.
-
-    tarfile skips a member in blocks whether there are any or not: a header that claims 2^63 bytes holds it for years.
-    """
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._empty = stream, 0
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self._empty = 0 if data else self._empty + 1
-        if self._empty > 16:
-            raise EOFError
-        return data
-
-
 def _of_shard(shard: Mapping[str, Any], spec: ReadSpec) -> Iterator[_Row]:
-    if shard["reason"]:
-        yield _Row(uri=shard["uri"], reason=BROKEN_SHARD)
-        return
-    uri, ended = shard["uri"], list[bool]()
+    uri = shard["uri"]
     try:
-        with (
-            open_stream(uri, timeout_s=spec.timeout_s, roots=spec.roots) as stream,
-            tarfile.open(fileobj=cast("IO[bytes]", _Ending(stream)), mode="r|*", tarinfo=_header(ended)) as tar,
-        ):
+        if shard["reason"]:
+            raise ReadFailure(shard["reason"])
+        with open_stream(uri, timeout_s=spec.timeout_s, roots=spec.roots) as stream:
+            tar = TarReader(Unpacked(stream) if uri.lower().endswith(_PACKED) else stream)
             for member in tar:
-                if member.name.lower().endswith(IMAGE_SUFFIXES) and not member.isdir():
+                if member.name.lower().endswith(IMAGE_SUFFIXES) and not member.folder:
                     yield _member(tar, member, uri, spec)
-    except _NO_TAR:
-        ended.clear()
-    # Without the blocks of zeros that end a tar it breaks off, be it between two members.
-    if not ended:
+    except MemoryError:
+        raise
+    except Exception:  # what damaged bytes make readers raise is not of one kind, and one shard must not end all
         yield _Row(uri=uri, reason=BROKEN_SHARD)
 
 
-def _header(ended: list[bool]) -> type[tarfile.TarInfo]:
-    """Headers that say whether the archive came to its end, and are not read where they claim to be huge."""
-
-    class Header(tarfile.TarInfo):
-        @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-                ended.append(True)
-            header = super().frombuf(buf, encoding, errors)
-            if header.type in _DESCRIBING and header.size > _LONGEST_HEADER:
-                raise tarfile.ReadError("a header of that size")
-            return header
-
-    return Header
-
-
-def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, uri: str, spec: ReadSpec) -> _Row:
+def _member(tar: TarReader, member: Member, uri: str, spec: ReadSpec) -> _Row:
     place = f"{uri}#{member.name}"
     if not usable_address(place) or member.name.startswith("/") or ".." in member.name.split("/"):
         text = f"{uri.rsplit('/', 1)[-1]}/{member.name}".encode("utf-8", "backslashreplace").decode()
         return _unread(text, place, member.size, "BAD_ADDRESS")
     key = f"{uri.rsplit('/', 1)[-1]}/{webdataset_key(member.name)}"
-    if not member.isreg() or member.issparse():
+    if not member.regular:
         return _unread(key, place, member.size, "NOT_A_FILE")
     if member.size > spec.max_bytes:
         return _unread(key, place, member.size, "TOO_LARGE_BYTES")
-    handle = tar.extractfile(member)
-    data = handle.read() if handle is not None else b""
-    if len(data) < member.size:
-        raise tarfile.ReadError("a member breaks off")
-    return _read(key, place, data) if data else _unread(key, place, 0, "EMPTY")
+    return _read(key, place, tar.read(member.size)) if member.size else _unread(key, place, 0, "EMPTY")
 
 
 def _in_batches(rows: Iterator[_Row], keep_bytes: bool) -> Iterator[pa.RecordBatch]:
