@@ -67,7 +67,9 @@ def main(wanted: list[str]) -> int:
         environment = {**os.environ, _TAKEN: json.dumps(mend["take_out"]), "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "tests.histories.mends", "--play", json.dumps(mend["history"])]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        seen = [line for line in done.stdout.splitlines() if line.startswith("Guarantee")]
+        # A mend that was taken out so that its module fails proves nothing.
+        told = [line for line in done.stdout.splitlines() if line.startswith("Guarantee")]
+        seen = [line for line in told if "unforeseen" not in line]
         print(
             f"{mend['name']}: {mend['says']}\n    " + ("\n    ".join(seen) or f"NOT SEEN\n{done.stderr[-500:]}"),
             flush=True,
