@@ -11,6 +11,7 @@ import click
 
 from jobs.errors import FaceReindexError
 from jobs.private import keep_private
+from jobs.run_ids import checked_run_id
 from jobs.runs.progress import Console
 from jobs.settings import Settings, load_settings
 
@@ -49,6 +50,8 @@ def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[
             # For what is written before, or without, a session, whose properties may say otherwise.
             keep_private()
             try:
+                if run_id is not None:
+                    checked_run_id(run_id)
                 settings = load_settings(config, overrides)
                 console = Console(quiet=quiet, log_format=settings.logging.format)
                 result = _in_session(

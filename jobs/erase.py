@@ -20,7 +20,7 @@ from jobs.governance.tombstones import key_ring
 from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.erasing import NOT_FOUND, erase_pending, receipts
-from jobs.runs.record import Job, new_run_id, open_run, utc_now
+from jobs.runs.record import Job, check_resumable, new_run_id, open_run, utc_now
 from jobs.runs.syncing import withdraw_live
 
 _EXAMPLES = """
@@ -60,6 +60,8 @@ def main(
 def erase(job_: Job, asked: Asked) -> Result:
     """Record what is asked for, and carry out everything that is open."""
     _keep_keys(job_, asked)
+    # Before anything is written down, for that cannot be taken back.
+    check_resumable(job_)
     run_id = job_.run_id or new_run_id()
     requests = _request(job_, asked, run_id) if asked else {}
     with closing(connect(job_.settings)) as index:

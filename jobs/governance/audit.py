@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.errors import NotProvenError
+from jobs.errors import BadInput, NotProvenError
+from jobs.run_ids import RUN_ID
 from jobs.schemas import AUDIT_EVENTS
 
 if TYPE_CHECKING:
@@ -39,7 +41,13 @@ class Head:
 
 
 def append(warehouse: Warehouse, kind: str, run_id: str, facts: dict[str, Any], *, now: datetime) -> Head:
-    """Add one event to the chain. Of writers that race for one number Delta takes the first; the other tries again."""
+    """Add one event to the chain. Of writers that race for one number Delta takes the first; the other tries again.
+
+    Raises:
+        BadInput: ``kind`` or ``run_id`` is no plain word: `verify` could not tell such an event from a forged one.
+    """
+    if not (re.fullmatch(RUN_ID, kind) and re.fullmatch(RUN_ID, run_id)):
+        raise BadInput("An audit event takes a kind and a run id of letters, digits, '_', '.' and '-' only.")
     from delta.exceptions import ConcurrentTransactionException
 
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)

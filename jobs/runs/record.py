@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from pyspark.sql import functions as F
 from jobs.errors import FaceReindexError, LeaseLost, SettingsError
 from jobs.governance import audit
 from jobs.governance.jurisdictions import policy_digest
+from jobs.run_ids import checked_run_id
 from jobs.runs.evidence import export_head
 from jobs.runs.foreign import explained
 from jobs.runs.lease import Lease
@@ -199,9 +199,7 @@ def open_run(job: Job, name: str) -> Iterator[Run]:
         SettingsError: the run id exists with other settings; resuming it would mix two configurations.
         LeaseHeld: another run is writing.
     """
-    run_id = job.run_id or new_run_id()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", run_id):
-        raise SettingsError("--run-id: letters, digits, '_', '.' and '-' only, at most 100.")
+    run_id = checked_run_id(job.run_id or new_run_id())
     lease = Lease(job.warehouse, run_id, job.settings.lease.ttl_s)
     job.console.begins(run_id)
     with job.watching("lease", "take the lease"):
@@ -291,13 +289,29 @@ def _resume(run: Run) -> None:
     if not first:
         return
     run.started_at = datetime.fromtimestamp(first[0]["started"] / 1e6, UTC)
-    if first[0]["settings_digest"] != run.settings.digest():
-        raise SettingsError(
-            f"Run {run.run_id} was started with other settings.",
-            hint="resume it with the settings it had, or start a new run without --run-id.",
-        )
+    _same_settings(run.run_id, first[0]["settings_digest"], run.settings)
     for row in first:
         run.facts.update({k: row[k] for k in ("model_fingerprint", "weights", "collection") if row[k]})
+
+
+def check_resumable(job: Job) -> None:
+    """For what a job writes down before its run begins: that the run may begin.
+
+    Raises:
+        SettingsError: `--run-id` is of a run with other settings.
+    """
+    if job.run_id:
+        mine = job.warehouse.read(RUNS).where(F.col("run_id") == job.run_id)
+        if first := mine.orderBy("recorded_at").select("settings_digest").first():
+            _same_settings(job.run_id, first["settings_digest"], job.settings)
+
+
+def _same_settings(run_id: str, digest: str, settings: Settings) -> None:
+    if digest != settings.digest():
+        raise SettingsError(
+            f"Run {run_id} was started with other settings.",
+            hint="resume it with the settings it had, or start a new run without --run-id.",
+        )
 
 
 def _record(run: Run, job: str, state: str, exit_code: int | None, message: str) -> None:
