@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from jobs.errors import FaceReindexError
+from jobs.addresses import holds_credentials
+from jobs.errors import FaceReindexError, SettingsError
 from jobs.private import keep_private
 from jobs.run_ids import checked_run_id
 from jobs.runs.progress import Console
@@ -26,6 +27,8 @@ _COMMON = (
 )
 
 Result = dict[str, Any]
+#: Texts on the command line that name no place; every other one may be an address. (`--set` is the settings' matter.)
+NO_PLACES = frozenset({"overrides", "run_id", "subject", "image", "receipts_of", "lawful_basis"})
 
 
 def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[[Callable[..., Result]], click.Command]:
@@ -52,6 +55,7 @@ def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[
             try:
                 if run_id is not None:
                     checked_run_id(run_id)
+                _check_places(click.get_current_context())
                 settings = load_settings(config, overrides)
                 console = Console(quiet=quiet, log_format=settings.logging.format)
                 result = _in_session(
@@ -87,6 +91,17 @@ def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[
         return click.command(name, help=text)(command)
 
     return decorate
+
+
+def _check_places(context: click.Context) -> None:
+    for parameter in context.command.params:
+        given = context.params.get(str(parameter.name))
+        texts = given if isinstance(given, tuple) else (given,)
+        if parameter.name not in NO_PLACES and any(isinstance(t, str) and holds_credentials(t) for t in texts):
+            raise SettingsError(
+                f"{parameter.opts[0]}: there are credentials in the address, which logs and tables would keep.",
+                hint="leave them out of it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment.",
+            )
 
 
 def _in_session(  # the one place where a session is opened

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from jobs.addresses import without_credentials
 from jobs.errors import SettingsError
 
 ENV_PREFIX = "FACE_REINDEX_"
@@ -35,6 +36,8 @@ def _not_blank(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_not_blank)]
+#: A path or an address. Tables, receipts and lineage say where things are.
+Place = Annotated[str, AfterValidator(without_credentials)]
 
 
 class GovernanceSettings(_Section):
@@ -52,7 +55,7 @@ class GovernanceSettings(_Section):
     openlineage: bool = Field(
         False, description="Send OpenLineage events, by the client's own configuration (needs the extra `lineage`)."
     )
-    jurisdictions: str | None = Field(
+    jurisdictions: Place | None = Field(
         None, description="File of rules by jurisdiction; unset: those that come with this release."
     )
 
@@ -89,7 +92,7 @@ class ErasureSettings(_Section):
     milvus_queue_hours: float = Field(72.0, ge=0, description="Hours that Milvus's message queue keeps its messages.")
     backup_days: int = Field(30, ge=0, description="Days until your last backup of these stores expires.")
     compact_timeout_s: float = Field(600.0, gt=0, description="Seconds to wait for one collection's compaction.")
-    evidence_path: str | None = Field(
+    evidence_path: Place | None = Field(
         None, description="Where receipts and the audit trail's head are written; unset: `_evidence` in the warehouse."
     )
 
@@ -104,13 +107,13 @@ class SyncSettings(_Section):
 class ModelSettings(_Section):
     """FaceNet's weights. Changing any of these changes the model fingerprint."""
 
-    weights: Name = Field(
+    weights: Annotated[Name, AfterValidator(without_credentials)] = Field(
         "vggface2",
         description="`vggface2`, `casia-webface` (downloaded), `random` (seeded, untrained), a file or a URI.",
     )
     sha256: str | None = Field(None, description="Expected SHA-256 of the weights file; a mismatch stops the job.")
     seed: int = Field(0, description="Seed of `random` weights.")
-    cache_dir: str = Field("~/.cache/face-reindex", description="Where downloaded weights are kept.")
+    cache_dir: Place = Field("~/.cache/face-reindex", description="Where downloaded weights are kept.")
     download_timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for the download to answer.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the networks.")
 
@@ -191,7 +194,7 @@ class ExecutorSettings(_Section):
     gpus_per_executor: int = Field(
         1, ge=1, description="GPUs of an executor that dynamic allocation starts for the embedding stage."
     )
-    gpu_discovery_script: str | None = Field(
+    gpu_discovery_script: Place | None = Field(
         None, description="Script that names those GPUs (conf/gpu-discovery.sh); needed with dynamic allocation."
     )
     read_timeout_s: float = Field(20.0, gt=0, description="Seconds to read one `uri`.")
@@ -216,7 +219,7 @@ class TableSettings(_Section):
 class StagingSettings(_Section):
     """Parquet files between Delta and Milvus."""
 
-    path: str | None = Field(None, description="Where Milvus can read them; default: `_staging` in the warehouse.")
+    path: Place | None = Field(None, description="Where Milvus can read them; default: `_staging` in the warehouse.")
     rows_per_file: int = Field(
         1_000_000, ge=1, description="Rows a file at most (2 KiB a row): an import costs seconds beside its rows."
     )
@@ -225,7 +228,9 @@ class StagingSettings(_Section):
 class MilvusSettings(_Section):
     """The vector index."""
 
-    uri: Name = Field("face-index.db", description="A file: embedded milvus-lite. http(s)://host:port: a server.")
+    uri: Annotated[Name, AfterValidator(without_credentials)] = Field(
+        "face-index.db", description="A file: embedded milvus-lite. http(s)://host:port: a server."
+    )
     database: str = Field("default", description="Milvus database.")
     alias: Name = Field("faces", pattern=r"^[A-Za-z_]\w*$", description="Alias that readers use.")
     shards: int = Field(1, ge=1, le=64, description="Shards of a new collection (embedded: ignored).")
@@ -263,9 +268,9 @@ class MilvusSettings(_Section):
     watch_p99_ms: float = Field(
         1000.0, gt=0, description="Latency (99th percentile) during the watch above which it is switched back."
     )
-    ca_file: str | None = Field(None, description="PEM file of the authority that signed the server's certificate.")
-    client_cert_file: str | None = Field(None, description="PEM certificate of this client, for mutual TLS.")
-    client_key_file: str | None = Field(None, description="PEM key of that certificate.")
+    ca_file: Place | None = Field(None, description="PEM file of the authority that signed the server's certificate.")
+    client_cert_file: Place | None = Field(None, description="PEM certificate of this client, for mutual TLS.")
+    client_key_file: Place | None = Field(None, description="PEM key of that certificate.")
 
 
 class VerifySettings(_Section):
@@ -295,7 +300,7 @@ class LoggingSettings(_Section):
 class MetricsSettings(_Section):
     """Numbers for a monitoring system."""
 
-    file: str | None = Field(
+    file: Place | None = Field(
         None,
         description="Prometheus text file, for node_exporter's textfile collector (so its name must end in `.prom`); "
         "`{job}` in it stands for the job's name.",
@@ -329,7 +334,9 @@ class PlanningSettings(_Section):
 class Settings(_Section):
     """The whole configuration of a job."""
 
-    warehouse: Name = Field("warehouse", description="Path (local, s3a://…) or catalog schema (`main.faces`).")
+    warehouse: Annotated[Name, AfterValidator(without_credentials)] = Field(
+        "warehouse", description="Path (local, s3a://…) or catalog schema (`main.faces`)."
+    )
     governance: GovernanceSettings = GovernanceSettings()
     sources: SourceSettings = SourceSettings()
     erasure: ErasureSettings = ErasureSettings()

@@ -5,7 +5,6 @@ A listing is cheap (names, no bytes); bytes are read only for what is new or may
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pyspark.sql import functions as F
 
+from jobs.addresses import holds_credentials
 from jobs.errors import BadInput, SettingsError
 from jobs.settings import Settings
 from jobs.tables.store import looked_up_in_parts
@@ -237,7 +237,7 @@ def open_source(spark: SparkSession, text: str, batch_id: str, settings: Setting
     """
     prefix, _, rest = text.partition(":")
     known = ("folder", "parquet", "webdataset", "delta")
-    if re.match(r"[\w:]*://[^/]*@", text):
+    if holds_credentials(text):
         raise SettingsError(
             "--source: there are credentials in the address, which logs and tables would keep.",
             hint="leave them out of it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment.",

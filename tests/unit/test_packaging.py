@@ -29,13 +29,17 @@ CONF = ROOT / "conf"
 # Part → the parts it may import when it is loaded (itself always; names only needed for types do not count). The
 # longest name that fits a module is its part.
 
-BASE = {"jobs.errors", "jobs.schemas", "jobs.settings", "jobs.session", "jobs.private"}
+BASE = {
+    "jobs.errors", "jobs.schemas", "jobs.settings", "jobs.session", "jobs.private", "jobs.addresses", "jobs.run_ids",
+}  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "udfs": set(),
     "jobs": set(),
     "jobs.errors": set(),
     "jobs.schemas": {"jobs.errors"},
-    "jobs.settings": {"jobs.errors"},
+    "jobs.addresses": set(),
+    "jobs.run_ids": {"jobs.errors"},
+    "jobs.settings": {"jobs.errors", "jobs.addresses"},
     "jobs.private": {"jobs.errors"},
     "jobs.session": {"jobs.errors", "jobs.schemas", "jobs.settings", "jobs.private"},
     "jobs.tables": BASE | {"udfs"},
