@@ -55,6 +55,8 @@ _FENCE: Final = "face-reindex/lease"
 _TOKEN_SHIFT: Final = 31
 # Until a fence stands, the writer that it is for may still commit, which makes the fence itself conflict.
 _FENCE_ATTEMPTS: Final = 20
+# Longer than an append of a few rows may take from its file to its commit.
+_UNCOMMITTED_H: Final = 1.0
 # How old an answer may be that tells a skipped append; it delays no more than the end of a run that writes nothing.
 _ANSWER_S: Final = 10.0
 
@@ -305,16 +307,25 @@ class Warehouse:
         """Remove files that no version of the last ``hours`` refers to.
 
         Delta fences no VACUUM: with few hours it could take files that a later holder is about to commit, so the
-        lease is looked at directly before (docs/governance.md says what remains).
+        lease is looked at directly before (docs/governance.md says what remains). Of tables that others may write at
+        this moment only what a commit has removed goes so soon; what is in no commit goes by its age.
         """
         for spec in specs:
             self._writable(spec)
         self._hold()
+
+        def work(spec: TableSpec) -> None:
+            shared = spec in OPEN_TO_ALL and hours < _UNCOMMITTED_H
+            # In this order: LITE needs the whole of the log, or the word of the last VACUUM on where to begin.
+            self.delta(spec).vacuum(max(hours, _UNCOMMITTED_H) if shared else hours)
+            if shared:
+                self.spark.sql(f"VACUUM {self._identifier(spec)} LITE RETAIN {hours} HOURS")
+
         # Delta refuses less than a week, for the sake of writers that are not done. The lease leaves only one.
         check = "spark.databricks.delta.retentionDurationCheck.enabled"
         self.spark.conf.set(check, "false")
         try:
-            self.side_by_side(lambda spec: self.delta(spec).vacuum(hours), specs)
+            self.side_by_side(work, specs)
         finally:
             self.spark.conf.unset(check)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
@@ -26,7 +30,7 @@ from jobs.runs.lease import Lease, last_act
 from jobs.runs.loading import import_staged
 from jobs.runs.maintenance import maintain
 from jobs.runs.record import open_run
-from jobs.schemas import ALL_TABLES, EMBEDDINGS, IMAGES, LEASES, RUN_STEPS, RUNS, TableSpec
+from jobs.schemas import ALL_TABLES, EMBEDDINGS, ERASURE_ITEMS, IMAGES, LEASES, RUN_STEPS, RUNS, TableSpec
 from jobs.tables import store
 from jobs.tables.embeddings import Chunk, chunk_input, face_id, plan_chunks, resalt
 from tests.milvus.fake import FakeIndex
@@ -97,6 +101,42 @@ def test_maintenance_compacts_and_drops_what_is_old(spark, tmp_path: Path) -> No
     warehouse.maintain(spec, optimize=False, vacuum_hours=0)
     assert files() == 1
     assert rows(warehouse.read(spec), "id") == {(0,), (1,), (2,)}
+
+
+def test_guarantee_11_a_request_that_is_being_written_outlives_the_end_of_another(spark, tmp_path: Path) -> None:
+    """Who asks for an erasure needs no lease, so a VACUUM may meet a file whose commit is yet to come."""
+    warehouse, go = warehouse_for(spark, settings_for(tmp_path)), tmp_path / "go"
+    place = Path(warehouse.location, ERASURE_ITEMS.name)
+
+    def files() -> list[Path]:
+        return list(place.glob("*.parquet"))
+
+    def slowly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            numbers = batch.column("id").to_pylist()
+            while any(numbers) and not go.exists():
+                time.sleep(0.05)
+            texts = [pa.array([f"{word} {number}" for number in numbers]) for word in ("er", "subject", "asked", "i")]
+            yield pa.RecordBatch.from_arrays(texts, names=["request_id", "kind", "value", "image_id"])
+
+    gone = spark.createDataFrame([("er", "subject", "gone", None)], ERASURE_ITEMS.columns)
+    warehouse.append(gone, ERASURE_ITEMS)
+    warehouse.delete_matching(ERASURE_ITEMS, gone, ["request_id"])
+    warehouse.purge([ERASURE_ITEMS])
+    before = files()
+    asked = spark.range(0, 2, 1, 2).mapInArrow(slowly, ERASURE_ITEMS.columns)
+    asking = threading.Thread(target=lambda: warehouse.append(asked, ERASURE_ITEMS))
+    asking.start()
+    try:
+        # The first of its two files is there.
+        while asking.is_alive() and not any(f.stat().st_size for f in set(files()) - set(before)):
+            asking.join(0.05)
+        warehouse.vacuum([ERASURE_ITEMS], 0)
+    finally:
+        go.touch()
+        asking.join()
+    assert rows(warehouse.read(ERASURE_ITEMS), "value") == {("asked 0",), ("asked 1",)}
+    assert [f for f in files() if "gone" in pq.read_table(f).column("value").to_pylist()] == []
 
 
 def test_a_run_maintains_what_it_is_told_to(spark, tmp_path: Path) -> None:
