@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 _REASONS = 4
 
 
-def gate_step(run: Run) -> Gated:
-    """The gate at this instant, over the images that the run began with."""
+def gate_step(run: Run, *, to_destroy: bool = False) -> Gated:
+    """The gate at this instant, over the images that the run began with. ``to_destroy``: see `gate_warehouse`."""
     if run.gate is None:
         run.gate = RunGate(run.warehouse, run.settings, clock=run.job.clock, ingested_by=_images_by(run))
     with run.job.watching("gate", "ask the gate which images are permitted"):
-        return run.gate.decide()
+        return run.gate.decide(to_destroy=to_destroy)
 
 
 def _images_by(run: Run) -> datetime:

@@ -87,7 +87,7 @@ def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[
     except LeaseHeld as held:
 
         def decide() -> Gated:
-            return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
+            return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
 
         removed = withdraw_live(job_.warehouse, job_.settings, index, decide)["removed"]
         raise LeaseHeld(

@@ -20,7 +20,7 @@ def expire_steps(run: Run, index: VectorIndex, *, sweep: bool) -> Outcome:
 
     ``sweep``: see `erase_pending`.
     """
-    due = retention.due(run.warehouse, run.settings, gate_step(run), now=run.job.clock())
+    due = retention.due(run.warehouse, run.settings, gate_step(run, to_destroy=True), now=run.job.clock())
     ring = key_ring(run.settings)
     run.step(
         "expire-due",
@@ -34,7 +34,7 @@ def expire_steps(run: Run, index: VectorIndex, *, sweep: bool) -> Outcome:
 
 def due_now(job_: Job) -> dict[str, int]:
     """What would be destroyed, in numbers by kind."""
-    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
+    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
     due = retention.due(job_.warehouse, job_.settings, gated, now=job_.clock())
     return {row["kind"]: row["count"] for row in due.groupBy("kind").count().collect()}
 

@@ -22,7 +22,7 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
     run.images_by = utc_now()
     out = run.step(
         "sync-withdraw",
-        lambda: withdraw_live(run.warehouse, run.settings, index, lambda: gate_step(run)),
+        lambda: withdraw_live(run.warehouse, run.settings, index, lambda: gate_step(run, to_destroy=True)),
         once=False,
     )
     expired = expire_steps(run, index, sweep=False)
@@ -64,7 +64,7 @@ def _sync(job_: Job, index: VectorIndex) -> Result:
     except LeaseHeld:
         # A reindex writes the tables for hours; what is withdrawn must not wait for it.
         def decide() -> Gated:
-            return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
+            return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
 
         removed = withdraw_live(job_.warehouse, job_.settings, index, decide)["removed"]
         return {"message": f"{removed} faces withdrawn; another run is writing, so the rest waits for it"}

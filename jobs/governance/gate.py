@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import reduce
 
@@ -482,13 +482,9 @@ def gate_warehouse(
             "governance.purposes is empty: an index without a purpose is not permitted.",
             hint="name the purpose in the settings, and in governance.allowed_purposes.",
         )
+    if not to_destroy:
+        _need_records(warehouse)
     basis = warehouse.read(PROCESSING_BASIS)
-    if not to_destroy and basis.isEmpty():
-        raise GovernanceError(
-            "There is no basis record, so every image is refused and nothing was read.",
-            hint="write a template with `ingest --source … --batch … --basis-template FILE`, complete it, "
-            "and run `ingest --basis FILE`.",
-        )
     images = warehouse.read(IMAGES).where(F.col("ingested_at") <= F.lit(ingested_by or now).cast("timestamp"))
     if only is not None:
         images = images.join(F.broadcast(only.select("image_id").distinct()), "image_id")
@@ -501,6 +497,15 @@ def gate_warehouse(
         now=now,
         barred=barred_in(warehouse, settings, images, basis),
     )
+
+
+def _need_records(warehouse: Warehouse) -> None:
+    if warehouse.read(PROCESSING_BASIS).isEmpty():
+        raise GovernanceError(
+            "There is no basis record, so every image is refused and nothing was read.",
+            hint="write a template with `ingest --source … --batch … --basis-template FILE`, complete it, "
+            "and run `ingest --basis FILE`.",
+        )
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -534,11 +539,15 @@ def quarantined(warehouse: Warehouse, basis: DataFrame) -> DataFrame | None:
 
 @dataclass(frozen=True)
 class _Answer:
-    """A decision, the versions of the tables that it read, and when the first of its permissions ends."""
+    """A decision, the versions of the tables that it read, and when the first of its permissions ends.
+
+    ``records``: whether it is known that there is a basis record.
+    """
 
     gated: Gated
     versions: dict[str, int]
     ends: float | None
+    records: bool
 
     def is_over(self, now: datetime) -> bool:
         return self.ends is not None and self.ends <= now.timestamp()
@@ -561,14 +570,19 @@ class RunGate:
         self._ingested_by = ingested_by
         self._last: _Answer | None = None
 
-    def decide(self) -> Gated:
-        """Decisions that hold at this instant; computed once, read several times."""
+    def decide(self, *, to_destroy: bool = False) -> Gated:
+        """Decisions that hold at this instant; computed once, read several times. ``to_destroy``: `gate_warehouse`."""
         # The versions first: what is committed in between is read too, and looks like a change the next time.
         versions, now = self._warehouse.versions(_INPUTS), self._clock()
         if self._last is None or self._last.is_over(now) or versions != self._last.versions:
-            gated = gate_warehouse(self._warehouse, self._settings, now=now, ingested_by=self._ingested_by)
+            gated = gate_warehouse(
+                self._warehouse, self._settings, now=now, ingested_by=self._ingested_by, to_destroy=to_destroy
+            )
             gated = Gated(materialise(gated.decisions))
             first_end = gated.accepted.agg(F.unix_micros(F.min("valid_until")).alias("at")).first()
             ends = first_end["at"] / 1e6 if first_end and first_end["at"] is not None else None
-            self._last = _Answer(gated, versions, ends)
+            self._last = _Answer(gated, versions, ends, records=not to_destroy)
+        elif not (to_destroy or self._last.records):
+            _need_records(self._warehouse)
+            self._last = replace(self._last, records=True)
         return self._last.gated

@@ -338,6 +338,19 @@ def test_guarantee_1_no_basis_table_stops_the_job(spark, tmp_path) -> None:
     )
 
 
+def test_guarantee_8_without_any_record_what_takes_out_goes_on_and_what_indexes_stops(spark, tmp_path) -> None:
+    settings = settings_for(tmp_path)
+    warehouse = warehouse_for(spark, settings)
+    warehouse.append(spark.createDataFrame([image_row(0)], IMAGES.columns), IMAGES)
+    asked = RunGate(warehouse, settings, clock=lambda: NOW, ingested_by=NOW)
+    refused = asked.decide(to_destroy=True)
+    assert [row["reason"] for row in refused.decisions.collect()] == ["BATCH_UNKNOWN"]
+    assert asked.decide(to_destroy=True) is refused
+    for _ in range(2):
+        with pytest.raises(GovernanceError, match="no basis record"):
+            asked.decide()
+
+
 def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark) -> None:
     withdrawn = replace(
         GOOD, events=(*(GOOD.events or ()), Event(NOW - timedelta(days=1), None, "withdrawal", "ConsentWithdrawn"))
