@@ -15,9 +15,10 @@ from pyspark.sql import functions as F
 
 from jobs.errors import SettingsError
 from jobs.governance.erasure import RECORD, SHARED, Target, find
+from jobs.governance.gate import current_records
 from jobs.governance.tombstones import FACE, IMAGE
-from jobs.schemas import EMBEDDINGS, IMAGES, PROCESSING_BASIS
-from jobs.tables.store import Warehouse
+from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
+from jobs.tables.store import Warehouse, materialise
 
 #: Details that one answer lists; the counts are always whole.
 _LISTED = 1_000
@@ -45,9 +46,11 @@ def held_about(warehouse: Warehouse, targets: Sequence[Target]) -> dict[str, Any
 def export(warehouse: Warehouse, targets: Sequence[Target], path: str, kind_of: Callable[[bytes], str | None]) -> None:
     """Write one person's copy: records, faces and the stored pictures, as a zip of JSON and image files.
 
-    Pictures that show other recorded persons too are listed and not copied (GDPR article 15(4)). ``kind_of`` tells
-    the suffix that the person's computer opens a picture by, from its bytes. Files have numbers for names: an
-    image's id may be anything, a path that leads out of the folder it is unpacked in included.
+    What may be another person's too is listed or counted and not copied (GDPR article 15(4)): a picture that anybody
+    else's record is for, a face that does not stand under this person's records alone, a version of a record that
+    names another. ``kind_of`` tells the suffix that the person's computer opens a picture by, from its bytes. Files
+    have numbers for names: an image's id may be anything, a path that leads out of the folder it is unpacked in
+    included.
 
     Raises:
         SettingsError: not one person; or ``path`` is there already, or cannot be written.
@@ -62,29 +65,55 @@ def export(warehouse: Warehouse, targets: Sequence[Target], path: str, kind_of: 
         wanted = found.where(F.col("kind") == kind).select(F.col("value").cast(type_).alias(column)).distinct()
         return warehouse.read(spec).join(F.broadcast(wanted), column, "left_semi")
 
-    records = _as_json(rows(PROCESSING_BASIS, RECORD, "record_id"))
-    faces = _as_json(rows(EMBEDDINGS, FACE, "face_id", "bigint"))
-    shared = [r["value"] for r in found.where(F.col("kind") == SHARED).select("value").distinct().collect()]
+    versions, own_id = rows(PROCESSING_BASIS, RECORD, "record_id"), F.col("pii_principal_id").isin(*targets[0].values)
+    own = materialise(current_records(versions).where(own_id & ~F.col("contested")).select("record_id", "face_box"))
+    images = found.where(F.col("kind").isin(IMAGE, SHARED)).select(F.col("value").alias("image_id"))
+    shared = materialise(_linked_elsewhere(warehouse, images.distinct(), own))
+    faces = rows(EMBEDDINGS, FACE, "face_id", "bigint")
+    own_faces = materialise(_own_faces(faces, own, shared))
     with _new_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        pictures = []
-        stored = rows(IMAGES, IMAGE, "image_id").drop("part").toLocalIterator()
-        for number, row in enumerate(stored, start=1):
-            name = f"images/{number:06d}"
-            if row["content"] is not None:
-                content = bytes(row["content"])
-                kind = kind_of(content)
-                name += f".{kind}" if kind else ""
-                archive.writestr(name, content)
-            original = None if row["content"] is not None else row["uri"]
-            pictures.append({"image_id": row["image_id"], "file": name if original is None else None, "uri": original,
-                             "ingested_at": str(row["ingested_at"])})  # fmt: skip
+        stored = rows(IMAGES, IMAGE, "image_id").drop("part").join(shared, "image_id", "left_anti")
+        pictures = list(_copied(archive, stored, kind_of))
         about = {
-            "records": records,
-            "faces": faces,
+            "records": _as_json(versions.where(own_id)),
+            "faces": _as_json(faces.join(own_faces, "face_id", "left_semi")),
             "images": pictures,
-            "pictures_shared_with_others": shared,
+            "pictures_shared_with_others": sorted(row["image_id"] for row in shared.collect()),
+            "faces_that_may_be_others": faces.count() - own_faces.count(),
         }
         archive.writestr("about_you.json", json.dumps(about, indent=2, sort_keys=True, default=str))
+
+
+def _copied(
+    archive: zipfile.ZipFile, stored: DataFrame, kind_of: Callable[[bytes], str | None]
+) -> Iterator[dict[str, Any]]:
+    """Put pictures into the archive one by one; yields what is said of each."""
+    for number, row in enumerate(stored.toLocalIterator(), start=1):
+        name = f"images/{number:06d}"
+        if row["content"] is not None:
+            content = bytes(row["content"])
+            kind = kind_of(content)
+            name += f".{kind}" if kind else ""
+            archive.writestr(name, content)
+        original = None if row["content"] is not None else row["uri"]
+        yield {"image_id": row["image_id"], "file": name if original is None else None, "uri": original,
+               "ingested_at": str(row["ingested_at"])}  # fmt: skip
+
+
+def _linked_elsewhere(warehouse: Warehouse, images: DataFrame, own: DataFrame) -> DataFrame:
+    """Those of ``images`` (image_id) that a record was given for which is not among one's ``own``."""
+    links = warehouse.read(BASIS_LINKS).join(images, "image_id", "left_semi")
+    return links.join(own, "record_id", "left_anti").select("image_id").distinct()
+
+
+def _own_faces(faces: DataFrame, own: DataFrame, shared: DataFrame) -> DataFrame:
+    """Faces (face_id) that can be nobody else's: under own records alone, and by a box where a picture is shared."""
+    under = faces.select("face_id", "image_id", F.explode("basis_record_ids").alias("record_id"))
+    marked = under.join(own.withColumn("own", F.lit(True)), "record_id", "left")
+    marked = marked.join(shared.withColumn("shared", F.lit(True)), "image_id", "left")
+    alone = F.bool_and(F.coalesce("own", F.lit(False)))
+    told_apart = F.bool_or(F.col("face_box").isNotNull() | F.col("shared").isNull())
+    return marked.groupBy("face_id").agg((alone & told_apart).alias("mine")).where("mine").select("face_id")
 
 
 @contextmanager

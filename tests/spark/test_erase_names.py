@@ -21,9 +21,18 @@ from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import SUBJECT, key_ring
 from jobs.runs.erasing import receipts
 from jobs.runs.record import Job
-from jobs.schemas import BASIS_LINKS, ERASURE_REQUESTS, ERASURE_STEPS, IMAGES, RUNS, TOMBSTONES
+from jobs.schemas import (
+    BASIS_LINKS,
+    EMBEDDINGS,
+    ERASURE_REQUESTS,
+    ERASURE_STEPS,
+    IMAGES,
+    PROCESSING_BASIS,
+    RUNS,
+    TOMBSTONES,
+)
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
-from tests.spark.indexed import Indexed, image, picture, principal
+from tests.spark.indexed import Indexed, image, picture, principal, record_row
 from tests.unit.test_pseudonyms import rule_1, rule_2, settings_with
 from udfs.decode import image_kind
 
@@ -82,6 +91,46 @@ def test_a_copy_has_everything_of_a_person_and_no_name_of_anybody_elses_choice(a
     assert not (tmp_path / "elsewhere.zip").exists()
     with pytest.raises(SettingsError, match="cannot be written"):
         export(warehouse, [person], str(tmp_path / "no" / "folder.zip"), image_kind)
+
+
+def test_guarantee_14_a_copy_of_one_person_has_nothing_of_another(spark, tmp_path: Path) -> None:
+    """Pictures that two people are recorded for; a record that was somebody else's before."""
+    warehouse, ann, bob = warehouse_for(spark, settings_for(tmp_path)), principal(1), principal(2)
+    records = [record_row("a", 1), record_row("a-box", 1, face_box=[0.0, 0.0, 9.0, 9.0]), record_row("b", 2)]
+    # What named Ann by mistake is Bob's, and what named Bob is Ann's.
+    records += [record_row("was-a", 1, recorded_at=NOW), record_row("was-a", 2)]
+    records += [record_row("was-b", 2, recorded_at=NOW), record_row("was-b", 1)]
+    warehouse.append(spark.createDataFrame(records, PROCESSING_BASIS.columns), PROCESSING_BASIS)
+    given = {
+        "own": ["a", "was-b"],
+        "shared": ["a", "b"],
+        "boxed": ["a-box", "b"],
+        "bobs": ["was-a"],
+        "open": ["a", "?"],
+    }
+    links = [(name, record, NOW, None) for name, records_of in given.items() for record in records_of]
+    warehouse.append(spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
+    images = [(0, name, picture(name), None, f"sha of {name}", 800, "b1", NOW, False, None, None) for name in given]
+    warehouse.append(spark.createDataFrame(images, IMAGES.columns), IMAGES)
+    # Nobody knows whose the two of `shared` are; of `boxed` one is known to be hers, one is under both records.
+    under = [("own", ["a"]), ("shared", ["a", "b"]), ("shared", ["a"]), ("boxed", ["a-box"]), ("boxed", ["a-box", "b"]),
+             ("bobs", ["was-a"]), ("open", ["a"])]  # fmt: skip
+    faces = [
+        ("f", number, name, "d", 0, [0.0] * 4, [0.0] * 10, 1.0, [float(number)] * 512, ids, "r")
+        for number, (name, ids) in enumerate(under)
+    ]
+    warehouse.append(spark.createDataFrame(faces, EMBEDDINGS.columns), EMBEDDINGS)
+    export(warehouse, [Target(SUBJECT, ann)], str(tmp_path / "copy.zip"), image_kind)
+    with zipfile.ZipFile(tmp_path / "copy.zip") as archive:
+        names, text = archive.namelist(), archive.read("about_you.json").decode()
+    about = json.loads(text)
+    assert bob not in text
+    assert sorted(record["record_id"] for record in about["records"]) == ["a", "a-box", "was-a", "was-b"]
+    assert sorted((face["image_id"], face["face_id"]) for face in about["faces"]) == [("boxed", 3), ("own", 0)]
+    assert about["faces_that_may_be_others"] == 5
+    assert [entry["image_id"] for entry in about["images"]] == ["own"]
+    assert len(names) == 2
+    assert about["pictures_shared_with_others"] == ["bobs", "boxed", "open", "shared"]
 
 
 def test_guarantee_9_names_are_erased_under_every_key_and_what_is_not_found_is_said(asking: Asking) -> None:
