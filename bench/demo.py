@@ -109,9 +109,11 @@ def _pictures() -> dict[str, str]:
 def _own(config: str, images: str, basis: str | None) -> int:
     if basis is None:
         code = _run("ingest", config, "--source", images, "--batch", "demo", "--basis-template", "basis.csv")
+        if code:
+            return code
         print("No BASIS was given, so every image is refused. Complete basis.csv and basis.batch.yaml, then run:")
         print(f"  make demo IMAGES={images} BASIS=basis.csv")
-        return code or 3
+        return 3
     batch = Path(basis).with_suffix(".batch.yaml")
     source_batch = str(batch) if batch.is_file() else "demo"
     return _run("ingest", config, "--source", images, "--batch", source_batch, "--basis", basis)

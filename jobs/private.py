@@ -15,10 +15,11 @@ import shutil
 import stat
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from jobs.errors import SettingsError
 
@@ -41,6 +42,29 @@ def keep_private(umask: str = UMASK) -> None:
     os.umask(int(umask, 8))
     # A core file would hold keys, pictures and vectors.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+@contextmanager
+def new_file(path: str, option: str) -> Iterator[IO[bytes]]:
+    """A file that only its owner may read, at a place where there was none; gone again if it is not finished.
+
+    Raises:
+        SettingsError: something is there, or it cannot be written; ``option`` is where the user named it.
+    """
+    try:
+        # Also no link is followed, wherever it leads.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise SettingsError(f"{option} {path}: is there already.", hint="name a new file.") from None
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or "no name of a file"
+        raise SettingsError(f"{option} {path}: cannot be written ({said}).") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
 
 
 @cache

@@ -24,6 +24,7 @@ from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.strict_yaml import read_yaml
 from jobs.governance.tombstones import IMAGE, SUBJECT, KeyRing, erased_in
+from jobs.private import new_file
 from jobs.schemas import BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.tables.links import append_links, links_to_content, waiting_links
 from jobs.tables.store import Warehouse, looked_up, materialise
@@ -281,12 +282,15 @@ def _micros(at: datetime) -> int:
 def write_template(listing: DataFrame, batch_id: str, path: str) -> int:
     """Write a CSV of basis records and a YAML of the batch, for a person to complete; returns the rows written.
 
+    To new files only: one that is there may have been completed.
+
     What only the person knows is left empty, so an uncompleted template permits nothing. At most
     ``TEMPLATE_ROWS`` images are written out: beyond that, records come from a system and not from a person's hand.
     Names come back from `read_basis` as they are, and no spreadsheet takes one for a formula (`quoted`).
 
     Raises:
         BadInput: the batch's id would not come back as it is.
+        SettingsError: one of the files is there already, or cannot be written.
     """
     if not _BATCH_ID.fullmatch(batch_id):
         raise BadInput(
@@ -294,20 +298,23 @@ def write_template(listing: DataFrame, batch_id: str, path: str) -> int:
             "digits, spaces and . _ - / : only.",
             hint="choose such an id; a spreadsheet could take another for a formula, a number or a date.",
         )
-    keys = [
-        row["source_key"] for row in listing.select("source_key").orderBy("source_key").limit(TEMPLATE_ROWS).collect()
-    ]
+    batch_path = str(Path(path).with_suffix(".batch.yaml"))
+    # Before the source is listed, which may take long.
+    with new_file(path, "--basis-template") as file, new_file(batch_path, "--basis-template") as batch_file:
+        keys = listing.select("source_key").orderBy("source_key").limit(TEMPLATE_ROWS).collect()
+        file.write(_template([row["source_key"] for row in keys], batch_id).encode())
+        batch_file.write(_BATCH_TEMPLATE.format(batch_id=json.dumps(batch_id, ensure_ascii=False)).encode())
+    return len(keys)
+
+
+def _template(keys: list[str], batch_id: str) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS)
     writer.writeheader()
     for number, key in enumerate(keys, start=1):
         row = {"record_id": f"{batch_id}-{number:06d}", "images": quoted(key), "source_batch_id": batch_id}
         writer.writerow({**row, "schema_version": "1.0"})
-    target = Path(path)
-    target.write_text(out.getvalue(), encoding="utf-8")
-    assessment = _BATCH_TEMPLATE.format(batch_id=json.dumps(batch_id, ensure_ascii=False))
-    target.with_suffix(".batch.yaml").write_text(assessment, encoding="utf-8")
-    return len(keys)
+    return out.getvalue()
 
 
 _BATCH_ID: Final = re.compile(r"[^\W\d_](?:[\w ./:-]*[\w./-])?")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,6 +14,7 @@ from jobs.errors import SettingsError
 from jobs.governance.erasure import RECORD, SHARED, Target, find
 from jobs.governance.gate import current_records
 from jobs.governance.tombstones import FACE, IMAGE
+from jobs.private import new_file
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
 from jobs.tables.store import Warehouse, materialise
 
@@ -71,7 +69,7 @@ def export(warehouse: Warehouse, targets: Sequence[Target], path: str, kind_of: 
     shared = materialise(_linked_elsewhere(warehouse, images.distinct(), own))
     faces = rows(EMBEDDINGS, FACE, "face_id", "bigint")
     own_faces = materialise(_own_faces(faces, own, shared))
-    with _new_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with new_file(path, "--export") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         stored = rows(IMAGES, IMAGE, "image_id").drop("part").join(shared, "image_id", "left_anti")
         pictures = list(_copied(archive, stored, kind_of))
         about = {
@@ -114,24 +112,6 @@ def _own_faces(faces: DataFrame, own: DataFrame, shared: DataFrame) -> DataFrame
     alone = F.bool_and(F.coalesce("own", F.lit(False)))
     told_apart = F.bool_or(F.col("face_box").isNotNull() | F.col("shared").isNull())
     return marked.groupBy("face_id").agg((alone & told_apart).alias("mine")).where("mine").select("face_id")
-
-
-@contextmanager
-def _new_file(path: str) -> Iterator[IO[bytes]]:
-    """A file that only its owner may read, at a place where there was none; gone again if it is not finished."""
-    try:
-        # Also no link is followed, wherever it leads.
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise SettingsError(f"--export {path}: is there already.", hint="name a new file.") from None
-    except OSError as error:
-        raise SettingsError(f"--export {path}: cannot be written ({error.strerror}).") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-    except BaseException:
-        Path(path).unlink(missing_ok=True)
-        raise
 
 
 def _as_json(rows: DataFrame) -> list[Any]:

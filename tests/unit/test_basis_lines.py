@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.errors import BadInput
+from jobs.errors import BadInput, SettingsError
 from jobs.governance.basis import read_batch, write_template
 from jobs.governance.basis_lines import (
     CSV_COLUMNS,
@@ -321,6 +321,25 @@ def test_no_template_is_written_for_an_id_that_a_spreadsheet_would_change(tmp_pa
     with pytest.raises(BadInput, match="begins with a letter"):
         write_template(Listing(), batch, str(tmp_path / "t.csv"))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["t.csv", "t.batch.yaml"])
+def test_a_template_is_not_written_over_a_file_that_a_person_completed(tmp_path: Path, there: str) -> None:
+    class Unlisted(Listing):
+        def collect(self) -> list[dict[str, str]]:
+            pytest.fail("the source was listed")
+
+    place = tmp_path / "t.csv"
+    (tmp_path / there).write_text("completed")
+    for path, message in ((place, "is there already"), (tmp_path / "no" / "t.csv", "cannot be written")):
+        with pytest.raises(SettingsError, match=message):
+            write_template(Unlisted(), "b", str(path))  # type: ignore[arg-type]
+    # Nor where a link leads.
+    (tmp_path / "l.csv").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SettingsError, match="is there already"):
+        write_template(Unlisted(), "b", str(tmp_path / "l.csv"))  # type: ignore[arg-type]
+    assert {file.name for file in tmp_path.iterdir()} == {there, "l.csv"}
+    assert (tmp_path / there).read_text() == "completed"
 
 
 BATCH = {
