@@ -27,9 +27,13 @@ def asked_for(
     """The targets; each once, however often it was asked for.
 
     Raises:
-        SettingsError: the file cannot be read, names nobody, or has names and there is no key; or a pseudonym has not
-            the form.
+        SettingsError: the file cannot be read, names nobody, or has names and there is no key; or a pseudonym or an id
+            has not the form.
     """
+    for option, value in (("--image", image), ("--batch", batch)):
+        # What Python makes of an argument's bytes that are no text.
+        if value and re.search("[\ud800-\udfff]", value):
+            raise SettingsError(f"{option}: is not UTF-8, as every id is.", hint="set a UTF-8 locale.")
     found = [(Target(IMAGE, image), "--image")] if image else []
     found += [(Target(BATCH, batch), "--batch")] if batch else []
     if subject:
