@@ -6,6 +6,7 @@ in their folder must be exactly what the chain says: `prove_audit` compares all 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from jobs.errors import BadInput, NotProvenError
 from jobs.governance import audit
 from jobs.governance.audit import Head
 from jobs.schemas import AUDIT_EVENTS
-from jobs.tables.files import create_text, exists, read_text
+from jobs.tables.files import create_text, exists, read_text, remove_file
 from jobs.tables.store import materialise
 
 if TYPE_CHECKING:
@@ -54,16 +55,36 @@ def export_head(spark: SparkSession, warehouse: Warehouse, settings: Settings, h
     folder = _folder(warehouse, settings)
     if folder is None:
         return None
-    if not create_text(spark, f"{folder}/{_name(head.seq)}", _text(head)):
+    if not _written(spark, folder, head):
         if _read(spark, f"{folder}/{_name(head.seq)}") == _text(head):
             return None
         return f"{folder}/{_name(head.seq)} holds another head: events were cut off. See `verify --audit`."
     ends = warehouse.read(AUDIT_EVENTS).where(F.col("kind").isin(*_EXPORTED) & (F.col("seq") < head.seq))
     for row in ends.orderBy(F.col("seq").desc()).limit(_LOOKED_BACK).select("seq", "digest").collect():
-        earlier = Head(row["seq"], row["digest"])
-        if not create_text(spark, f"{folder}/{_name(earlier.seq)}", _text(earlier)):
+        if not _written(spark, folder, Head(row["seq"], row["digest"])):
             break
     return None
+
+
+def _written(spark: SparkSession, folder: str, head: Head) -> bool:
+    """Whether the file of this head was missing, or a beginning of it only, and is written now."""
+    place, text = f"{folder}/{_name(head.seq)}", _text(head)
+    if create_text(spark, place, text):
+        return True
+    there = _read(spark, place)
+    if there is None or there == text or not text.startswith(there):
+        return False
+    # It was cut off while it was written, by a release that wrote it in its place.
+    remove_file(spark, place)
+    return create_text(spark, place, text)
+
+
+def heads_place(warehouse: Warehouse, settings: Settings) -> str:
+    """Which place heads are exported to, for the event of a run's end: so it is known which ones have to be there."""
+    if _folder(warehouse, settings) is None:
+        return "none"
+    place = settings.erasure.evidence_path
+    return "warehouse" if place is None else hashlib.sha256(place.rstrip("/").encode()).hexdigest()[:16]
 
 
 def read_head(spark: SparkSession, path: str) -> Head:
@@ -127,6 +148,8 @@ def _cut_off(what: str, last: int) -> NotProvenError:
 def _prove_heads(job: Job, events: DataFrame, folder: str) -> int:
     """Every file in ``folder`` is a head of the chain, and none is missing; returns how many there are."""
     heads = _heads(job.spark, folder)
+    if not heads.where("head IS NULL").isEmpty():
+        heads = materialise(heads.join(_unfinished(heads, job.warehouse.read(AUDIT_EVENTS)), "name", "left_anti"))
     wrong = heads.where("head IS NULL OR name != format_string('%012d.json', head.seq)")
     if odd := wrong.select("name").orderBy("name").first():
         raise NotProvenError(
@@ -142,10 +165,12 @@ def _prove_heads(job: Job, events: DataFrame, folder: str) -> int:
     assert last is not None  # noqa: S101 - as above
     if foreign[0] is not None:
         raise _cut_off(f"The exported head {_name(foreign[0])}", last[0] or 0)
-    # From the first head on: an evidence_path that was set later begins later.
-    ends = events.where(F.col("kind").isin(*_EXPORTED)).select("seq")
+    place = F.get_json_object("facts", "$.heads")
+    ends = events.where(F.col("kind").isin(*_EXPORTED)).select("seq", place.alias("place"))
+    # Events of an earlier release do not say where their heads are: from the first one on that is there.
     begun = found.agg(F.coalesce(F.min("seq"), F.lit(0)).alias("begun"))
-    missing = ends.join(found, "seq", "left_anti").crossJoin(F.broadcast(begun)).where("seq > begun")
+    here = F.coalesce(F.col("place") == heads_place(job.warehouse, job.settings), F.col("seq") > F.col("begun"))
+    missing = ends.join(found, "seq", "left_anti").crossJoin(F.broadcast(begun)).where(here)
     if gap := missing.orderBy("seq").select("seq").first():
         raise NotProvenError(
             f"{folder}: {missing.count()} heads are missing; the first is that of event {gap[0]}.",
@@ -155,9 +180,9 @@ def _prove_heads(job: Job, events: DataFrame, folder: str) -> int:
 
 
 def _heads(spark: SparkSession, folder: str) -> DataFrame:
-    """What lies in ``folder``: name, head (seq, digest; null: it is none). By executors, thousands of files a task."""
+    """What lies in ``folder``: name, text, head (seq, digest; null: none). By executors, thousands of files a task."""
     if not exists(spark, folder):
-        return spark.createDataFrame([], "name string, head struct<seq: bigint, digest: string>")
+        return spark.createDataFrame([], "name string, text string, head struct<seq: bigint, digest: string>")
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     name = F.element_at(F.split("path", "/"), -1).alias("name")
     text = F.decode("content", "ISO-8859-1")
@@ -168,9 +193,17 @@ def _heads(spark: SparkSession, folder: str) -> DataFrame:
     # The length is the file system's word: of what is too long to be a head nothing is read. What cannot be read (on a
     # local disk, by Hadoop's checksum beside it) is left out, and is no head either.
     small = reader.option("ignoreCorruptFiles", "true").load(folder).where(F.col("length") <= _HEAD_BYTES)
-    read = small.select("path", F.when(text.rlike(_HEAD), head).alias("head"))
+    read = small.select("path", text.alias("text"), F.when(text.rlike(_HEAD), head).alias("head"))
     with _small_files(spark):
         return materialise(reader.load(folder).select("path", name).join(read, "path", "left").drop("path"))
+
+
+def _unfinished(heads: DataFrame, events: DataFrame) -> DataFrame:
+    """Files (name) that hold a beginning of the head they are named for: as good as missing, and no forged ones."""
+    whole = F.format_string('{"seq": %d, "digest": "%s"}\n', "seq", "digest")
+    chain = events.select(F.format_string("%012d.json", "seq").alias("name"), whole.alias("whole"))
+    shorter = F.length("text") < F.length("whole")
+    return heads.join(chain, "name").where(shorter & F.startswith(F.col("whole"), F.col("text"))).select("name")
 
 
 @contextmanager

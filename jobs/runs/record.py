@@ -17,7 +17,7 @@ from jobs.errors import FaceReindexError, LeaseLost, SettingsError
 from jobs.governance import audit
 from jobs.governance.jurisdictions import policy_digest
 from jobs.run_ids import checked_run_id
-from jobs.runs.evidence import export_head
+from jobs.runs.evidence import export_head, heads_place
 from jobs.runs.foreign import explained
 from jobs.runs.lease import Lease
 from jobs.runs.lineage import emit
@@ -336,6 +336,7 @@ def _record(run: Run, job: str, state: str, exit_code: int | None, message: str)
     )
     run.warehouse.append(run.job.spark.createDataFrame([row], RUNS.columns), RUNS)
     facts = {"job": job, "exit_code": exit_code, "settings": row[6], "policy": row[-1], "inputs": inputs}
+    facts |= {"heads": heads_place(run.warehouse, run.settings)} if state != "running" else {}
     last = audit.append(run.warehouse, f"run-{state}", run.run_id, facts, now=now)
     emit(run.settings, job, run.run_id, state, now=now, inputs=inputs, policy=row[-1])
     if state != "running" and (fault := export_head(run.job.spark, run.warehouse, run.settings, last)):

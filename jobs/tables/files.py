@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from jobs.tables.sources import hadoop_path
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+#: Object stores that show a file once it is written to its end, and cannot rename one.
+_WHOLE_AT_ONCE: Final = ("s3", "s3a", "s3n", "gs")
 
 
 def remove_tree(spark: SparkSession, location: str) -> None:
@@ -38,24 +41,46 @@ def exists(spark: SparkSession, location: str) -> bool:
 def write_text(spark: SparkSession, location: str, text: str) -> None:
     """Write a small file, replacing one of that name."""
     system, path = hadoop_path(spark, location)
-    stream = system.create(path, True)
-    try:
-        stream.write(text.encode())
-    finally:
-        stream.close()
+    _write(system, path, text)
 
 
 def create_text(spark: SparkSession, location: str, text: str) -> bool:
-    """Write a small file where there is none of that name; says whether there was none."""
+    """Write a small file where there is none of that name, whole or not at all; says whether there was none.
+
+    Raises:
+        OSError: it was written beside its place and could not be put there.
+    """
     system, path = hadoop_path(spark, location)
     if system.exists(path):
         return False
-    stream = system.create(path, False)
+    if system.getScheme() in _WHOLE_AT_ONCE:
+        _write(system, path, text, over=False)
+        return True
+    # Beside it, under a name that no listing of Spark's shows. The next try writes over what a killed one left.
+    jvm = spark.sparkContext._jvm
+    assert jvm is not None  # noqa: S101 - a session has one
+    unfinished = jvm.org.apache.hadoop.fs.Path(path.getParent(), f".{path.getName()}.unfinished")
+    _write(system, unfinished, text)
+    if system.rename(unfinished, path):
+        return True
+    system.delete(unfinished, False)
+    if system.exists(path):
+        return False
+    raise OSError(f"{location} could not be put into its place.")
+
+
+def remove_file(spark: SparkSession, location: str) -> None:
+    """Remove one file; one that is not there is fine."""
+    system, path = hadoop_path(spark, location)
+    system.delete(path, False)
+
+
+def _write(system: Any, path: Any, text: str, *, over: bool = True) -> None:
+    stream = system.create(path, over)
     try:
         stream.write(text.encode())
     finally:
         stream.close()
-    return True
 
 
 def read_text(spark: SparkSession, location: str) -> str | None:

@@ -16,6 +16,7 @@ from jobs.governance.jurisdictions import policy_digest
 from jobs.runs.evidence import export_head, prove_audit, read_head
 from jobs.runs.record import open_run
 from jobs.schemas import AUDIT_EVENTS, RUNS
+from jobs.tables.files import create_text, read_text
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 
 pytestmark = pytest.mark.spark
@@ -28,7 +29,7 @@ def written(spark, tmp_path_factory: pytest.TempPathFactory):
     settings = settings_for(folder)
     warehouse = warehouse_for(spark, settings)
     for n in range(5):
-        head = audit.append(warehouse, "run-done", f"r{n}", {"n": n}, now=NOW)
+        head = audit.append(warehouse, "run-done", f"r{n}", {"n": n, "heads": "warehouse"}, now=NOW)
         assert export_head(spark, warehouse, settings, head) is None
         if n == 2:
             shutil.copytree(folder / "warehouse" / "audit_events", folder / "earlier")
@@ -92,6 +93,12 @@ def _head_file(folder: Path, name: str, seq: int, digest: str = "0" * 64) -> Non
     (folder / name).write_text(json.dumps({"seq": seq, "digest": digest}) + "\n")
 
 
+def _torn(folder: Path, seq: int, text: str) -> None:
+    name = f"{seq:012d}.json"
+    (folder / f".{name}.crc").unlink(missing_ok=True)
+    (folder / name).write_text(text)
+
+
 # What is done to the heads when the last two events are removed, or nothing is.
 HEADS = {
     "a cut-off end": (True, lambda _: None, r"000000000004\.json .* cut off"),
@@ -116,6 +123,17 @@ HEADS = {
         r"no exported head.*000000000003\.json",
     ),
     "a gap": (False, lambda heads: (heads / "000000000003.json").unlink(), "1 heads are missing.*event 3"),
+    "an empty head": (False, lambda heads: _torn(heads, 3, ""), "1 heads are missing.*event 3"),
+    "a head of no event that was cut off": (
+        False,
+        lambda heads: _torn(heads, 6, '{"seq": 6, "d'),
+        r"no exported head.*000000000006\.json",
+    ),
+    "the oldest heads removed": (
+        False,
+        lambda heads: [(heads / f"{n:012d}.json").unlink() for n in (1, 2)],
+        "2 heads are missing.*event 1",
+    ),
     "heads that shrink": (False, lambda heads: (heads / "000000000005.json").unlink(), "1 heads are missing.*event 5"),
     "no head left": (
         False,
@@ -170,11 +188,14 @@ def test_guarantee_14_events_and_heads_removed_together_show_by_a_head_kept_else
 
 
 def test_a_run_that_was_killed_before_it_wrote_its_head_leaves_that_to_the_next(trail) -> None:
-    job, _ = trail
-    for n in range(2):
+    job, heads = trail
+    for n in range(3):
         audit.append(job.warehouse, "run-failed", f"killed-{n}", {}, now=NOW)
+    # Two of them in the middle of it, in a release that wrote heads in their place.
+    _torn(heads, 7, "")
+    _torn(heads, 8, '{"seq": 8, "dig')
     audit.append(job.warehouse, "run-running", "next", {}, now=NOW)
-    with pytest.raises(NotProvenError, match=r"2 heads are missing.*event 6"):
+    with pytest.raises(NotProvenError, match=r"3 heads are missing.*event 6"):
         prove_audit(job)
     assert (
         export_head(
@@ -182,7 +203,26 @@ def test_a_run_that_was_killed_before_it_wrote_its_head_leaves_that_to_the_next(
         )
         is None
     )
-    assert prove_audit(job)["heads"] == 8
+    assert prove_audit(job)["heads"] == 9
+
+
+class _Torn(str):
+    """A text whose writing fails once its file is open."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        raise OSError("disk full")
+
+
+def test_guarantee_14_a_head_is_written_whole_or_not_at_all(spark, tmp_path: Path) -> None:
+    place = str(tmp_path / "000000000001.json")
+    with pytest.raises(OSError, match="disk full"):
+        create_text(spark, place, _Torn("a head"))
+    assert not Path(place).exists()
+    assert [create_text(spark, place, "a head"), create_text(spark, place, "another")] == [True, False]
+    assert {file.name for file in tmp_path.iterdir()} == {"000000000001.json", ".000000000001.json.crc"}
+    assert read_text(spark, place) == "a head"
 
 
 def test_two_writers_make_one_chain(spark, tmp_path: Path) -> None:
