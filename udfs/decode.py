@@ -10,18 +10,29 @@ from functools import lru_cache
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageFile
 
-from udfs import kernels
+from udfs import avif, kernels
 from udfs.arrays import AnyArray, UInt8
 from udfs.kinds import image_kind
-from udfs.limits import MAX_STRIPS, BoundedReader, Scans, TooManyReads, decode_bytes, jpeg_scans, tiff_strips
+from udfs.limits import (
+    MAX_READS,
+    MAX_SLOW_PIXELS,
+    BadStructure,
+    BoundedReader,
+    Scans,
+    TooManyReads,
+    decode_bytes,
+    jpeg_scans,
+    read_tiff,
+)
 from udfs.params import PipelineParams
 from udfs.prefetch import ByteRoom
 
 #: Raster formats that are read. The list is closed on purpose: Pillow also knows formats that start
-#: interpreters (EPS) or external programs. (Multi-picture JPEGs come through Pillow's JPEG.)
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
+#: interpreters (EPS) or external programs. (Multi-picture JPEGs come through Pillow's JPEG.) JPEG 2000 is not among
+#: them: OpenJPEG makes structures for each tile, precinct, block and layer, so 87 bytes can take a gigabyte.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM")
 
 _JPEGS = ("JPEG", "MPO")  # the formats that libjpeg reads, and scales while it does
 _EXIF_ORIENTATION = 0x0112
@@ -33,7 +44,8 @@ _open_lock = threading.Lock()
 class DecodeFailure(Exception):
     """An image that doesn't become pixels: ``status`` and a stable ``reason`` code.
 
-    ``broken``: NOT_AN_IMAGE, TRUNCATED, CORRUPT, UNSUPPORTED_MODE. ``too_large``: TOO_MANY_PIXELS, TOO_MUCH_MEMORY
+    ``broken``: NOT_AN_IMAGE, TRUNCATED, CORRUPT, UNSUPPORTED_MODE, UNSUPPORTED_FORMAT (a picture, of a format that is
+    not decoded: JPEG 2000, a film in AVIF). ``too_large``: TOO_MANY_PIXELS, TOO_MUCH_MEMORY
     (decoding would take more than ``max_decode_bytes``), TOO_MANY_SCANS (of a JPEG), TOO_MANY_PARTS (chunks, boxes,
     segments, strips).
     """
@@ -89,11 +101,11 @@ def decode(data: bytes, params: PipelineParams, *, factor: int | None = None, ro
     image = _open(data)
     with image:
         width, height = image.size
-        scans = _within_limits(image, data, params)
+        scans, codec_pixels = _within_limits(image, data, params)
         orientation = _orientation(image)
         factor = (factor or factor_for_detection(max(width, height), params)) if image.format in _JPEGS else 1
         need = decode_bytes(image.format, image.mode, image.size, factor=factor, turned=orientation > 1,
-                            coefficients=scans.several)  # fmt: skip
+                            coefficients=scans.several, codec_pixels=codec_pixels)  # fmt: skip
         if need > params.max_decode_bytes:
             raise DecodeFailure("too_large", "TOO_MUCH_MEMORY")
         try:
@@ -166,26 +178,54 @@ def detection_view(decoded: Decoded, params: PipelineParams) -> DetectionView:
     return DetectionView(small, size[0] / width * decoded.scale, size[1] / height * decoded.scale)
 
 
-def _within_limits(image: Image.Image, data: bytes, params: PipelineParams) -> Scans:
-    """The scans of an image whose header and structure keep to the limits."""
-    if image.width * image.height > params.max_pixels:
+def _within_limits(image: ImageFile.ImageFile, data: bytes, params: PipelineParams) -> tuple[Scans, int]:
+    """The scans of an image whose header and structure keep to the limits, and the pixels its codec has at once."""
+    pixels = image.width * image.height
+    slow = any(tile.codec_name in Image.DECODERS for tile in image.tile)
+    if pixels > (MAX_SLOW_PIXELS if slow else params.max_pixels):
         raise DecodeFailure("too_large", "TOO_MANY_PIXELS")
-    scans = jpeg_scans(data, params.max_scans) if image.format in _JPEGS else Scans(0, several=False)
+    try:
+        scans = jpeg_scans(data, params.max_scans) if image.format in _JPEGS else Scans(0, several=False)
+        at_once, decoded = _codec_pixels(image, data)
+    except TooManyReads:
+        raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
+    except BadStructure:
+        raise DecodeFailure("broken", _damage(data)) from None
+    # Tiles reach over the edge, and an AVIF's frames are counted from above: a picture within the limit may have both.
+    if decoded > max(params.max_pixels, 2 * pixels):
+        raise DecodeFailure("too_large", "TOO_MANY_PIXELS")
     if scans.count > params.max_scans:
         raise DecodeFailure("too_large", "TOO_MANY_SCANS")
-    return scans
+    return scans, at_once
 
 
-def _open(data: bytes) -> Image.Image:
-    if image_kind(data) == "tiff" and tiff_strips(data) > MAX_STRIPS:
-        raise DecodeFailure("too_large", "TOO_MANY_PARTS")
+def _codec_pixels(image: Image.Image, data: bytes) -> tuple[int, int]:
+    """How many pixels the codec has at once, and decodes in all."""
+    if image.format == "TIFF":
+        return read_tiff(data).tiled(image.width, image.height)
+    pixels = image.width * image.height
+    if image.format == "AVIF":
+        if avif.is_sequence(data):
+            raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
+        pixels = max(pixels, avif.frame_pixels(data))
+    return pixels, pixels
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    kind = image_kind(data)
+    if kind is None:
+        raise DecodeFailure("broken", "NOT_AN_IMAGE")
+    if kind.upper() not in _formats():
+        raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
     try:
+        if kind == "tiff":
+            read_tiff(data)
         # Pillow's own limit is a global that warns first and raises later. Ours is exact and comes right
         # after, so theirs is lifted for the moment in which only the header is read.
         with _open_lock:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                return Image.open(BoundedReader(data), formats=_formats())
+                return Image.open(BoundedReader(data), formats=(kind.upper(),))
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
     except MemoryError:
@@ -193,8 +233,7 @@ def _open(data: bytes) -> Image.Image:
     except TooManyReads:
         raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
     except Exception:  # see above
-        reason = _damage(data) if image_kind(data) else "NOT_AN_IMAGE"
-        raise DecodeFailure("broken", reason) from None
+        raise DecodeFailure("broken", _damage(data)) from None
 
 
 @lru_cache(maxsize=1)
@@ -235,14 +274,16 @@ def _check_png(image: Image.Image, data: bytes) -> None:
     if image.format != "PNG":
         return
     view, at = memoryview(data), 8
-    while at + 12 <= len(data):
+    for _ in range(MAX_READS):
+        if at + 12 > len(data):
+            raise DecodeFailure("broken", "TRUNCATED")
         end = at + 8 + int.from_bytes(view[at : at + 4], "big")
         if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise DecodeFailure("broken", _damage(data))
         if data[at + 4 : at + 8] == b"IEND":
             return
         at = end + 4
-    raise DecodeFailure("broken", "TRUNCATED")
+    raise TooManyReads
 
 
 def _rgb(image: Image.Image) -> UInt8:

@@ -15,7 +15,7 @@ from udfs.params import PipelineParams
 #: What the code itself adds to a result. Change an entry whenever a change moves boxes or vectors, or how an image
 #: ends: an outcome under another rule must not be taken for one under this.
 ALGORITHM = {
-    "version": 2,
+    "version": 3,
     "decoder": "libjpeg-turbo, pillow; EXIF upright; alpha over white; 16-bit/257; first frame",
     "scale_rule": "JPEG DCT 1/1, 1/2, 1/4, 1/8 down to decode_long_side, finer for a face below crop_size; "
     "detection by means over windows with rounded edges",

@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-#: Bytes of a file's start that are enough to tell.
-HEAD_BYTES = 32
+import re
+
+#: Bytes of a file's start that are enough to tell; comments may stand before a portable map's numbers.
+HEAD_BYTES = 256
 
 _STARTS = {
-    b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"II*\0": "tiff", b"MM\0*": "tiff", b"II+\0": "tiff",
-    b"MM\0+": "tiff", b"\xff\x4f\xff\x51": "jpeg2000", b"\0\0\0\x0cjP  ": "jpeg2000",
+    b"\x89PNG": "png", b"GIF87a": "gif", b"GIF89a": "gif", b"II*\0": "tiff", b"MM\0*": "tiff",
+    b"II+\0": "tiff", b"MM\0+": "tiff", b"\xff\x4f\xff\x51": "jpeg2000", b"\0\0\0\x0cjP  ": "jpeg2000",
 }  # fmt: skip
 _AVIF = (b"avif", b"avis", b"mif1", b"msf1")
+_BITMAP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+# A portable map in binary: width, height and, but for one of bits, the largest value.
+_BLANK = rb"\s(?:\s|#[^\r\n]*[\r\n])*"
+_NUMBER = _BLANK + rb"\d{1,9}"
+_PORTABLE_MAP = re.compile(rb"(?:P4|P[56]%b)%b%b\s" % (_NUMBER, _NUMBER, _NUMBER))
 
 
-def image_kind(data: bytes) -> str | None:
-    """The format of what begins as one of the formats that are decoded (`udfs.decode.FORMATS`); None for all else.
+def image_kind(data: bytes, size: int | None = None) -> str | None:
+    """The format of what begins as one of the formats that are decoded (`udfs.decode.FORMATS`), or as JPEG 2000.
 
-    It is a look at the start only: what passes may still be broken. Text, keys, tables and archives do not pass.
+    None for all else. ``size``: of the whole file, where ``data`` is its start only (`HEAD_BYTES` of it).
+    It is a look at the start: what passes may still be broken. Text, keys, tables and archives do not pass.
     """
-    head = bytes(data[:HEAD_BYTES])
-    for start, kind in _STARTS.items():
-        if head.startswith(start):
-            return kind
+    head, size = bytes(data[:HEAD_BYTES]), len(data) if size is None else size
+    kind = next((kind for start, kind in _STARTS.items() if head.startswith(start)), None)
+    if kind == "tiff":
+        return kind if _first_directory(head) < size else None
+    if kind:
+        return kind
+    # A marker follows a JPEG's start, or bytes that fill up to it.
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg" if head[3:4] >= b"\xc0" or size == 3 else None
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "webp"
     if head[4:8] == b"ftyp" and head[8:12] in _AVIF:
         return "avif"
-    # Two letters are too few: a bitmap's reserved bytes are zero, and white space follows a portable map's number.
+    # Two letters are too few: a bitmap's reserved bytes are zero, and its second header is one of a few.
     if head.startswith(b"BM") and head[6:10] == bytes(4):
-        return "bmp"
-    if len(head) > 2 and head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():
-        return "ppm"
-    return None
+        return "bmp" if int.from_bytes(head[14:18], "little") in _BITMAP_HEADERS else None
+    return "ppm" if _PORTABLE_MAP.match(head) else None
+
+
+def _first_directory(head: bytes) -> int:
+    order, big = ("little" if head[:1] == b"I" else "big"), b"+" in head[2:4]
+    place = head[8:16] if big else head[4:8]
+    return int.from_bytes(place, order)  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 A clock would make results depend on the machine, and no clock can stop a C decoder. So each thing that decoding takes
 time or memory for has a bound: pixels, bytes at once, scans of a JPEG, and reads by Pillow's own loops over chunks,
-boxes and segments.
+boxes and segments. A codec that works by other sizes than the one that Pillow shows (tiles, frames) is held to those,
+and a look that comes to no end within its bound refuses the file.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 
 #: Reads that Pillow may make of one file. A chunk, box or segment takes two to four of a microsecond each.
 MAX_READS = 150_000
+#: Pixels of a picture that Pillow decodes in Python, one by one.
+MAX_SLOW_PIXELS = 1_000_000
 #: Strips or tiles of a TIFF: Pillow keeps some 200 bytes for each before it looks at the first.
 MAX_STRIPS = 65_536
 
 # Bytes a pixel that a codec holds beside Pillow's own picture (measured at 64 MP, rounded up): libtiff a strip as
-# large as the image, libwebp two canvases and their copies, libavif its planes, OpenJPEG 32 bits a sample.
-_CODEC = {"TIFF": 6, "WEBP": 12, "AVIF": 10, "JPEG2000": 16}
+# large as the image, libwebp two canvases and their copies, libavif its planes.
+_CODEC = {"TIFF": 6, "WEBP": 12, "AVIF": 10}
 _NATIVE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # all others: 4
 _OUTPUT = 3
 _COEFFICIENT = 2  # bytes of one, of which a JPEG in several scans keeps all
@@ -28,10 +31,17 @@ _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0x
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _OFFSETS = frozenset({273, 279, 324, 325})  # StripOffsets, StripByteCounts, TileOffsets, TileByteCounts
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_LAST_BASELINE_TAG = 600
+_WHOLE_NUMBERS = {3: 2, 4: 4, 16: 8}  # SHORT, LONG, LONG8
 
 
 class TooManyReads(Exception):
     """A file of so many parts that reading their list alone takes seconds."""
+
+
+class BadStructure(ValueError):
+    """A file whose structure is damaged, or says something twice: decoders would not agree on it."""
 
 
 class BoundedReader(io.BytesIO):
@@ -55,7 +65,10 @@ class Scans:
 
 
 def jpeg_scans(data: bytes, most: int) -> Scans:
-    """Count the scans of a JPEG, as libjpeg meets them; stops above ``most``. What is no JPEG has none."""
+    """Count the scans of a JPEG, as libjpeg meets them; stops above ``most``. What is no JPEG has none.
+
+    Raises `TooManyReads`.
+    """
     several, components, count, at = False, 0, 0, 2
     for _ in range(MAX_READS):
         found = _MARKER.search(data, at)
@@ -75,11 +88,28 @@ def jpeg_scans(data: bytes, most: int) -> Scans:
             if not several or count > most:
                 break
         at += length
+    else:
+        raise TooManyReads
     return Scans(count, several)
 
 
-def tiff_strips(data: bytes) -> int:
-    """The largest number of strips or tiles that the first directory of a TIFF (classic or big) names."""
+@dataclass(frozen=True)
+class Tiff:
+    """What the first directory of a TIFF says of its tiles: their width and length; None where it is in strips."""
+
+    tile: tuple[int, int] | None
+
+    def tiled(self, width: int, height: int) -> tuple[int, int]:
+        """Pixels of a tile, and of all the tiles of a picture of that size. Raises `TooManyReads`."""
+        across, down = self.tile or (width, height)
+        tiles = -(-width // across) * -(-height // down)
+        if tiles > MAX_STRIPS:
+            raise TooManyReads
+        return across * down, tiles * across * down
+
+
+def read_tiff(data: bytes) -> Tiff:
+    """Look at the first directory of a TIFF (classic or big). Raises `BadStructure`, `TooManyReads`."""
     order = "little" if data[:2] == b"II" else "big"
 
     def number(at: int, size: int) -> int:
@@ -87,25 +117,49 @@ def tiff_strips(data: bytes) -> int:
 
     big = number(2, 2) == 43
     start, entries, width, wide = (number(8, 8), 8, 20, 8) if big else (number(4, 4), 2, 12, 4)
-    most = 0
-    for index in range(min(number(start, entries), MAX_STRIPS)):
+    most, seen, tile = 0, set[int](), dict[int, int]()
+    entries_said = number(start, entries)
+    if entries_said > MAX_STRIPS:
+        raise TooManyReads
+    for index in range(entries_said):
         at = start + entries + index * width
         if at + width > len(data):
             break
-        if number(at, 2) in _OFFSETS:
-            most = max(most, number(at + 4, wide))
-    return most
+        tag, kind, count = number(at, 2), number(at + 2, 2), number(at + 4, wide)
+        # Pillow takes the last of two, libtiff the first.
+        if tag in seen and tag < _LAST_BASELINE_TAG:
+            raise BadStructure
+        seen.add(tag)
+        if tag in _OFFSETS:
+            most = max(most, count)
+        elif tag in (_TILE_WIDTH, _TILE_LENGTH):
+            if kind not in _WHOLE_NUMBERS or count != 1:
+                raise BadStructure
+            tile[tag] = number(at + 4 + wide, _WHOLE_NUMBERS[kind])
+    if most > MAX_STRIPS:
+        raise TooManyReads
+    if tile and (len(tile) < 2 or not all(tile.values())):
+        raise BadStructure
+    return Tiff((tile[_TILE_WIDTH], tile[_TILE_LENGTH]) if tile else None)
 
 
 def decode_bytes(
-    kind: str | None, mode: str, size: tuple[int, int], *, factor: int, turned: bool, coefficients: bool
+    kind: str | None,
+    mode: str,
+    size: tuple[int, int],
+    *,
+    factor: int,
+    turned: bool,
+    coefficients: bool,
+    codec_pixels: int = 0,
 ) -> int:
     """The most memory that decoding takes at once, from a header: format and mode as Pillow names them, and size.
 
     ``factor``: of a JPEG that is decoded smaller; ``turned``: turned upright afterwards, which takes a copy;
-    ``coefficients``: of a JPEG in several scans.
+    ``coefficients``: of a JPEG in several scans; ``codec_pixels``: what the codec has at once, if more than ``size``.
     """
     pixels = size[0] * size[1]
-    each = _NATIVE.get(mode, 4) + _CODEC.get(kind or "", 0) + _OUTPUT * (1 + turned)
+    each = _NATIVE.get(mode, 4) + _OUTPUT * (1 + turned)
+    codec = max(pixels, codec_pixels) * _CODEC.get(kind or "", 0)
     kept = _COEFFICIENT * {"L": 1, "CMYK": 4}.get(mode, 3) if coefficients else 0
-    return pixels * each // (factor * factor) + pixels * kept
+    return pixels * each // (factor * factor) + pixels * kept + codec

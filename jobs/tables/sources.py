@@ -188,11 +188,13 @@ class TableSource(Source):
     def _hash(self, rows: DataFrame, *, keep_bytes: bool) -> DataFrame:
         """Bytes that the table holds. Python sees the first of them only, and addresses."""
         roots = self.roots
-        kind = F.udf(lambda head: None if head is None else image_kind(head))
+        kind = F.udf(lambda head, size: None if head is None else image_kind(head, size))
         kept = F.udf(lambda uri: uri if address_within(uri, roots) else None)
         reason = F.when(F.col("content").isNull(), F.lit("NO_SOURCE"))
         reason = reason.when(F.length("content") == 0, F.lit("EMPTY"))
-        reason = reason.when(kind(F.substring("content", 1, HEAD_BYTES)).isNull(), F.lit("NOT_AN_IMAGE"))
+        reason = reason.when(
+            kind(F.substring("content", 1, HEAD_BYTES), F.length("content")).isNull(), F.lit("NOT_AN_IMAGE")
+        )
         digest = F.sha2(F.coalesce("content", F.encode("image_id", "UTF-8")), 256)
         known = rows.withColumn("reason", reason)
         return known.select(

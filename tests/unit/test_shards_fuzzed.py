@@ -29,7 +29,7 @@ def shard(form: int, names: tuple[str, ...] = NAMES) -> bytes:
         for name in names:
             info = tarfile.TarInfo(name)
             info.size = 40
-            tar.addfile(info, io.BytesIO(b"\xff\xd8\xff" + b"x" * 37))
+            tar.addfile(info, io.BytesIO(b"\xff\xd8\xff\xe0" + b"x" * 36))
     return out.getvalue()
 
 
