@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from jobs.errors import GovernanceError
 from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.store import looked_up, looked_up_in_parts, materialise
+from udfs.reading import UNREAD_PREFIX
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,6 +83,17 @@ def digests(rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: Key
     return wanted.mapInArrow(_digesting(kinds, keys), _DIGESTED)
 
 
+def keyed_text(kind: str, value: object) -> bytes | None:
+    """What the tombstone of a value is a hash of; None where it has none.
+
+    What stands in place of a digest where there was nothing to read is no content: it is the same for all that have
+    the same fault, and erasing one of them would bar the others.
+    """
+    if value is None or (kind == CONTENT and str(value).startswith(UNREAD_PREFIX)):
+        return None
+    return f"{kind}\0{value}".encode()
+
+
 def _digesting(
     kinds: list[str], keys: Mapping[str, bytes]
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -90,7 +102,7 @@ def _digesting(
 
         for batch in batches:
             for kind in kinds:
-                values = [None if v is None else f"{kind}\0{v}".encode() for v in batch.column(kind).to_pylist()]
+                values = [keyed_text(kind, value) for value in batch.column(kind).to_pylist()]
                 for key_id, key in keys.items():
                     found = [None if v is None else hmac.digest(key, v, "sha256").hex() for v in values]
                     constant = {"kind": kind, "key_id": key_id}
@@ -154,8 +166,12 @@ def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame],
 
     def digest_of(kind: str, column: str, key_id: str) -> Column:
         key = ring.keys[key_id]
-        keyed = F.udf(lambda v: None if v is None else hmac.digest(key, f"{kind}\0{v}".encode(), "sha256").hex())
-        return keyed(F.col(column))
+
+        def keyed(value: str | None) -> str | None:
+            text = keyed_text(kind, value)
+            return None if text is None else hmac.digest(key, text, "sha256").hex()
+
+        return F.udf(keyed)(F.col(column))
 
     def admit(rows: DataFrame) -> DataFrame:
         columns = [(IMAGE, "image_id"), (EXPIRED, "image_id")]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT
+from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, keyed_text
 from jobs.tables.store import materialise
 from udfs.reading import file_system, open_stream
 
@@ -150,9 +150,9 @@ def _buffers(values: pa.ChunkedArray) -> Iterator[bytes]:
 
 def _stones(values: pa.ChunkedArray, column: str, keys: dict[str, bytes], tombstones: frozenset[str]) -> Iterator[str]:
     for value in values.to_pylist():
-        for kind in _COLUMNS[column] if value is not None else ():
-            text = f"{kind}\0{value}".encode()
-            if any(hmac.digest(key, text, "sha256").hex() in tombstones for key in keys.values()):
+        for kind in _COLUMNS[column]:
+            text = keyed_text(kind, value)
+            if text is not None and any(hmac.digest(key, text, "sha256").hex() in tombstones for key in keys.values()):
                 yield kind
 
 
