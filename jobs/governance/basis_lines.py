@@ -97,6 +97,9 @@ CSV_COLUMNS: Final = (
 #: Reasons that concern the whole file: the reader stops there.
 NO_KEY: Final = "NO_KEY"
 ANOTHER_HEADER: Final = "ANOTHER_HEADER"
+# Where a CSV's cells do not stand as they should, which of them is the record's name can only be guessed: the text may
+# have swallowed other lines, be the rest of one, or have a comma in a name without the quotes about it.
+_UNSURE: Final = ("NOT_CSV", "NOT_UTF_8", "RAGGED_ROW", "LINE_TOO_LONG")
 
 _MOST_BYTES: Final = 16 * 2**20
 # RFC 3339 with its zone: a time without one would be guessed, and so would a day without a time.
@@ -369,13 +372,18 @@ def _cells(text: str) -> list[str]:
 
 def _csv_named(header: Sequence[str], cells: Sequence[str], raw: bytes, reason: str) -> tuple[str | None, ...]:
     at = list(header).index("record_id")
-    whole = len(cells) == len(header)
-    if not whole and not cells:
-        cells = raw.decode("utf-8", "replace").split(",", 1)
+    cells = cells or _likely_cells(raw)
     # Of cells that are too many or too few only the first stands where it should.
-    found = _spellings([cells[at].strip('"')] if whole or at == 0 else [])
-    # Where quotes do not match, the text may have swallowed other lines, or be the rest of one.
-    return (*found, *((None,) if not found or reason == "NOT_CSV" else ()))
+    found = _spellings([cells[at].strip('"')] if len(cells) == len(header) or at == 0 else [])
+    return (*found, *((None,) if not found or reason in _UNSURE else ()))
+
+
+def _likely_cells(raw: bytes) -> list[str]:
+    text = raw.decode("utf-8", "replace").removeprefix("\ufeff")
+    try:
+        return _cells(text)
+    except Unread:
+        return text.split(",", 1)
 
 
 def _csv_record(

@@ -229,8 +229,9 @@ def test_lines_travel_as_arrow_batches() -> None:
 HEADER = ["record_id", "images", "event_time", "event_type", "event_state", "face_box", "subject", "pii_principal_id"]
 WHEN = "2026-01-31T12:00:00Z"
 CSV_UNREAD = {
-    "r,a.jpg": ("RAGGED_ROW", {"r"}),
-    "r,,,,,,,,": ("RAGGED_ROW", {"r"}),
+    "r,a.jpg": ("RAGGED_ROW", {"r", None}),
+    "r,,,,,,,,": ("RAGGED_ROW", {"r", None}),
+    "r, rev 2,,,,,,,": ("RAGGED_ROW", {"r", None}),
     'r,"a.jpg,,,,,,': ("NOT_CSV", {"r", None}),
     'r,a "b".jpg,,,,,,': ("NOT_CSV", {"r", None}),
     'r,"a"b,,,,,,': ("NOT_CSV", {"r", None}),
@@ -256,6 +257,22 @@ def test_guarantee_1_a_line_of_a_csv_that_is_not_read_whole_is_not_read(text: st
     line = csv_reader(HEADER, lambda name: [f"hmac:{name}"])(text.encode())
     assert line is not None
     assert (line.record, line.reason, set(line.named)) == (None, *CSV_UNREAD[text])
+
+
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        (b"r,Soci\xe9t\xe9.jpg,,,,,,", {"r", None}),
+        (b'\xef\xbb\xbf"r, rev 2",Soci\xe9t\xe9.jpg,,,,,,', {"r, rev 2", None}),
+        (b'"Soci\xe9t\xe9, 2",,,,,,,', {None}),
+        (b'"r, rev 2",Soci\xe9t\xe9 "x",,,,,,', {"r", None}),
+    ],
+)
+def test_guarantee_1_a_name_beside_cells_that_are_no_utf_8_is_read_by_its_quotes(raw: bytes, named: set[str]) -> None:
+    """And it is not relied on: nobody knows what else of the line is another character."""
+    line = csv_reader(HEADER)(raw)
+    assert line is not None
+    assert (line.reason, set(line.named)) == ("NOT_UTF_8", named)
 
 
 def test_a_csv_has_its_columns_by_their_exact_names_and_once() -> None:
