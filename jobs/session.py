@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 _LEAST_JAVA: Final = 17
+_PROPERTY: Final = re.compile(r"([^\s=:]+)(?:[ \t\f]*[=:][ \t\f]*|[ \t\f]+)(.*)", re.DOTALL)
 _INSTALL: Final = (
     f"install Java {_LEAST_JAVA} (Debian, Ubuntu: apt-get install openjdk-{_LEAST_JAVA}-jre-headless), "
     "and set JAVA_HOME where it is not on the PATH."
@@ -256,22 +257,30 @@ def _same_python_for_workers(submitted: bool) -> None:
 
 
 def read_properties(path: str | None = None) -> dict[str, str]:
-    """Read a Spark properties file: `key value` or `key=value` lines, `#` comments.
+    """Read a Spark properties file as spark-submit does: `key value`, `key=value` or `key: value`, `#` comments.
 
     Raises:
-        SettingsError: the file cannot be read.
+        SettingsError: the file cannot be read, or a line says no value.
     """
     source = Path(path) if path else packaged_conf("spark-local.conf")
     try:
         text = source.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"{source}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{source}: is not UTF-8.", hint="save it as UTF-8.") from None
     properties = {}
-    for raw in text.splitlines():
+    for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.strip()
-        if line and not line.startswith("#"):
-            key, value = line.replace("=", " ", 1).split(None, 1) if "=" in line.split()[0] else line.split(None, 1)
-            properties[key] = value.strip()
+        if not line or line.startswith(("#", "!")):
+            continue
+        found = _PROPERTY.fullmatch(line)
+        # spark-submit would take back-slashes for the start of something else, and this reader would not.
+        if found is None or "\\" in line:
+            raise SettingsError(
+                f"{source}, line {number}: is no property.", hint="write `key value` in one line, without back-slashes."
+            )
+        properties[found[1]] = found[2]
     return properties
 
 

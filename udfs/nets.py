@@ -25,6 +25,7 @@ StateDict = dict[str, Tensor]
 
 MODEL_FILE_FORMAT = "face-reindex/model-file/1"
 NET_NAMES = ("pnet", "rnet", "onet", "resnet")
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class ModelFileError(ValueError):
@@ -77,8 +78,15 @@ def read_model_file(path: str | Path) -> ModelFile:
     content = load_tensors(Path(path).read_bytes(), what="the model file")
     if not isinstance(content, dict) or content.get("format") != MODEL_FILE_FORMAT:
         raise ModelFileError(f"not a model file of format {MODEL_FILE_FORMAT}; write one with build_model_file")
-    state_dicts = {name: content["nets"][name] for name in NET_NAMES}
-    return ModelFile(state_dicts, ModelMeta(**content["meta"]))
+    nets, meta = content.get("nets"), content.get("meta")
+    kinds = {"label": str, "trained": bool, "source": str, "sha256": str}
+    if not isinstance(nets, dict) or not all(_plain_tensors(nets.get(name)) for name in NET_NAMES):
+        raise ModelFileError(
+            f"the model file lacks one of {', '.join(NET_NAMES)}; write it again with build_model_file"
+        )
+    if not isinstance(meta, dict) or {key: type(value) for key, value in meta.items()} != kinds:
+        raise ModelFileError("the model file does not say where its weights are from; write it with build_model_file")
+    return ModelFile({name: nets[name] for name in NET_NAMES}, ModelMeta(**meta))
 
 
 def load_tensors(data: bytes, *, what: str) -> Any:
@@ -133,6 +141,8 @@ def empty_net(name: str) -> nn.Module:
 def check_state_dict(name: str, state: Mapping[str, Any]) -> StateDict:
     """Return ``state`` without the classifier, if it fits network ``name``. Raises `ModelFileError`."""
     expected = {key: tensor.shape for key, tensor in empty_net(name).state_dict().items()}
+    if not all(isinstance(key, str) for key in state):
+        raise ModelFileError(f"{name}: a tensor has no name")
     found = {key: value for key, value in state.items() if not key.startswith("logits.")}
     # Files saved before PyTorch 0.4.1 lack the batch counters, which have no effect in eval mode.
     for key in expected:
@@ -145,6 +155,9 @@ def check_state_dict(name: str, state: Mapping[str, Any]) -> StateDict:
         value = found[key]
         if not isinstance(value, Tensor) or value.shape != shape:
             raise ModelFileError(f"{name}: {key} is not a tensor of shape {tuple(shape)}")
+        counter = key.endswith("num_batches_tracked") and value.dtype == torch.int64
+        if not _is_dense(value) or not (counter or value.dtype in _REAL):
+            raise ModelFileError(f"{name}: {key} is {value.dtype}, {value.layout}; dense real numbers are needed")
         if not bool(torch.isfinite(value).all()):
             raise ModelFileError(f"{name}: {key} holds numbers that are not finite")
     return {key: found[key].detach().contiguous() for key in sorted(expected)}
@@ -163,6 +176,15 @@ def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file, in hex."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _plain_tensors(state: object) -> bool:
+    """Whether these are tensors by name, of which a digest can be taken."""
+    return isinstance(state, dict) and all(isinstance(key, str) and _is_dense(value) for key, value in state.items())
+
+
+def _is_dense(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
 
 
 def _load(name: str, state: Mapping[str, Any]) -> nn.Module:

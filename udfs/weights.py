@@ -127,6 +127,8 @@ def _local(source: str) -> Path:
     path = Path(unquote(urlsplit(source).path)) if scheme else Path(source).expanduser()
     if not path.is_file():
         raise WeightsError("invalid", f"weights: no file {path.name!r} at the given path; check the setting")
+    if not os.access(path, os.R_OK):
+        raise WeightsError("invalid", f"weights: {path.name!r} may not be read by this user; check its mode")
     return path.resolve()
 
 

@@ -333,6 +333,21 @@ def test_what_is_written_on_one_machine_is_its_users_alone() -> None:
     assert read_properties()[UMASK_PROPERTY] == UMASK
 
 
+def test_properties_are_read_as_spark_submit_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "spark.conf"
+    path.write_text("! a note\r\na 1 2\nb=c=d\n c : e:f\nd=\ne\tx\u2028y\nf = -Dk=v:w\n", encoding="utf-8")
+    assert read_properties(str(path)) == {
+        "a": "1 2", "b": "c=d", "c": "e:f", "d": "", "e": "x\u2028y", "f": "-Dk=v:w",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [b"a 1\nspark.master", b"=1", b": x", b"a b\\\n c", b"a \\u0041", b"a \xff"])
+def test_guarantee_14_properties_that_say_nothing_are_refused_by_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "spark.conf").write_bytes(data)
+    with pytest.raises(errors.SettingsError, match=r"spark\.conf"):
+        read_properties(str(tmp_path / "spark.conf"))
+
+
 def test_spark_knows_the_properties_of_security() -> None:
     """A name that Spark does not know protects nothing, and it does not say so."""
     known = b"".join(

@@ -19,7 +19,15 @@ from tests.golden.support import encoded, model, nets, noise, portrait, random_w
 from udfs import weights as module
 from udfs.embed import Embedder
 from udfs.fingerprint import model_fingerprint
-from udfs.nets import ModelFileError, build_nets, read_model_file
+from udfs.nets import (
+    MODEL_FILE_FORMAT,
+    NET_NAMES,
+    ModelFileError,
+    build_nets,
+    check_state_dict,
+    empty_net,
+    read_model_file,
+)
 from udfs.params import PipelineParams
 from udfs.random_weights import random_state_dict
 from udfs.weights import WeightsError, build_model_file, resolve_weights
@@ -213,3 +221,40 @@ def test_building_nets_leaves_the_state_dicts_alone() -> None:
     assert built.pnet.weight.dtype is torch.float32
     assert not any(p.requires_grad for p in built.resnet.parameters())
     assert model_fingerprint(model().state_dicts, PipelineParams()) == before
+
+
+def test_guarantee_14_weights_of_another_kind_are_refused_by_name() -> None:
+    good = {key: torch.zeros(tensor.shape) for key, tensor in empty_net("pnet").state_dict().items()}
+    shape = good["conv1.bias"].shape
+    others: dict[object, object] = {
+        0: torch.zeros(1),
+        "conv1.bias": torch.zeros(shape).to_sparse(),
+        "conv2.bias": torch.zeros(good["conv2.bias"].shape, dtype=torch.bool),
+        "conv3.bias": torch.zeros(good["conv3.bias"].shape, dtype=torch.complex64),
+        "conv1.weight": torch.zeros(good["conv1.weight"].shape, device="meta"),
+        "conv2.weight": "text",
+    }
+    for key, value in others.items():
+        with pytest.raises(ModelFileError, match="pnet"):
+            check_state_dict("pnet", {**good, key: value})  # type: ignore[dict-item]
+    halves = check_state_dict("pnet", {key: tensor.half() for key, tensor in good.items()})
+    assert halves["conv1.bias"].dtype is torch.float16
+
+
+def test_guarantee_14_a_model_file_that_lacks_something_is_refused_by_name(tmp_path: Path) -> None:
+    few = {name: {"x": torch.zeros(1)} for name in NET_NAMES}
+    meta = {"label": "l", "trained": True, "source": "s", "sha256": "0"}
+    whole = {"format": MODEL_FILE_FORMAT, "nets": few, "meta": meta}
+    torch.save(whole, tmp_path / "m.pt")
+    assert read_model_file(tmp_path / "m.pt").meta.label == "l"
+    for key, value in (
+        ("nets", None), ("nets", []), ("nets", {**few, "pnet": None}), ("nets", {**few, "pnet": {0: torch.zeros(1)}}),
+        ("nets", {**few, "pnet": {"x": 1}}), ("nets", {**few, "pnet": {"x": torch.zeros(1).to_sparse()}}),
+        ("meta", None), ("meta", {"x": 1}), ("meta", {**meta, "trained": "no"}),
+    ):  # fmt: skip
+        torch.save({**whole, key: value}, tmp_path / "m.pt")
+        with pytest.raises(ModelFileError, match="build_model_file"):
+            read_model_file(tmp_path / "m.pt")
+    torch.save({"format": MODEL_FILE_FORMAT}, tmp_path / "m.pt")
+    with pytest.raises(ModelFileError, match="pnet"):
+        read_model_file(tmp_path / "m.pt")
