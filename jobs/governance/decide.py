@@ -91,7 +91,8 @@ BASIS_IN_FORCE: Final = "BasisInForce"
 STATES_GIVEN: Final = tuple(state for state, reason in STATES.items() if reason is None)
 STATES_NOT_GIVEN: Final = tuple(state for state, reason in STATES.items() if reason is Reason.CONSENT_NOT_GIVEN)
 STATES_ENDED: Final = tuple(state for state, reason in STATES.items() if reason is Reason.CONSENT_ENDED)
-# At one and the same instant the later of this order wins, so that an ending beats a giving.
+# At one and the same instant the later of this order wins, so that an ending beats a giving. Of two in one place of it,
+# the one whose validity ends first.
 STATE_ORDER: Final = tuple(STATES)
 
 # `hmac:` or, of a later rule for names, `hmac2:` (pseudonyms.py).
@@ -402,11 +403,12 @@ def current_event(events: Sequence[Event] | None) -> Event | None:
     if not events or any(e.event_time is None or not filled(e.event_type) for e in events):
         return None
 
-    def order(event: Event) -> tuple[datetime, int, str]:
-        assert event.event_time is not None  # noqa: S101 - checked above, said again for the type checker
-        state = event.event_state
+    def order(event: Event) -> tuple[datetime, int, timedelta]:
+        start, state, duration = event.event_time, event.event_state, event.validity_duration
+        assert start is not None  # noqa: S101 - checked above, said again for the type checker
         rank = STATE_ORDER.index(state) if state in STATE_ORDER else len(STATE_ORDER)
-        return event.event_time, rank, event.validity_duration or ""
+        # The shortest wins, and what is no duration before all of them.
+        return start, rank, start - add_duration(start, duration) if _duration(duration) else timedelta.max
 
     return max(events, key=order)
 
@@ -428,7 +430,10 @@ def _duration(text: str | None) -> re.Match[str] | None:
 
 
 def add_duration(start: datetime, duration: str | None) -> datetime:
-    """``start`` plus an ISO 8601 duration in years, months, weeks, days; a month's end stays a month's end."""
+    """``start`` plus an ISO 8601 duration in years, months, weeks, days; a month's end stays a month's end.
+
+    At the latest the calendar's last instant.
+    """
     match = _duration(duration)
     if match is None:
         raise ValueError("not an ISO 8601 duration of years, months, weeks and days")
@@ -436,4 +441,7 @@ def add_duration(start: datetime, duration: str | None) -> datetime:
     total = start.year * 12 + start.month - 1 + years * 12 + months
     year, month = divmod(total, 12)
     day = min(start.day, calendar.monthrange(year, month + 1)[1])
-    return start.replace(year=year, month=month + 1, day=day) + timedelta(days=weeks * 7 + days)
+    try:
+        return start.replace(year=year, month=month + 1, day=day) + timedelta(days=weeks * 7 + days)
+    except (ValueError, OverflowError):
+        return datetime.max.replace(tzinfo=start.tzinfo)

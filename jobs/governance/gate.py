@@ -217,8 +217,8 @@ def record_decisions(basis: DataFrame, *, policy: Policy, now: datetime, barred:
         F.col("pii_principal_id").alias("principal"),
         F.col("face_box").alias("box"),
         F.least(
-            _end("event.event_time", "event.validity_duration"),
-            _end("event.event_time", "processing.retention_period"),
+            _end(F.col("event.event_time"), F.col("event.validity_duration")),
+            _end(F.col("event.event_time"), F.col("processing.retention_period")),
             *_recorded_ends(policy.rules),
         ).alias("valid_until"),
         F.col("source_batch_id").alias("record_batch"),
@@ -229,19 +229,27 @@ def record_decisions(basis: DataFrame, *, policy: Policy, now: datetime, barred:
 
 
 def _current_event() -> Column:
-    """The latest event; at one instant the most restrictive state; null where any event lacks its time or type."""
-    states = ", ".join(f"'{state}'" for state in STATE_ORDER)
-    return F.expr(f"""
-        CASE WHEN size(events) > 0 AND NOT exists(events, e -> e IS NULL OR e.event_time IS NULL
-                                                               OR NOT coalesce(e.event_type, '') RLIKE r'{FILLED}')
-        THEN array_max(transform(events, e -> struct(
-            e.event_time AS event_time,
-            coalesce(nullif(array_position(array({states}), coalesce(e.event_state, '')), 0L),
-                     {len(STATE_ORDER) + 1}L) AS rank,
-            coalesce(e.validity_duration, '') AS validity_duration,
-            e.event_state AS event_state)))
-        END
-    """)
+    """The latest event; at one instant the most restrictive; null where any event lacks its time or type."""
+    states = F.array(*(F.lit(state) for state in STATE_ORDER))
+
+    def ordered(event: Column) -> Column:
+        start, duration, state = event["event_time"], event["validity_duration"], event["event_state"]
+        known = F.nullif(F.array_position(states, F.coalesce(state, F.lit(""))), F.lit(0))
+        length = F.unix_micros(_end(start, duration)) - F.unix_micros(start)
+        return F.struct(
+            start.alias("event_time"),
+            F.coalesce(known, F.lit(len(STATE_ORDER) + 1)),
+            # The shortest wins, and what is no duration before all of them.
+            -F.coalesce(length, F.lit(-1)),
+            duration.alias("validity_duration"),
+            state.alias("event_state"),
+        )
+
+    def incomplete(event: Column) -> Column:
+        return event["event_time"].isNull() | _missing(F.coalesce(event["event_type"], F.lit("")))
+
+    complete = (F.size("events") > 0) & ~F.exists("events", incomplete)
+    return F.when(complete, F.array_max(F.transform("events", ordered)))
 
 
 def _first_reason(rules: Sequence[tuple[Column, Reason]]) -> Column:
@@ -282,7 +290,7 @@ def _malformed() -> list[tuple[Column, Reason]]:
         ),
         (~F.col("processing.collection_method").isin(*COLLECTION_METHODS), Reason.COLLECTION_UNKNOWN),
         (box.isNotNull() & ~box_ok, Reason.BOX_INVALID),
-        (~_is_duration("processing.retention_period"), Reason.DURATION_INVALID),
+        (~_is_duration(F.col("processing.retention_period")), Reason.DURATION_INVALID),
     ]
 
 
@@ -336,11 +344,11 @@ def _not_in_force(now: Column, rules: Sequence[JurisdictionRule]) -> list[tuple[
         (state.isin(*STATES_ENDED), Reason.CONSENT_ENDED),
         (~state.isin(*STATES_GIVEN), Reason.STATE_UNKNOWN),
         (no_consent, Reason.CONSENT_NOT_GIVEN),
-        (~_is_duration("event.validity_duration"), Reason.DURATION_INVALID),
+        (~_is_duration(F.col("event.validity_duration")), Reason.DURATION_INVALID),
         (F.col("event.event_time") > now, Reason.NOT_YET_VALID),
         (_any([F.coalesce(wait > now, F.lit(False)) for wait in waits]), Reason.DISCLOSURE_TOO_RECENT),
-        (_end("event.event_time", "event.validity_duration") <= now, Reason.VALIDITY_EXPIRED),
-        (_end("event.event_time", "processing.retention_period") <= now, Reason.RETENTION_EXPIRED),
+        (_end(F.col("event.event_time"), F.col("event.validity_duration")) <= now, Reason.VALIDITY_EXPIRED),
+        (_end(F.col("event.event_time"), F.col("processing.retention_period")) <= now, Reason.RETENTION_EXPIRED),
         (_any([F.coalesce(end <= now, F.lit(False)) for end in _recorded_ends(rules)]), Reason.RETENTION_EXPIRED),
         (F.col("legal_hold_ref").isNotNull(), Reason.LEGAL_HOLD),
     ]
@@ -353,18 +361,18 @@ def _purpose(purposes: Sequence[str], allowed_purposes: Sequence[str]) -> list[t
     return [(~granted, Reason.PURPOSE_NOT_GRANTED), (F.lit(not inside), Reason.PURPOSE_NOT_ALLOWED)]
 
 
-def _is_duration(column: str) -> Column:
-    return F.col(column).rlike(DURATION_PATTERN.replace("$", r"\z"))
+def _is_duration(column: Column) -> Column:
+    return column.rlike(DURATION_PATTERN.replace("$", r"\z"))
 
 
-def _end(start: str, duration: str) -> Column:
+def _end(start: Column, duration: Column) -> Column:
     """``start`` + an ISO 8601 duration; null where the duration is malformed."""
     parts = [
         F.coalesce(F.nullif(F.regexp_extract(duration, DURATION_PATTERN, group), F.lit("")).cast("int"), F.lit(0))
         for group in range(1, 5)
     ]
     years, months, weeks, days = parts
-    return F.when(_is_duration(duration), F.col(start) + F.make_interval(years, months, weeks, days))
+    return F.when(_is_duration(duration), start + F.make_interval(years, months, weeks, days))
 
 
 def _judge_links() -> Column:

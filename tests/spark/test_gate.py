@@ -37,7 +37,7 @@ from jobs.session import packaged_conf
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse
 from tests.spark.helpers import NOW, settings_for, warehouse_for
-from tests.unit.test_decide import BOXES, FIELDS
+from tests.unit.test_decide import BOXES, FIELDS, TIES
 
 pytestmark = pytest.mark.spark
 
@@ -120,7 +120,7 @@ def event(rng: random.Random) -> Event:
         at = NOW + timedelta(seconds=1)
     state = rng.choice(("ConsentGiven",) * 12 + (*STATE_ORDER, None, "", "Nonsense"))
     kind = rng.choice(("explicit_consent",) * 15 + (None, ""))
-    return Event(at, rng.choice(("P1Y", "P1Y", "P1Y", "P30D", "P1M", "P4W", None, "x")), kind, state)
+    return Event(at, rng.choice(("P1Y", "P1Y", "P1Y", "P30D", "P1M", "P4W", "P5Y", "P18M", None, "x")), kind, state)
 
 
 def basis_row(number: int, record: Record) -> tuple[object, ...]:
@@ -236,12 +236,16 @@ def drawn(spark) -> Callable[[int], tuple[list[list[Record | None]], Tables]]:
 
 
 def edges() -> Iterator[dict[str, object]]:
-    """What chance meets too seldom: the ends of boxes, blanks and times; an unknown state at the instant of another."""
+    """What chance meets too seldom: the ends of boxes, blanks and times; two events at one instant."""
     yield from ({"face_box": box} for box in BOXES)
     yield from (changes for changes, _ in FIELDS)
     for state in STATE_ORDER[-3:]:
         at = NOW - timedelta(days=30)
         yield {"events": tuple(Event(at, "P1Y", "explicit_consent", s) for s in (state, "Nonsense"))}
+    yield {"source_batch_id": "b2"}
+    for durations in TIES:
+        at = NOW - timedelta(days=20)
+        yield {"events": tuple(Event(at, d, "explicit_consent", "ConsentGiven") for d in durations)}
 
 
 def permits(record: Record | None, content: Content) -> bool:
