@@ -50,7 +50,8 @@ class GovernanceSettings(_Section):
     coverage: Literal["any", "box"] = Field(
         "any",
         description="`box`: only records that say where in the picture their person's face is (`face.box`) cover "
-        "anybody. `any`: one without covers its picture, as long as no more faces are found than persons recorded.",
+        "anybody. `any`: one without covers its picture, as long as no more faces are found than persons recorded, and "
+        "nobody else in it is refused or was erased.",
     )
     openlineage: bool = Field(
         False, description="Send OpenLineage events, by the client's own configuration (needs the extra `lineage`)."

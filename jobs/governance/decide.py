@@ -57,6 +57,7 @@ class Reason(StrEnum):
     PURPOSE_NOT_GRANTED = "PURPOSE_NOT_GRANTED"
     PURPOSE_NOT_ALLOWED = "PURPOSE_NOT_ALLOWED"
     BOX_REQUIRED = "BOX_REQUIRED"
+    OTHERS_REFUSED = "OTHERS_REFUSED"
 
 
 REASON_ORDER: Final = tuple(Reason)
@@ -250,11 +251,13 @@ def decide_image(
     policy: Policy,
     now: datetime,
     erased: bool = False,
+    left: bool = False,
     content: Content = Content(None),
 ) -> Decision:
     """Decide one image from its source batch, the records linked to it (None: a link to no record), and tombstones.
 
-    A legal hold on one of its records holds the image: nobody in it is served, whatever another record permits.
+    ``erased``: the image itself; ``left``: somebody who is in it. A legal hold on one of its records holds the image:
+    nobody in it is served, whatever another record permits.
     """
     refused = Reason.ERASED if erased else decide_batch(batch)
     if refused or batch is None:
@@ -263,12 +266,39 @@ def decide_image(
         return _refused(Reason.NO_BASIS)
     if any(record is not None and record.legal_hold_ref is not None for record in records):
         return _refused(Reason.LEGAL_HOLD)
-    decisions = [_decide_linked(batch, batch_id, record, content, policy, now) for record in records]
+    decisions = decide_records(batch, batch_id, records, policy=policy, now=now, left=left, content=content)
     until = [d.valid_until for d in decisions if d.valid_until]
     if until:
         return Decision(allowed=True, valid_until=min(until))
     furthest = max(REASON_ORDER.index(d.reason) for d in decisions if d.reason)
     return _refused(REASON_ORDER[furthest])
+
+
+def decide_records(
+    batch: Batch,
+    batch_id: str,
+    records: Sequence[Record | None],
+    *,
+    policy: Policy,
+    now: datetime,
+    left: bool = False,
+    content: Content = Content(None),
+) -> list[Decision]:
+    """Decide each record of one image, in view of the others.
+
+    Guarantee 16: which face is whose is known by boxes alone. So a record without one covers nobody where somebody is
+    in the picture of whom no record permits it, or who was erased from it (``left``): the face may be that one's.
+    """
+    decided = [(record, _decide_linked(batch, batch_id, record, content, policy, now)) for record in records]
+    permitting = {record.pii_principal_id for record, decision in decided if record is not None and decision.allowed}
+    refused = [record for record, decision in decided if not decision.allowed]
+    others = left or any(record is None or record.pii_principal_id not in permitting for record in refused)
+    return [
+        _refused(Reason.OTHERS_REFUSED)
+        if others and decision.allowed and record is not None and record.face_box is None
+        else decision
+        for record, decision in decided
+    ]
 
 
 def _decide_linked(

@@ -17,13 +17,24 @@ from datetime import datetime
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
 from jobs.governance.decide import Reason
 from jobs.governance.gate import Gated, current_records, gate_warehouse
-from jobs.governance.tombstones import CONTENT, EXPIRED, FACE, IMAGE, SUBJECT, KeyRing, digests, matching
+from jobs.governance.tombstones import (
+    CONTENT,
+    EXPIRED,
+    FACE,
+    IMAGE,
+    LEFT,
+    LEFT_CONTENT,
+    SUBJECT,
+    KeyRing,
+    digests,
+    matching,
+)
 from jobs.schemas import (
     BASIS_LINKS,
     EMBEDDINGS,
@@ -37,6 +48,7 @@ from jobs.schemas import (
     TOMBSTONES,
     TableSpec,
 )
+from jobs.tables.links import contents
 from jobs.tables.store import Warehouse, looked_up, materialise
 
 if TYPE_CHECKING:
@@ -271,6 +283,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         _items(images.join(whole, "image_id"), CONTENT, F.col("content_sha256"), "image_id"),
         _items(loose, LINK, F.col("content_sha256"), None),
         _items(shared, SHARED, F.col("image_id"), "image_id"),
+        *_somebody_leaves(warehouse, links, basis, leaving, whole),
         _faces(warehouse, whole, records, of(FACE, "face_id")),
     ]
     rows = reduce(DataFrame.unionByName, found)
@@ -281,6 +294,33 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
 def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFrame:
     image_id = F.col(image) if image else F.lit(None).cast("string")
     return rows.select("request_id", F.lit(kind).alias("kind"), value.alias("value"), image_id.alias("image_id"))
+
+
+def _somebody_leaves(
+    warehouse: Warehouse, links: DataFrame, basis: DataFrame, leaving: DataFrame, whole: DataFrame
+) -> list[DataFrame]:
+    """Pictures of several people of whom somebody goes without a trace, by their ids and by their bytes.
+
+    Those that stay, for other people; and whole ones, for what expired may come back without all of its links. (A
+    record that has ended and stays tells by its own link that its person is in the picture.)
+    """
+    touched = links.join(leaving, "record_id").select("image_id").unionByName(whole.select("image_id")).distinct()
+    who = F.coalesce("pii_principal_id", "record_id").alias("who")
+    shown = links.join(touched, "image_id", "left_semi").join(basis, "record_id", "left").select(*links.columns, who)
+    shown = shown.distinct().join(leaving.distinct(), "record_id", "left")
+    of_person, of_image = Window.partitionBy("image_id", "who"), Window.partitionBy("image_id")
+    people = F.size(F.collect_set("who").over(of_image))
+    stays = F.max(F.col("request_id").isNull()).over(of_person)
+    several = shown.withColumns({"people": people, "stays": stays}).where("people > 1")
+    parted = several.where("NOT stays").select("request_id", "image_id")
+    # What came back, and goes again, has its own tombstone.
+    may_return = whole.where(~F.col("request_id").startswith(f"er-{SWEEP}-"))
+    left = parted.unionByName(may_return.join(several.select("image_id"), "image_id", "left_semi"))
+    left = materialise(left.distinct())
+    return [
+        _items(left, LEFT, F.col("image_id"), "image_id"),
+        _items(contents(warehouse).join(left, "image_id"), LEFT_CONTENT, F.col("content_sha256"), "image_id"),
+    ]
 
 
 def _standing(warehouse: Warehouse, named: DataFrame) -> DataFrame:
@@ -346,12 +386,14 @@ def write_down(
     place = F.coalesce("image_id", F.lit("")).alias("place")
     item = ["request_id", "kind", "value", "place"]
     fresh = materialise(wanted.select("*", place).join(known.select(*item[:3], place), item, "left_anti").drop("place"))
+    left = F.col("kind").isin(LEFT, LEFT_CONTENT)
     # What came back has its tombstone, or (a face whose picture is gone) was never erased.
-    wanted = wanted.where(~F.col("request_id").startswith(f"er-{SWEEP}-"))
+    wanted = wanted.where(left | ~F.col("request_id").startswith(f"er-{SWEEP}-"))
     expiry = F.col("request_id").startswith(f"er-{EXPIRY}-")
-    columns = {kind: kind for kind in (IMAGE, CONTENT, FACE, EXPIRED)}
-    pivoted = wanted.where(F.col("kind").isin(IMAGE, CONTENT, FACE)).select(
+    columns = {kind: kind for kind in (IMAGE, CONTENT, FACE, EXPIRED, LEFT, LEFT_CONTENT)}
+    pivoted = wanted.where(left | F.col("kind").isin(IMAGE, CONTENT, FACE)).select(
         "request_id",
+        *(F.when(F.col("kind") == kind, F.col("value")).alias(kind) for kind in (LEFT, LEFT_CONTENT)),
         *(F.when(~expiry & (F.col("kind") == kind), F.col("value")).alias(kind) for kind in (IMAGE, CONTENT, FACE)),
         F.when(expiry & (F.col("kind") == IMAGE), F.col("value")).alias(EXPIRED),
     )

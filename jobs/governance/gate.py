@@ -41,7 +41,7 @@ from jobs.governance.decide import (
     Reason,
 )
 from jobs.governance.jurisdictions import load_rules
-from jobs.governance.tombstones import CONTENT, IMAGE, SUBJECT, erased_in, key_ring
+from jobs.governance.tombstones import CONTENT, IMAGE, LEFT, LEFT_CONTENT, SUBJECT, erased_in, key_ring
 from jobs.schemas import (
     BASIS_LINKS,
     BASIS_QUARANTINE,
@@ -113,15 +113,20 @@ def gate(
     wanted = images.select("image_id", "part", "content_sha256", "source_batch_id", "changed_at")
     with_batch = wanted.join(F.broadcast(current_batches(batches)), "source_batch_id", "left")
     with_batch = _flagged(with_batch, barred.images, "image_id", "erased")
+    with_batch = _flagged(with_batch, barred.shared, "image_id", "somebody_left")
     judged = with_batch.join(linked, "image_id", "left").withColumn("judged", _judge_links())
-    return Gated(_decisions(judged))
+    return Gated(_decisions(judged.withColumn("judged", _judge_together())))
 
 
 @dataclass(frozen=True)
 class Barred:
-    """What must not come back: erased images (row_key) and persons (row_key, erased_at), quarantined record_ids."""
+    """What must not come back: erased images (row_key) and persons (row_key, erased_at), quarantined record_ids.
+
+    ``shared``: images (row_key) that somebody was erased from; without a box no face of them has an owner.
+    """
 
     images: DataFrame | None = None
+    shared: DataFrame | None = None
     principals: DataFrame | None = None
     records: DataFrame | None = None
 
@@ -406,6 +411,23 @@ def _judge_links() -> Column:
     )
 
 
+def _judge_together() -> Column:
+    """Refuse links without a box where somebody is in the picture whom nothing permits, or who was erased from it."""
+    permitting = F.transform(F.filter("judged", lambda link: link["reason"].isNull()), lambda link: link["principal"])
+
+    def is_refused(link: Column) -> Column:
+        permitted = F.coalesce(F.array_contains(permitting, link["principal"]), F.lit(False))
+        return link["reason"].isNotNull() & ~permitted
+
+    others = F.col("somebody_left") | F.exists("judged", is_refused)
+    refused = F.when(others, F.lit(Reason.OTHERS_REFUSED.value))
+
+    def together(link: Column) -> Column:
+        return link.withField("reason", F.coalesce(link["reason"], F.when(link["box"].isNull(), refused)))
+
+    return F.transform("judged", together)
+
+
 def _given_for(contents: Column) -> Column:
     """A permission holds for the picture that it was given for, and not for what later stands in its place."""
     named = F.coalesce(F.array_contains(contents, F.col("content_sha256")), F.lit(False))
@@ -530,6 +552,7 @@ def barred_in(warehouse: Warehouse, settings: Settings, images: DataFrame, basis
     principals = basis.select("pii_principal_id").dropna().distinct()
     return Barred(
         images=erased_in(warehouse, keys, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id", ring),
+        shared=erased_in(warehouse, keys, {LEFT: "image_id", LEFT_CONTENT: "content_sha256"}, "image_id", ring),
         principals=erased_in(warehouse, principals, {SUBJECT: "pii_principal_id"}, "pii_principal_id", ring),
         records=quarantined(warehouse, basis),
     )

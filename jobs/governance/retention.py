@@ -1,8 +1,8 @@
 """What has reached its end and must be destroyed (Guarantee 7): from the gate's own decisions, by image and by record.
 
 An image whose every record has ended, for a reason that no later time undoes, is due; so is every image of a revoked
-batch (Guarantee 6). Where another record still permits the image, only the ended record's faces are due. What a legal
-hold covers is not.
+batch (Guarantee 6). Where another record still permits the image, or would if it had a box, only the ended record's
+faces are due. What a legal hold covers is not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime
     barred = barred_in(warehouse, settings, warehouse.read(IMAGES).limit(0), basis)
     records = record_decisions(basis, policy=policy_of(settings), now=now, barred=barred)
     past = records.where(F.col("reason").isin(*ended) & ~F.col("held")).select("record_id")
-    staying = gated.accepted.select("image_id")
+    waiting = refused.where(F.col("reason") == Reason.OTHERS_REFUSED.value)
+    staying = gated.accepted.select("image_id").unionByName(waiting.select("image_id"))
     links = warehouse.read(BASIS_LINKS).select("image_id", "record_id").distinct()
     partly = links.join(past, "record_id", "left_semi").join(staying, "image_id", "left_semi").select("record_id")
     rows = images.select(F.lit("image").alias("kind"), F.col("image_id").alias("value")).unionByName(

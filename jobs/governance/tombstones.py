@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from jobs.tables.store import Warehouse
 
 #: What a tombstone names: an image's id, the hash of its bytes, a face's key, a person's pseudonym; and an image that
-#: ended by its retention, which a permission given since brings back.
+#: ended by its retention, which a permission given since brings back. LEFT: an image that stays, or may come back, and
+#: that somebody was erased from, by its id and by the hash of its bytes: records without a box cover nobody in it.
 IMAGE, CONTENT, FACE, SUBJECT, EXPIRED = "image", "content", "face", "subject", "expired"
+LEFT, LEFT_CONTENT = "left", "left content"
 _DIGESTED: Final = "row_key string, kind string, key_id string, digest string"
 
 
@@ -118,9 +120,10 @@ def _digesting(
 def erased_in(
     warehouse: Warehouse, rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: KeyRing
 ) -> DataFrame | None:
-    """Which of ``rows`` have a tombstone, as `matching` tells; None: nothing was ever erased."""
+    """Which of ``rows`` have a tombstone, as `matching` tells; None: there is none of these kinds."""
     tombstones = warehouse.read(TOMBSTONES)
-    return None if tombstones.isEmpty() else matching(tombstones, rows, columns, row_key, ring)
+    kinds, _ = _readable(tombstones, ring)
+    return matching(tombstones, rows, columns, row_key, ring) if kinds & columns.keys() else None
 
 
 def matching(
@@ -132,22 +135,24 @@ def matching(
         GovernanceError: tombstones were written under a key that is not in the ring, so they cannot be compared.
     """
     wanted = tombstones.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
-    keyed = digests(rows, columns, row_key, ring, _readable(tombstones, ring))
+    _, key_ids = _readable(tombstones, ring)
+    keyed = digests(rows, columns, row_key, ring, key_ids)
     # Up to two million: a hash of each row against all of them, and no shuffle of the rows.
     found = keyed.join(looked_up(wanted, tombstones.count()), ["kind", "key_id", "digest"])
     return found.groupBy("row_key").agg(F.max("recorded_at").alias("erased_at"))
 
 
-def _readable(tombstones: DataFrame, ring: KeyRing) -> list[str]:
-    """The ids of the keys that tombstones were written under, if all of them are in the ring."""
-    key_ids = [row["key_id"] for row in tombstones.select("key_id").distinct().collect()]
+def _readable(tombstones: DataFrame, ring: KeyRing) -> tuple[set[str], list[str]]:
+    """The kinds of tombstones, and the ids of the keys that they were written under, if all of them are in the ring."""
+    there = tombstones.select("kind", "key_id").distinct().collect()
+    key_ids = sorted({row["key_id"] for row in there})
     unknown = sorted(set(key_ids) - set(ring.keys))
     if unknown:
         raise GovernanceError(
             f"Tombstones of key {', '.join(unknown)} cannot be read, so what they bar cannot be barred.",
             hint="add that key to FACE_REINDEX_TOMBSTONE_KEYS (after the current one).",
         )
-    return key_ids
+    return {row["kind"] for row in there}, key_ids
 
 
 def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame], DataFrame] | None:
@@ -159,7 +164,7 @@ def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame],
     if tombstones.isEmpty():
         return None
     ring = key_ring(settings)
-    key_ids = _readable(tombstones, ring)
+    _, key_ids = _readable(tombstones, ring)
     barred = tombstones.where(F.col("kind").isin(IMAGE, CONTENT, EXPIRED)).select("digest")
     barred = materialise(barred.join(_lifted(warehouse, tombstones, ring, key_ids), "digest", "left_anti").distinct())
     stones = looked_up_in_parts(barred.withColumnRenamed("digest", "_stone"), "_stone")

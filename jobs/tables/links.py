@@ -21,14 +21,14 @@ _KEYS = ["image_id", "record_id"]
 def waiting_links(warehouse: Warehouse, given: DataFrame) -> DataFrame:
     """Of ``given`` (image_id, record_id), new links to images that are not there, or not read, yet."""
     known = warehouse.read(BASIS_LINKS).select(*_KEYS)
-    there = _contents(warehouse).select("image_id")
+    there = contents(warehouse).select("image_id")
     waiting = given.join(known, _KEYS, "left_anti").join(there, "image_id", "left_anti")
     return waiting.select(*_KEYS, F.lit(None).cast("string").alias("content_sha256"))
 
 
 def links_to_content(warehouse: Warehouse, given: DataFrame) -> DataFrame:
     """Of ``given`` (image_id, record_id), those to images that are there, with their content, and not yet known."""
-    there = given.join(_contents(warehouse), "image_id").select(*_KEYS, "content_sha256")
+    there = given.join(contents(warehouse), "image_id").select(*_KEYS, "content_sha256")
     known = warehouse.read(BASIS_LINKS).select(*_KEYS, "content_sha256")
     return there.join(known, [*_KEYS, "content_sha256"], "left_anti")
 
@@ -53,11 +53,11 @@ def bind_waiting(warehouse: Warehouse, images: DataFrame, *, now: datetime) -> i
     ids = looked_up(images.select("image_id").distinct())
     mine = links.join(ids, "image_id", "left_semi")
     waiting = mine.groupBy(*_KEYS).agg(F.count("content_sha256").alias("bound")).where("bound = 0").select(*_KEYS)
-    first = _contents(warehouse).where("changed_at IS NULL")
+    first = contents(warehouse).where("changed_at IS NULL")
     return append_links(warehouse, waiting.join(first, "image_id").select(*_KEYS, "content_sha256"), now=now)
 
 
-def _contents(warehouse: Warehouse) -> DataFrame:
+def contents(warehouse: Warehouse) -> DataFrame:
     """What images hold now. Bytes that nobody could read yet are none that a permission could be given for."""
     read = ~F.col("content_sha256").startswith(UNREAD_PREFIX)
     return warehouse.read(IMAGES).where(read).select("image_id", "content_sha256", "changed_at")

@@ -50,6 +50,8 @@ SHAPES: dict[str, Shape] = {
     "alone": Shape(1, {"x": (0,)}, {"r": (0, None, "x")}),
     "boxed": Shape(2, {"x": (0, 1)}, {"r": (0, 0, "x"), "s": (1, 1, "x")}),
     "open": Shape(2, {"x": (0, 1)}, {"r": (0, None, "x"), "s": (1, None, "x")}),
+    # Of two people the detector finds the first alone.
+    "hidden": Shape(2, {"x": (0,)}, {"r": (0, None, "x"), "s": (1, None, "x")}),
     "twice": Shape(1, {"x": (0,)}, {"r": (0, None, "x"), "t": (0, None, "x")}),
     "pair": Shape(1, {"x": (0,), "y": (0,)}, {"r": (0, None, "xy")}),
     "mixed": Shape(2, {"x": (0, 1), "y": (0,)}, {"r": (0, 0, "x"), "q": (0, None, "y"), "s": (1, 1, "x")}),

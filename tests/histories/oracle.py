@@ -130,6 +130,8 @@ class Oracle:
         self.erased_contents: set[str] = set()
         self.expired_ids: dict[str, float] = {}
         self.loose_ids: set[str] = set()
+        #: Pictures, by id and by content, that somebody was erased from and that others may still be in.
+        self.left: set[str] = set()
         self.ever: set[tuple[str, str, str]] = set()
         self.unsure_pictures: set[str] = set()
         self.unsure_records: set[str] = set()
@@ -263,8 +265,10 @@ class Oracle:
         answers = {i: self.permits(picture, r) for i, r in self.records.items() if picture in r.links}
         sure = [self.records[i].newest for i, says in answers.items() if says is Says.YES]
         unsure = [self.records[i].newest for i, says in answers.items() if says is Says.MAYBE]
+        people = {self.records[i].newest.person for i in answers}
+        left = bool({picture, stored.content} & self.left)
         found = [
-            covered(shown, [*sure, *more])
+            covered(shown, [*sure, *more], of=people, left=left)
             for size in range(len(unsure) + 1)
             for more in itertools.combinations(unsure, size)
         ]
@@ -325,6 +329,8 @@ class Oracle:
         for picture in list(self.pictures):
             of = [i for i, r in self.records.items() if picture in r.links]
             alone = bool(set(of) & leaving) and not set(of) - leaving
+            if self._people(set(of) & leaving) - self._people(set(of) - leaving) and not alone:
+                self.left |= {picture, self.pictures[picture].content}
             if (picture in named | asked or alone) and not self.held(picture):
                 self._destroy(picture, erased=picture in self.erased_ids or picture in asked or alone)
         for request in wanted:
@@ -351,6 +357,7 @@ class Oracle:
         self.unsure_records |= set(self.records) - set(then.records)
         # Tombstones are written before anything is destroyed; whether it came that far is not known.
         self.unsure_stones |= (then.erased_contents - self.erased_contents) | (then.erased_ids - self.erased_ids)
+        self.unsure_stones |= then.left - self.left
 
     def adopt(self, pictures: Mapping[str, str], records: Iterable[str], links: Iterable[tuple[str, str]]) -> None:
         """Settle what is not sure by what is there: pictures (with their content), records, links (picture, record)."""
@@ -374,6 +381,7 @@ class Oracle:
 
     def _destroy(self, picture: str, *, erased: bool) -> None:
         stored = self.pictures.pop(picture)
+        several = len(self._people(i for i, r in self.records.items() if picture in r.links)) > 1
         for record in self.records.values():
             record.links.pop(picture, None)
         if erased:
@@ -381,8 +389,13 @@ class Oracle:
             self.erased_contents.add(stored.content)
         elif stored.content in self.erased_contents:
             self.loose_ids.add(picture)
+            self.unsure_stones |= {picture} if several else set()
         elif picture not in self.erased_ids:
             self.expired_ids[picture] = self.real
+            self.left |= {picture, stored.content} if several else set()
+
+    def _people(self, record_ids: Iterable[str]) -> set[str]:
+        return {self.records[i].newest.person for i in record_ids}
 
     def _names(self, request: Request, record: Record) -> bool:
         people = {version.person for version in record.versions}
@@ -403,14 +416,17 @@ class Oracle:
         return any(r.last_event is not None and r.last_event.at > at for r in linked)
 
 
-def covered(shown: Shown, records: Iterable[Version]) -> set[str]:
+def covered(shown: Shown, records: Iterable[Version], *, of: Iterable[str] = (), left: bool = False) -> set[str]:
     """Whose faces are covered: of records with a box those faces alone; without, all of them or nobody (no bystanders).
 
-    Boxes are those of the picture, to the number.
+    ``of``: all people that are recorded in the picture; ``left``: another was erased from it. Without a box nobody is
+    covered beside one whom nothing permits. Boxes are those of the picture, to the number.
     """
     versions = list(records)
     boxes = {version.box for version in versions if version.box is not None}
     if boxes:
         return {person for person, box in shown if box in boxes}
     people = {version.person for version in versions}
+    if left or set(of) - people:
+        return set()
     return {person for person, _ in shown} if len(shown) <= len(people) else set()

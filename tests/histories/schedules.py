@@ -27,6 +27,8 @@ ONCE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("boxed", ("other encoding", "forget both")),
     ("alone", ("", "forget", "", "", "other encoding")),
     ("boxed", ("", "forget both", "", "", "other encoding")),
+    ("hidden", ("", "withdraw")),
+    ("hidden", ("", "forget")),
 )
 #: Rules that send pictures.
 SENDING = ("change", "change and again", "restore", "resend", "copy", "other encoding", "come back", "foreign")

@@ -151,6 +151,26 @@ def test_of_a_shared_picture_exactly_that_persons_face_goes(oracle: Oracle) -> N
     assert not oracle.pictures
 
 
+def test_without_boxes_nobody_is_served_beside_one_who_withdrew_or_was_erased(oracle: Oracle) -> None:
+    """Of both people the detector finds one, and nobody knows which."""
+    mine, theirs = replace(GIVEN, pictures=("g",)), replace(GIVEN, person="bob", pictures=("g",))
+    take(oracle, a=mine, o=theirs, g="x2")
+    assert ann(oracle, "g") is Says.YES
+    take(oracle, o=ended(theirs, 5.0))
+    assert (ann(oracle, "g"), oracle.due("g")) == (Says.NO, Says.NO)
+    take(oracle, o=replace(theirs, events=(Event(6.0, True),)))
+    assert ann(oracle, "g") is Says.YES
+    oracle.ask("person", "bob", 11.0)
+    assert ann(oracle, "g") is Says.NO
+    oracle.carry_out()
+    take(oracle, n=replace(mine, events=(Event(12.0, True),)), h="x2")
+    oracle.now = 13.0
+    assert set(oracle.pictures) == {"x", "g", "h"}
+    assert ann(oracle, "g") is Says.NO
+    take(oracle, k=replace(mine, pictures=("g", "h"), box=LEFT))
+    assert (ann(oracle, "g"), ann(oracle, "h")) == (Says.YES, Says.YES)
+
+
 def test_a_revoked_batch_goes_whatever_records_say(oracle: Oracle) -> None:
     oracle.set_batch("b", "revoked")
     assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.YES)

@@ -24,6 +24,7 @@ from jobs.governance.decide import (
     add_duration,
     decide_image,
     decide_record,
+    decide_records,
     valid_until,
 )
 from jobs.governance.jurisdictions import load_rules
@@ -359,10 +360,11 @@ def test_a_record_without_an_event_has_no_end() -> None:
     assert valid_until(replace(GOOD, events=()), None) is None
 
 
+BOXED = replace(GOOD, face_box=(1.0, 2.0, 3.0, 4.0))
 OTHER_BASIS = replace(GOOD, lawful_basis="eu-gdpr:A6-1-f")
 IMAGES: dict[str, tuple[Batch | None, list[Record | None], bool, Reason | None]] = {
     "permitted": (ASSESSED, [GOOD], False, None),
-    "permitted by one of two": (ASSESSED, [None, GOOD], False, None),
+    "permitted by one of two": (ASSESSED, [None, BOXED], False, None),
     "permitted on another basis": (ASSESSED, [OTHER_BASIS], False, None),
     "public web with consent": (Batch("assessed", "public_web"), [GOOD], False, None),
     "erased": (ASSESSED, [GOOD], True, Reason.ERASED),
@@ -407,6 +409,51 @@ def test_guarantee_1_a_permission_holds_for_the_bytes_that_it_was_given_for(
         ASSESSED, "b", [record, replace(GOOD, contents=("c",))], policy=POLICY, now=NOW, content=Content("c")
     )
     assert both.allowed
+
+
+OTHER = replace(GOOD, pii_principal_id="hmac:" + "1" * 64)
+WITHDRAWN = (GIVEN, replace(GIVEN, event_time=NOW, event_state="ConsentWithdrawn"))
+OTHER_WITHDRAWN, OWN_WITHDRAWN = replace(OTHER, events=WITHDRAWN), replace(GOOD, events=WITHDRAWN)
+OTHER_BOXED = replace(OTHER_WITHDRAWN, face_box=BOXED.face_box)
+NOBODY = replace(GOOD, pii_principal_id=None)
+# Records of one image, and whether each of them covers somebody.
+TOGETHER: dict[str, tuple[list[Record | None], list[bool]]] = {
+    "both permit": ([GOOD, OTHER], [True, True]),
+    "the other has withdrawn": ([GOOD, OTHER_WITHDRAWN], [False, False]),
+    "the other, whose face is known, has withdrawn": ([GOOD, OTHER_BOXED], [False, False]),
+    "the other has not granted the purpose": ([GOOD, replace(OTHER, purposes=("q",))], [False, False]),
+    "the other's record cannot be read": ([GOOD, replace(OTHER, quarantined=True)], [False, False]),
+    "the other's record is of another batch": ([replace(OTHER, source_batch_id="x"), GOOD], [False, False]),
+    "the other's record has not come yet": ([GOOD, None], [False, False]),
+    "the other is nobody knows who": ([GOOD, NOBODY], [False, False]),
+    "with a box, whatever the other says": ([BOXED, OTHER_WITHDRAWN], [True, False]),
+    "with a box and without, the other has withdrawn": ([BOXED, GOOD, OTHER_WITHDRAWN], [True, False, False]),
+    "an earlier record of the same person": ([OWN_WITHDRAWN, GOOD], [False, True]),
+    "an earlier record of the other, who permits": ([GOOD, OTHER_WITHDRAWN, OTHER], [True, False, True]),
+    "a third has withdrawn": ([GOOD, OTHER, replace(OTHER_WITHDRAWN, pii_principal_id="hmac:" + "2" * 64)],
+                              [False, False, False]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_guarantee_16_without_boxes_nobody_is_covered_where_somebody_else_is_refused(case: str) -> None:
+    records, covering = TOGETHER[case]
+    for order in permutations(range(len(records))):
+        given = [records[n] for n in order]
+        found = decide_records(ASSESSED, "b", given, policy=POLICY, now=NOW)
+        assert [decision.allowed for decision in found] == [covering[n] for n in order]
+        image = decide_image(ASSESSED, "b", given, policy=POLICY, now=NOW)
+        assert image.reason == (None if any(covering) else Reason.OTHERS_REFUSED)
+
+
+def test_guarantee_16_without_boxes_nobody_is_covered_where_somebody_was_erased() -> None:
+    for records, allowed in (([GOOD], False), ([GOOD, OTHER], False), ([BOXED], True), ([GOOD, BOXED], True)):
+        found = decide_image(ASSESSED, "b", records, policy=POLICY, now=NOW, left=True)
+        assert found.reason == (None if allowed else Reason.OTHERS_REFUSED)
+    # What else is refused says so.
+    assert decide_image(ASSESSED, "b", [OWN_WITHDRAWN], policy=POLICY, now=NOW, left=True).reason == (
+        Reason.CONSENT_ENDED
+    )
 
 
 def test_an_image_ends_with_the_first_of_its_records() -> None:
