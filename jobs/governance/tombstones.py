@@ -18,8 +18,8 @@ from pyspark.sql import functions as F
 
 from jobs.errors import GovernanceError
 from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS, TOMBSTONES
+from jobs.tables.links import NOT_READ
 from jobs.tables.store import looked_up, looked_up_in_parts, materialise
-from udfs.reading import UNREAD_PREFIX
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +91,7 @@ def keyed_text(kind: str, value: object) -> bytes | None:
     What stands in place of a digest where there was nothing to read is no content: it is the same for all that have
     the same fault, and erasing one of them would bar the others.
     """
-    if value is None or (kind == CONTENT and str(value).startswith(UNREAD_PREFIX)):
+    if value is None or (kind == CONTENT and str(value).startswith(NOT_READ)):
         return None
     return f"{kind}\0{value}".encode()
 

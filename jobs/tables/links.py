@@ -7,6 +7,7 @@ content that comes under the id. Bytes that come later in its place have no link
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -15,6 +16,8 @@ from jobs.schemas import BASIS_LINKS, IMAGES
 from jobs.tables.store import Warehouse, looked_up, materialise
 from udfs.reading import UNREAD_PREFIX
 
+#: What a content's digest begins with where there was nothing to read.
+NOT_READ: Final = UNREAD_PREFIX
 _KEYS = ["image_id", "record_id"]
 
 
@@ -59,5 +62,5 @@ def bind_waiting(warehouse: Warehouse, images: DataFrame, *, now: datetime) -> i
 
 def contents(warehouse: Warehouse) -> DataFrame:
     """What images hold now. Bytes that nobody could read yet are none that a permission could be given for."""
-    read = ~F.col("content_sha256").startswith(UNREAD_PREFIX)
+    read = ~F.col("content_sha256").startswith(NOT_READ)
     return warehouse.read(IMAGES).where(read).select("image_id", "content_sha256", "changed_at")
