@@ -6,19 +6,17 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import click
-from pyspark.sql import functions as F
 
 from jobs.cli import Result, job
 from jobs.governance.gate import Gated, RunGate, gate_warehouse
 from jobs.runs.counting import Counters
 from jobs.runs.record import Job, Run, open_run, utc_now
 from jobs.runs.workers import workers
-from jobs.schemas import IMAGE_STATUS, IMAGES
+from jobs.schemas import IMAGE_STATUS
 from jobs.tables.store import materialise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from jobs.tables.embeddings import Chunk
 
@@ -27,14 +25,15 @@ _REASONS = 4
 
 def gate_step(run: Run, *, to_destroy: bool = False) -> Gated:
     """The gate at this instant, over the images that the run began with. ``to_destroy``: see `gate_warehouse`."""
-    if run.gate is None:
-        run.gate = RunGate(run.warehouse, run.settings, clock=run.job.clock, ingested_by=_images_by(run))
     with run.job.watching("gate", "ask the gate which images are permitted"):
-        return run.gate.decide(to_destroy=to_destroy)
+        return _gate(run).decide(to_destroy=to_destroy)
 
 
-def _images_by(run: Run) -> datetime:
-    return run.images_by or run.started_at
+def _gate(run: Run) -> RunGate:
+    if run.gate is None:
+        by = run.images_by or run.started_at
+        run.gate = RunGate(run.warehouse, run.settings, clock=run.job.clock, ingested_by=by)
+    return run.gate
 
 
 def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
@@ -48,7 +47,7 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
     gated = gate_step(run)
     machines = workers(warehouse.spark, run.settings)
     run.step("gate", lambda: _count(gated, spec.fingerprint, run) | machines, begun=begun, once=False)
-    everything = of_all_images(run, gated)
+    everything = _gate(run).of_all_images(gated)
     run.step("withdraw", lambda: {"faces": table.withdraw_stale(warehouse, everything, now=utc_now())}, once=False)
     done = table.computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
     new = gated.accepted.join(done, ["image_id", "input_digest"], "left_anti")
@@ -84,15 +83,6 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
                 words=f"embed chunk {number} of {len(chunks)} ({chunk.images:,} images)",
                 on_look=lambda: show(min(total, before + counters.images.value), total),
             )
-
-
-def of_all_images(run: Run, gated: Gated) -> Gated:
-    """``gated``; where a run is resumed and other images have come since, with those: it must not take their faces."""
-    later = run.warehouse.read(IMAGES).where(F.col("ingested_at") > F.lit(_images_by(run)).cast("timestamp"))
-    if later.isEmpty():
-        return gated
-    every = gate_warehouse(run.warehouse, run.settings, now=run.job.clock())
-    return Gated(materialise(every.decisions))
 
 
 def _plan(chunks: list[Chunk]) -> dict[str, Any]:

@@ -617,3 +617,11 @@ class RunGate:
             _need_records(self._warehouse)
             self._last = replace(self._last, records=True)
         return self._last.gated
+
+    def of_all_images(self, gated: Gated) -> Gated:
+        """``gated``; where a run is resumed and images have come since, with those: it must not take their faces."""
+        later = self._warehouse.read(IMAGES).where(F.col("ingested_at") > F.lit(self._ingested_by).cast("timestamp"))
+        if later.isEmpty():
+            return gated
+        every = gate_warehouse(self._warehouse, self._settings, now=self._clock())
+        return Gated(materialise(every.decisions))

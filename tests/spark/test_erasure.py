@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.embed import gate_step, of_all_images
+from jobs.embed import gate_step
 from jobs.errors import GovernanceError, NotProvenError
 from jobs.expire import expire_steps
 from jobs.governance import erasure, retention
@@ -320,7 +320,7 @@ def test_guarantee_9_a_run_that_is_resumed_takes_nobody_who_came_in_since(indexe
     with run_of(made, "killed", "embed") as run:
         gated = gate_step(run)
         assert image(5) not in {row["image_id"] for row in gated.decisions.collect()}
-        assert withdraw_stale(made.warehouse, of_all_images(run, gated), now=datetime.now(UTC)) == 0
+        assert withdraw_stale(made.warehouse, run.gate.of_all_images(gated), now=datetime.now(UTC)) == 0
 
 
 def _version(made: Indexed, record_id: str, **changes: object):
