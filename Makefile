@@ -53,7 +53,7 @@ test-server: setup ## the Milvus contract on milvus-lite and the wheel's server,
 test-e2e: setup ## whole jobs, by spark-submit on a standalone cluster among others
 	@$(PYTEST) tests/e2e -m 'not faults' $(ARGS)
 
-test-faults: setup ## the long fault matrix: killed at every step, and resumed
+test-faults: setup ## the long tests: killed at every step and resumed, races, a short history, 100,000 random images
 	@$(PYTEST) -m faults $(ARGS)
 
 # HOURS=0.5 for less; SEED= begins elsewhere. What is found is printed as one command that plays it again.

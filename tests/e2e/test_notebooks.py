@@ -166,6 +166,7 @@ def test_quickstart(tmp_path: Path) -> None:
     assert "(UNTRAINED)" in words["vectors"]
 
 
+@pytest.mark.faults
 def test_index(tmp_path: Path) -> None:
     done = executed("index", tmp_path)
     words = said(done)

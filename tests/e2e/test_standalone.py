@@ -139,6 +139,7 @@ def test_an_environment_archive_is_unpacked_beside_each_executor(cluster: Cluste
     assert "ARCHIVED [('environment', 'in the archive')]" in done.stdout, done.stderr[-2000:]
 
 
+@pytest.mark.faults
 @pytest.mark.usefixtures("spark")
 def test_killed_in_the_middle_and_resumed_it_ends_exact(
     cluster: Cluster, package: str, pictures: tuple[Path, list[Picture]], tmp_path: Path, capsys

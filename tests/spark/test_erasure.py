@@ -379,6 +379,7 @@ def test_guarantee_13_what_is_here_again_goes_at_the_next_erasure_without_a_requ
     assert prove_erased(job_for(made.spark, made.settings), [], None)["tombstones"] > 10
 
 
+@pytest.mark.faults
 def test_guarantee_13_whatever_verify_erased_searches_is_swept(after: Pass, made: Indexed) -> None:
     """An erased key in every table and column that the scanner compares, and staged files out of a backup."""
     warehouse = made.warehouse

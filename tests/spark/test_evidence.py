@@ -254,6 +254,7 @@ def test_a_run_leaves_events_a_policy_and_an_exported_head(spark, tmp_path: Path
         read_head(spark, str(tmp_path / "no-head.json"))
 
 
+@pytest.mark.faults
 def test_lineage_is_off_and_where_it_is_on_carries_purposes_and_policy(
     spark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
