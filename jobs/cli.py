@@ -9,12 +9,11 @@ from typing import Any
 
 import click
 
-from jobs.addresses import holds_credentials
-from jobs.errors import FaceReindexError, SettingsError
+from jobs.errors import FaceReindexError
 from jobs.private import keep_private
 from jobs.run_ids import checked_run_id
 from jobs.runs.progress import Console
-from jobs.settings import Settings, load_settings
+from jobs.settings import Settings, load_settings, refuse_credentials
 
 _COMMON = (
     click.option("--config", "config", type=click.Path(), help="YAML settings file (docs/settings.md)."),
@@ -97,11 +96,10 @@ def _check_places(context: click.Context) -> None:
     for parameter in context.command.params:
         given = context.params.get(str(parameter.name))
         texts = given if isinstance(given, tuple) else (given,)
-        if parameter.name not in NO_PLACES and any(isinstance(t, str) and holds_credentials(t) for t in texts):
-            raise SettingsError(
-                f"{parameter.opts[0]}: there are credentials in the address, which logs and tables would keep.",
-                hint="leave them out of it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment.",
-            )
+        if parameter.name not in NO_PLACES:
+            for text in texts:
+                if isinstance(text, str):
+                    refuse_credentials(text, parameter.opts[0])
 
 
 def _in_session(  # the one place where a session is opened

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from jobs.addresses import without_credentials
+from jobs.addresses import holds_credentials, without_credentials
 from jobs.errors import SettingsError
 
 ENV_PREFIX = "FACE_REINDEX_"
@@ -38,6 +38,20 @@ def _not_blank(value: str) -> str:
 Name = Annotated[str, AfterValidator(_not_blank)]
 #: A path or an address. Tables, receipts and lineage say where things are.
 Place = Annotated[str, AfterValidator(without_credentials)]
+NamedPlace = Annotated[Name, AfterValidator(without_credentials)]
+
+
+def refuse_credentials(text: str, option: str) -> None:
+    """The same for a place on the command line, which ``option`` named.
+
+    Raises:
+        SettingsError: there are credentials in it; they are not repeated.
+    """
+    if holds_credentials(text):
+        raise SettingsError(
+            f"{option}: there are credentials in the address, which logs and tables would keep.",
+            hint="leave them out of it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment.",
+        )
 
 
 class GovernanceSettings(_Section):
@@ -108,7 +122,7 @@ class SyncSettings(_Section):
 class ModelSettings(_Section):
     """FaceNet's weights. Changing any of these changes the model fingerprint."""
 
-    weights: Annotated[Name, AfterValidator(without_credentials)] = Field(
+    weights: NamedPlace = Field(
         "vggface2",
         description="`vggface2`, `casia-webface` (downloaded), `random` (seeded, untrained), a file or a URI.",
     )
@@ -229,9 +243,7 @@ class StagingSettings(_Section):
 class MilvusSettings(_Section):
     """The vector index."""
 
-    uri: Annotated[Name, AfterValidator(without_credentials)] = Field(
-        "face-index.db", description="A file: embedded milvus-lite. http(s)://host:port: a server."
-    )
+    uri: NamedPlace = Field("face-index.db", description="A file: embedded milvus-lite. http(s)://host:port: a server.")
     database: str = Field("default", description="Milvus database.")
     alias: Name = Field("faces", pattern=r"^[A-Za-z_]\w*$", description="Alias that readers use.")
     shards: int = Field(1, ge=1, le=64, description="Shards of a new collection (embedded: ignored).")
@@ -335,9 +347,7 @@ class PlanningSettings(_Section):
 class Settings(_Section):
     """The whole configuration of a job."""
 
-    warehouse: Annotated[Name, AfterValidator(without_credentials)] = Field(
-        "warehouse", description="Path (local, s3a://…) or catalog schema (`main.faces`)."
-    )
+    warehouse: NamedPlace = Field("warehouse", description="Path (local, s3a://…) or catalog schema (`main.faces`).")
     governance: GovernanceSettings = GovernanceSettings()
     sources: SourceSettings = SourceSettings()
     erasure: ErasureSettings = ErasureSettings()

@@ -122,8 +122,8 @@ def erased_in(
 ) -> DataFrame | None:
     """Which of ``rows`` have a tombstone, as `matching` tells; None: there is none of these kinds."""
     tombstones = warehouse.read(TOMBSTONES)
-    kinds, _ = _readable(tombstones, ring)
-    return matching(tombstones, rows, columns, row_key, ring) if kinds & columns.keys() else None
+    kinds, key_ids = _readable(tombstones, ring)
+    return _matched(tombstones, rows, columns, row_key, ring, key_ids) if kinds & columns.keys() else None
 
 
 def matching(
@@ -134,8 +134,19 @@ def matching(
     Raises:
         GovernanceError: tombstones were written under a key that is not in the ring, so they cannot be compared.
     """
-    wanted = tombstones.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
     _, key_ids = _readable(tombstones, ring)
+    return _matched(tombstones, rows, columns, row_key, ring, key_ids)
+
+
+def _matched(
+    tombstones: DataFrame,
+    rows: DataFrame,
+    columns: Mapping[str, str],
+    row_key: str,
+    ring: KeyRing,
+    key_ids: list[str],
+) -> DataFrame:
+    wanted = tombstones.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
     keyed = digests(rows, columns, row_key, ring, key_ids)
     # Up to two million: a hash of each row against all of them, and no shuffle of the rows.
     found = keyed.join(looked_up(wanted, tombstones.count()), ["kind", "key_id", "digest"])

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pyspark.sql import functions as F
 
-from jobs.addresses import holds_credentials
-from jobs.errors import BadInput, SettingsError
-from jobs.settings import Settings
+from jobs.errors import BadInput
+from jobs.settings import Settings, refuse_credentials
 from jobs.tables.store import looked_up_in_parts
 from udfs.kinds import HEAD_BYTES, image_kind
 from udfs.reading import UNREAD_PREFIX, ReadFailure, address_within
@@ -239,11 +238,7 @@ def open_source(spark: SparkSession, text: str, batch_id: str, settings: Setting
     """
     prefix, _, rest = text.partition(":")
     known = ("folder", "parquet", "webdataset", "delta")
-    if holds_credentials(text):
-        raise SettingsError(
-            "--source: there are credentials in the address, which logs and tables would keep.",
-            hint="leave them out of it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment.",
-        )
+    refuse_credentials(text, "--source")
     kind, location = (prefix, rest) if prefix in known else (_guess(spark, text), text)
     if kind in {"parquet", "delta"}:
         return TableSource(spark, location, batch_id, settings, form=kind)
