@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
 from jobs.governance.decide import Reason
-from jobs.governance.gate import Gated, current_records, gate_warehouse
+from jobs.governance.gate import Gated, current_records, gate_warehouse, input_digest
 from jobs.governance.tombstones import (
     CONTENT,
     EXPIRED,
@@ -44,6 +44,7 @@ from jobs.schemas import (
     IMAGE_STATUS,
     IMAGES,
     PROCESSING_BASIS,
+    RECORD_STRUCT,
     REMOVED_FACES,
     TOMBSTONES,
     TableSpec,
@@ -220,6 +221,7 @@ def _records_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> Da
     people = records.select("row_key").distinct()
     again = matching(stones, people, {SUBJECT: "row_key"}, "row_key", ring)
     old = records.join(again, "row_key").where("coalesce(last <= erased_at, true)")
+    old = old.join(_kept_records(warehouse, held_images(warehouse)), "record_id", "left_anti")
     return old.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
 
 
@@ -242,7 +244,7 @@ def _links_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> list
 def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     """Everything that ``targets`` (request_id, kind, value) ask for: rows of `erasure_items`, `held` ones marked.
 
-    Reads keys and hashes; no image byte and no vector.
+    Also what an earlier pass wrote down. Reads keys and hashes; no image byte and no vector.
     """
 
     count = targets.count()
@@ -285,6 +287,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         _items(shared, SHARED, F.col("image_id"), "image_id"),
         *_somebody_leaves(warehouse, links, basis, leaving, whole),
         _faces(warehouse, whole, records, of(FACE, "face_id")),
+        _written_down(warehouse, targets),
     ]
     rows = reduce(DataFrame.unionByName, found)
     held = _held(warehouse)
@@ -323,6 +326,13 @@ def _somebody_leaves(
     ]
 
 
+def _written_down(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
+    """What earlier passes found for these requests: a hold may be on it by now, or have ended."""
+    asked = targets.select("request_id").distinct()
+    of_pass = F.col("request_id").startswith(f"er-{EXPIRY}-") | F.col("request_id").startswith(f"er-{SWEEP}-")
+    return warehouse.read(ERASURE_ITEMS).where(~of_pass).join(asked, "request_id", "left_semi").select(*_ITEM)
+
+
 def _standing(warehouse: Warehouse, named: DataFrame) -> DataFrame:
     """Those of the ``named`` images (request_id, image_id) that stand in any table, their own or another."""
     places = (IMAGES, EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS, BASIS_LINKS)
@@ -357,9 +367,22 @@ def held_images(warehouse: Warehouse) -> DataFrame:
     return links.join(held_records(warehouse), "record_id", "left_semi").select("image_id").distinct()
 
 
+def _kept_records(warehouse: Warehouse, images: DataFrame) -> DataFrame:
+    """Records (record_id) that stay while these ``images`` are held: by them their people are found when that ends."""
+    linked = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
+    under = _known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
+    of_images = linked.unionByName(under).join(images, "image_id", "left_semi").select("record_id")
+    return held_records(warehouse).unionByName(of_images).distinct()
+
+
 def _held(warehouse: Warehouse) -> DataFrame:
-    """What a legal hold keeps from being destroyed: records, and images with their content, as (kind, value, held)."""
-    records, images = held_records(warehouse), held_images(warehouse)
+    """What a legal hold keeps from being destroyed, as (kind, value, held): images, their content, all their records.
+
+    A record that names a held image stays with it, whoever it is about: without it nobody could tell, when the hold
+    ends, what an erasure that waited was about.
+    """
+    images = held_images(warehouse)
+    records = _kept_records(warehouse, images)
     content = warehouse.read(IMAGES).select("image_id", "content_sha256").join(images, "image_id")
     links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").dropna().join(images, "image_id")
     faces = known_faces(warehouse).join(images, "image_id")
@@ -379,13 +402,15 @@ def write_down(
 ) -> DataFrame:
     """Add what was found, and its tombstones, to the ledger; returns all items of ``targets`` that may go.
 
-    Before anything is destroyed (Guarantee 12): afterwards nothing else could tell what has to be gone.
+    Before anything is destroyed (Guarantee 12): afterwards nothing else could tell what has to be gone. What is held is
+    found again by its records, which stay; but for hashes, whose image may go now while another's bytes are held.
     """
     wanted = found.where(~F.col("held")).select(*_ITEM)
     known = warehouse.read(ERASURE_ITEMS)
     place = F.coalesce("image_id", F.lit("")).alias("place")
     item = ["request_id", "kind", "value", "place"]
-    fresh = materialise(wanted.select("*", place).join(known.select(*item[:3], place), item, "left_anti").drop("place"))
+    noted = found.where(~F.col("held") | F.col("kind").isin(CONTENT, LINK)).select(*_ITEM, place)
+    fresh = materialise(noted.join(known.select(*item[:3], place), item, "left_anti").drop("place"))
     left = F.col("kind").isin(LEFT, LEFT_CONTENT)
     # What came back has its tombstone, or (a face whose picture is gone) was never erased.
     wanted = wanted.where(left | ~F.col("request_id").startswith(f"er-{SWEEP}-"))
@@ -454,39 +479,64 @@ def _matching(warehouse: Warehouse, spec: TableSpec, items: DataFrame) -> int:
     return rows.where(F.coalesce(*flags, F.lit(False))).count()
 
 
-def covered_as_before(warehouse: Warehouse, gated: Gated, shared: DataFrame) -> DataFrame:
-    """Faces of ``shared`` pictures (image_id) whose every record covers the picture still, though another's has gone.
+def covered_as_before(warehouse: Warehouse, gated: Gated, shared: DataFrame, leaving: DataFrame) -> DataFrame:
+    """Faces of ``shared`` pictures (image_id) that were computed from what covers them still, and from nobody else.
 
-    Columns: face_id, image_id, model_fingerprint, and `fresh`, the picture's input_digest now. Of pictures that are as
-    they were when the faces were computed: none that was ingested anew since.
+    Columns: face_id, image_id, model_fingerprint, and `fresh`, the picture's input_digest now. A face's own digest must
+    be that of the coverage now, or of it and the ``leaving`` records (record_id) as they are until they go: of anything
+    else that changed (another's box, a person who came since, other bytes) it is not known whose the face is now.
     """
-    now_covered = gated.accepted.join(shared, "image_id", "left_semi").select(
-        "image_id",
-        F.col("input_digest").alias("fresh"),
-        F.transform("covered", lambda record: record["record_id"]).alias("records"),
+    covering = gated.accepted.join(shared, "image_id", "left_semi").select(
+        "image_id", "content_sha256", "covered", F.col("input_digest").alias("fresh")
     )
-    ingested = warehouse.read(IMAGES).select("image_id", "ingested_at")
-    decided = warehouse.read(IMAGE_STATUS).groupBy("image_id", "model_fingerprint")
-    computed = decided.agg(F.max("decided_at").alias("computed_at"))
-    faces = warehouse.read(EMBEDDINGS).select("face_id", "image_id", "model_fingerprint", "basis_record_ids")
-    known = faces.join(now_covered, "image_id").join(ingested, "image_id")
-    known = known.join(computed, ["image_id", "model_fingerprint"]).where("ingested_at <= computed_at")
-    staying = known.where(F.size(F.array_except("basis_record_ids", "records")) == 0)
+    went = current_records(warehouse.read(PROCESSING_BASIS)).join(leaving, "record_id", "left_semi")
+    went = went.select(
+        "record_id", F.struct("record_id", F.col("pii_principal_id").alias("principal"), F.col("face_box").alias("box"))
+    ).toDF("record_id", "record")
+    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id").distinct().join(shared, "image_id", "left_semi")
+    of_images = links.join(went, "record_id").groupBy("image_id").agg(F.collect_list("record").alias("went"))
+    covering = covering.join(of_images, "image_id", "left")
+    every = F.concat("covered", F.coalesce("went", F.array().cast(f"array<{RECORD_STRUCT}>")))
+    covering = covering.select(
+        "image_id",
+        "fresh",
+        F.transform("covered", lambda record: record["record_id"]).alias("records"),
+        input_digest(F.array_sort(F.array_distinct(every))).alias("before"),
+    )
+    columns = ("face_id", "image_id", "model_fingerprint", "input_digest", "basis_record_ids")
+    known = warehouse.read(EMBEDDINGS).select(*columns).join(covering, "image_id")
+    own = F.size(F.array_except("basis_record_ids", "records")) == 0
+    staying = known.where(own & F.col("input_digest").isin(F.col("fresh"), F.col("before")))
     return staying.select("face_id", "image_id", "model_fingerprint", "fresh")
 
 
-def settle_shared(warehouse: Warehouse, settings: Settings, items: DataFrame, *, now: datetime) -> int:
+def leaving_records(targets: DataFrame, found: DataFrame) -> DataFrame:
+    """The records (record_id) whose faces go: of whom is erased, and those that have ended."""
+    ended = targets.where(F.col("kind") == EXPIRED).select("value")
+    gone = found.where(F.col("kind") == RECORD).select("value")
+    return ended.unionByName(gone).select(F.col("value").alias("record_id")).distinct()
+
+
+def staying_faces(
+    warehouse: Warehouse, settings: Settings, items: DataFrame, leaving: DataFrame, *, now: datetime
+) -> DataFrame | None:
+    """`covered_as_before` of all shared pictures of ``items``, asked before the records go; None: there are none."""
+    shared = shared_in(items)
+    if shared.isEmpty():
+        return None
+    gated = gate_warehouse(warehouse, settings, now=now, only=shared, to_destroy=True)
+    return materialise(covered_as_before(warehouse, gated, shared, leaving))
+
+
+def settle_shared(warehouse: Warehouse, staying: DataFrame | None) -> int:
     """Let the faces that stay in shared pictures stand under the coverage that is left; returns how many pictures.
 
     An embedding belongs to its image's coverage (`input_digest`), of which a record has just gone: without this the
     other people's faces would count as withdrawn, and be computed again. They are decided anew by this, so that what a
     running night has left out of its collection comes back (`add_small`).
     """
-    shared = shared_in(items)
-    if shared.isEmpty():
+    if staying is None:
         return 0
-    gated = gate_warehouse(warehouse, settings, now=now, only=shared, to_destroy=True)
-    staying = covered_as_before(warehouse, gated, shared)
     staying = staying.groupBy("image_id", "model_fingerprint", "fresh").agg(F.count("*").alias("stay"))
     faces = warehouse.read(EMBEDDINGS).groupBy("image_id", "model_fingerprint").agg(F.count("*").alias("faces"))
     settled = materialise(staying.join(faces, ["image_id", "model_fingerprint"]).where("stay = faces"))

@@ -485,8 +485,13 @@ def _decisions(judged: DataFrame) -> DataFrame:
             F.transform("judged", lambda link: link["reason"]).alias("reasons"),
         )
         .withColumn("covered", F.when(F.col("reason").isNull(), F.col("covered")).otherwise(nobody))
-        .withColumn("input_digest", F.sha2(F.concat_ws("|", "content_sha256", F.to_json("covered")), 256))
+        .withColumn("input_digest", input_digest(F.col("covered")))
     )
+
+
+def input_digest(covered: Column) -> Column:
+    """The hash of an image's content and of whom its records cover: what its faces are computed from."""
+    return F.sha2(F.concat_ws("|", "content_sha256", F.to_json(covered)), 256)
 
 
 def gate_warehouse(

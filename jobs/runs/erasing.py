@@ -73,15 +73,15 @@ def erase_pending(run: Run, index: VectorIndex, *, sweep: bool = False) -> Outco
             return Outcome(0, 0, {})
         found = erasure.find(warehouse, targets)
         items = erasure.write_down(warehouse, targets, found, key_ring(settings), now=utc_now())
+        leaving = materialise(erasure.leaving_records(targets, found))
         counts = {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
     run.step("erase-find", lambda: {"items": counts}, once=False)
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
-    run.step("erase-index", lambda: {"collections": _erase_index(run, index, items, every=True)}, once=False)
+    run.step("erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False)
     run.step("erase-staged", lambda: _erase_staged(run), once=False)
+    staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
     run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
-    run.step(
-        "erase-shared", lambda: {"images": erasure.settle_shared(warehouse, settings, items, now=utc_now())}, once=False
-    )
+    run.step("erase-shared", lambda: {"images": erasure.settle_shared(warehouse, staying)}, once=False)
     run.step("erase-purge", lambda: _purge(run), once=False)
     with run.job.watching("erase-close"):
         completed, suspended = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=utc_now())
@@ -110,10 +110,13 @@ def _request_leftovers(run: Run) -> None:
 
 def _sweep_index(run: Run, index: VectorIndex) -> None:
     nothing = run.job.spark.createDataFrame([], ERASURE_ITEMS.columns)
-    run.step("erase-index", lambda: {"collections": _erase_index(run, index, nothing, every=False)}, once=False)
+    nobody = run.job.spark.createDataFrame([], "record_id string")
+    run.step("erase-index", lambda: {"collections": _erase_index(run, index, nothing, nobody, every=False)}, once=False)
 
 
-def _erase_index(run: Run, index: VectorIndex, items: DataFrame, *, every: bool) -> dict[str, dict[str, int | bool]]:
+def _erase_index(
+    run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame, *, every: bool
+) -> dict[str, dict[str, int | bool]]:
     """Out of each collection go the faces of ``items``, and all that is not permitted; by collection, in rows.
 
     ``every``: also a collection that is not complete and was never live, which is dropped. Else it is left to the run
@@ -126,7 +129,7 @@ def _erase_index(run: Run, index: VectorIndex, items: DataFrame, *, every: bool)
     report = erase_keys(
         index,
         looked_at,
-        _Going(run, index, items).out_of,
+        _Going(run, index, items, leaving).out_of,
         keep=keep,
         load_timeout_s=milvus.index_timeout_s,
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
@@ -144,9 +147,10 @@ def _abandoned(run: Run, index: VectorIndex, collection: str) -> bool:
 class _Going:
     """Which keys leave a collection: asked of the collection itself, against what may be in one of its kind."""
 
-    def __init__(self, run: Run, index: VectorIndex, items: DataFrame) -> None:
+    def __init__(self, run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame) -> None:
         self._run = run
         self._index = index
+        self._leaving = leaving
         self._shared = materialise(erasure.shared_in(items))
         named = items.where(F.col("kind") == FACE).select(F.col("value").cast("bigint").alias("face_id"))
         self._named = materialise(named.distinct())
@@ -181,7 +185,7 @@ class _Going:
         asked = settings.governance.model_copy(update={"purposes": purposes, "allowed_purposes": tuple(allowed)})
         asked_for = settings.model_copy(update={"governance": asked})
         gated = _decisions(self._run, asked_for)
-        staying = erasure.covered_as_before(warehouse, gated, self._shared)
+        staying = erasure.covered_as_before(warehouse, gated, self._shared, self._leaving)
         staying = staying.where(F.col("model_fingerprint") == fingerprint).select("face_id")
         return permitted_faces(warehouse, gated, fingerprint).select("face_id").unionByName(staying)
 

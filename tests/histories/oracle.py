@@ -333,13 +333,14 @@ class Oracle:
                 self.left |= {picture, self.pictures[picture].content}
             if (picture in named | asked or alone) and not self.held(picture):
                 self._destroy(picture, erased=picture in self.erased_ids or picture in asked or alone)
+        # A record of a held picture stays as long, for by it an erasure that waits is found again.
+        kept = {i for i, r in self.records.items() if r.newest.hold or any(self.held(p) for p in r.links)}
         for request in wanted:
-            stays = any(self.records[i].newest.hold for i in request.records if i in self.records)
+            stays = bool(request.records & kept)
             stays |= any(p in self.pictures and self.held(p) for p in request.pictures)
             request.open = stays
-        for record_id in leaving:
-            if not self.records[record_id].newest.hold:
-                del self.records[record_id]
+        for record_id in leaving - kept:
+            del self.records[record_id]
 
     def expire(self) -> None:
         """What is due has been destroyed."""

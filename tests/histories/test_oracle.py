@@ -115,6 +115,18 @@ def test_what_was_erased_does_not_come_back(oracle: Oracle) -> None:
     assert ann(oracle, "z") is Says.YES
 
 
+def test_a_hold_keeps_what_an_erasure_that_waits_is_found_by(oracle: Oracle) -> None:
+    bob = replace(GIVEN, person="bob", pictures=("s", "x"), hold=True)
+    take(oracle, r=replace(GIVEN, pictures=("s",)), b=bob, s="s1")
+    oracle.ask("person", "ann", 11.0)
+    for _ in range(2):
+        oracle.carry_out()
+        assert (set(oracle.records), oracle.requests[0].open) == ({"r", "b"}, True)
+    take(oracle, b=replace(bob, hold=False))
+    oracle.carry_out()
+    assert (set(oracle.records), oracle.requests[0].open) == ({"b"}, False)
+
+
 def test_a_link_holds_for_the_content_that_it_was_given_for(oracle: Oracle) -> None:
     take(oracle, x="x2")
     assert ann(oracle) is Says.NO
