@@ -75,7 +75,9 @@ def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[
             outcome = erase_pending(run, index, sweep=True)
             kinds = outcome.items
             found = receipts(run.warehouse, run.settings, run.run_id)
-            unknown = {r["request_id"]: requests.get(r["request_id"], []) for r in found if r["outcome"] == NOT_FOUND}
+            # Not of what nobody asked for: a sweep may find a status alone, whose image is missing.
+            asked = [r for r in found if r["kind"] not in (erasure.EXPIRY, erasure.SWEEP)]
+            unknown = {r["request_id"]: requests.get(r["request_id"], []) for r in asked if r["outcome"] == NOT_FOUND}
             message = (
                 f"{outcome.completed} requests complete: {kinds.get('image', 0)} images, {kinds.get('face', 0)} faces, "
                 f"{kinds.get('record', 0)} records erased"

@@ -6,9 +6,8 @@ from contextlib import closing
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
-from jobs.governance import erasure, retention
+from jobs.governance import retention
 from jobs.governance.gate import gate_warehouse
-from jobs.governance.tombstones import key_ring
 from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.erasing import Outcome, erase_pending
@@ -16,20 +15,12 @@ from jobs.runs.record import Job, Run, open_run, utc_now
 
 
 def expire_steps(run: Run, index: VectorIndex, *, sweep: bool) -> Outcome:
-    """Write down what is due, and carry out every open erasure (of holds that were lifted, too).
+    """Destroy what is due, and carry out every open erasure (of holds that were lifted, too).
 
     ``sweep``: see `erase_pending`.
     """
     due = retention.due(run.warehouse, run.settings, gate_step(run, to_destroy=True), now=run.job.clock())
-    ring = key_ring(run.settings)
-    run.step(
-        "expire-due",
-        lambda: {
-            "due": erasure.request_all(run.warehouse, due, ring, kind=erasure.EXPIRY, run_id=run.run_id, now=utc_now())
-        },
-        once=False,
-    )
-    return erase_pending(run, index, sweep=sweep)
+    return erase_pending(run, index, due=due, sweep=sweep)
 
 
 def due_now(job_: Job) -> dict[str, int]:

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
@@ -56,11 +56,16 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
 
 #: Kinds of targets and items beside those of tombstones; EXPIRY is the request of a pass over all that is due, SWEEP
-#: over all that came back. LINK: the hash of erased bytes, in links of an image that holds others now.
+#: over all that came back. LINK: the hash of erased bytes, in links of an image that holds others now. ORPHAN: an image
+#: that has faces or a status, and no row: its links stay, for nobody asked for an erasure, and it may come in again.
 BATCH, RECORD, SHARED, LINK, EXPIRY, SWEEP = "batch", "record", "shared", "link", "expiry", "sweep"
+ORPHAN: Final = "orphan"
+_ASKED: Final = (SUBJECT, IMAGE, BATCH, EXPIRED, RECORD, FACE, LINK, ORPHAN)
 _TARGETS: Final = "request_id string, kind string, value string"
 _ITEM: Final = ("request_id", "kind", "value", "image_id")
-COMPLETE: Final = "complete"
+#: Steps of a request. Of EXPIRY and SWEEP: BEGUN, rows go from now on; VOID, it was taken back before. SETTLED: nothing
+#: is left in the ledger of what it named, in no file either, and its receipt is written.
+COMPLETE, BEGUN, VOID, SETTLED = "complete", "begun", "void", "settled"
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ _STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
     (EMBEDDINGS, FACE, "face_id", "bigint"),
     (REMOVED_FACES, FACE, "face_id", "bigint"),
     (IMAGE_STATUS, IMAGE, "image_id", "string"),
+    (IMAGE_STATUS, ORPHAN, "image_id", "string"),
     (IMAGES, IMAGE, "image_id", "string"),
     (BASIS_LINKS, IMAGE, "image_id", "string"),
     (BASIS_LINKS, RECORD, "record_id", "string"),
@@ -116,11 +122,13 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     ids |= {t: open_ones[ring.digest(t.kind, t.value)] for t in ids if t not in fresh}
     spark = warehouse.spark
     known = _named_by(warehouse, [i for t, i in ids.items() if t not in fresh])
+    if fresh:
+        # First of all: items without their request would be nobody's. And tombstones before items, for a pass may come
+        # in between, and carry these out.
+        rows = [(i, t.kind, ring.digest(t.kind, t.value), ring.current, run_id, now) for t, i in fresh.items()]
+        warehouse.append(spark.createDataFrame(rows, ERASURE_REQUESTS.columns), ERASURE_REQUESTS)
     named = [(i, t.kind, value) for t, i in ids.items() for value in t.values if (i, value) not in known]
     if named:
-        # Without its image_id, which an item has that was found: nobody knows yet whether this one is there.
-        items = [(i, kind, value, None) for i, kind, value in named]
-        warehouse.append(spark.createDataFrame(items, ERASURE_ITEMS.columns), ERASURE_ITEMS)
         stones = [
             (kind, ring.current, ring.digest(kind, value), i, now)
             for i, kind, value in named
@@ -128,9 +136,9 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
         ]
         if stones:
             warehouse.append(spark.createDataFrame(stones, TOMBSTONES.columns), TOMBSTONES)
-    if fresh:
-        rows = [(i, t.kind, ring.digest(t.kind, t.value), ring.current, run_id, now) for t, i in fresh.items()]
-        warehouse.append(spark.createDataFrame(rows, ERASURE_REQUESTS.columns), ERASURE_REQUESTS)
+        # Without its image_id, which an item has that was found: nobody knows yet whether this one is there.
+        items = [(i, kind, value, None) for i, kind, value in named]
+        warehouse.append(spark.createDataFrame(items, ERASURE_ITEMS.columns), ERASURE_ITEMS)
     return [ids[target] for target in targets]
 
 
@@ -151,21 +159,54 @@ def request_all(warehouse: Warehouse, due: DataFrame, ring: KeyRing, *, kind: st
     count = rows.count()
     if count:
         image = F.when(F.col("kind") == IMAGE, F.col("value"))
-        items = rows.select(F.lit(request_id).alias("request_id"), "kind", "value", image.alias("image_id"))
-        warehouse.append(items, ERASURE_ITEMS)
         row = (request_id, kind, ring.digest(kind, run_id), ring.current, run_id, now)
         warehouse.append(warehouse.spark.createDataFrame([row], ERASURE_REQUESTS.columns), ERASURE_REQUESTS)
+        items = rows.select(F.lit(request_id).alias("request_id"), "kind", "value", image.alias("image_id"))
+        warehouse.append(items, ERASURE_ITEMS)
     return count
 
 
+def strike_off(warehouse: Warehouse, *, run_id: str, now: datetime) -> None:
+    """Take back every request of a pass (EXPIRY, SWEEP) that was cut off before it began to destroy rows.
+
+    What was due then need not be due now, for a permission may have been renewed; what is, is asked for anew.
+    """
+    begun = warehouse.read(ERASURE_STEPS).where(F.col("step") == BEGUN).select("request_id")
+    idle = _pending_ids(warehouse).where(F.col("kind").isin(EXPIRY, SWEEP)).join(begun, "request_id", "left_anti")
+    _note(warehouse, idle, VOID, run_id=run_id, now=now)
+
+
+def begin(warehouse: Warehouse, targets: DataFrame, *, run_id: str, now: datetime) -> None:
+    """Mark the requests of a pass among ``targets`` as begun: what is destroyed in part is not taken back."""
+    _note(warehouse, targets.where(_of_pass()), BEGUN, run_id=run_id, now=now)
+
+
+def _of_pass() -> Column:
+    """Whether a request is one of a pass and not of somebody: an EXPIRY or a SWEEP."""
+    return F.col("request_id").startswith(f"er-{EXPIRY}-") | F.col("request_id").startswith(f"er-{SWEEP}-")
+
+
+def _note(warehouse: Warehouse, requests: DataFrame, step: str, *, run_id: str, now: datetime) -> None:
+    """Record a step of ``requests`` (request_id) that have not had it."""
+    had = warehouse.read(ERASURE_STEPS).where(F.col("step") == step).select("request_id")
+    ids = requests.select("request_id").distinct().join(had, "request_id", "left_anti")
+    at = F.lit(now).cast("timestamp").alias("recorded_at")
+    rows = ids.select(
+        "request_id", F.lit(step).alias("step"), F.lit(run_id).alias("run_id"), F.lit("{}").alias("result"), at
+    )
+    rows = materialise(rows)
+    if not rows.isEmpty():
+        warehouse.append(rows, ERASURE_STEPS)
+
+
 def _pending_ids(warehouse: Warehouse) -> DataFrame:
-    finished = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
+    finished = warehouse.read(ERASURE_STEPS).where(F.col("step").isin(COMPLETE, VOID)).select("request_id")
     return warehouse.read(ERASURE_REQUESTS).join(finished, "request_id", "left_anti")
 
 
 def pending(warehouse: Warehouse) -> DataFrame:
     """Targets of the requests that are not complete: request_id, kind, value."""
-    asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(SUBJECT, IMAGE, BATCH, EXPIRED, RECORD, FACE, LINK))
+    asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(*_ASKED))
     # Of the items found later, an image is none that was asked for, if its request is of another kind.
     wanted = _pending_ids(warehouse).select("request_id", F.col("kind").alias("asked"))
     meant = (F.col("kind") == F.col("asked")) | F.col("asked").isin(EXPIRY, SWEEP)
@@ -184,7 +225,8 @@ def leftovers(warehouse: Warehouse, gated: Gated, ring: KeyRing) -> DataFrame:
     images = warehouse.read(IMAGES).select("image_id")
     rows = [warehouse.read(spec).select("image_id") for spec in (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS)]
     orphans = reduce(DataFrame.unionByName, rows).join(images, "image_id", "left_anti")
-    found = [orphans.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value"))]
+    orphans = orphans.join(held_images(warehouse), "image_id", "left_anti")
+    found = [orphans.select(F.lit(ORPHAN).alias("kind"), F.col("image_id").alias("value"))]
     if not stones.isEmpty():
         found += [
             _images_again(gated, stones, ring),
@@ -286,7 +328,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         _items(loose, LINK, F.col("content_sha256"), None),
         _items(shared, SHARED, F.col("image_id"), "image_id"),
         *_somebody_leaves(warehouse, links, basis, leaving, whole),
-        _faces(warehouse, whole, records, of(FACE, "face_id")),
+        _faces(warehouse, whole.unionByName(of(ORPHAN, "image_id")), records, of(FACE, "face_id")),
         _written_down(warehouse, targets),
     ]
     rows = reduce(DataFrame.unionByName, found)
@@ -329,8 +371,7 @@ def _somebody_leaves(
 def _written_down(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     """What earlier passes found for these requests: a hold may be on it by now, or have ended."""
     asked = targets.select("request_id").distinct()
-    of_pass = F.col("request_id").startswith(f"er-{EXPIRY}-") | F.col("request_id").startswith(f"er-{SWEEP}-")
-    return warehouse.read(ERASURE_ITEMS).where(~of_pass).join(asked, "request_id", "left_semi").select(*_ITEM)
+    return warehouse.read(ERASURE_ITEMS).where(~_of_pass()).join(asked, "request_id", "left_semi").select(*_ITEM)
 
 
 def _standing(warehouse: Warehouse, named: DataFrame) -> DataFrame:
@@ -370,7 +411,7 @@ def held_images(warehouse: Warehouse) -> DataFrame:
 def _kept_records(warehouse: Warehouse, images: DataFrame) -> DataFrame:
     """Records (record_id) that stay while these ``images`` are held: by them their people are found when that ends."""
     linked = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
-    under = _known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
+    under = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
     of_images = linked.unionByName(under).join(images, "image_id", "left_semi").select("record_id")
     return held_records(warehouse).unionByName(of_images).distinct()
 
@@ -528,22 +569,25 @@ def staying_faces(
     return materialise(covered_as_before(warehouse, gated, shared, leaving))
 
 
-def settle_shared(warehouse: Warehouse, staying: DataFrame | None) -> int:
+def settle_shared(warehouse: Warehouse, items: DataFrame, staying: DataFrame | None) -> int:
     """Let the faces that stay in shared pictures stand under the coverage that is left; returns how many pictures.
 
-    An embedding belongs to its image's coverage (`input_digest`), of which a record has just gone: without this the
-    other people's faces would count as withdrawn, and be computed again. They are decided anew by this, so that what a
-    running night has left out of its collection comes back (`add_small`).
+    An embedding belongs to its image's coverage (`input_digest`), of which a record goes now: without this the other
+    people's faces would count as withdrawn, and be computed again. They are decided anew by this, so that what a
+    running night has left out of its collection comes back (`add_small`). Before the records go: whoever is cut off in
+    between could not tell any more what the faces were computed from.
     """
     if staying is None:
         return 0
-    staying = staying.groupBy("image_id", "model_fingerprint", "fresh").agg(F.count("*").alias("stay"))
-    faces = warehouse.read(EMBEDDINGS).groupBy("image_id", "model_fingerprint").agg(F.count("*").alias("faces"))
-    settled = materialise(staying.join(faces, ["image_id", "model_fingerprint"]).where("stay = faces"))
     on = ("image_id", "model_fingerprint")
-    stay = {"input_digest": "k.fresh", "faces": "CAST(k.stay AS INT)", "decided_at": "current_timestamp()"}
-    warehouse.update_matching(IMAGE_STATUS, settled, on, stay)
-    warehouse.update_matching(EMBEDDINGS, settled, on, {"input_digest": "k.fresh"})
+    stay = staying.groupBy(*on, "fresh").agg(F.count("*").alias("stay"))
+    rest = warehouse.read(EMBEDDINGS).join(_keys(items, FACE, "face_id", "bigint"), "face_id", "left_anti")
+    rest = rest.groupBy(*on).agg(F.count("*").alias("faces"))
+    settled = materialise(stay.join(rest, list(on)).where("stay = faces"))
+    faces = materialise(staying.join(settled.select(*on), list(on), "left_semi"))
+    status = {"input_digest": "k.fresh", "faces": "CAST(k.stay AS INT)", "decided_at": "current_timestamp()"}
+    warehouse.update_matching(IMAGE_STATUS, settled, on, status)
+    warehouse.update_matching(EMBEDDINGS, faces, (*on, "face_id"), {"input_digest": "k.fresh"})
     return settled.count()
 
 
@@ -562,8 +606,11 @@ def forget_removed(warehouse: Warehouse, until: datetime) -> None:
 def close(
     warehouse: Warehouse, targets: DataFrame, found: DataFrame, items: DataFrame, *, run_id: str, now: datetime
 ) -> tuple[int, int]:
-    """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended)."""
-    suspended = found.where("held").select("request_id").distinct()
+    """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended).
+
+    Those of a pass are complete with what is not held: what is will be due again, or here again, when the hold ends.
+    """
+    suspended = found.where(F.col("held") & ~_of_pass()).select("request_id").distinct()
     done = targets.select("request_id").distinct().join(suspended, "request_id", "left_anti")
     # What was asked for is an item, too, there or not; an image that was found has its image_id.
     kind, was_found = F.col("kind"), F.col("image_id").isNotNull()
@@ -589,11 +636,27 @@ def close(
     return completed, suspended.count()
 
 
+def unsettled(warehouse: Warehouse) -> DataFrame:
+    """Requests that are over, and have not been cleaned up behind: request_id, step, run_id, recorded_at."""
+    steps = warehouse.read(ERASURE_STEPS)
+    settled = steps.where(F.col("step") == SETTLED).select("request_id")
+    over = steps.where(F.col("step").isin(COMPLETE, VOID)).join(settled, "request_id", "left_anti")
+    return over.select("request_id", "step", "run_id", "recorded_at")
+
+
 def forget_items(warehouse: Warehouse) -> bool:
-    """Delete the items of complete requests: what they name is gone, and so must they be. Whether there were any."""
-    finished = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
-    leftover = materialise(warehouse.read(ERASURE_ITEMS).select("request_id").join(finished, "request_id", "left_semi"))
+    """Delete the items of requests that are over, for what they name is gone, and of none. Whether there were any."""
+    # Before the requests: one is written before its items, so what has none then never had one.
+    items = warehouse.read(ERASURE_ITEMS).select("request_id").distinct()
+    nobodys = items.join(warehouse.read(ERASURE_REQUESTS).select("request_id"), "request_id", "left_anti")
+    over = warehouse.read(ERASURE_STEPS).where(F.col("step").isin(COMPLETE, VOID)).select("request_id")
+    leftover = materialise(items.join(over, "request_id", "left_semi").unionByName(nobodys))
     if leftover.isEmpty():
         return False
     warehouse.delete_matching(ERASURE_ITEMS, leftover, ["request_id"])
     return True
+
+
+def settle(warehouse: Warehouse, over: DataFrame, *, run_id: str, now: datetime) -> None:
+    """Mark requests that are ``over`` as settled."""
+    _note(warehouse, over, SETTLED, run_id=run_id, now=now)

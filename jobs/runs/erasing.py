@@ -10,6 +10,7 @@ job deleted their rows before; and those that the requests name.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +25,7 @@ from jobs.index.collections import belongs_to, collections_of
 from jobs.index.erasing import Pages, erase_keys
 from jobs.index.milvus import VectorIndex
 from jobs.index.regate import key_pages, own_keys
-from jobs.runs.evidence import evidence_path
+from jobs.runs.evidence import evidence_path, whole_text
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections
 from jobs.runs.loading import staging_base, unrecorded_staging
 from jobs.runs.record import Run, utc_now
@@ -49,17 +50,18 @@ class Outcome:
     items: dict[str, int]
 
 
-def erase_pending(run: Run, index: VectorIndex, *, sweep: bool = False) -> Outcome:
+def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None, sweep: bool = False) -> Outcome:
     """Carry out every open request, all in one pass over the tables.
 
-    ``sweep``: also destroy what came back after it was erased, and compare every collection with what is permitted,
-    where no request is open.
+    ``due``: also destroy this, which has reached its end (kind, value). ``sweep``: also what came back after it was
+    erased, and compare every collection with what is permitted, where no request is open.
 
     Raises:
         NotProvenError: something is left after it was destroyed.
         DependencyUnavailable: a store is out of reach; the requests stay open.
     """
     warehouse, settings = run.warehouse, run.settings
+    _request_due(run, due)
     with run.job.watching("erase-find"):
         if sweep:
             _request_leftovers(run)
@@ -68,7 +70,7 @@ def erase_pending(run: Run, index: VectorIndex, *, sweep: bool = False) -> Outco
             if sweep:
                 _sweep_index(run, index)
                 _sweep_staged(run)
-                _forget_items(run)
+            _settle(run)
             _finish_physically(run)
             return Outcome(0, 0, {})
         found = erasure.find(warehouse, targets)
@@ -79,18 +81,35 @@ def erase_pending(run: Run, index: VectorIndex, *, sweep: bool = False) -> Outco
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
     run.step("erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False)
     run.step("erase-staged", lambda: _erase_staged(run), once=False)
-    staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
+    with run.job.watching("erase-shared"):
+        staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
+        erasure.begin(warehouse, targets, run_id=run.run_id, now=utc_now())
+    run.step("erase-shared", lambda: {"images": erasure.settle_shared(warehouse, items, staying)}, once=False)
     run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
-    run.step("erase-shared", lambda: {"images": erasure.settle_shared(warehouse, staying)}, once=False)
     run.step("erase-purge", lambda: _purge(run), once=False)
     with run.job.watching("erase-close"):
-        completed, suspended = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=utc_now())
-        _forget_items(run)
+        now = utc_now()
+        completed, suspended = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=now)
+        facts = {"completed": completed, "suspended": suspended}
+        audit.append(warehouse, "erasure-ended", run.run_id, facts, now=now)
+        _settle(run, ended=now)
+    _finish_physically(run)
     run.gate = None
-    _write_receipts(run)
-    facts = {"completed": completed, "suspended": suspended}
-    audit.append(warehouse, "erasure-ended", run.run_id, facts, now=utc_now())
     return Outcome(completed, suspended, counts)
+
+
+def _request_due(run: Run, due: DataFrame | None) -> None:
+    """Write down what is ``due`` now; of what an earlier pass found due, and did not begin to destroy, no more."""
+    warehouse, ring = run.warehouse, key_ring(run.settings)
+    erasure.strike_off(warehouse, run_id=run.run_id, now=utc_now())
+    if due is None:
+        return
+
+    def ask() -> dict[str, Any]:
+        asked = erasure.request_all(warehouse, due, ring, kind=erasure.EXPIRY, run_id=run.run_id, now=utc_now())
+        return {"due": asked}
+
+    run.step("expire-due", ask, once=False)
 
 
 def _decisions(run: Run, settings: Settings) -> Gated:
@@ -190,10 +209,21 @@ class _Going:
         return permitted_faces(warehouse, gated, fingerprint).select("face_id").unionByName(staying)
 
 
-def _forget_items(run: Run) -> None:
-    if erasure.forget_items(run.warehouse):
-        run.warehouse.purge([ERASURE_ITEMS])
+def _settle(run: Run, *, ended: datetime | None = None) -> None:
+    """Clean up behind every request that is over, also of a pass that was cut off before it could; write receipts.
+
+    ``ended``: when this run has closed requests, if it has.
+    """
+    warehouse = run.warehouse
+    over = materialise(erasure.unsettled(warehouse))
+    forgotten, none = erasure.forget_items(warehouse), over.isEmpty()
+    # Also where an earlier pass has deleted them: it may have been cut off before the files were rewritten.
+    if forgotten or not none:
+        warehouse.purge([ERASURE_ITEMS])
         _vacuum(run, [ERASURE_ITEMS])
+    if not none:
+        _write_receipts(run, over, ended)
+        erasure.settle(warehouse, over, run_id=run.run_id, now=utc_now())
 
 
 def _staged_folders(run: Run) -> list[str]:
@@ -272,24 +302,35 @@ def _vacuum(run: Run, specs: list[Any]) -> None:
 
 def _finish_physically(run: Run) -> None:
     """Remove the former files of earlier erasures whose time has come."""
-    steps = run.warehouse.read(RUN_STEPS).where("step = 'erase-purge' AND state = 'done'")
-    row = steps.select(
-        F.max(F.when(F.get_json_object("result", "$.vacuumed") == "false", F.col("ended_at"))).alias("waiting"),
-        F.max(F.when(F.get_json_object("result", "$.vacuumed") == "true", F.col("ended_at"))).alias("done"),
-    ).first()
-    if row is None or row["waiting"] is None or (row["done"] is not None and row["done"] >= row["waiting"]):
+    hours = vacuum_due(run.warehouse, utc_now())
+    if hours is None:
         return
-    latest = steps.orderBy(F.col("ended_at").desc()).select("result").first()
-    assert latest is not None  # noqa: S101 - there was one above
-    if json.loads(latest["result"])["physically_gone_at"] > _stamp(utc_now().timestamp()):
-        return
+    hours = min(hours, run.settings.erasure.vacuum_hours)
 
     def work() -> dict[str, Any]:
-        _vacuum(run, [*erasure.TABLES, ERASURE_ITEMS])
-        now = _stamp(utc_now().timestamp())
-        return {"vacuum_hours": run.settings.erasure.vacuum_hours, "physically_gone_at": now, "vacuumed": True}
+        run.warehouse.vacuum([*erasure.TABLES, ERASURE_ITEMS], hours)
+        return {"vacuum_hours": hours, "physically_gone_at": _stamp(utc_now().timestamp()), "vacuumed": True}
 
     run.step("erase-purge", work, once=False)
+
+
+def vacuum_due(warehouse: Warehouse, now: datetime) -> float | None:
+    """The least hours of history that erasures were promised to go after, of those whose time has come; None: of none.
+
+    Whose files a later VACUUM has removed is not among them. Each `erase-purge` ends with one: it removes what was
+    rewritten by its beginning less the history that it leaves.
+    """
+    told = F.from_json("result", "vacuum_hours double, physically_gone_at string, vacuumed boolean").alias("said")
+    steps = warehouse.read(RUN_STEPS).where("step = 'erase-purge' AND state = 'done'")
+    steps = steps.select(F.unix_timestamp("started_at").alias("at"), told).select("at", "said.*")
+    gone = F.unix_timestamp(F.to_timestamp("physically_gone_at"))
+    reach = F.max(F.col("at") - 3600 * F.col("vacuum_hours"))
+    # A second more, for the date is cut to whole ones.
+    promised = steps.where(~F.col("vacuumed") & (gone < int(now.timestamp())))
+    promised = promised.select("vacuum_hours", (gone - 3600 * F.col("vacuum_hours")).alias("rewritten"))
+    waiting = promised.crossJoin(steps.agg(reach.alias("reach"))).where("rewritten > reach")
+    row = waiting.agg(F.min("vacuum_hours").alias("hours")).first()
+    return None if row is None else row["hours"]
 
 
 def receipts(warehouse: Warehouse, settings: Any, run_id: str | None = None) -> list[dict[str, Any]]:
@@ -297,25 +338,31 @@ def receipts(warehouse: Warehouse, settings: Any, run_id: str | None = None) -> 
 
     A request that found nothing says so: what it names was erased by an earlier request, or is not known here.
     """
+    return [receipt for _, receipt in _receipts(warehouse, settings, _complete(warehouse, run_id))]
+
+
+def _complete(warehouse: Warehouse, run_id: str | None) -> DataFrame:
     requests = warehouse.read(ERASURE_REQUESTS).withColumnRenamed("run_id", "asked_by")
     steps = warehouse.read(ERASURE_STEPS).where(F.col("step") == erasure.COMPLETE)
-    joined = steps.join(requests, "request_id").withColumn("outcome", _outcome())
-    if run_id is not None:
-        joined = joined.where(F.col("run_id") == run_id)
-    joined = joined.orderBy("request_id")
-    passes: dict[str, dict[str, Any]] = {}
-    found = []
-    for row in joined.select(
+    complete = steps.join(requests, "request_id").withColumn("outcome", _outcome())
+    return complete if run_id is None else complete.where(F.col("run_id") == run_id)
+
+
+def _receipts(warehouse: Warehouse, settings: Any, complete: DataFrame) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Receipts, each with the time (µs) that its pass was closed at: a run may have several."""
+    passes: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in complete.orderBy("request_id").select(
         "outcome", "request_id", "kind", "target", "key_id", "run_id", "result",
         F.date_format("requested_at", "yyyy-MM-dd'T'HH:mm:ss'Z'").alias("requested_at"),
         F.date_format("recorded_at", "yyyy-MM-dd'T'HH:mm:ss'Z'").alias("completed_at"),
+        F.unix_micros("recorded_at").alias("closed"),
     ).toLocalIterator():  # fmt: skip
-        if row["run_id"] not in passes:
-            passes[row["run_id"]] = _pass(warehouse, settings, row["run_id"])
         facts = row.asDict()
+        key = facts["run_id"], facts.pop("closed")
+        if key not in passes:
+            passes[key] = _pass(warehouse, settings, *key)
         counts = json.loads(facts.pop("result"))
-        found.append({**facts, "erased": counts, **passes[row["run_id"]]})
-    return found
+        yield key[1], {**facts, "erased": counts, **passes[key]}
 
 
 def _outcome() -> Column:
@@ -326,11 +373,12 @@ def _outcome() -> Column:
     return F.when(found, ERASED).when(before, ERASED_BEFORE).otherwise(NOT_FOUND)
 
 
-def _pass(warehouse: Warehouse, settings: Any, run_id: str) -> dict[str, Any]:
-    """What one pass did in each store, and when what it left behind goes."""
+def _pass(warehouse: Warehouse, settings: Any, run_id: str, closed: int) -> dict[str, Any]:
+    """What the pass of a run that was ``closed`` then did in each store, and when what it left behind goes."""
     rows = (
         warehouse.read(RUN_STEPS)
         .where((F.col("run_id") == run_id) & F.col("step").startswith("erase-") & (F.col("state") == "done"))
+        .where(F.unix_micros("ended_at") <= closed)
         .groupBy("step")
         .agg(F.max_by("result", "ended_at").alias("result"), F.unix_timestamp(F.max("ended_at")).alias("at"))
         .collect()
@@ -358,9 +406,30 @@ def _stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _write_receipts(run: Run) -> None:
-    lines = [json.dumps(r) for r in receipts(run.warehouse, run.settings, run.run_id)]
-    if lines:
-        place = evidence_path(run.warehouse, run.settings, "receipts", f"{run.run_id}.jsonl")
-        write_text(run.job.spark, place, "\n".join(lines) + "\n")
-        run.job.console.note(f"receipts: {place}")
+def _write_receipts(run: Run, over: DataFrame, ended: datetime | None) -> None:
+    """Write the receipts of every pass among those ``over`` that has no file of them; a file is not written again.
+
+    Of a pass that was cut off before (no file, and not the one that has just ``ended``) the audit trail has no end yet.
+    """
+    warehouse, complete = run.warehouse, F.col("step") == erasure.COMPLETE
+    ids = over.where(complete).select("run_id").distinct()
+    closed = F.sort_array(F.collect_set(F.unix_micros("recorded_at"))).alias("closed")
+    steps = warehouse.read(ERASURE_STEPS).where(complete).join(ids, "run_id", "left_semi")
+    for row in steps.groupBy("run_id").agg(closed).orderBy("run_id").toLocalIterator():
+        for number, at in enumerate(row["closed"], start=1):
+            # No run id has brackets.
+            name = row["run_id"] + (f"({number})" if number > 1 else "")
+            place = evidence_path(warehouse, run.settings, "receipts", f"{name}.jsonl")
+            if whole_text(run.job.spark, place) is not None:
+                continue
+            found = _receipts(warehouse, run.settings, _complete(warehouse, row["run_id"]))
+            lines = [json.dumps(receipt) for closed_at, receipt in found if closed_at == at]
+            if ended is None or (row["run_id"], at) != (run.run_id, _micros(ended)):
+                facts = {"completed": len(lines)}
+                audit.append(warehouse, "erasure-ended", row["run_id"], facts, now=utc_now())
+            write_text(run.job.spark, place, "\n".join(lines) + "\n")
+            run.job.console.note(f"receipts: {place}")
+
+
+def _micros(at: datetime) -> int:
+    return round((at - datetime.fromtimestamp(0, UTC)) / timedelta(microseconds=1))

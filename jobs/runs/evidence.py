@@ -87,6 +87,12 @@ def heads_place(warehouse: Warehouse, settings: Settings) -> str:
     return "warehouse" if place is None else hashlib.sha256(place.rstrip("/").encode()).hexdigest()[:16]
 
 
+def whole_text(spark: SparkSession, path: str) -> str | None:
+    """The lines of a file of evidence; None where it is not there, or was cut off while it was written."""
+    text = _read(spark, path)
+    return text if text and text.endswith("\n") else None
+
+
 def read_head(spark: SparkSession, path: str) -> Head:
     """An exported head.
 

@@ -23,10 +23,22 @@ from jobs.governance.tombstones import key_ring
 from jobs.load import load_steps
 from jobs.promote import promote_steps
 from jobs.reindex import erase_meanwhile
-from jobs.runs.erasing import erase_pending
+from jobs.runs import erasing
+from jobs.runs.erasing import erase_pending, receipts
 from jobs.runs.progress import Console
 from jobs.runs.record import Job, open_run
-from jobs.schemas import BASIS_LINKS, EMBEDDINGS, ERASURE_ITEMS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS
+from jobs.runs.scanner import scan
+from jobs.schemas import (
+    AUDIT_EVENTS,
+    BASIS_LINKS,
+    EMBEDDINGS,
+    ERASURE_ITEMS,
+    ERASURE_REQUESTS,
+    IMAGE_STATUS,
+    IMAGES,
+    PROCESSING_BASIS,
+    TOMBSTONES,
+)
 from jobs.verify import verify_steps
 from tests.conftest import PURPOSE
 from tests.spark.helpers import job_for
@@ -101,28 +113,65 @@ class Cut(BaseException):
     """Ends a run where it stands."""
 
 
-def test_guarantee_12_cut_off_after_the_tables_and_run_again_it_converges(indexed: Indexed, tmp_path: Path) -> None:
-    """A sample in one process: everything by which the targets could be found is gone when it is cut off."""
+def test_guarantee_12_cut_off_anywhere_and_run_again_it_converges(
+    indexed: Indexed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample in one process: while it is asked for, when all by which targets are found is gone, and at its end."""
     made = indexed.copy_to(tmp_path / "w")
     gone = made.faces_of(5) | made.faces_of(1)
     targets = [Target("subject", principal(person)) for person in (5, 1)]
-    ring = key_ring(made.settings)
-    ids = erasure.request(made.warehouse, targets, ring, run_id="asked", now=datetime.now(UTC))
+    ring, warehouse = key_ring(made.settings), made.warehouse
 
-    def cut() -> None:
+    def ask() -> list[str]:
+        return erasure.request(warehouse, targets, ring, run_id="asked", now=datetime.now(UTC))
+
+    def cut(*_: object, **__: object) -> None:
         raise Cut
 
+    append = warehouse.append
+    for table in (TOMBSTONES, ERASURE_ITEMS):
+        with monkeypatch.context() as patched:
+            patched.setattr(warehouse, "append", lambda rows, t, at=table: cut() if t is at else append(rows, t))
+            with pytest.raises(Cut):
+                ask()
+    ids = ask()
+    assert warehouse.read(ERASURE_REQUESTS).count() == warehouse.read(ERASURE_ITEMS).count() == 2
     index = made.index()
     job = Job(**{**vars(job_for(made.spark, made.settings)), "console": Injecting("erase-tables: done", cut)})
     with pytest.raises(Cut), open_run(job, "erase") as run:
         erase_pending(run, index)
-    assert made.warehouse.read(ERASURE_ITEMS).count() > 0
-    assert erasure.request(made.warehouse, targets, ring, run_id="again", now=datetime.now(UTC)) == ids
-    with open_run(job_for(made.spark, made.settings), "erase") as run:
-        assert erase_pending(run, index).completed == 2
-    index.close()
+    assert warehouse.read(ERASURE_ITEMS).count() > 2
+    assert ask() == ids
+    job = job_for(made.spark, made.settings, "e2")
+    with monkeypatch.context() as patched:
+        patched.setattr(erasing, "_settle", cut)
+        with pytest.raises(Cut), open_run(job, "erase") as run:
+            erase_pending(run, index)
     assert made.live_keys() == made.faces() == indexed.faces() - gone
-    assert made.warehouse.read(ERASURE_ITEMS).count() == 0
+    # Everything is erased, and nobody has cleaned up: the next pass does, though nothing is asked of it.
+    evidence = made.folder / "warehouse" / "_evidence" / "receipts"
+    assert not evidence.exists()
+    items = made.spark.createDataFrame([("er-of-none", "image", image(1), None)], ERASURE_ITEMS.columns)
+    warehouse.append(items, ERASURE_ITEMS)
+    with open_run(job_for(made.spark, made.settings), "sync") as run:
+        assert erase_pending(run, index).completed == 0
+    assert warehouse.read(ERASURE_ITEMS).count() == 0
+    names = {"person 5": principal(5).encode(), "person 1": principal(1).encode(), "image 1": image(1).encode()}
+    assert scan(made.spark, [f"{made.folder}/warehouse/erasure_items"], names).count() == 0
+    said = receipts(warehouse, made.settings, "e2")
+    assert (evidence / "e2.jsonl").read_text() == "".join(json.dumps(receipt) + "\n" for receipt in said)
+    ended = warehouse.read(AUDIT_EVENTS).where("kind = 'erasure-ended'").collect()
+    assert [event["run_id"] for event in ended].count("e2") == 2
+    # A later pass of the same run has receipts of its own, and leaves these as they are.
+    erasure.request(warehouse, [Target("subject", principal(7))], ring, run_id="asked", now=datetime.now(UTC))
+    with open_run(job_for(made.spark, made.settings, "e2"), "erase") as run:
+        assert erase_pending(run, index).completed == 1
+    index.close()
+    both = receipts(warehouse, made.settings, "e2")
+    written = [(evidence / name).read_text().splitlines() for name in ("e2.jsonl", "e2(2).jsonl")]
+    assert [len(lines) for lines in written] == [2, 1]
+    assert sorted(written[0] + written[1]) == sorted(json.dumps(receipt) for receipt in both)
+    assert [json.loads(line) for line in written[0]] == said
 
 
 @pytest.mark.faults

@@ -22,7 +22,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from jobs.embed import gate_step
-from jobs.errors import GovernanceError, NotProvenError
+from jobs.errors import DependencyUnavailable, GovernanceError, NotProvenError
 from jobs.expire import expire_steps
 from jobs.governance import erasure, retention
 from jobs.governance.erasure import Target
@@ -32,7 +32,7 @@ from jobs.governance.tombstones import KeyRing, key_ring
 from jobs.index.collections import collection_name
 from jobs.index.milvus import IndexSpec
 from jobs.runs.erased import prove_erased
-from jobs.runs.erasing import Outcome, erase_pending, receipts
+from jobs.runs.erasing import Outcome, erase_pending, receipts, vacuum_due
 from jobs.runs.scanner import _COLUMNS, places_of, scan
 from jobs.runs.syncing import withdraw_live
 from jobs.schemas import (
@@ -45,11 +45,12 @@ from jobs.schemas import (
     IMAGES,
     PROCESSING_BASIS,
     REMOVED_FACES,
+    RUN_STEPS,
     TOMBSTONES,
 )
 from jobs.tables.embeddings import withdraw_stale
 from tests.milvus.rows import make_table
-from tests.spark.helpers import job_for
+from tests.spark.helpers import job_for, settings_for, warehouse_for
 from tests.spark.indexed import (
     SHARED,
     Indexed,
@@ -133,6 +134,18 @@ def beside(made: Indexed, alias: str) -> None:
         index.switch_alias(alias, name)
     finally:
         index.close()
+
+
+@dataclass
+class Expired:
+    """A warehouse after a night of expiries: what waited for it, and what was live before."""
+
+    made: Indexed
+    outcome: Outcome
+    waits: int
+    pair: set[int]
+    lost: set[int]
+    live: set[int]
 
 
 @pytest.fixture
@@ -279,32 +292,78 @@ def test_guarantee_16_where_somebody_was_erased_records_without_boxes_cover_nobo
     assert decided()[1] == {SHARED: ["s2"], "copy": "OTHERS_REFUSED", image(5): ["e6", "o5", "r5"]}
 
 
-def test_guarantee_16_a_face_stays_only_where_what_covered_it_is_what_covers_it(
-    indexed: Indexed, tmp_path: Path
-) -> None:
-    """The boxes were the wrong way round; with the correction one of the two withdraws. Nobody is the other's face."""
-    made = indexed.copy_to(tmp_path / "w")
-    boxes = {row["record_id"]: row["face_box"] for row in made.warehouse.read(PROCESSING_BASIS).collect()}
-    array = "array<float>"
-    ended = F.expr(
-        "array(named_struct('event_time', current_timestamp(), 'validity_duration', CAST(NULL AS STRING), "
-        "'event_type', 't', 'event_state', 'ConsentWithdrawn'))"
-    )
-    swapped = {"s1": "s2", "s2": "s1"}
-    for record, other in swapped.items():
-        changes = {"face_box": F.array(*map(F.lit, boxes[other])).cast(array)}
-        changes |= {"events": ended} if record == "s1" else {}
-        made.warehouse.append(_version(made, record, **changes), PROCESSING_BASIS)
+@pytest.fixture(scope="module")
+def expired(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Expired:
+    """A night of expiries that meets no database, one of whom it was about consents anew, and the next night."""
+    made = indexed.copy_to(tmp_path_factory.mktemp("expired") / "w")
+    warehouse, now = made.warehouse, datetime.now(UTC)
+    made.record(9, events=[(now, None, "t", "ConsentWithdrawn")])
+    with pytest.MonkeyPatch.context() as patched, opened(made, "expire") as (run, index):
+        patched.setattr(index, "load", _nowhere)
+        with pytest.raises(DependencyUnavailable):
+            expire_steps(run, index, sweep=True)
+    waits = erasure.pending(warehouse).count()
+    made.record(9, events=[(datetime.now(UTC), "P5Y", "t", "ConsentGiven")])
+    # The boxes were the wrong way round; with the correction one of the two withdraws, whose record also names a
+    # picture that another's hold keeps.
+    boxes = {row["record_id"]: row["face_box"] for row in warehouse.read(PROCESSING_BASIS).collect()}
+    given, withdrawn = ("t", "P5Y", "ConsentGiven"), ("t", None, "ConsentWithdrawn")
+    for record, other, (kind, validity, state) in (("s1", "s2", withdrawn), ("s2", "s1", given)):
+        person = int(record[1:])
+        events = [(now, validity, kind, state)]
+        row = record_row(record, person, face_box=boxes[other], events=events, recorded_at=datetime.now(UTC))
+        warehouse.append(made.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
+    made.record(11, legal_hold_ref="case-1")
+    link = made.spark.createDataFrame([(image(11), "s1", now, None)], BASIS_LINKS.columns)
+    warehouse.append(link, BASIS_LINKS)
+    # A row of `images` is gone for a moment, as while a source is ingested again.
+    warehouse.delta(IMAGES).delete(F.col("image_id") == image(6))
+    lost = made.faces_of(6)
     pair, live = made.faces(f"image_id = '{SHARED}'"), made.live_keys()
-    with opened(made, "expire") as (run, index):
-        assert expire_steps(run, index, sweep=True).items["shared"] == 1
-    assert made.live_keys() == live - pair
-    gated = gate_warehouse(made.warehouse, made.settings, now=datetime.now(UTC)).accepted.where(
-        f"image_id = '{SHARED}'"
-    )
-    assert gated.count() == 1
+    with opened(made, "expire", "x2") as (run, index):
+        outcome = expire_steps(run, index, sweep=True)
+    return Expired(made, outcome, waits, pair, lost, live)
+
+
+def _nowhere(*_: object, **__: object) -> None:
+    raise DependencyUnavailable("no database")
+
+
+def test_guarantee_16_a_face_stays_only_where_what_covered_it_is_what_covers_it(expired: Expired) -> None:
+    """Nobody is served as somebody else: neither of the pair's faces is carried over to the boxes as they are now."""
+    made = expired.made
+    assert len(expired.pair) == 2
+    assert made.live_keys() & expired.pair == set()
+    gated = gate_warehouse(made.warehouse, made.settings, now=datetime.now(UTC))
+    covered = gated.accepted.where(f"image_id = '{SHARED}'")
+    assert covered.count() == 1
     for spec in (EMBEDDINGS, IMAGE_STATUS):
-        assert gated.join(made.warehouse.read(spec), ["image_id", "input_digest"]).count() == 0
+        assert covered.join(made.warehouse.read(spec), ["image_id", "input_digest"]).count() == 0
+
+
+def test_guarantee_7_an_expiry_that_waited_is_only_carried_out_where_it_is_due_still(
+    indexed: Indexed, expired: Expired
+) -> None:
+    made = expired.made
+    assert expired.waits > 0
+    assert image(9) in images(made)
+    assert made.faces_of(9) == indexed.faces_of(9) < made.live_keys()
+    # Nor does a hold keep the night open that met it: what is due when it ends is found then.
+    assert (expired.outcome.completed, expired.outcome.suspended) == (2, 0)
+    assert erasure.pending(made.warehouse).count() == made.warehouse.read(ERASURE_ITEMS).count() == 0
+    assert image(11) in images(made)
+    said = receipts(made.warehouse, made.settings)
+    assert {receipt["run_id"] for receipt in said} == {"x2"}
+    assert {receipt["kind"]: receipt["erased"]["images"] for receipt in said} == {"expiry": 0, "sweep": 0}
+
+
+def test_guarantee_9_an_image_that_is_missing_loses_its_faces_and_not_its_permissions(expired: Expired) -> None:
+    made = expired.made
+    assert made.faces_of(6) == set()
+    assert made.warehouse.read(IMAGE_STATUS).where(F.col("image_id") == image(6)).count() == 0
+    assert made.live_keys() == expired.live - expired.pair - expired.lost - made.faces_of(11)
+    links = made.warehouse.read(BASIS_LINKS).where(F.col("image_id") == image(6))
+    assert [row["record_id"] for row in links.collect()] == ["r6"]
 
 
 def test_guarantee_6_revoking_a_batch_takes_every_descendant_and_nothing_else(after: Pass) -> None:
@@ -530,6 +589,31 @@ def test_guarantee_9_what_a_collection_holds_is_asked_of_the_collection(indexed:
     assert said[0]["stores"]["collections"]["faces_night_1"]["left"] == 0
     assert prove_erased(job, [], None)["collections"] == ["faces_night_1", "faces_night_2"]
     assert made.warehouse.read(REMOVED_FACES).count() == 0
+
+
+def test_guarantee_10_files_go_on_the_day_that_each_receipt_names(spark, tmp_path: Path) -> None:
+    """A week of history, and erasures on day 0 and day 6: what the first left goes on day 7, not on day 13."""
+    warehouse, begin = warehouse_for(spark, settings_for(tmp_path)), datetime(2026, 1, 1, tzinfo=UTC)
+    day = timedelta(days=1)
+
+    def purged(at: datetime, *, hours: int, vacuumed: bool) -> None:
+        gone = (at + timedelta(hours=hours)).isoformat(timespec="seconds").replace("+00:00", "Z")
+        said = json.dumps({"vacuum_hours": hours, "physically_gone_at": gone, "vacuumed": vacuumed})
+        row = ("r", "erase-purge", "done", at, at, 0.0, said, 1)
+        warehouse.append(spark.createDataFrame([row], RUN_STEPS.columns), RUN_STEPS)
+
+    assert vacuum_due(warehouse, begin) is None
+    for at in (begin, begin + 6 * day):
+        purged(at, hours=168, vacuumed=False)
+    found = [vacuum_due(warehouse, begin + days * day + timedelta(minutes=1)) for days in (6.9, 7, 12.9)]
+    assert found == [None, 168, 168]
+    purged(begin + 7.1 * day, hours=168, vacuumed=True)
+    assert [vacuum_due(warehouse, begin + days * day) for days in (12.9, 13.1)] == [None, 168]
+    # Also where more history is kept from then on: a date that was named is kept.
+    purged(begin + 13.2 * day, hours=999, vacuumed=False)
+    assert vacuum_due(warehouse, begin + 13.3 * day) == 168
+    purged(begin + 13.4 * day, hours=0, vacuumed=True)
+    assert vacuum_due(warehouse, begin + 99 * day) is None
 
 
 @pytest.mark.faults
