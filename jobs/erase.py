@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -21,6 +22,7 @@ from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.erasing import NOT_FOUND, erase_pending, receipts
 from jobs.runs.record import Job, check_resumable, new_run_id, open_run, utc_now
+from jobs.runs.stores import give_up
 from jobs.runs.syncing import withdraw_live
 
 _EXAMPLES = """
@@ -39,6 +41,9 @@ python -m jobs.erase --config conf/local.yaml --json          (carries out what 
 @click.option("--image", help="An image_id.")
 @click.option("--batch", help="A source batch: it is revoked, and all that descends from it goes.")
 @click.option("--export", "export_to", help="With --dry-run and one subject: write that person's copy (zip) here.")
+@click.option(
+    "--lost", multiple=True, metavar="NAME", help="A collection on record that is gone for good, its index lost."
+)
 @click.option("--receipts", "receipts_of", metavar="RUN_ID", help="Say the receipts of an earlier erasure again.")
 def main(
     job_: Job,
@@ -47,6 +52,7 @@ def main(
     image: str | None,
     batch: str | None,
     export_to: str | None,
+    lost: tuple[str, ...],
     receipts_of: str | None,
 ) -> Result:
     """Erase a person, an image or a source batch from every store, and prove it. Without a target: what is open."""
@@ -54,24 +60,25 @@ def main(
         found = receipts(job_.warehouse, job_.settings, receipts_of)
         return {"receipts": found, "message": f"{len(found)} receipts of run {receipts_of}"}
     asked = asked_for(job_.settings, subject=subject, subject_file=subject_file, image=image, batch=batch)
-    return _held(job_, asked, export_to) if job_.dry_run else erase(job_, asked)
+    return _held(job_, asked, export_to) if job_.dry_run else erase(job_, asked, lost)
 
 
-def erase(job_: Job, asked: Asked) -> Result:
-    """Record what is asked for, and carry out everything that is open."""
+def erase(job_: Job, asked: Asked, lost: Sequence[str] = ()) -> Result:
+    """Record what is asked for, and carry out everything that is open; ``lost``: collections that are gone for good."""
     _keep_keys(job_, asked)
     # Before anything is written down, for that cannot be taken back.
     check_resumable(job_)
     run_id = job_.run_id or new_run_id()
     requests = _request(job_, asked, run_id) if asked else {}
     with closing(connect(job_.settings)) as index:
-        return _erase(job_, index, run_id, requests)
+        return _erase(job_, index, run_id, requests, lost)
 
 
-def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[str]]) -> Result:
+def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[str]], lost: Sequence[str]) -> Result:
     try:
         with open_run(Job(**{**vars(job_), "run_id": run_id}), "erase") as run:
             settle_alias(run, index)
+            give_up(run, index, lost)
             outcome = erase_pending(run, index, sweep=True)
             kinds = outcome.items
             found = receipts(run.warehouse, run.settings, run.run_id)
@@ -81,10 +88,9 @@ def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[
             message = (
                 f"{outcome.completed} requests complete: {kinds.get('image', 0)} images, {kinds.get('face', 0)} faces, "
                 f"{kinds.get('record', 0)} records erased"
-                + (f"; {outcome.suspended} requests suspended by a legal hold" if outcome.suspended else "")
-                + (f"; {_said(unknown)}" if unknown else "")
+                f"{outcome.waiting}" + (f"; {_said(unknown)}" if unknown else "")
             )
-            code = 3 if outcome.suspended else NOTHING_FOUND if unknown else 0
+            code = 3 if outcome.waiting else NOTHING_FOUND if unknown else 0
             run.facts.update(message=message, exit_code=code)
     except LeaseHeld as held:
 

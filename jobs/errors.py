@@ -7,7 +7,8 @@
     ├── GovernanceError           exit 3   refused by governance; a retry does not help
     ├── NotProvenError            exit 4   the new index was not proven, so nothing was promoted
     ├── DependencyUnavailable     exit 5   Milvus, object store or download out of reach; retry helps
-    │   └── LeaseHeld             exit 5   another run holds the lease; retry after it ends
+    │   ├── LeaseHeld             exit 5   another run holds the lease; retry after it ends
+    │   └── StoreMissing          exit 5   an erasure cannot see a store that this warehouse has filled
     ├── LeaseLost                 exit 5   another run took over; this one must not write any more
     ├── MixedFingerprints         exit 4   embeddings of two models would meet in one collection
     └── BadInput                  exit 1   an input as a whole is unusable (single rows become status rows)
@@ -67,6 +68,10 @@ class DependencyUnavailable(FaceReindexError):
 
 class LeaseHeld(DependencyUnavailable):
     """Another run is writing this warehouse."""
+
+
+class StoreMissing(DependencyUnavailable):
+    """A store that this warehouse has filled is not where the settings look; an erasure stays open."""
 
 
 class LeaseLost(DependencyUnavailable):

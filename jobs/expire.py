@@ -12,6 +12,7 @@ from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.erasing import Outcome, erase_pending
 from jobs.runs.record import Job, Run, open_run, utc_now
+from jobs.runs.stores import own_live
 
 
 def expire_steps(run: Run, index: VectorIndex, *, sweep: bool) -> Outcome:
@@ -38,12 +39,12 @@ def main(job_: Job) -> Result:
         return {"due": due, "message": f"dry run: {due.get('image', 0)} images have reached their end"}
     with closing(connect(job_.settings)) as index, open_run(job_, "expire") as run:
         settle_alias(run, index)
+        own_live(run.warehouse, run.settings, index)
         # Also where it is resumed: what came in meanwhile and is due is no less due.
         run.images_by = utc_now()
         outcome = expire_steps(run, index, sweep=True)
         run.facts["message"] = message = (
-            f"{outcome.items.get('image', 0)} images and {outcome.items.get('face', 0)} faces erased"
-            + (f"; {outcome.suspended} requests suspended by a legal hold" if outcome.suspended else "")
+            f"{outcome.items.get('image', 0)} images and {outcome.items.get('face', 0)} faces erased{outcome.waiting}"
         )
         return {"run_id": run.run_id, "message": message}
 

@@ -15,6 +15,7 @@ from jobs.index.regate import not_permitted
 from jobs.runs.history import last_fingerprint, staged_under
 from jobs.runs.loading import build_and_load, import_staged, stage_faces, staged_files, staging_path
 from jobs.runs.record import Job, Run, open_run
+from jobs.runs.stores import about_to_drop
 from jobs.tables.embeddings import permitted_faces, resalt
 from jobs.tables.files import remove_tree
 
@@ -29,6 +30,7 @@ def load_steps(run: Run, index: VectorIndex) -> str:
     _stage(run, index, fingerprint, once=True)
     if not run.result("import") and _withdrawn_since(run, gated, fingerprint):
         # The files hold what is no longer permitted: they go, and a collection begun with them.
+        about_to_drop(run, [collection])
         index.drop(collection)
         run.forget("import")
         _stage(run, index, fingerprint, once=False)

@@ -15,6 +15,7 @@ from jobs.runs.aliases import settle_alias, switching
 from jobs.runs.history import live_runs, proven_collections
 from jobs.runs.loading import clear_staging, ensure_loaded
 from jobs.runs.record import Job, Run, open_run
+from jobs.runs.stores import about_to_drop
 from jobs.tables.embeddings import permitted_faces
 from jobs.tables.store import materialise
 from jobs.verify import withdraw
@@ -57,6 +58,7 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
                 timeout=milvus.index_timeout_s,
                 # An embedded index has no readers but this process.
                 watch=None if run.settings.embedded else Watch(milvus.watch_s, milvus.watch_p99_ms),
+                before_drop=lambda names: about_to_drop(run, names),
             )
         watched = None if done.watched is None else asdict(done.watched)
         return {

@@ -8,6 +8,7 @@ import click
 
 from jobs.cli import Result, job
 from jobs.embed import dry_run, embed_steps, embedded_message, gate_step
+from jobs.errors import StoreMissing
 from jobs.governance.erasure import SHARED
 from jobs.index.milvus import VectorIndex, connect
 from jobs.load import load_steps
@@ -46,7 +47,11 @@ def main(job_: Job, recompute: bool) -> Result:
         index = connect(run.settings)
         settle_alias(run, index)
         # What was asked for since, or was cut off, goes first; what comes in meanwhile goes at the end.
-        erase_pending(run, index)
+        try:
+            erase_pending(run, index)
+        except StoreMissing as missing:
+            # An index that was lost is built anew by this; the end of the night asks again.
+            run.job.console.note(str(missing))
         embed_steps(run, recompute=recompute)
         load_steps(run, index)
         proof = verify_steps(run, index)

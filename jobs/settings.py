@@ -243,7 +243,11 @@ class StagingSettings(_Section):
 class MilvusSettings(_Section):
     """The vector index."""
 
-    uri: NamedPlace = Field("face-index.db", description="A file: embedded milvus-lite. http(s)://host:port: a server.")
+    uri: NamedPlace = Field(
+        "face-index.db",
+        description="A file: embedded milvus-lite; relative only where `warehouse` is, too (both to the folder that a "
+        "job is started in). http(s)://host:port: a server.",
+    )
     database: str = Field("default", description="Milvus database.")
     alias: Name = Field("faces", pattern=r"^[A-Za-z_]\w*$", description="Alias that readers use.")
     shards: int = Field(1, ge=1, le=64, description="Shards of a new collection (embedded: ignored).")
@@ -391,6 +395,23 @@ class Settings(_Section):
     def embedded(self) -> bool:
         """Whether the index is a milvus-lite file rather than a server."""
         return "://" not in self.milvus.uri
+
+    @property
+    def index_file(self) -> Path:
+        """The embedded index.
+
+        Raises:
+            SettingsError: it would be another one wherever the job is started, where the warehouse is the same.
+        """
+        path = Path(self.milvus.uri).expanduser()
+        moves = self.warehouse_is_path and "://" not in self.warehouse and not Path(self.warehouse).is_absolute()
+        if not path.is_absolute() and not moves:
+            raise SettingsError(
+                f"milvus.uri '{self.milvus.uri}' depends on the folder that a job is started in, and `warehouse` does "
+                "not: from another one, erasures and proofs would look at an empty index.",
+                hint=f"give its whole path; started from here it was {path.absolute()}.",
+            )
+        return path
 
     def digest(self) -> str:
         """SHA-256 of everything that a run may not change when it is resumed; stands in the run record."""

@@ -605,8 +605,11 @@ def forget_removed(warehouse: Warehouse, until: datetime) -> None:
 
 def close(
     warehouse: Warehouse, targets: DataFrame, found: DataFrame, items: DataFrame, *, run_id: str, now: datetime
-) -> tuple[int, int]:
-    """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended).
+) -> tuple[int, int, int]:
+    """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended, unknown).
+
+    Unknown is what to do for a person of whom nothing was found, ever, while images are linked to records that are not
+    there: theirs may be among them.
 
     Those of a pass are complete with what is not held: what is will be due again, or here again, when the hold ends.
     """
@@ -619,8 +622,10 @@ def close(
         *(F.count(F.when(kind == name, 1)).alias(f"{name}s") for name in (FACE, RECORD)),
         F.count(F.when(kind == SHARED, 1)).alias("shared_images"),
     )
+    unknown = _unknown(warehouse, targets, counts)
     rows = materialise(
-        done.join(counts, "request_id", "left")
+        done.join(unknown, "request_id", "left_anti")
+        .join(counts, "request_id", "left")
         .fillna(0)
         .select(
             "request_id",
@@ -633,7 +638,18 @@ def close(
     completed = rows.count()
     if completed:
         warehouse.append(rows, ERASURE_STEPS)
-    return completed, suspended.count()
+    return completed, suspended.count(), unknown.count()
+
+
+def _unknown(warehouse: Warehouse, targets: DataFrame, counts: DataFrame) -> DataFrame:
+    something = counts.where("images + faces + records + shared_images > 0")
+    people = targets.where(F.col("kind") == SUBJECT).select("request_id").distinct()
+    nobody = materialise(people.join(something, "request_id", "left_anti"))
+    if nobody.isEmpty():
+        return nobody
+    records = warehouse.read(PROCESSING_BASIS).select("record_id")
+    loose = warehouse.read(BASIS_LINKS).join(records, "record_id", "left_anti")
+    return nobody.limit(0) if loose.isEmpty() else nobody
 
 
 def unsettled(warehouse: Warehouse) -> DataFrame:

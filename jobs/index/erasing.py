@@ -34,10 +34,11 @@ def erase_keys(
     keep: Collection[str],
     load_timeout_s: float,
     compact_timeout_s: float,
+    before_drop: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> dict[str, dict[str, int | bool]]:
     """Take keys out of ``collections``: the live one and all that stand beside it; by collection, in rows.
 
-    ``going`` tells which, when it is asked of a collection that is loaded.
+    ``going`` tells which, when it is asked of a collection that is loaded. ``before_drop`` is told what goes next.
 
     One that no alias points at, and that is not in ``keep`` (was live once), is what an unfinished run left: an import
     may still be on its way into it, and a delete that meets an import can be void (milvus #48472). It is dropped, and
@@ -51,6 +52,7 @@ def erase_keys(
     for name in collections:
         live = bool(index.aliases_of(name))
         if not live and name not in keep:
+            before_drop([name])
             index.drop(name)
             report[name] = {"dropped": True}
             continue

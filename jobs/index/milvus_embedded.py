@@ -32,7 +32,7 @@ class EmbeddedIndex(MilvusIndex):
     @classmethod
     def open(cls, settings: Settings) -> EmbeddedIndex:
         """Open, or make, the folder that ``milvus.uri`` names."""
-        path = Path(settings.milvus.uri).expanduser()
+        path = settings.index_file
         if path.suffix != ".db":
             raise SettingsError(
                 f"milvus.uri '{settings.milvus.uri}': an embedded index is a path that ends in .db.",

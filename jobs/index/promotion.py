@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,6 +66,7 @@ def promote(
     replicas: int = 1,
     timeout: float = 3600.0,
     watch: Watch | None = None,
+    before_drop: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> Promotion:
     """Switch ``alias`` to ``collection``, watch it, then release what was live and drop what is too old.
 
@@ -81,6 +82,7 @@ def promote(
         replicas: copies in memory.
         timeout: seconds that the load may be without progress.
         watch: for how long, and how slow it may be; None: a single look.
+        before_drop: told what is dropped next.
 
     Raises:
         NotProvenError: no passed proof, not one of our collections, or the alias does not answer from it or answers
@@ -100,7 +102,7 @@ def promote(
     if fingerprint is not None and info.model_fingerprint != fingerprint:
         raise MixedFingerprints(f"'{collection}' holds embeddings of another model than this run's.")
     previous, watched = _switch(index, alias, collection, proven, replicas, timeout, watch)
-    dropped = _drop_old(index, alias, collection, previous, proven, keep, protected)
+    dropped = _drop_old(index, alias, collection, previous, proven, keep, protected, before_drop)
     return Promotion(previous=previous, current=collection, dropped=dropped, watched=watched)
 
 
@@ -212,6 +214,7 @@ def _drop_old(
     proven: Sequence[str],
     keep: int,
     protected: Collection[str],
+    before_drop: Callable[[Sequence[str]], None],
 ) -> tuple[str, ...]:
     """Drop proven collections beyond ``keep`` and leftovers of dead runs; release what is kept for a rollback."""
     there = index.list_collections()
@@ -219,7 +222,7 @@ def _drop_old(
     newest_first = dict.fromkeys([previous, *proven])
     others = [name for name in newest_first if name != current and name in there]
     standby = others[: max(0, keep - 1)]
-    dropped = []
+    dropped, going = [], []
     for name in there:
         if name == current or name in protected:
             continue
@@ -230,6 +233,9 @@ def _drop_old(
         info = index.info(name)
         if info is None or info.run_id in protected or not belongs_to(alias, name, info):
             continue
+        going.append(name)
+    before_drop(going)
+    for name in going:
         # A failure here must not make a switch that happened look as if it had not: the next promotion drops it.
         with contextlib.suppress(FaceReindexError):
             index.drop(name)

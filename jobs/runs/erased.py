@@ -16,12 +16,12 @@ from jobs.governance.erasure import COMPLETE
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, key_ring
 from jobs.governance.tombstones import digests as digests_of
-from jobs.index.collections import collections_of
 from jobs.index.milvus import VectorIndex, connect
 from jobs.index.regate import keys_in
 from jobs.runs.history import buckets_of
 from jobs.runs.record import Job
 from jobs.runs.scanner import places_of, scan
+from jobs.runs.stores import own_collections, own_live, recorded_bases, unaccounted
 from jobs.schemas import EMBEDDINGS, ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.store import materialise
 
@@ -35,7 +35,8 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
     refuses until it is erased again (it is reported as one).
 
     Raises:
-        NotProvenError: something was found; names the files.
+        NotProvenError: something was found, which names the files; or a collection on record could not be looked at.
+        SettingsError: the alias points at a collection that is not of this warehouse.
     """
     warehouse, settings = job.warehouse, job.settings
     ring = key_ring(settings)
@@ -47,14 +48,21 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
     stones = materialise(stones.join(back, "digest", "left_anti"))
     # Every task looks for all of them in the bytes of its file.
     digests = {row["digest"] for row in stones.select("digest").toLocalIterator()}
-    everywhere = [*places_of(warehouse, settings), *places]
+    everywhere = [*places_of(warehouse, settings, sorted(recorded_bases(warehouse))), *places]
     needles = _read_canaries(canaries) if canaries else {}
     index = connect(settings)
     try:
+        own_live(warehouse, settings, index)
         keys, strays = _erased_keys(job, index, stones)
+        missing = unaccounted(warehouse, list(keys))
     finally:
         # An embedded index is open in one process at a time, and its files are searched next.
         index.close()
+    if missing:
+        raise NotProvenError(
+            f"Not all was looked at: {', '.join(missing)} not in the index of the settings, nor on record as dropped.",
+            hint="use the milvus.uri and milvus.database where it is; if it is gone for good, `erase --lost NAME`.",
+        )
     with job.watching("verify-erased"):
         found = materialise(scan(job.spark, everywhere, needles, keys=ring.keys, tombstones=sorted(digests)))
     hits = [row.asDict() for row in found.orderBy("file", "needle").limit(1_000).collect()]
@@ -119,7 +127,7 @@ def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> tuple[dict[
     known = erasure.known_faces(warehouse).select("face_id")
     found: dict[str, int] = {}
     strays: dict[str, int] = {}
-    for name in collections_of(index, milvus.alias, warehouse.identity):
+    for name in own_collections(warehouse, job.settings, index):
         index.load(name, timeout=milvus.index_timeout_s)
         rows = index.count(name)
         keys = materialise(keys_in(job.spark, index, name, job.settings, buckets_of(warehouse, name)))

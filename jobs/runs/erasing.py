@@ -21,18 +21,19 @@ from pyspark.sql import functions as F
 from jobs.governance import audit, erasure
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.tombstones import FACE, key_ring
-from jobs.index.collections import belongs_to, collections_of
+from jobs.index.collections import belongs_to
 from jobs.index.erasing import Pages, erase_keys
 from jobs.index.milvus import VectorIndex
 from jobs.index.regate import key_pages, own_keys
 from jobs.runs.evidence import evidence_path, whole_text
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections
-from jobs.runs.loading import staging_base, unrecorded_staging
+from jobs.runs.loading import staged_folders, unrecorded_staging
 from jobs.runs.record import Run, utc_now
-from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, RUNS
+from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections
+from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS
 from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
-from jobs.tables.files import children, remove_tree, write_text
+from jobs.tables.files import remove_tree, write_text
 from jobs.tables.store import Warehouse, materialise
 
 #: How a request ended, first of all in its receipt.
@@ -43,11 +44,19 @@ _REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Requests that are complete now, and those that a legal hold suspends."""
+    """Requests that are complete now, those that a legal hold suspends, and those of which nobody can tell: `close`."""
 
     completed: int
     suspended: int
     items: dict[str, int]
+    unknown: int = 0
+
+    @property
+    def waiting(self) -> str:
+        """What stays open, as the end of a message; empty where nothing does."""
+        held = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
+        lost = "which found nothing, while images are linked to records that are not there: ingest the records again"
+        return held + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
 
 
 def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None, sweep: bool = False) -> Outcome:
@@ -58,7 +67,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
 
     Raises:
         NotProvenError: something is left after it was destroyed.
-        DependencyUnavailable: a store is out of reach; the requests stay open.
+        DependencyUnavailable: a store is out of reach, or not among those of the settings; the requests stay open.
     """
     warehouse, settings = run.warehouse, run.settings
     _request_due(run, due)
@@ -72,6 +81,8 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
                 _sweep_staged(run)
             _settle(run)
             _finish_physically(run)
+            if sweep:
+                need_all(warehouse, settings, index)
             return Outcome(0, 0, {})
         found = erasure.find(warehouse, targets)
         items = erasure.write_down(warehouse, targets, found, key_ring(settings), now=utc_now())
@@ -80,6 +91,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     run.step("erase-find", lambda: {"items": counts}, once=False)
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
     run.step("erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False)
+    need_all(warehouse, settings, index)
     run.step("erase-staged", lambda: _erase_staged(run), once=False)
     with run.job.watching("erase-shared"):
         staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
@@ -89,13 +101,14 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     run.step("erase-purge", lambda: _purge(run), once=False)
     with run.job.watching("erase-close"):
         now = utc_now()
-        completed, suspended = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=now)
-        facts = {"completed": completed, "suspended": suspended}
+        closed = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=now)
+        completed, suspended, unknown = closed
+        facts = {"completed": completed, "suspended": suspended, "unknown": unknown}
         audit.append(warehouse, "erasure-ended", run.run_id, facts, now=now)
         _settle(run, ended=now)
     _finish_physically(run)
     run.gate = None
-    return Outcome(completed, suspended, counts)
+    return Outcome(completed, suspended, counts, unknown)
 
 
 def _request_due(run: Run, due: DataFrame | None) -> None:
@@ -143,7 +156,7 @@ def _erase_index(
     """
     began, milvus, warehouse = utc_now(), run.settings.milvus, run.warehouse
     keep = promoted_collections(warehouse)
-    names = collections_of(index, milvus.alias, warehouse.identity)
+    names = own_collections(warehouse, run.settings, index)
     looked_at = names if every else [n for n in names if index.aliases_of(n) or n in keep or _abandoned(run, index, n)]
     report = erase_keys(
         index,
@@ -152,10 +165,11 @@ def _erase_index(
         keep=keep,
         load_timeout_s=milvus.index_timeout_s,
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
+        before_drop=lambda dropped: about_to_drop(run, dropped),
     )
     if looked_at == names:
         erasure.forget_removed(warehouse, began)
-    return report
+    return report | {name: {"lost": True} for name in given_up(run)}
 
 
 def _abandoned(run: Run, index: VectorIndex, collection: str) -> bool:
@@ -226,13 +240,6 @@ def _settle(run: Run, *, ended: datetime | None = None) -> None:
         erasure.settle(warehouse, over, run_id=run.run_id, now=utc_now())
 
 
-def _staged_folders(run: Run) -> list[str]:
-    """Runs of this warehouse that have staged files, but for this one, which holds the lease: all have ended."""
-    folders = children(run.job.spark, staging_base(run))
-    ours = run.warehouse.read(RUNS).where(F.col("run_id").isin(folders)).select("run_id").distinct().collect()
-    return sorted({row["run_id"] for row in ours} - {run.run_id})
-
-
 def _sweep_staged(run: Run) -> None:
     """Remove staged files that are on no record: what a run wrote that had been replaced by another."""
     for place in unrecorded_staging(run):
@@ -240,16 +247,15 @@ def _sweep_staged(run: Run) -> None:
 
 
 def _erase_staged(run: Run) -> dict[str, int]:
-    """Remove the staged files of every run of this warehouse: each may hold the vector, and none is needed.
+    """Remove the staged files of every run of this warehouse, wherever it staged: each may hold the vector, and none is
+    needed.
 
-    A run that is resumed stages anew.
+    All other runs have ended. One that is resumed stages anew; so does this one, which may be a reindex that was killed
+    and has not loaded anything since.
     """
-    spark, base = run.job.spark, staging_base(run)
-    removed = _staged_folders(run)
-    for name in removed:
-        remove_tree(spark, f"{base}/{name}")
-    # This very run may be a reindex that was killed: it has not loaded anything since, and stages anew as well.
-    remove_tree(spark, f"{base}/{run.run_id}")
+    removed = staged_folders(run)
+    for base, name in removed:
+        remove_tree(run.job.spark, f"{base}/{name}")
     for step in _REDONE:
         run.forget(step)
     _forget_unpromoted(run)

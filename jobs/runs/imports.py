@@ -11,11 +11,12 @@ from jobs.runs.record import Run, utc_now
 class RunImportRecorder:
     """The loader's recorder: one step `import/NUMBER` per staged file, so that a restart adopts or skips it."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, collection: str) -> None:
         self._run = run
+        self._collection = collection
 
     def started(self, numbers: Sequence[int], job_id: str) -> None:
-        """Note a job before its outcome is known."""
+        """Note a job before its outcome is known, and so the collection before it holds anything."""
         self._write({number: {"job_id": job_id, "state": "started"} for number in numbers})
 
     def finished(self, numbers: Sequence[int], state: str) -> None:
@@ -32,4 +33,5 @@ class RunImportRecorder:
         return {int(name.split("/")[1]): (r["job_id"], r["state"]) for name, r in steps.items()}
 
     def _write(self, results: Mapping[int, dict[str, object]]) -> None:
-        self._run.record_steps({f"import/{number}": result for number, result in results.items()}, utc_now(), 0.0)
+        steps = {f"import/{n}": {**result, "collection": self._collection} for n, result in results.items()}
+        self._run.record_steps(steps, utc_now(), 0.0)

@@ -17,25 +17,21 @@ from jobs.index.milvus_types import DIM
 from jobs.index.planner import imports, plan_load
 from jobs.runs.imports import RunImportRecorder
 from jobs.runs.record import Run, utc_now
+from jobs.runs.stores import about_to_drop, staging_base, staging_bases
 from jobs.runs.workers import workers
 from jobs.schemas import RUN_STEPS, RUNS
 from jobs.settings import Settings
 from jobs.tables.files import children, remove_tree
 
 
-def staging_base(run: Run) -> str:
-    """Where the files of all runs lie, each in a folder of its run id."""
-    return (run.settings.staging.path or run.warehouse.path("_staging")).rstrip("/")
-
-
 def staging_path(run: Run) -> str:
     """Where this run writes its files: in a folder of its token, so that another start of it writes elsewhere."""
-    return f"{staging_base(run)}/{run.run_id}/{run.lease.token}"
+    return f"{staging_base(run.warehouse, run.settings)}/{run.run_id}/{run.lease.token}"
 
 
 def clear_staging(run: Run) -> None:
     """Remove what this run, and earlier starts of it, have staged. A later start's folder stays."""
-    spark, folder = run.job.spark, f"{staging_base(run)}/{run.run_id}"
+    spark, folder = run.job.spark, f"{staging_base(run.warehouse, run.settings)}/{run.run_id}"
     there = children(spark, folder)
     # Files without a token's folder are of a release before there was one.
     gone = [name for name in there if not name.isdigit() or int(name) <= run.lease.token]
@@ -43,15 +39,27 @@ def clear_staging(run: Run) -> None:
         remove_tree(spark, place)
 
 
+def staged_folders(run: Run) -> list[tuple[str, str]]:
+    """Folders of this warehouse's runs wherever any of them has staged: the place, and the run id below it.
+
+    A place outside of the warehouse may be others' as well, whose runs are not on record here.
+    """
+    warehouse, bases = run.warehouse, staging_bases(run.warehouse, run.settings)
+    there = [(base, name) for base in bases for name in children(run.job.spark, base)]
+    known = warehouse.read(RUNS).where(F.col("run_id").isin([name for _, name in there]))
+    ours = {row["run_id"] for row in known.select("run_id").distinct().collect()}
+    return [(base, name) for base, name in there if name in ours or base.startswith(f"{warehouse.location}/")]
+
+
 def unrecorded_staging(run: Run) -> list[str]:
     """Staged files of this warehouse that are on no run's record: of one that was cut off, or had lost its lease.
 
     Nor is a record good that is older than an erasure's removal of all of them: those files came from a backup.
     """
-    spark, base = run.job.spark, staging_base(run)
-    folders = children(spark, base)
-    ours = run.warehouse.read(RUNS).where(F.col("run_id").isin(folders)).select("run_id").distinct().collect()
-    steps = run.warehouse.read(RUN_STEPS).where((F.col("step") == "stage") & F.col("run_id").isin(folders))
+    spark = run.job.spark
+    folders = staged_folders(run)
+    ids = [run_id for _, run_id in folders]
+    steps = run.warehouse.read(RUN_STEPS).where((F.col("step") == "stage") & F.col("run_id").isin(ids))
     last = steps.groupBy("run_id").agg(F.max_by(F.struct("state", "result", "ended_at"), "ended_at").alias("last"))
     removed = run.warehouse.read(RUN_STEPS).where("step = 'erase-staged' AND state = 'done'")
     last = last.crossJoin(removed.agg(F.max("ended_at").alias("removed_at")))
@@ -59,7 +67,7 @@ def unrecorded_staging(run: Run) -> list[str]:
     path = F.get_json_object("last.result", "$.path").alias("path")
     kept = {row["path"] for row in last.where("last.state = 'done'").select(path).collect()}
     found = []
-    for folder in sorted(f"{base}/{row['run_id']}" for row in ours):
+    for folder in (f"{base}/{run_id}" for base, run_id in folders):
         places = [f"{folder}/{name}" for name in children(spark, folder)]
         gone = [place for place in places if place not in kept]
         # An earlier release staged into the run's own folder.
@@ -87,7 +95,8 @@ def stage_faces(run: Run, index: VectorIndex, faces: DataFrame) -> dict[str, Any
     )
     files = [asdict(f) for f in staged.files]
     told = workers(run.job.spark, run.settings)
-    return {"path": staged.path, "rows": staged.rows, "buckets": staged.buckets, "files": files, **told}
+    apart = run.settings.staging.path is not None
+    return {"path": staged.path, "apart": apart, "rows": staged.rows, "buckets": staged.buckets, "files": files, **told}
 
 
 def purpose_flags(settings: Settings) -> int:
@@ -125,6 +134,7 @@ def import_staged(
             if attempt == attempts:
                 raise
             run.job.console.step("import", "in doubt, so the collection is built anew", reason=doubt)
+            about_to_drop(run, [collection])
             index.drop(collection)
     return {"collection": collection, "rows": staged.rows, **_nodes(run, index)}
 
@@ -155,7 +165,7 @@ def _load_files(run: Run, index: VectorIndex, collection: str, staged: staging.S
             collection,
             staged.files,
             run.settings,
-            recorder=RunImportRecorder(run),
+            recorder=RunImportRecorder(run, collection),
             digest=staging.digests(run.job.spark, staged.files),
             on_progress=progress,
         )

@@ -156,15 +156,13 @@ def _stones(values: pa.ChunkedArray, column: str, keys: dict[str, bytes], tombst
                 yield kind
 
 
-def places_of(warehouse: Any, settings: Any) -> list[str]:
-    """Where this program keeps data: the warehouse, staged files, and an embedded index."""
-    from pathlib import Path
-
+def places_of(warehouse: Any, settings: Any, staged: Sequence[str] = ()) -> list[str]:
+    """Where this program keeps data: the warehouse, staged files (``staged``: also there), and an embedded index."""
     from jobs.tables.sources import file_uri
 
     found = [warehouse.location] if warehouse.is_path else []
-    if settings.staging.path:
-        found.append(settings.staging.path)
+    named = [settings.staging.path] if settings.staging.path else []
+    found += [place for place in dict.fromkeys((*named, *staged)) if not place.startswith(f"{warehouse.location}/")]
     if settings.embedded:
-        found.append(str(Path(settings.milvus.uri).expanduser().resolve()))
+        found.append(str(settings.index_file.resolve()))
     return [file_uri(warehouse.spark, place) for place in found]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.errors import LeaseLost, SettingsError
+from jobs.errors import LeaseLost
 from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.milvus import VectorIndex
@@ -18,6 +18,7 @@ from jobs.index.regate import own_keys, remove_unpermitted
 from jobs.runs.history import buckets_of, staged_at
 from jobs.runs.loading import purpose_flags
 from jobs.runs.record import Run
+from jobs.runs.stores import need_all, own_live
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
@@ -36,16 +37,16 @@ def withdraw_live(
 
     It writes no table, so it needs no lease: while a reindex runs for hours, withdrawals still leave the live
     collection. The keys are read before ``decide`` asks the gate: what another run adds meanwhile is not among them.
+
+    Raises:
+        SettingsError: the alias points at a collection that is not of this warehouse.
+        StoreMissing: it points at none, and collections that were filled are not in this index.
     """
-    live = index.alias_target(settings.milvus.alias)
-    info = index.info(live) if live else None
-    if live is None or info is None:
+    found = own_live(warehouse, settings, index)
+    if found is None:
+        need_all(warehouse, settings, index)
         return {"collection": "", "removed": 0}
-    if info.warehouse not in (None, warehouse.identity):
-        raise SettingsError(
-            f"Alias {settings.milvus.alias} points at {live}, which another warehouse built; nothing was changed.",
-            hint="set milvus.uri, milvus.database and milvus.alias to those of this warehouse.",
-        )
+    live, info = found
     index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
     keys = own_keys(warehouse.spark, index, live, settings, buckets_of(warehouse, live))
     permitted = permitted_faces(warehouse, decide(), info.model_fingerprint)

@@ -25,6 +25,7 @@ from jobs.schemas import (
     AUDIT_EVENTS,
     ERASURE_ITEMS,
     ERASURE_REQUESTS,
+    ERASURE_STEPS,
     LEASES,
     PSEUDONYM_KEYS,
     RUNS,
@@ -49,6 +50,7 @@ UNFENCED: Final = (LEASES, AUDIT_EVENTS)
 OPEN_TO_ALL: Final = (*UNFENCED, ERASURE_REQUESTS, ERASURE_ITEMS, TOMBSTONES, SOURCE_BATCHES, PSEUDONYM_KEYS)
 
 _VERSION_KEY = "face_reindex.schema_version"
+_IDENTITY: Final = "face_reindex.warehouse"
 _RESTORED: Final = "if the table `leases` was restored or removed, start again: the next run mends its tokens."
 _FENCE: Final = "face-reindex/lease"
 # A transaction's version, of 63 bits: the token, and the number of the write under it.
@@ -96,6 +98,7 @@ class Warehouse:
         self.read_only = read_only
         self.lease_required = lease_required
         self.fence: Fence | None = None
+        self._identity = ""
         self._ready: set[str] = set()
         self._numbers = itertools.count(1)
         # One fenced write at a time in each table, in the order of their numbers.
@@ -153,10 +156,23 @@ class Warehouse:
 
     @property
     def identity(self) -> str:
-        """What tells this warehouse from others: the id that Delta gave its table of runs; it survives a move."""
-        if self.read_only and not self.exists(RUNS):
-            return ""
-        return str(self.delta(RUNS).detail().select("id").first()["id"])
+        """What tells this warehouse from others, moved or not; collections carry it.
+
+        The id that Delta gave the table of runs first, kept as a property of a table that nobody may remove.
+        """
+        if self._identity:
+            return self._identity
+        if not (self.read_only and not self.exists(ERASURE_STEPS)):
+            self._prepare(ERASURE_STEPS)
+            self._identity = self._properties(ERASURE_STEPS).get(_IDENTITY, "")
+        if self._identity or (self.read_only and not self.exists(RUNS)):
+            return self._identity
+        first = str(self.delta(RUNS).detail().select("id").first()["id"])
+        # Under the lease: a change of the table would make an append at the same time fail.
+        if self.fence is not None:
+            self._set_property(ERASURE_STEPS, _IDENTITY, first)
+            self._identity = first
+        return first
 
     def append(
         self, frame: DataFrame, spec: TableSpec, *, transaction: str | None = None, transaction_version: int = 0
@@ -369,8 +385,7 @@ class Warehouse:
         )
 
     def _migrate(self, spec: TableSpec) -> None:
-        rows = self.spark.sql(f"SHOW TBLPROPERTIES {self._identifier(spec)}").collect()
-        found = {row["key"]: row["value"] for row in rows}.get(_VERSION_KEY)
+        found = self._properties(spec).get(_VERSION_KEY)
         if found is None:
             raise BadInput(
                 f"{self._identifier(spec)} was not made by Face Reindex (no {_VERSION_KEY} property).",
@@ -384,9 +399,14 @@ class Warehouse:
         for version in range(int(found), spec.version):
             for statement in spec.migrations[version - 1]:
                 self.spark.sql(statement.format(table=self._identifier(spec)))
-            self.spark.sql(
-                f"ALTER TABLE {self._identifier(spec)} SET TBLPROPERTIES ('{_VERSION_KEY}' = '{version + 1}')"
-            )
+            self._set_property(spec, _VERSION_KEY, str(version + 1))
+
+    def _properties(self, spec: TableSpec) -> dict[str, str]:
+        rows = self.spark.sql(f"SHOW TBLPROPERTIES {self._identifier(spec)}").collect()
+        return {row["key"]: row["value"] for row in rows}
+
+    def _set_property(self, spec: TableSpec, key: str, value: str) -> None:
+        self.spark.sql(f"ALTER TABLE {self._identifier(spec)} SET TBLPROPERTIES ('{key}' = '{value}')")
 
 
 @contextmanager

@@ -410,6 +410,8 @@ class Player:
         for name in (what, *BESIDE.get(what, ())):
             self.world.restore("b", name)
         self.restored, self.held_with = True, {}
+        if what == "index.db":
+            self._say_what_is_lost()
         pictures, _ = copy.deepcopy(self.backup)
         if what == "images":
             self.oracle.pictures = pictures
@@ -423,6 +425,17 @@ class Player:
         if live:
             index.drop_alias("faces")
             index.drop(live)
+        self._say_what_is_lost()
+
+    def _say_what_is_lost(self) -> None:
+        """As an operator does: no job can tell a collection that is gone from one that lies in another index."""
+        from jobs.runs.stores import own_collections, unaccounted
+
+        with self.world.as_job() as job:
+            here = own_collections(job.warehouse, job.settings, self.world._shared_index(job.settings))
+            lost = unaccounted(job.warehouse, here)
+        if lost:
+            self._ended(self.world.run("erase", *(part for name in lost for part in ("--lost", name))))
 
     def word_resume(self) -> None:
         if self.killed is not None:

@@ -136,6 +136,21 @@ def test_killed_during_the_watch_and_run_again_there_is_still_a_way_back(monkeyp
     assert index.collections[first].loaded
 
 
+def test_what_is_dropped_is_told_before() -> None:
+    index, first, second = live_and_next()
+    told: list[tuple[list[str], bool]] = []
+    done = promote(
+        index,
+        "faces",
+        second,
+        proof=PASSED,
+        proven=[second, first],
+        keep=1,
+        before_drop=lambda names: told.append((list(names), index.exists(first))),
+    )
+    assert (told, done.dropped, index.exists(first)) == ([([first], True)], (first,), False)
+
+
 def test_a_quiet_watch_ends_and_releases_what_was_live() -> None:
     index, first, second = live_and_next()
     done = promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=2, watch=Watch(0.2, 1000))

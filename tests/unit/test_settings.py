@@ -37,6 +37,18 @@ def test_a_wrong_key_or_value_is_named(override: str, message: str) -> None:
         load_settings(overrides=[override], environ={})
 
 
+@pytest.mark.parametrize("warehouse", ["/data/faces", "s3a://bucket/faces", "main.faces"])
+def test_guarantee_9_an_index_is_not_another_one_where_a_job_is_started_elsewhere(warehouse: str) -> None:
+    settings = load_settings(overrides=[f"warehouse={warehouse}"], environ={})
+    with pytest.raises(SettingsError, match=r"milvus\.uri 'face-index\.db' depends on the folder .*whole path"):
+        _ = settings.index_file
+    whole = load_settings(overrides=[f"warehouse={warehouse}", "milvus.uri=/data/faces.db"], environ={})
+    assert whole.index_file == Path("/data/faces.db")
+    # From another folder the warehouse is another one, too.
+    both = load_settings(overrides=["warehouse=./faces", "milvus.uri=./faces/index.db"], environ={})
+    assert both.index_file == Path("faces/index.db")
+
+
 def test_a_fault_is_told_of_where_it_was_made(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("milvus: {shards: 2}\n")

@@ -1,0 +1,171 @@
+"""The stores that this warehouse has filled, on record: collections, and places of staged files.
+
+An erasure is complete when none of them holds what is erased. Which there are is not asked of the settings alone: with
+another `milvus.uri`, another database or a lost index, what is to be looked at would simply not be among what is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from jobs.errors import SettingsError, StoreMissing
+from jobs.governance import audit
+from jobs.index.collections import collections_of
+from jobs.index.milvus import CollectionInfo, VectorIndex
+from jobs.runs.record import Run, utc_now
+from jobs.schemas import RUN_STEPS
+from jobs.settings import Settings
+from jobs.tables.store import Warehouse
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+#: Steps of a run: collections that are about to be dropped; those of which an operator says that they are gone.
+DROP, LOST = "drop-collections", "lost-collections"
+_NAMED = 5
+
+
+def own_live(warehouse: Warehouse, settings: Settings, index: VectorIndex) -> tuple[str, CollectionInfo] | None:
+    """The collection that readers see through the alias; None where there is none.
+
+    Raises:
+        SettingsError: it is not of this warehouse. What it holds is not known here, so nothing can be said of it.
+    """
+    alias = settings.milvus.alias
+    live = index.alias_target(alias)
+    if live is None:
+        return None
+    info = index.info(live)
+    if info is None or info.warehouse not in (None, warehouse.identity):
+        whose = "Face Reindex did not build" if info is None else "another warehouse built"
+        raise SettingsError(
+            f"Alias {alias} points at {live}, which {whose}; nothing was changed.",
+            hint="set milvus.uri, milvus.database and milvus.alias to those of this warehouse; if its table `runs` was "
+            "removed under an earlier release, `reindex` builds a collection anew.",
+        )
+    return live, info
+
+
+def own_collections(warehouse: Warehouse, settings: Settings, index: VectorIndex) -> list[str]:
+    """Every collection in this index with faces of this warehouse."""
+    return collections_of(index, settings.milvus.alias, warehouse.identity)
+
+
+def unaccounted(warehouse: Warehouse, here: Collection[str]) -> list[str]:
+    """Collections that were filled, are not ``here``, and of which no record says that they were dropped.
+
+    A release before this one dropped some without a word. So of what it filled, all counts as dropped where another
+    collection that is on record is ``here``: the index is the one that they were in.
+    """
+    there = _filled(warehouse).collect()
+    missing = [row for row in there if row["name"] not in here]
+    reached = len(missing) < len(there)
+    return sorted(row["name"] for row in missing if row["on_record"] or not reached)
+
+
+def need_all(warehouse: Warehouse, settings: Settings, index: VectorIndex) -> None:
+    """Make sure that every collection with faces of this warehouse is in this index.
+
+    Raises:
+        StoreMissing: one of them is not in this index.
+    """
+    missing = unaccounted(warehouse, own_collections(warehouse, settings, index))
+    if missing:
+        raise StoreMissing(
+            f"{_said(missing)} not in the index of the settings, and on no record as dropped: what was withdrawn or "
+            "erased may be there still, so every request stays open.",
+            hint="run it with the milvus.uri and milvus.database where it is; if it is gone for good, "
+            f"`erase {' '.join(f'--lost {name}' for name in missing)}` puts that on record.",
+        )
+
+
+def give_up(run: Run, index: VectorIndex, names: Sequence[str]) -> None:
+    """Put on record that collections are gone for good, as the operator says; there may be none.
+
+    Raises:
+        SettingsError: one of them is not missing; or the alias points at a collection that is not of this warehouse.
+    """
+    own_live(run.warehouse, run.settings, index)
+    if not names:
+        return
+    missing = unaccounted(run.warehouse, own_collections(run.warehouse, run.settings, index))
+    if wrong := sorted(set(names) - set(missing)):
+        raise SettingsError(
+            f"--lost {wrong[0]}: no collection that is missing.",
+            hint=f"missing: {', '.join(missing) or 'none'}.",
+        )
+    run.step(LOST, lambda: {"dropped": sorted(names)}, once=False)
+    audit.append(run.warehouse, "collections-lost", run.run_id, {"collections": sorted(names)}, now=utc_now())
+
+
+def given_up(run: Run) -> list[str]:
+    """Collections of which this run was told that they are gone."""
+    return list((run.result(LOST) or {}).get("dropped", []))
+
+
+def about_to_drop(run: Run, names: Sequence[str]) -> None:
+    """Put on record what is dropped next: killed in between, nobody could tell that it is gone."""
+    if names:
+        run.record_steps({DROP: {"dropped": sorted(names)}}, utc_now(), 0.0)
+
+
+def _filled(warehouse: Warehouse) -> DataFrame:
+    """Collections (name) whose last word is that rows came into them; ``on_record``: all drops of them are, too."""
+    steps = warehouse.read(RUN_STEPS).where("state = 'done'")
+    order = F.struct("fencing_token", "ended_at").alias("at")
+    brought, switched = F.col("step").startswith("import"), F.col("step") == "promote"
+    name = F.when(switched, F.get_json_object("result", "$.current"))
+    name = name.otherwise(F.get_json_object("result", "$.collection"))
+    on_record = F.col("step").startswith("import/")
+    filled = steps.where(brought | switched).select(
+        name.alias("name"), F.lit(True).alias("there"), on_record.alias("on_record"), order
+    )
+    listed = F.from_json(F.get_json_object("result", "$.dropped"), "array<string>")
+    gone = steps.where(F.col("step").isin(DROP, LOST, "promote")).select(F.explode(listed).alias("name"), order)
+    facts = F.from_json(F.get_json_object("result", "$.collections"), "map<string, map<string, string>>")
+    erased = steps.where("step = 'erase-index'").select(F.explode(facts).alias("name", "facts"), order)
+    gone = gone.unionByName(erased.where("facts['dropped'] = 'true'").select("name", "at"))
+    gone = gone.select("name", F.lit(False).alias("there"), F.lit(False).alias("on_record"), "at")
+    each = filled.unionByName(gone).where("name IS NOT NULL").groupBy("name")
+    last = each.agg(F.max_by("there", "at").alias("there"), F.max("on_record").alias("on_record"))
+    return last.where("there").select("name", "on_record")
+
+
+def staging_bases(warehouse: Warehouse, settings: Settings) -> list[str]:
+    """Where staged files lie, each run's in a folder of its id: the place of the settings, and those on record."""
+    inside = {warehouse.path("_staging")} if warehouse.is_path else set()
+    return sorted(recorded_bases(warehouse) | inside | {staging_base(warehouse, settings)})
+
+
+def recorded_bases(warehouse: Warehouse) -> set[str]:
+    """Places outside of the warehouse where runs have staged files, whatever the settings say now.
+
+    Not the folder in the warehouse itself: on the record of one that was copied that is the original's.
+    """
+    path = F.get_json_object("result", "$.path")
+    apart = F.get_json_object("result", "$.apart").alias("apart")
+    staged = warehouse.read(RUN_STEPS).where("step = 'stage' AND state = 'done'")
+    steps = staged.select("run_id", path.alias("path"), apart)
+    # base/run/token; an earlier release staged into the run's own folder.
+    in_token = F.expr(r"path RLIKE concat('/\\Q', run_id, '\\E/[0-9]+$')")
+    run_folder = F.when(in_token, F.regexp_replace("path", "/[0-9]+$", "")).otherwise(F.col("path"))
+    base = F.regexp_replace(run_folder, "/[^/]*$", "")
+    # Of an earlier release only the name tells.
+    apart = F.coalesce(F.col("apart") == "true", ~base.endswith("/_staging"))
+    return {row["base"] for row in steps.where(apart).select(base.alias("base")).distinct().collect() if row["base"]}
+
+
+def staging_base(warehouse: Warehouse, settings: Settings) -> str:
+    """Where the files of all runs lie by the settings, each in a folder of its run id."""
+    place = (settings.staging.path or warehouse.path("_staging")).rstrip("/")
+    # On record whole, for it to be found by a job that is started in another folder.
+    return place if "://" in place else str(Path(place).absolute())
+
+
+def _said(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return f"Collection {shown} is" if len(names) == 1 else f"Collections {shown} are"

@@ -1,0 +1,175 @@
+"""An erasure accounts for every store that was ever filled, and goes on where tables that it goes by are damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.erase import erase
+from jobs.errors import LeaseHeld, NotProvenError, SettingsError, StoreMissing
+from jobs.expire import expire_steps
+from jobs.governance import erasure
+from jobs.governance.erasure import Target
+from jobs.governance.tombstones import key_ring
+from jobs.index.milvus import connect
+from jobs.runs.erased import prove_erased
+from jobs.runs.erasing import Outcome
+from jobs.runs.lease import Lease
+from jobs.runs.stores import own_live, recorded_bases, unaccounted
+from jobs.runs.syncing import withdraw_live
+from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, RUN_STEPS
+from jobs.settings import Settings
+from jobs.tables.files import remove_tree
+from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
+from tests.spark.indexed import Indexed, image, principal, run_of
+
+pytestmark = pytest.mark.spark
+
+
+def elsewhere(settings: Settings, index: Path) -> Settings:
+    """The same settings with another, empty, index."""
+    return settings.model_copy(update={"milvus": settings.milvus.model_copy(update={"uri": str(index)})})
+
+
+def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leaves_requests_open(
+    indexed: Indexed, tmp_path: Path
+) -> None:
+    """Nor are staged files forgotten that lie where the settings say no longer."""
+    made, old = indexed.copy_to(tmp_path / "w"), tmp_path / "staged before"
+    left = old / "night-1" / "1" / "part-0.parquet"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of a night that staged and came no further")
+    step = ("night-1", "stage", "done", NOW, NOW, 0.0, json.dumps({"path": str(left.parent)}), 1)
+    made.warehouse.append(made.spark.createDataFrame([step], RUN_STEPS.columns), RUN_STEPS)
+    settings = elsewhere(made.settings, tmp_path / "another.db")
+    job = job_for(made.spark, settings)
+    with pytest.raises(StoreMissing, match="Collection faces_night_1 is not in the index of the settings"):
+        erase(job, {Target("subject", principal(5)): ["--subject"]})
+    assert erasure.pending(made.warehouse).count() == 1
+    with closing(connect(settings)) as index, pytest.raises(StoreMissing, match="--lost faces_night_1`"):
+        withdraw_live(made.warehouse, settings, index, lambda: pytest.fail("nobody asks the gate"))
+    assert made.warehouse.read(IMAGES).where(f"image_id = '{image(5)}'").count() == 1
+    with pytest.raises(NotProvenError, match="Not all was looked at: faces_night_1"):
+        prove_erased(job, [], None)
+    with pytest.raises(SettingsError, match=r"--lost faces: .*missing: faces_night_1\."):
+        erase(job, {}, ["faces"])
+    # It is gone for good: that is on record, and in the receipt.
+    done = erase(job, {}, ["faces_night_1"])
+    assert (done["exit_code"], done["receipts"][0]["erased"]["faces"]) == (0, 1)
+    assert done["receipts"][0]["stores"]["collections"] == {"faces_night_1": {"lost": True}}
+    assert not left.parent.parent.exists()
+    assert any(place.endswith("before") for place in prove_erased(job, [], None)["places"])
+
+
+def test_guarantee_9_an_alias_that_leads_to_another_warehouse_stops_what_takes_out(
+    indexed: Indexed, tmp_path: Path
+) -> None:
+    made = indexed.copy_to(tmp_path / "w")
+    # As docs/operations.md lets people do with damaged ones: this warehouse stays itself.
+    for name in ("runs", "run_steps"):
+        remove_tree(made.spark, f"{made.warehouse.location}/{name}")
+    made.warehouse = warehouse_for(made.spark, made.settings)
+    index = made.index()
+    live = own_live(made.warehouse, made.settings, index)
+    assert live is not None
+    assert live[0] == "faces_night_1"
+    index.create("faces_theirs", dim=512, shards=1, properties=replace(live[1], warehouse="another"))
+    index.switch_alias("faces", "faces_theirs")
+    index.close()
+    job = job_for(made.spark, made.settings)
+    for stopped in (lambda: erase(job, {}), lambda: prove_erased(job, [], None)):
+        with pytest.raises(SettingsError, match="Alias faces points at faces_theirs, which another warehouse built"):
+            stopped()
+
+
+def test_a_warehouse_of_an_earlier_release_keeps_the_identity_that_its_collections_carry(
+    indexed: Indexed, tmp_path: Path
+) -> None:
+    made = indexed.copy_to(tmp_path / "w")
+    made.spark.sql(
+        f"ALTER TABLE delta.`{made.warehouse.location}/{ERASURE_STEPS.name}` UNSET TBLPROPERTIES "
+        "('face_reindex.warehouse')"
+    )
+    first = warehouse_for(made.spark, made.settings)
+    assert first.identity == indexed.warehouse.identity
+    with run_of(made, "r1", "sync") as run:
+        assert run.warehouse.identity == first.identity
+    remove_tree(made.spark, f"{made.warehouse.location}/runs")
+    assert warehouse_for(made.spark, made.settings).identity == first.identity
+
+
+def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dropped(spark, tmp_path: Path) -> None:
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    before = {"import": {"collection": "old"}, "promote": {"current": "old", "dropped": ["older"]}}
+    steps = [
+        # By a release that told of no drop but a promotion's and an erasure's.
+        ("r0", "import", {"collection": "older"}),
+        *(("r1", step, result) for step, result in before.items()),
+        ("r2", "import", {"collection": "cut_off"}),
+        ("r3", "erase-index", {"collections": {"cut_off": {"dropped": True}, "old": {"left": 0}}}),
+        # By this one.
+        ("r4", "import/0", {"job_id": "", "state": "started", "collection": "begun"}),
+        ("r5", "import/0", {"job_id": "", "state": "done", "collection": "again"}),
+        ("r5", "drop-collections", {"dropped": ["again", "old"]}),
+        ("r5", "import/0", {"job_id": "", "state": "done", "collection": "again"}),
+        ("r6", "stage", {"path": "/a/r6/12"}),
+        ("7", "stage", {"path": "s3a://b/c/7"}),
+        ("r8", "stage", {"path": "/copied/from/_staging/r8/1"}),
+        ("r9", "stage", {"path": "/d/_staging/r9/1", "apart": True}),
+        ("r10", "stage", {"path": "/copied/from/_staging/r10/1", "apart": False}),
+    ]
+    later = [NOW + timedelta(seconds=number) for number in range(len(steps))]
+    rows = [
+        (run, step, "done", NOW, at, 0.0, json.dumps(result), 1)
+        for (run, step, result), at in zip(steps, later, strict=True)
+    ]
+    warehouse.append(spark.createDataFrame(rows[:4], RUN_STEPS.columns), RUN_STEPS)
+    assert unaccounted(warehouse, []) == ["cut_off", "old"]
+    assert unaccounted(warehouse, ["old"]) == []
+    warehouse.append(spark.createDataFrame(rows[4:], RUN_STEPS.columns), RUN_STEPS)
+    assert unaccounted(warehouse, ["again"]) == ["begun"]
+    assert unaccounted(warehouse, []) == ["again", "begun"]
+    assert recorded_bases(warehouse) == {"/a", "s3a://b/c", "/d/_staging"}
+
+
+def test_guarantee_8_without_any_record_everybody_leaves_the_live_collection(indexed: Indexed, tmp_path: Path) -> None:
+    """As docs/operations.md lets people remove the table of records, until they are ingested again."""
+    made = indexed.copy_to(tmp_path / "w")
+    assert made.live_keys()
+    basis = Path(made.warehouse.location) / PROCESSING_BASIS.name
+    remove_tree(made.spark, str(basis))
+    lease = Lease(made.warehouse, "another", 600)
+    lease.acquire()
+    job = job_for(made.spark, made.settings)
+    with pytest.raises(LeaseHeld, match="15 faces taken out of the live collection"):
+        erase(job, {})
+    assert made.live_keys() == set()
+    lease.release()
+    index = made.index()
+    links = made.warehouse.read(BASIS_LINKS).count()
+    with run_of(made, "e1", "expire") as run:
+        assert expire_steps(run, index, sweep=True).completed == 0
+    index.close()
+    # Nobody asked for anything to be destroyed.
+    assert made.warehouse.read(BASIS_LINKS).count() == links
+    # Who asks now has pictures here, and no job can tell which.
+    ring, now = key_ring(made.settings), datetime.now(UTC)
+    erasure.request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
+    targets = erasure.pending(made.warehouse)
+    found = erasure.find(made.warehouse, targets)
+    items = erasure.write_down(made.warehouse, targets, found, ring, now=now)
+    assert erasure.close(made.warehouse, targets, found, items, run_id="e2", now=now) == (0, 0, 1)
+    assert "1 requests stay open" in Outcome(0, 0, {}, 1).waiting
+    remove_tree(made.spark, str(basis))
+    shutil.copytree(Path(indexed.warehouse.location) / PROCESSING_BASIS.name, basis)
+    jvm: Any = made.spark._jvm
+    jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    found = erasure.find(warehouse_for(made.spark, made.settings), targets)
+    assert {row["value"] for row in found.where("kind = 'image'").collect()} == {image(5)}
