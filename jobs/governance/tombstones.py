@@ -91,7 +91,7 @@ def keyed_text(kind: str, value: object) -> bytes | None:
     What stands in place of a digest where there was nothing to read is no content: it is the same for all that have
     the same fault, and erasing one of them would bar the others.
     """
-    if value is None or (kind == CONTENT and str(value).startswith(NOT_READ)):
+    if value is None or (kind in (CONTENT, LEFT_CONTENT) and str(value).startswith(NOT_READ)):
         return None
     return f"{kind}\0{value}".encode()
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from jobs.governance.decide import PRINCIPAL_PATTERN
 from jobs.governance.pseudonyms import Pseudonyms, normalised, pseudonyms_of
-from jobs.governance.tombstones import CONTENT, IMAGE, KeyRing, _digesting, key_ring
+from jobs.governance.tombstones import CONTENT, IMAGE, LEFT_CONTENT, KeyRing, _digesting, key_ring
 from jobs.settings import Settings, load_settings
 
 pytestmark = pytest.mark.unit
@@ -125,7 +125,9 @@ def test_pseudonyms_of_both_rules_have_the_form_and_no_key_shows() -> None:
 def test_guarantee_9_what_could_not_be_read_has_no_tombstone_that_others_with_the_same_fault_would_share() -> None:
     ring, unread = KeyRing.of(["k"]), "unread:EMPTY:e3b0c442"
     values = pa.array([unread, "e3b0c442", None])
-    batch = pa.RecordBatch.from_pydict({"row_key": values, CONTENT: values, IMAGE: values})
-    contents, images = _digesting([CONTENT, IMAGE], ring.keys)(iter([batch]))
-    assert contents.column("digest").to_pylist() == [None, ring.digest(CONTENT, "e3b0c442"), None]
+    kinds = [CONTENT, LEFT_CONTENT, IMAGE]
+    batch = pa.RecordBatch.from_pydict({"row_key": values, **dict.fromkeys(kinds, values)})
+    *contents, images = _digesting(kinds, ring.keys)(iter([batch]))
+    for kind, found in zip(kinds, contents, strict=False):
+        assert found.column("digest").to_pylist() == [None, ring.digest(kind, "e3b0c442"), None]
     assert images.column("digest").to_pylist() == [ring.digest(IMAGE, unread), ring.digest(IMAGE, "e3b0c442"), None]
