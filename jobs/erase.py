@@ -17,7 +17,7 @@ from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.persons import keep_keys
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.subject import export, held_about
-from jobs.governance.tombstones import key_ring
+from jobs.governance.tombstones import BATCH, key_ring
 from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.erasing import NOT_FOUND, erase_pending, receipts
@@ -127,8 +127,10 @@ def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
     now, targets = utc_now(), list(asked)
     ring = key_ring(job_.settings)
     for target in targets:
-        if target.kind == erasure.BATCH:
-            record_batch(job_.warehouse, {"source_batch_id": target.value, "state": "revoked"}, now=now)
+        if target.kind == BATCH:
+            # With its time, so that one which is asked for once more is a later revocation.
+            revoked = {"source_batch_id": target.value, "state": "revoked", "assessed_at": now}
+            record_batch(job_.warehouse, revoked, now=now)
     ids = erasure.request(job_.warehouse, targets, ring, run_id=run_id, now=now)
     facts: dict[str, Any] = {"requests": len(ids), "kinds": sorted({t.kind for t in targets})}
     audit.append(job_.warehouse, "erasure-requested", run_id, facts, now=now)

@@ -10,13 +10,13 @@ import click
 
 from jobs.cli import Result, job
 from jobs.errors import SettingsError
-from jobs.governance.basis import import_basis, link_images, read_batch, record_batch, write_template
+from jobs.governance.basis import import_basis, is_void, link_images, read_batch, record_batch, write_template
 from jobs.governance.basis_files import read_basis
 from jobs.governance.blanks import is_plain
 from jobs.governance.erasure import held_images
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import admission, key_ring
-from jobs.runs.ingesting import said_of_images, said_of_records
+from jobs.runs.ingesting import said_of_batch, said_of_images, said_of_records
 from jobs.runs.record import Job, open_run, utc_now
 from jobs.tables.images import ingest_images
 from jobs.tables.sources import Source, open_source
@@ -80,7 +80,9 @@ def _bring(
     record = assessment or {"source_batch_id": batch_id, "state": "unassessed"}
     if assessment or not _known_batch(job_, batch_id):
         changed = record_batch(warehouse, record, now=utc_now())
-        parts.append(f"batch {batch_id} {record['state']}{'' if changed else ' (as before)'}")
+        void = is_void(warehouse, record)
+        parts.append(said_of_batch(batch_id, str(record["state"]), changed=changed, void=void))
+        code = int(void)
     image_ids, ring = _image_ids(job_, source, batch_id), key_ring(job_.settings)
     if records:
         job_.console.step("basis", "started")
@@ -113,7 +115,7 @@ def _bring(
         counts["basis"] = asdict(done)
         job_.console.step("basis", "done", **counts["basis"])
         parts += said_of_records(done)
-        code = 1 if done.nameless else 0
+        code = code or int(done.nameless > 0)
     if source:
         parts += said_of_images(images, with_basis=basis is not None)
         # Part of the source was not even listed: whoever waits for the images has to know.

@@ -107,10 +107,12 @@ def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> dict[s
 
 
 def _basis_changed(run: Run) -> bool:
+    # Tombstones of whoever's consent is dated ahead are so, too, and have been there for long.
+    until_now = F.when(F.col("recorded_at") <= F.current_timestamp(), F.col("recorded_at"))
     newest = [
         row[0]
         for spec in (PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES, TOMBSTONES)
-        for row in run.warehouse.read(spec).agg(F.unix_micros(F.max("recorded_at"))).collect()
+        for row in run.warehouse.read(spec).agg(F.unix_micros(F.max(until_now))).collect()
     ]
     return any(at is not None and at > run.started_at.timestamp() * 1e6 for at in newest)
 

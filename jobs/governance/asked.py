@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.errors import SettingsError
 from jobs.governance.decide import PRINCIPAL_PATTERN
-from jobs.governance.erasure import BATCH, Target
+from jobs.governance.erasure import Target
 from jobs.governance.pseudonyms import Pseudonyms, normalised, pseudonyms_of
-from jobs.governance.tombstones import IMAGE, SUBJECT
+from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT
 
 if TYPE_CHECKING:
     from jobs.settings import Settings

@@ -9,21 +9,23 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from jobs.errors import BadInput
 from jobs.governance.basis_files import CSV_COLUMNS, BasisFile, content_digest
 from jobs.governance.basis_lines import is_time, quoted
 from jobs.governance.blanks import filled, is_plain
-from jobs.governance.decide import COLLECTION_METHODS
+from jobs.governance.decide import BATCH_ASSESSED, COLLECTION_METHODS
+from jobs.governance.gate import not_assessed_since, with_void_until
 from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.strict_yaml import read_yaml
-from jobs.governance.tombstones import IMAGE, SUBJECT, KeyRing, erased_in
+from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, digests, erased_in
 from jobs.private import new_file
 from jobs.schemas import BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.tables.links import append_links, links_to_content, waiting_links
@@ -33,14 +35,15 @@ TEMPLATE_ROWS: Final = 10_000
 _MOST_BATCH_BYTES: Final = 65_536
 # What YAML calls nothing, beside nothing itself.
 _NULLS: Final = ("~", "null", "Null", "NULL")
+_PERSON, _BATCH = "pii_principal_id", "source_batch_id"
 
 
 @dataclass(frozen=True)
 class BasisImported:
     """What an import of basis records found and did.
 
-    ``nameless``: unread lines that do not even tell their record. ``barred``: records of erased people, not stored;
-    ``barred_links``: links to erased images, not stored.
+    ``nameless``: unread lines of which it is not sure that they tell a record that is known here. ``barred``: records
+    of erased people and batches, not stored; ``barred_links``: links to erased images, not stored.
     """
 
     records: int
@@ -68,7 +71,8 @@ def import_basis(
     are about those; `link_images` has to follow.
 
     A record with an unread version is refused by the gate until a later one is read: what it said may have been a
-    withdrawal. A record of an erased person that says nothing since the erasure is not stored again (Guarantee 13).
+    withdrawal. A record of an erased person that says nothing since the erasure is not stored again (Guarantee 13), nor
+    is one of an erased batch that was not assessed since.
     ``names``: what the persons in the file were keyed with, if it names any.
 
     Raises:
@@ -77,7 +81,7 @@ def import_basis(
     every = identified(warehouse, file.records, names, ring, now=now)
     records = _not_erased(warehouse, every, ring)
     versions = materialise(records.withColumn("content_digest", content_digest(records)))
-    unread = materialise(file.unread.distinct())
+    unread = materialise(_keyed(file.unread.distinct(), ring))
     stored = materialise(_stored(warehouse, versions.select("record_id").unionByName(unread.select("record_id"))))
     fresh = materialise(_fresh(versions, stored, unread, now))
     given = _given(records, image_id)
@@ -88,9 +92,7 @@ def import_basis(
     new_unread = materialise(_new_unread(warehouse, unread, stored, fresh, now))
     read = every.count()
     taken = read if records is every else records.count()
-    nameless = F.count_distinct(F.when(F.col("record_id").isNull(), F.col("line_digest")))
-    lines = unread.agg(F.count_distinct("line_digest").alias("all"), nameless.alias("nameless")).first()
-    assert lines is not None  # noqa: S101 - an aggregate without groups always has its one row
+    lines = _counted(unread, stored.where("read_at IS NOT NULL"), versions)
     counts = BasisImported(
         read, fresh.count(), 0, lines["all"], lines["nameless"], barred=read - taken, barred_links=barred_links
     )
@@ -147,6 +149,32 @@ def _stored(warehouse: Warehouse, ids: DataFrame) -> DataFrame:
     return newest.join(unread, "record_id", "full")
 
 
+def _keyed(unread: DataFrame, ring: KeyRing) -> DataFrame:
+    """``unread`` with a keyed digest of each line: its text may hold a name, which a bare hash lets anybody try.
+
+    Without a key no file names a person.
+    """
+    if not ring.keys:
+        return unread
+    keyed = digests(
+        unread.select("line_digest").distinct(), {"line": "line_digest"}, "line_digest", ring, [ring.current]
+    )
+    keyed = keyed.select(F.col("row_key").alias("line_digest"), "digest")
+    others = [name for name in unread.columns if name != "line_digest"]
+    return unread.join(keyed, "line_digest").select(*others, F.col("digest").alias("line_digest"))
+
+
+def _counted(unread: DataFrame, *known: DataFrame) -> Row:
+    """Lines that could not be read: `all`, and the `nameless` among them, which may speak of none that is ``known``."""
+    ids = reduce(DataFrame.unionByName, [records.select("record_id") for records in known]).distinct()
+    marked = unread.join(ids.withColumn("known", F.lit(True)), "record_id", "left")
+    unsure, knows = F.max(F.col("record_id").isNull()), F.max(F.col("known").isNotNull())
+    lines = marked.groupBy("line_digest").agg((unsure | ~knows).alias("nameless"))
+    row = lines.agg(F.count("*").alias("all"), F.count_if("nameless").alias("nameless")).first()
+    assert row is not None  # noqa: S101 - an aggregate without groups always has its one row
+    return row
+
+
 def _fresh(versions: DataFrame, stored: DataFrame, unread: DataFrame, now: datetime) -> DataFrame:
     """Versions to be stored, each recorded after all that is stored of its record, whatever the clock says.
 
@@ -190,19 +218,20 @@ def _new_unread(
 
 
 def _not_erased(warehouse: Warehouse, records: DataFrame, ring: KeyRing) -> DataFrame:
-    """``records`` without those of erased people whose last event is no later than the erasure.
+    """``records`` without those of erased people that say nothing since, and of erased batches not assessed since.
 
     A record that is stored stays open to new versions: a legal hold that suspends its erasure ends by one.
     """
-    people = records.select("pii_principal_id").distinct()
-    erased = erased_in(warehouse, people, {SUBJECT: "pii_principal_id"}, "pii_principal_id", ring)
-    if erased is None:
+    people = erased_in(warehouse, records.select(_PERSON).distinct(), {SUBJECT: _PERSON}, _PERSON, ring)
+    batches = erased_in(warehouse, records.select(_BATCH).distinct(), {BATCH: _BATCH}, _BATCH, ring)
+    if people is None or batches is None:
         return records
-    marked = records.join(
-        F.broadcast(erased.withColumnRenamed("row_key", "pii_principal_id")), "pii_principal_id", "left"
-    )
+    batches = not_assessed_since(warehouse, batches).withColumn("_batch_gone", F.lit(True))
+    marked = records.join(F.broadcast(people.withColumnRenamed("row_key", _PERSON)), _PERSON, "left")
+    marked = marked.join(F.broadcast(batches.withColumnRenamed("row_key", _BATCH)), _BATCH, "left")
     last = F.array_max(F.transform("events", lambda event: event["event_time"]))
-    gone = F.col("erased_at").isNotNull() & F.coalesce(last <= F.col("erased_at"), F.lit(True))
+    person_gone = F.col("erased_at").isNotNull() & F.coalesce(last <= F.col("erased_at"), F.lit(True))
+    gone = person_gone | F.coalesce("_batch_gone", F.lit(False))
     stored = warehouse.read(PROCESSING_BASIS).select("record_id").distinct().withColumn("_stored", F.lit(True))
     kept = marked.join(stored, "record_id", "left").where(~gone | F.col("_stored"))
     return kept.select(*records.columns)
@@ -273,6 +302,15 @@ def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, now: datetim
         at = max([_micros(now), *(row[0] + 1 for row in newest)])
         warehouse.append(frame.withColumn("recorded_at", F.timestamp_micros(F.lit(at))), SOURCE_BATCHES)
     return not same
+
+
+def is_void(warehouse: Warehouse, batch: Mapping[str, Any]) -> bool:
+    """Whether an assessment counts no more, for its batch was revoked since (or at that very time)."""
+    if batch["state"] != BATCH_ASSESSED:
+        return False
+    recorded = warehouse.read(SOURCE_BATCHES).where(F.col("source_batch_id") == F.lit(batch["source_batch_id"]))
+    later = F.lit(batch["assessed_at"]).cast("timestamp") > F.col("void_until")
+    return not with_void_until(recorded).where(~later).isEmpty()
 
 
 def _micros(at: datetime) -> int:

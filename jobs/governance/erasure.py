@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,8 +22,9 @@ from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
 from jobs.governance.decide import Reason
-from jobs.governance.gate import Gated, current_records, gate_warehouse, input_digest
+from jobs.governance.gate import Gated, current_records, gate_warehouse, input_digest, not_assessed_since
 from jobs.governance.tombstones import (
+    BATCH,
     CONTENT,
     EXPIRED,
     FACE,
@@ -37,6 +38,7 @@ from jobs.governance.tombstones import (
 )
 from jobs.schemas import (
     BASIS_LINKS,
+    BASIS_QUARANTINE,
     EMBEDDINGS,
     ERASURE_ITEMS,
     ERASURE_REQUESTS,
@@ -46,6 +48,7 @@ from jobs.schemas import (
     PROCESSING_BASIS,
     RECORD_STRUCT,
     REMOVED_FACES,
+    SOURCE_BATCHES,
     TOMBSTONES,
     TableSpec,
 )
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
 #: Kinds of targets and items beside those of tombstones; EXPIRY is the request of a pass over all that is due, SWEEP
 #: over all that came back. LINK: the hash of erased bytes, in links of an image that holds others now. ORPHAN: an image
 #: that has faces or a status, and no row: its links stay, for nobody asked for an erasure, and it may come in again.
-BATCH, RECORD, SHARED, LINK, EXPIRY, SWEEP = "batch", "record", "shared", "link", "expiry", "sweep"
+RECORD, SHARED, LINK, EXPIRY, SWEEP = "record", "shared", "link", "expiry", "sweep"
 ORPHAN: Final = "orphan"
 _ASKED: Final = (SUBJECT, IMAGE, BATCH, EXPIRED, RECORD, FACE, LINK, ORPHAN)
 _TARGETS: Final = "request_id string, kind string, value string"
@@ -66,6 +69,7 @@ _ITEM: Final = ("request_id", "kind", "value", "image_id")
 #: Steps of a request. Of EXPIRY and SWEEP: BEGUN, rows go from now on; VOID, it was taken back before. SETTLED: nothing
 #: is left in the ledger of what it named, in no file either, and its receipt is written.
 COMPLETE, BEGUN, VOID, SETTLED = "complete", "begun", "void", "settled"
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
@@ -106,14 +110,16 @@ _STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
     (BASIS_LINKS, RECORD, "record_id", "string"),
     (BASIS_LINKS, LINK, "content_sha256", "string"),
     (PROCESSING_BASIS, RECORD, "record_id", "string"),
+    (BASIS_QUARANTINE, RECORD, "record_id", "string"),
 )
-TABLES: Final = (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS, IMAGES, BASIS_LINKS, PROCESSING_BASIS)
+TABLES: Final = (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS, IMAGES, BASIS_LINKS, PROCESSING_BASIS, BASIS_QUARANTINE)
 
 
 def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, run_id: str, now: datetime) -> list[str]:
     """Write requests down, and the tombstones of what they name, so that nothing of it is indexed from now on.
 
-    No lease is needed: rows are only added. A target with an unfinished request keeps it; returns the requests' ids.
+    No lease is needed: rows are only added. A target with an unfinished request keeps it, and is barred anew: what was
+    said of it since the former time is over as well. Returns the requests' ids.
     """
     ids = {target: f"er-{ring.digest(target.kind, target.value)[:20]}-{now:%Y%m%dT%H%M%S}" for target in targets}
     pending = _pending_ids(warehouse)
@@ -122,24 +128,48 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     ids |= {t: open_ones[ring.digest(t.kind, t.value)] for t in ids if t not in fresh}
     spark = warehouse.spark
     known = _named_by(warehouse, [i for t, i in ids.items() if t not in fresh])
+    named = [(i, t.kind, value) for t, i in ids.items() for value in t.values]
+    said = _last_said(warehouse, named)
     if fresh:
         # First of all: items without their request would be nobody's. And tombstones before items, for a pass may come
         # in between, and carry these out.
         rows = [(i, t.kind, ring.digest(t.kind, t.value), ring.current, run_id, now) for t, i in fresh.items()]
         warehouse.append(spark.createDataFrame(rows, ERASURE_REQUESTS.columns), ERASURE_REQUESTS)
-    named = [(i, t.kind, value) for t, i in ids.items() for value in t.values if (i, value) not in known]
-    if named:
-        stones = [
-            (kind, ring.current, ring.digest(kind, value), i, now)
-            for i, kind, value in named
-            if kind in (IMAGE, SUBJECT)
-        ]
-        if stones:
-            warehouse.append(spark.createDataFrame(stones, TOMBSTONES.columns), TOMBSTONES)
-        # Without its image_id, which an item has that was found: nobody knows yet whether this one is there.
-        items = [(i, kind, value, None) for i, kind, value in named]
+    stones = [
+        (kind, ring.current, ring.digest(kind, value), i, max(now, said.get(i, now)))
+        for i, kind, value in named
+        if kind in (IMAGE, SUBJECT, BATCH)
+    ]
+    if stones:
+        warehouse.append(spark.createDataFrame(stones, TOMBSTONES.columns), TOMBSTONES)
+    # Without its image_id, which an item has that was found: nobody knows yet whether this one is there.
+    items = [(i, kind, value, None) for i, kind, value in named if (i, value) not in known]
+    if items:
         warehouse.append(spark.createDataFrame(items, ERASURE_ITEMS.columns), ERASURE_ITEMS)
     return [ids[target] for target in targets]
+
+
+def _last_said(warehouse: Warehouse, named: list[tuple[str, str, str]]) -> dict[str, datetime]:
+    """By request, the time of the last that is on record of those whom it names: an event, an assessment.
+
+    Where a clock was ahead, or a year mistyped, that is later than now: the erasure counts from then, else the very
+    same line would be a consent given since.
+    """
+    named = [row for row in named if row[1] in (SUBJECT, BATCH)]
+    if not named:
+        return {}
+    names = looked_up(warehouse.spark.createDataFrame(named, _TARGETS), len(named))
+    event = F.array_max(F.transform("events", lambda event: event["event_time"]))
+    said = [
+        warehouse.read(spec).select(F.lit(kind).alias("kind"), F.col(column).alias("value"), at.alias("at"))
+        for spec, kind, column, at in (
+            (PROCESSING_BASIS, SUBJECT, "pii_principal_id", event),
+            (SOURCE_BATCHES, BATCH, "source_batch_id", F.col("assessed_at")),
+        )
+    ]
+    last = reduce(DataFrame.unionByName, said).join(names, ["kind", "value"]).groupBy("request_id")
+    rows = last.agg(F.unix_micros(F.max("at")).alias("at")).dropna().collect()
+    return {row["request_id"]: _EPOCH + timedelta(microseconds=row["at"]) for row in rows}
 
 
 def _named_by(warehouse: Warehouse, request_ids: list[str]) -> set[tuple[str, str]]:
@@ -256,15 +286,20 @@ def _faces_again(warehouse: Warehouse, gated: Gated, stones: DataFrame, ring: Ke
 
 
 def _records_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> DataFrame:
+    """Records of erased people that say nothing since, and of erased batches that nobody has assessed since."""
+    basis = warehouse.read(PROCESSING_BASIS)
     last = F.max(F.array_max(F.transform("events", lambda event: event["event_time"]))).alias("last")
-    records = (
-        warehouse.read(PROCESSING_BASIS).groupBy("record_id", F.col("pii_principal_id").alias("row_key")).agg(last)
-    )
+    records = basis.groupBy("record_id", F.col("pii_principal_id").alias("row_key")).agg(last)
     people = records.select("row_key").distinct()
     again = matching(stones, people, {SUBJECT: "row_key"}, "row_key", ring)
     old = records.join(again, "row_key").where("coalesce(last <= erased_at, true)")
-    old = old.join(_kept_records(warehouse, held_images(warehouse)), "record_id", "left_anti")
-    return old.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
+    batch = F.max_by("source_batch_id", F.struct("recorded_at", "content_digest")).alias("row_key")
+    newest = basis.groupBy("record_id").agg(batch)
+    erased = matching(stones, newest.select("row_key").distinct(), {BATCH: "row_key"}, "row_key", ring)
+    of_batch = newest.join(F.broadcast(not_assessed_since(warehouse, erased)), "row_key")
+    found = old.select("record_id").unionByName(of_batch.select("record_id"))
+    found = found.join(_kept_records(warehouse, held_images(warehouse)), "record_id", "left_anti")
+    return found.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
 
 
 def _links_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> list[DataFrame]:

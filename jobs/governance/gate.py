@@ -155,25 +155,48 @@ _LINK_FIELDS = (
 
 
 def current_batches(batches: DataFrame) -> DataFrame:
-    """The last recorded state of each batch: source_batch_id, batch_state, batch_collection. Few rows.
+    """The state of each batch: source_batch_id, batch_state, batch_collection. Few rows.
 
-    Of several at one instant nobody can say which was the last: a revocation wins, else none of them is in force.
+    It is the last recorded one. Of several at one instant nobody can say which was the last: a revocation wins, else
+    none of them is in force. What was revoked stays so, until an assessment of later is recorded.
     """
     at_last = F.rank().over(Window.partitionBy("source_batch_id").orderBy(F.col("recorded_at").desc()))
     said = F.struct("state", "collection_method")
     one = F.count_distinct(F.to_json(said)) == 1
+    # An assessment without its date is no later one.
+    later = F.col("void_until").isNull() | F.coalesce(F.col("assessed_at") > F.col("void_until"), F.lit(False))
+    revoked = (F.col("state") == BATCH_REVOKED) | ((F.col("state") == BATCH_ASSESSED) & ~later)
     return (
-        batches.withColumn("_rank", at_last)
+        with_void_until(batches)
+        .withColumn("_rank", at_last)
         .where("_rank = 1")
         .groupBy("source_batch_id")
         .agg(
-            F.when(F.max(F.col("state") == BATCH_REVOKED), F.lit(BATCH_REVOKED))
-            .when(one, F.max("state"))
-            .alias("batch_state"),
+            F.when(F.max(revoked), F.lit(BATCH_REVOKED)).when(one, F.max("state")).alias("batch_state"),
             F.when(one, F.max("collection_method")).alias("batch_collection"),
         )
         .withColumn("batch_found", F.lit(True))
     )
+
+
+def with_void_until(batches: DataFrame) -> DataFrame:
+    """``batches`` with `void_until`: up to when an assessment of this batch counts no more (null: never revoked).
+
+    That is the last revocation, or the date of an assessment that stood by then: its clock may have been ahead.
+    """
+    of_batch = Window.partitionBy("source_batch_id")
+    revoked_at = F.max(F.when(F.col("state") == BATCH_REVOKED, F.col("recorded_at"))).over(of_batch)
+    dated_by_then = F.max(F.when(F.col("recorded_at") <= F.col("_revoked_at"), F.col("assessed_at"))).over(of_batch)
+    marked = batches.withColumn("_revoked_at", revoked_at)
+    return marked.withColumn("void_until", F.greatest("_revoked_at", dated_by_then)).drop("_revoked_at")
+
+
+def not_assessed_since(warehouse: Warehouse, erased: DataFrame) -> DataFrame:
+    """Those of the ``erased`` batches (row_key, erased_at) that nobody has assessed since: row_key."""
+    assessed = warehouse.read(SOURCE_BATCHES).where(F.col("state") == BATCH_ASSESSED)
+    assessed = assessed.select(F.col("source_batch_id").alias("row_key"), "assessed_at")
+    since = erased.join(assessed, "row_key").where("assessed_at > erased_at")
+    return erased.select("row_key").join(since, "row_key", "left_anti")
 
 
 def current_records(basis: DataFrame) -> DataFrame:

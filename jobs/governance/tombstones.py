@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
     from jobs.tables.store import Warehouse
 
-#: What a tombstone names: an image's id, the hash of its bytes, a face's key, a person's pseudonym; and an image that
-#: ended by its retention, which a permission given since brings back. LEFT: an image that stays, or may come back, and
-#: that somebody was erased from, by its id and by the hash of its bytes: records without a box cover nobody in it.
-IMAGE, CONTENT, FACE, SUBJECT, EXPIRED = "image", "content", "face", "subject", "expired"
+#: What a tombstone names: an image's id, the hash of its bytes, a face's key, a person's pseudonym, a source batch; and
+#: an image that ended by its retention, which a permission given since brings back. LEFT: an image that stays, or may
+#: come back, and that somebody was erased from, by its id and by the hash of its bytes: records without a box cover
+#: nobody in it.
+IMAGE, CONTENT, FACE, SUBJECT, BATCH, EXPIRED = "image", "content", "face", "subject", "batch", "expired"
 LEFT, LEFT_CONTENT = "left", "left content"
 _DIGESTED: Final = "row_key string, kind string, key_id string, digest string"
 

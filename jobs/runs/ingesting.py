@@ -8,17 +8,27 @@ from jobs.governance.basis import BasisImported
 from jobs.tables.images import OTHER_BATCH, Ingested
 
 
+def said_of_batch(batch_id: str, state: str, *, changed: bool, void: bool) -> str:
+    """What was recorded of a batch; ``void``: that it was assessed before it was revoked."""
+    if void:
+        return (
+            f"batch {batch_id} STAYS REVOKED: it was assessed no later than it was revoked or erased "
+            "(assess it anew, and give `assessed_at` that time)"
+        )
+    return f"batch {batch_id} {state}{'' if changed else ' (as before)'}"
+
+
 def said_of_records(done: BasisImported) -> list[str]:
     """What an import of basis records did, in parts of a sentence."""
     parts = [f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images"]
     if done.barred:
-        parts.append(f"{done.barred} not taken: the persons were erased")
+        parts.append(f"{done.barred} not taken: the persons, or the batches, were erased")
     if done.barred_links:
         parts.append(f"{done.barred_links} links not taken: the images were erased")
     if done.quarantined:
         parts.append(
             f"{done.quarantined} lines could not be read (table basis_quarantine): records they name are refused "
-            f"until mended; {done.nameless} name none, so what they say is not in effect"
+            f"until mended; {done.nameless} name none for sure that is known here: what they say is not in effect"
         )
     return parts
 

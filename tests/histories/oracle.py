@@ -127,6 +127,7 @@ class Oracle:
         self.requests: list[Request] = []
         self.erased_people: dict[str, float] = {}
         self.erased_ids: set[str] = set()
+        self.erased_batches: set[str] = set()
         self.erased_contents: set[str] = set()
         self.expired_ids: dict[str, float] = {}
         self.loose_ids: set[str] = set()
@@ -144,13 +145,15 @@ class Oracle:
         self.ingest += 1
 
     def set_batch(self, batch: str, state: str) -> None:
-        """A batch was assessed or revoked."""
+        """A batch was assessed (later than it was revoked or erased, if it was) or revoked."""
         self.batches[batch] = state
+        if state == "assessed":
+            self.erased_batches.discard(batch)
 
     def import_record(self, record_id: str, version: Version) -> None:
         """A line of a basis file was read. The very content of the newest version again is no version more."""
         known = self.records.get(record_id)
-        if known is None and self._is_erased(version):
+        if known is None and (self._is_erased(version) or version.batch in self.erased_batches):
             return
         record = self.records.setdefault(record_id, Record())
         if record.versions and record.newest == version:
@@ -190,11 +193,15 @@ class Oracle:
     def ask(self, kind: str, value: str, at: float) -> None:
         """An erasure is asked for: of a ``person``, a ``picture`` or a ``batch``. From now on it is barred."""
         if kind == "person":
-            self.erased_people[value] = max(at, self.erased_people.get(value, at))
+            # What is dated ahead is no later consent: it was there.
+            versions = [v for r in self.records.values() for v in r.versions if v.person == value]
+            said = [event.at for version in versions for event in version.events]
+            self.erased_people[value] = max(at, self.erased_people.get(value, at), *said)
         elif kind == "picture":
             self.erased_ids.add(value)
         else:
             self.batches[value] = "revoked"
+            self.erased_batches.add(value)
         if not any(r.open and (r.kind, r.value) == (kind, value) for r in self.requests):
             self.requests.append(Request(kind, value, at))
 
@@ -326,6 +333,7 @@ class Oracle:
         # Restored, or imported while nobody looked: they say nothing since the erasure of their person.
         if sweep:
             leaving |= {i for i, r in self.records.items() if self._is_erased(r.newest) and not self._given_after(r)}
+            leaving |= {i for i, r in self.records.items() if r.newest.batch in self.erased_batches}
         for picture in list(self.pictures):
             of = [i for i, r in self.records.items() if picture in r.links]
             alone = bool(set(of) & leaving) and not set(of) - leaving

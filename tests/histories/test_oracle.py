@@ -188,6 +188,25 @@ def test_a_revoked_batch_goes_whatever_records_say(oracle: Oracle) -> None:
     assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.YES)
 
 
+def test_records_of_an_erased_batch_are_not_taken_until_it_is_assessed_since(oracle: Oracle) -> None:
+    oracle.ask("batch", "b", 11.0)
+    oracle.sweep()
+    take(oracle, r=GIVEN)
+    assert not oracle.records
+    oracle.set_batch("b", "assessed")
+    take(oracle, r=GIVEN)
+    assert set(oracle.records) == {"r"}
+
+
+def test_a_consent_dated_ahead_is_not_given_since_an_erasure(oracle: Oracle) -> None:
+    ahead = replace(GIVEN, events=(Event(99.0, True),))
+    take(oracle, r=ahead)
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    take(oracle, r=ahead)
+    assert not oracle.records
+
+
 def test_what_a_killed_job_did_is_settled_by_what_is_there(oracle: Oracle) -> None:
     take(oracle, q=replace(GIVEN, pictures=("y",)), y="x2")
     oracle.ask("person", "ann", 11.0)

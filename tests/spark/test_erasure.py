@@ -546,7 +546,7 @@ def test_guarantee_14_receipts_balance_are_the_same_each_time_and_name_nobody(af
     assert by_kind["batch"] == {"images": 1, "faces": 1, "records": 1, "shared_images": 0}
     stores = said[0]["stores"]
     every = [*stores["tables"].values(), *stores["collections"].values()]
-    assert len(every) == 8
+    assert len(every) == 9
     assert all(store["before"] == store["after"] + store["erased"] and store["left"] == 0 for store in every)
     assert not any(text in written for text in (principal(0), image(0), image(7), "r0"))
     assert said[0]["logically_gone_at"] < said[0]["physically_gone"]["backups_by"]

@@ -7,7 +7,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -416,8 +416,8 @@ def test_the_last_recorded_version_counts_of_records_and_of_batches(spark) -> No
         version(3, "z", 0), version(3, "a", 0, legal_hold_ref="h"),
         version(4, "z", 1), version(4, "z", 1), version(4, "a", 0, legal_hold_ref="h"),
     ]  # fmt: skip
-    batch = ("b1", "s", "uploaded_by_subject", "a", NOW)
-    batches = [(*batch, "revoked", NOW - timedelta(hours=1)), (*batch, "assessed", NOW)]
+    batch, before = ("b1", "s", "uploaded_by_subject", "a"), NOW - timedelta(hours=1)
+    batches = [(*batch, before, "revoked", before), (*batch, NOW, "assessed", NOW)]
     result = gate(
         spark.createDataFrame([image_row(n) for n in range(5)], IMAGES.columns),
         spark.createDataFrame([(f"i{n}", f"r{n}", NOW, None) for n in range(5)], BASIS_LINKS.columns),
@@ -446,6 +446,31 @@ def test_guarantee_6_of_two_states_of_a_batch_at_one_instant_none_is_in_force(sp
     found = current_batches(spark.createDataFrame(versions, SOURCE_BATCHES.columns)).collect()
     assert {tuple(row) for row in found} == {
         ("same", "assessed", "public_web", True), ("collected", None, None, True), ("revoked", "revoked", None, True)
+    }  # fmt: skip
+
+
+def test_guarantee_6_what_was_revoked_is_in_force_again_by_a_later_assessment_only(spark) -> None:
+    # State, its own date, when it was recorded; in hours.
+    states: dict[str, list[tuple[str, int | None, int]]] = {
+        "never": [("assessed", 9, 0)],
+        "former": [("assessed", -5, -4), ("revoked", -5, 0), ("assessed", -5, 1)],
+        "at once": [("revoked", -5, 0), ("assessed", 0, 1)],
+        "undated": [("revoked", -5, 0), ("assessed", None, 1)],
+        "ahead": [("assessed", 9, -4), ("revoked", -5, 0), ("assessed", 9, 10)],
+        "twice": [("revoked", -5, 0), ("assessed", 1, 2), ("revoked", -5, 3), ("assessed", 2, 4)],
+        "later": [("assessed", -5, -4), ("revoked", -5, 0), ("assessed", 1, 2)],
+        "again": [("revoked", -5, 0), ("assessed", 1, 2), ("assessed", 1, 3)],
+        "not yet": [("revoked", -5, 0), ("unassessed", None, 1)],
+    }
+
+    def at(hours: int | None) -> datetime | None:
+        return None if hours is None else NOW + timedelta(hours=hours)
+
+    rows = [(b, "s", "public_web", "a", at(own), state, at(n)) for b, said in states.items() for state, own, n in said]
+    found = current_batches(spark.createDataFrame(rows, SOURCE_BATCHES.columns)).collect()
+    assert {row["source_batch_id"]: row["batch_state"] for row in found} == {
+        **dict.fromkeys(("never", "later", "again"), "assessed"), "not yet": "unassessed",
+        **dict.fromkeys(("former", "at once", "undated", "ahead", "twice"), "revoked"),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -14,15 +15,17 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from jobs.errors import BadInput, GovernanceError, SettingsError
-from jobs.governance.basis import import_basis, read_batch, record_batch, write_template
+from jobs.governance.basis import import_basis, is_void, read_batch, record_batch, write_template
 from jobs.governance.basis_files import _JSON_SCHEMA, read_basis
 from jobs.governance.decide import LAWFUL_BASES, STATES
+from jobs.governance.erasure import Target, _records_again, destroy_rows, request
 from jobs.governance.gate import current_batches, current_records, quarantined
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.tombstones import IMAGE, SUBJECT, KeyRing
 from jobs.schemas import (
     BASIS_LINKS,
     BASIS_QUARANTINE,
+    ERASURE_ITEMS,
     IMAGES,
     PROCESSING_BASIS,
     SOURCE_BATCHES,
@@ -319,11 +322,20 @@ UNREAD = {
 def test_lines_that_cannot_be_read_are_quarantined_with_a_reason(spark, tmp_path: Path) -> None:
     text = "\n".join([record(), *UNREAD])
     done = imported(spark, tmp_path, text)
-    assert (done.records, done.new_versions, done.quarantined, done.nameless) == (1, 1, 5, 3)
+    # What names a record that nobody knows bars nothing: whoever waits for it has to be told.
+    assert (done.records, done.new_versions, done.quarantined, done.nameless) == (1, 1, 5, 5)
     assert imported(spark, tmp_path, text).quarantined == 5
     found = warehouse_for(spark, settings_for(tmp_path)).read(BASIS_QUARANTINE)
     assert sorted(found.select("record_id", "reason").collect(), key=str) == sorted(UNREAD.values(), key=str)
     assert "soon" not in str(found.collect())
+    # A line may hold a name: without the key nobody can try which one it was.
+    assert not {hashlib.sha256(line.encode()).hexdigest() for line in UNREAD} & {
+        row["line_digest"] for row in found.collect()
+    }
+    # And it goes with its record.
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    destroy_rows(warehouse, spark.createDataFrame([("e", "record", "r2", None)], ERASURE_ITEMS.columns))
+    assert rows(warehouse.read(BASIS_QUARANTINE), "record_id") == {(None,), ("r3",)}
 
 
 def test_a_delta_table_of_records(spark, tmp_path: Path) -> None:
@@ -338,6 +350,30 @@ def test_a_delta_table_of_records(spark, tmp_path: Path) -> None:
     spark.range(1).write.format("delta").save(str(tmp_path / "other"))
     with pytest.raises(BadInput, match="unknown columns"):
         read_basis(spark, f"delta:{tmp_path}/other", None)
+
+
+def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(spark, tmp_path: Path) -> None:
+    """Neither what came while an earlier request was open, nor what a clock ahead, or a wrong year, dates after it."""
+    hour, year = timedelta(hours=1), timedelta(days=365)
+    back, ahead = ("hmac:" + digit * 64 for digit in "ab")
+
+    def given(name: str, person: str, at: timedelta) -> str:
+        events = [{**GIVEN, "event_time": (NOW + at).isoformat()}]
+        return record(record_id=name, pii_principal_id=person, events=events)
+
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    imported(spark, tmp_path, "\n".join([given("held", back, -hour), given("wrong-year", ahead, year)]))
+    people = [Target(SUBJECT, person) for person in (back, ahead)]
+    (first, _) = request(warehouse, people, RING, run_id="a", now=NOW)
+    # The first request is still open: a hold keeps it. A consent given since, and the person asks again.
+    assert imported(spark, tmp_path, given("since", back, hour)).new_versions == 1
+    assert request(warehouse, people[:1], RING, run_id="a", now=NOW + 2 * hour) == [first]
+    warehouse.delta(PROCESSING_BASIS).delete()
+    again = [given("since", back, hour), given("wrong-year", ahead, year)]
+    later = [given("returns", back, 3 * hour), given("next-year", ahead, 2 * year)]
+    done = imported(spark, tmp_path, "\n".join(again + later))
+    assert (done.new_versions, done.barred) == (2, 2)
+    assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("returns",), ("next-year",)}
 
 
 def test_ids_of_older_warehouses_lose_the_white_space_about_them(spark, tmp_path: Path) -> None:
@@ -486,17 +522,49 @@ def test_a_csv_of_another_form_is_refused(spark, tmp_path: Path) -> None:
         imported(spark, tmp_path, "record_id,images\na,b\nimages,record_id\nb,a", "bad.csv")
 
 
-def test_batches_are_recorded_once_per_state(spark, tmp_path: Path) -> None:
+def test_guarantee_6_a_revoked_batch_is_in_force_again_by_a_later_assessment_only(spark, tmp_path: Path) -> None:
+    """Not by the one that it had, given once more with the next delivery, whatever its date."""
     warehouse = warehouse_for(spark, settings_for(tmp_path))
-    assert record_batch(warehouse, BATCH, now=NOW)
-    assert not record_batch(warehouse, BATCH, now=NOW)
-    assert record_batch(warehouse, {**BATCH, "state": "revoked"}, now=NOW)
-    assert record_batch(warehouse, BATCH, now=NOW - timedelta(hours=1))
-    assert not record_batch(warehouse, BATCH, now=NOW - timedelta(hours=2))
-    assert record_batch(warehouse, {**BATCH, "assessed_at": "2026-01-02T00:00:00Z"}, now=NOW)
-    assert warehouse.read(SOURCE_BATCHES).agg(F.count("*")).first()[0] == 4
-    state = current_batches(warehouse.read(SOURCE_BATCHES)).first()
-    assert (state["batch_state"], state["batch_collection"]) == ("assessed", "uploaded_by_subject")
+    ahead, later = ({**BATCH, "assessed_at": f"2026-06-{day}T00:00:00Z"} for day in ("20", "21"))
+
+    def given(batch: dict[str, str], at: timedelta = timedelta(0)) -> tuple[bool, bool, str]:
+        """Whether it was recorded, whether it is void, and how the batch stands then."""
+        recorded, void = record_batch(warehouse, batch, now=NOW + at), is_void(warehouse, batch)
+        state = current_batches(warehouse.read(SOURCE_BATCHES)).first()
+        assert state["batch_collection"] == "uploaded_by_subject"
+        return recorded, void, state["batch_state"]
+
+    assert given(BATCH) == (True, False, "assessed")
+    assert given(BATCH) == (False, False, "assessed")
+    assert given(ahead) == (True, False, "assessed")
+    assert given({**BATCH, "state": "revoked"}) == (True, False, "revoked")
+    assert given(BATCH, -timedelta(hours=1)) == (True, True, "revoked")
+    assert given(BATCH, -timedelta(hours=2)) == (False, True, "revoked")
+    assert given(ahead, timedelta(days=30)) == (True, True, "revoked")
+    assert given(later, timedelta(days=30)) == (True, False, "assessed")
+    assert warehouse.read(SOURCE_BATCHES).count() == 6
+
+
+def test_guarantee_6_what_an_erased_batch_held_is_stored_again_after_a_later_assessment_only(
+    spark, tmp_path: Path
+) -> None:
+    warehouse, hour = warehouse_for(spark, settings_for(tmp_path)), timedelta(hours=1)
+    records = "\n".join(record(record_id=batch, source_batch_id=batch, images=[batch]) for batch in ("b1", "b2"))
+    request(warehouse, [Target("batch", "b1")], RING, run_id="a", now=NOW)
+    record_batch(warehouse, BATCH, now=NOW + hour)
+    assert imported(spark, tmp_path, records).barred == 1
+    assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("b2",)}
+    # Of a backup, or of an import by an earlier release: it goes as what was erased.
+    stored = warehouse.read(PROCESSING_BASIS).withColumns({n: F.lit("b1") for n in ("record_id", "source_batch_id")})
+    warehouse.append(stored, PROCESSING_BASIS)
+    stones = warehouse.read(TOMBSTONES)
+    again = [("record", "b1")]
+    assert [tuple(row) for row in _records_again(warehouse, stones, RING).collect()] == again
+    record_batch(warehouse, {**BATCH, "assessed_at": (NOW + hour).isoformat()}, now=NOW + 2 * hour)
+    assert _records_again(warehouse, stones, RING).isEmpty()
+    warehouse.delta(PROCESSING_BASIS).delete("record_id = 'b1'")
+    assert imported(spark, tmp_path, records).barred == 0
+    assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("b1",), ("b2",)}
 
 
 def test_an_incomplete_assessment_is_refused(tmp_path: Path) -> None:
