@@ -21,7 +21,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
-from jobs.governance.decide import Reason
+from jobs.governance.decide import STATES_GIVEN, Reason
 from jobs.governance.gate import Gated, current_records, gate_warehouse, input_digest, not_assessed_since
 from jobs.governance.tombstones import (
     BATCH,
@@ -334,6 +334,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     links = given.select("image_id", "record_id").distinct()
     images = warehouse.read(IMAGES).select("image_id", "content_sha256", "source_batch_id")
     by_person = basis.join(of(SUBJECT, "pii_principal_id"), "pii_principal_id")
+    by_person = by_person.join(_given_since(warehouse, targets), ["request_id", "record_id"], "left_anti")
     by_batch = basis.join(of(BATCH, "source_batch_id"), "source_batch_id")
     by_id = basis.select("record_id").distinct().join(of(RECORD, "record_id"), "record_id")
     leaving = reduce(
@@ -369,6 +370,26 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     rows = reduce(DataFrame.unionByName, found)
     held = _held(warehouse)
     return materialise(rows.distinct().join(held, ["kind", "value"], "left").fillna({"held": False}))
+
+
+def _given_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
+    """Records (request_id, record_id) whose last event gives a consent, after their person last asked to be erased.
+
+    The person came back by it: a request may be open for long, for a legal hold suspends it.
+    """
+    asked = warehouse.read(TOMBSTONES).where(F.col("kind") == SUBJECT).select("request_id", "recorded_at")
+    asked = asked.join(targets.select("request_id").distinct(), "request_id", "left_semi")
+    asked = asked.groupBy("request_id").agg(F.max("recorded_at").alias("asked_at"))
+    people = targets.where(F.col("kind") == SUBJECT).select("request_id", F.col("value").alias("pii_principal_id"))
+    people = looked_up(materialise(people.join(asked, "request_id")))
+    basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id", "events")
+    of_people = basis.join(people, "pii_principal_id").withColumn("event", F.explode("events"))
+    # Of two at one instant the one that ends it.
+    ends = ~F.coalesce(F.col("event.event_state").isin(*STATES_GIVEN), F.lit(False))
+    last = F.max(F.struct(F.col("event.event_time").alias("time"), ends.alias("ends"))).alias("last_event")
+    records = of_people.groupBy("request_id", "record_id", "asked_at").agg(last)
+    given = (F.col("last_event.time") > F.col("asked_at")) & ~F.col("last_event.ends")
+    return records.where(given).select("request_id", "record_id")
 
 
 def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFrame:

@@ -321,6 +321,9 @@ class Oracle:
         asked: set[str] = set()
         for request in wanted:
             mine = {i for i, r in self.records.items() if self._names(request, r)}
+            if request.kind == "person":
+                # By a consent given since the erasure was last asked for, the person came back.
+                mine = {i for i in mine if not self._given_after(self.records[i])}
             request.records |= mine
             request.pictures |= {p for i in mine for p in self.records[i].links}
             if request.kind == "picture":

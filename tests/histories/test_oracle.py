@@ -207,6 +207,18 @@ def test_a_consent_dated_ahead_is_not_given_since_an_erasure(oracle: Oracle) -> 
     assert not oracle.records
 
 
+def test_an_erasure_that_a_hold_suspends_leaves_what_was_consented_to_since(oracle: Oracle) -> None:
+    take(oracle, r=replace(GIVEN, hold=True))
+    oracle.ask("person", "ann", 11.0)
+    take(oracle, q=replace(GIVEN, pictures=("y",), events=(Event(12.0, True),)), y="x2")
+    oracle.carry_out()
+    assert set(oracle.pictures) == {"x", "y"}
+    oracle.ask("person", "ann", 13.0)
+    oracle.carry_out()
+    assert set(oracle.pictures) == {"x"}
+    assert oracle.requests[0].open
+
+
 def test_what_a_killed_job_did_is_settled_by_what_is_there(oracle: Oracle) -> None:
     take(oracle, q=replace(GIVEN, pictures=("y",)), y="x2")
     oracle.ask("person", "ann", 11.0)

@@ -18,7 +18,7 @@ from jobs.errors import BadInput, GovernanceError, SettingsError
 from jobs.governance.basis import import_basis, is_void, read_batch, record_batch, write_template
 from jobs.governance.basis_files import _JSON_SCHEMA, read_basis
 from jobs.governance.decide import LAWFUL_BASES, STATES
-from jobs.governance.erasure import Target, _records_again, destroy_rows, request
+from jobs.governance.erasure import Target, _given_since, _records_again, destroy_rows, pending, request
 from jobs.governance.gate import current_batches, current_records, quarantined
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.tombstones import IMAGE, SUBJECT, KeyRing
@@ -366,10 +366,14 @@ def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(
     people = [Target(SUBJECT, person) for person in (back, ahead)]
     (first, _) = request(warehouse, people, RING, run_id="a", now=NOW)
     # The first request is still open: a hold keeps it. A consent given since, and the person asks again.
-    assert imported(spark, tmp_path, given("since", back, hour)).new_versions == 1
+    since = given("since", back, hour)
+    ended = since.replace("ConsentGiven", "ConsentWithdrawn").replace('"since"', '"ended"')
+    assert imported(spark, tmp_path, f"{since}\n{ended}").new_versions == 2
+    assert rows(_given_since(warehouse, pending(warehouse)), "request_id", "record_id") == {(first, "since")}
     assert request(warehouse, people[:1], RING, run_id="a", now=NOW + 2 * hour) == [first]
+    assert _given_since(warehouse, pending(warehouse)).isEmpty()
     warehouse.delta(PROCESSING_BASIS).delete()
-    again = [given("since", back, hour), given("wrong-year", ahead, year)]
+    again = [since, given("wrong-year", ahead, year)]
     later = [given("returns", back, 3 * hour), given("next-year", ahead, 2 * year)]
     done = imported(spark, tmp_path, "\n".join(again + later))
     assert (done.new_versions, done.barred) == (2, 2)
