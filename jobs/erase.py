@@ -35,7 +35,8 @@ python -m jobs.erase --config conf/local.yaml --json          (carries out what 
 
 @job("erase", examples=_EXAMPLES)
 @click.option(
-    "--subject", help="A person's pseudonym (hmac:…, hmac2:…). Names only by --subject-file: arguments are seen."
+    "--subject",
+    help="A person's pseudonym (hmac:…, hmac2:…, hmac3:…). Names only by --subject-file: arguments are seen.",
 )
 @click.option("--subject-file", help="A file of pseudonyms, or of names as in a basis CSV's `subject`; one a line.")
 @click.option("--image", help="An image_id.")

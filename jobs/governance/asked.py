@@ -39,7 +39,7 @@ def asked_for(
     if subject:
         if not re.fullmatch(PRINCIPAL_PATTERN, subject):
             raise SettingsError(
-                "--subject takes a pseudonym (hmac: or hmac2: and 64 hex digits).", hint="use --subject-file."
+                "--subject takes a pseudonym (hmac:, hmac2: or hmac3: and 64 hex digits).", hint="use --subject-file."
             )
         found.append((Target(SUBJECT, subject), "--subject"))
     if subject_file:
@@ -87,7 +87,8 @@ def _subject(line: str, wanted: str, names: Pseudonyms | None, place: str) -> Ta
         return Target(SUBJECT, wanted)
     if re.match(r"hmac\d*\s*:", wanted):
         raise SettingsError(
-            f"{place}: begins like a pseudonym and is none.", hint="hmac: or hmac2: and 64 hex digits; or a name."
+            f"{place}: begins like a pseudonym and is none.",
+            hint="hmac:, hmac2: or hmac3: and 64 hex digits; or a name.",
         )
     if names is None:
         raise SettingsError(

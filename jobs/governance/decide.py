@@ -96,8 +96,8 @@ STATES_ENDED: Final = tuple(state for state, reason in STATES.items() if reason 
 # the one whose validity ends first.
 STATE_ORDER: Final = tuple(STATES)
 
-# `hmac:` or, of a later rule for names, `hmac2:` (pseudonyms.py).
-PRINCIPAL_PATTERN: Final = r"^hmac2?:[0-9a-f]{64}$"
+# `hmac:` or, of a later rule for names, `hmac2:` or `hmac3:` (pseudonyms.py).
+PRINCIPAL_PATTERN: Final = r"^hmac[23]?:[0-9a-f]{64}$"
 # Date part of an ISO 8601 duration; bounded digits keep every sum inside the calendar.
 # Digits are named: Python's \d takes those of every script, Java's does not.
 DURATION_PATTERN: Final = r"^P(?=[0-9])(?:([0-9]{1,3})Y)?(?:([0-9]{1,4})M)?(?:([0-9]{1,4})W)?(?:([0-9]{1,5})D)?$"

@@ -33,7 +33,7 @@ from jobs.schemas import (
 )
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 from tests.spark.indexed import Indexed, image, picture, principal, record_row
-from tests.unit.test_pseudonyms import rule_1, rule_2, settings_with
+from tests.unit.test_pseudonyms import rule_1, rule_2, rule_3, settings_with
 from udfs.decode import image_kind
 
 pytestmark = pytest.mark.spark
@@ -160,7 +160,7 @@ def test_guarantee_13_who_was_not_found_is_barred_under_every_key(asking: Asking
     """Depends on the pass above: its tombstones."""
     ring = key_ring(asking.made.settings)
     stones = {row["digest"] for row in asking.made.warehouse.read(TOMBSTONES).where("kind = 'subject'").collect()}
-    names = [rule("Nobody Here", key) for rule in (rule_1, rule_2) for key in ("new", "old")]
+    names = [rule("Nobody Here", key) for rule in (rule_1, rule_2, rule_3) for key in ("new", "old")]
     assert {ring.digest(SUBJECT, name) for name in names} <= stones
 
 
@@ -205,11 +205,12 @@ def test_a_file_of_requests_is_read_strictly(tmp_path: Path, text: bytes, messag
         asked_for(settings_with(), subject=None, subject_file=str(tmp_path / "r.txt"), image=None, batch=None)
 
 
-def test_a_pseudonym_of_either_rule_needs_no_key(tmp_path: Path) -> None:
-    given = [rule_1("A", "k"), rule_2("A", "k")]
+def test_a_pseudonym_of_any_rule_needs_no_key(tmp_path: Path) -> None:
+    given = [rule_1("A", "k"), rule_2("A", "k"), rule_3("A", "k")]
     (tmp_path / "r.txt").write_text("\r\n".join(given))
     asked = asked_for(settings_with(), subject=given[0], subject_file=str(tmp_path / "r.txt"), image=None, batch=None)
     assert asked == {
         Target("subject", given[0]): ["--subject", "line 1"],
         Target("subject", given[1]): ["line 2"],
+        Target("subject", given[2]): ["line 3"],
     }

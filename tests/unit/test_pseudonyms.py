@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.governance.decide import PRINCIPAL_PATTERN
-from jobs.governance.pseudonyms import Pseudonyms, normalised, pseudonyms_of
+from jobs.governance.pseudonyms import Pseudonyms, _rule_2, normalised, pseudonyms_of
 from jobs.governance.tombstones import CONTENT, IMAGE, LEFT_CONTENT, KeyRing, _digesting, key_ring
 from jobs.settings import Settings, load_settings
 
@@ -49,14 +49,22 @@ def rule_1(name: str, key: str) -> str:
 
 
 def rule_2(name: str, key: str) -> str:
-    return "hmac2:" + hmac.new(key.encode(), normalised(name).encode(), hashlib.sha256).hexdigest()
+    """What releases before rule 3 stored."""
+    return "hmac2:" + hmac.new(key.encode(), _rule_2(name).encode(), hashlib.sha256).hexdigest()
+
+
+def rule_3(name: str, key: str) -> str:
+    return "hmac3:" + hmac.new(key.encode(), normalised(name).encode(), hashlib.sha256).hexdigest()
 
 
 def test_guarantee_9_one_person_has_one_pseudonym_however_the_name_is_typed() -> None:
     names = pseudonyms(hmac_key="k")
-    assert {names.of(name)[0] for name in SPELLINGS} == {rule_2("josé núñez", "k")}
+    assert {names.of(name)[0] for name in SPELLINGS} == {rule_3("josé núñez", "k")}
     assert names.of("O\u2019Neill\u2010Smith")[0] == names.of("o'neill-smith")[0]
     assert names.of("STRASSE")[0] == names.of("straße")[0]
+    assert names.of("Anne\u2212Marie\u2010Li")[0] == names.of("anne-marie-li")[0]
+    assert names.of("\u0645\u062d\u0645\u0640\u0640\u062f")[0] == names.of("\u0645\u062d\u0645\u062f")[0]
+    assert len({names.of(f"O{mark}Neill")[0] for mark in "'\u2019\u055a\ua78c\ua78b\u05f3\u2035"}) == 1
     # Accents and order tell people apart.
     assert len({names.of(name)[0] for name in ("José", "Jose", "Nuñez José", "José Nuñez")}) == 4
 
@@ -64,6 +72,32 @@ def test_guarantee_9_one_person_has_one_pseudonym_however_the_name_is_typed() ->
 def test_guarantee_9_what_is_no_name_has_no_pseudonym() -> None:
     names = pseudonyms(hmac_key="k")
     assert [names.of(name) for name in ("", " ", "\u00a0\u200b", "\x00\t", "\u2800\u3164")] == [[]] * 5
+
+
+# As people write them: small, with initials, in capitals, by Turkish rules; and by those of other languages.
+# 1 and ! stand for the i without a dot, and for the capital with one.
+TURKISH = [
+    [text.replace("1", "\u0131").replace("!", "\u0130") for text in some]
+    for some in (
+        ["ibrahim", "!brahim", "!BRAH!M", "IBRAHIM", "Ibrahim", "I\u0307BRAHI\u0307M", "i\u0307brahim"],
+        ["1ş1k", "Iş1k", "IŞIK", "işik", "!Ş!K", "Işik"],
+        ["Y1ld1r1m Iş1k Demir", "YILDIRIM IŞIK DEM!R", "y1ld1r1m 1ş1k demir", "yildirim işik demir"],
+    )
+]
+
+
+@pytest.mark.parametrize("spellings", TURKISH)
+def test_guarantee_9_an_i_is_one_with_its_dot_or_without(spellings: list[str]) -> None:
+    names = pseudonyms(hmac_key="k")
+    assert {names.of(name)[0] for name in spellings} == {rule_3(spellings[0], "k")}
+
+
+@pytest.mark.parametrize("spellings", TURKISH)
+def test_guarantee_13_who_stands_under_rule_2_is_found_by_another_spelling(spellings: list[str]) -> None:
+    """By Turkish spellings, whichever is stored; and by all where the name has i of one kind only."""
+    names, turkish = pseudonyms(hmac_key="k"), spellings[:3]
+    for asked in turkish if " " in spellings[0] else spellings:
+        assert {rule_2(stored, "k") for stored in turkish} <= set(names.of(asked)), asked
 
 
 def test_the_rule_is_stable_for_every_character() -> None:
@@ -78,7 +112,8 @@ def test_the_rule_is_stable_for_every_character() -> None:
 
 @given(
     st.text(
-        st.characters(exclude_categories=["Cs"]) | st.sampled_from("ŉßﬁİΣ\u0345\u0301\u034f\u200d\u00a0\u2019\u00b4 "),
+        st.characters(exclude_categories=["Cs"])
+        | st.sampled_from("ŉßﬁİIiΣ\u0131\u0307\u0323\u0640\u2212\u0345\u0301\u034f\u200d\u00a0\u2019\u00b4 "),
         max_size=12,
     )
 )
@@ -91,12 +126,12 @@ def test_the_rule_is_stable_and_blind_to_form_and_case(name: str) -> None:
 
 def test_guarantee_13_pseudonyms_of_former_keys_and_rules_are_found() -> None:
     found = pseudonyms(hmac_key=" new , old ").of(" José  Núñez")
-    assert found[0] == rule_2("José Núñez", "new")
-    assert set(found) >= {rule_2("José Núñez", "old")}
+    assert found[0] == rule_3("José Núñez", "new")
+    assert set(found) >= {rule_3("José Núñez", "old"), rule_2("José Núñez", "new"), rule_2("José Núñez", "old")}
     for spelt in ("José  Núñez", unicodedata.normalize("NFD", "José  Núñez"), "José Núñez"):
         assert {rule_1(spelt, "new"), rule_1(spelt, "old")} <= set(found)
     # Plain names, one key: no more than one a rule.
-    assert pseudonyms(hmac_key="k").of("A Person") == [rule_2("A Person", "k"), rule_1("A Person", "k")]
+    assert pseudonyms(hmac_key="k").of("A Person") == [rule("A Person", "k") for rule in (rule_3, rule_2, rule_1)]
 
 
 def test_guarantee_13_pseudonyms_of_releases_that_took_the_variable_whole_are_found() -> None:
@@ -115,7 +150,7 @@ def test_guarantee_13_both_rings_are_read_alike() -> None:
     assert pseudonyms_of(settings_with(hmac_key=" , ")) is pseudonyms_of(settings_with()) is None
 
 
-def test_pseudonyms_of_both_rules_have_the_form_and_no_key_shows() -> None:
+def test_pseudonyms_of_all_rules_have_the_form_and_no_key_shows() -> None:
     names = pseudonyms(hmac_key="s3cret,0ld")
     assert all(re.fullmatch(PRINCIPAL_PATTERN, found) for found in names.of("A Person"))
     assert "s3cret" not in repr(names)
