@@ -14,7 +14,7 @@ from jobs.governance import audit, erasure
 from jobs.governance.asked import Asked, asked_for, names_persons, places
 from jobs.governance.basis import record_batch
 from jobs.governance.gate import Gated, gate_warehouse
-from jobs.governance.persons import keep_keys
+from jobs.governance.persons import check_keys, keep_keys
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import BATCH, key_ring
@@ -69,6 +69,7 @@ def erase(job_: Job, asked: Asked, lost: Sequence[str] = ()) -> Result:
     _keep_keys(job_, asked)
     # Before anything is written down, for that cannot be taken back.
     check_resumable(job_)
+    check_keys(job_.warehouse, job_.settings, job_.console.note)
     run_id = job_.run_id or new_run_id()
     requests = _request(job_, asked, run_id) if asked else {}
     with closing(connect(job_.settings)) as index:

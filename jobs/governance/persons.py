@@ -13,14 +13,42 @@ from typing import TYPE_CHECKING
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.errors import GovernanceError
-from jobs.governance.tombstones import SUBJECT, KeyRing, erased_in
-from jobs.schemas import PROCESSING_BASIS, PSEUDONYM_KEYS
+from jobs.errors import GovernanceError, SettingsError
+from jobs.governance.tombstones import SUBJECT, KeyRing, erased_in, is_guessable
+from jobs.schemas import PROCESSING_BASIS, PSEUDONYM_KEYS, TOMBSTONES
 from jobs.tables.store import looked_up, materialise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobs.governance.pseudonyms import Pseudonyms
+    from jobs.settings import Settings
     from jobs.tables.store import Warehouse
+
+
+def check_keys(warehouse: Warehouse, settings: Settings, say: Callable[[str], None]) -> None:
+    """See that no key is taken into use that can be guessed; of one that is in use already ``say`` tells.
+
+    Raises:
+        SettingsError: the current key of a ring is too short, and nothing was keyed with it yet.
+    """
+    rings = {"FACE_REINDEX_HMAC_KEY": settings.hmac_key, "FACE_REINDEX_TOMBSTONE_KEYS": settings.tombstone_keys}
+    for name, secret in rings.items():
+        ring = KeyRing.parse(secret)
+        if not ring.keys or not is_guessable(ring.keys[ring.current]):
+            continue
+        fault = f"{name}: the first key can be guessed, and with it what it hides: names, and who was erased."
+        if not _in_use(warehouse, ring.current):
+            raise SettingsError(fault, hint="take 32 characters or more, as from `openssl rand -hex 32`.")
+        say(f"{fault} Put one from `openssl rand -hex 32` in front of it, and keep it in the ring.")
+
+
+def _in_use(warehouse: Warehouse, key_id: str) -> bool:
+    keys, stones = (warehouse.read(spec).select("key_id") for spec in (PSEUDONYM_KEYS, TOMBSTONES))
+    if not keys.unionByName(stones).where(F.col("key_id") == key_id).isEmpty():
+        return True
+    # An earlier release left no id of what it keyed names with.
+    return keys.isEmpty() and not warehouse.read(PROCESSING_BASIS).isEmpty()
 
 
 def keep_keys(warehouse: Warehouse, names: Pseudonyms, *, now: datetime) -> None:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 #: nobody in it.
 IMAGE, CONTENT, FACE, SUBJECT, BATCH, EXPIRED = "image", "content", "face", "subject", "batch", "expired"
 LEFT, LEFT_CONTENT = "left", "left content"
+# 128 random bits in hexadecimal; and no letter held down.
+_LEAST_BYTES: Final = 32
+_LEAST_KINDS: Final = 8
 _DIGESTED: Final = "row_key string, kind string, key_id string, digest string"
 
 
@@ -67,6 +70,11 @@ class KeyRing:
     def digest(self, kind: str, value: str, key_id: str | None = None) -> str:
         """The tombstone of a value, under the current key or another of the ring: 64 hex digits."""
         return hmac.new(self.keys[key_id or self.current], f"{kind}\0{value}".encode(), hashlib.sha256).hexdigest()
+
+
+def is_guessable(key: bytes) -> bool:
+    """Whether a key may be found by trying: its id, which stands in tables, tells whether a guess is right."""
+    return len(key) < _LEAST_BYTES or len(set(key)) < _LEAST_KINDS
 
 
 def key_ring(settings: Settings) -> KeyRing:

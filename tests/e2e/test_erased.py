@@ -84,7 +84,7 @@ class Line:
 def test_guarantees_7_9_13_and_14_by_the_commands(
     spark, pictures: tuple[Path, list[Picture]], tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FACE_REINDEX_HMAC_KEY", "a test's key")
+    monkeypatch.setenv("FACE_REINDEX_HMAC_KEY", "a test's key of more than 32 letters")
     line = Line(spark, pictures, tmp_path, capfd)
     withdrawn, erased, *_, late = line.chosen
     line.bring(*line.chosen[:-1])

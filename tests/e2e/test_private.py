@@ -24,7 +24,7 @@ from tests.e2e.line import prepare
 pytestmark = [pytest.mark.e2e, pytest.mark.faults]
 
 NAME = "Zsuzsanna Qwertzfeld"
-KEY = "an-hmac-key-of-a-test"
+KEY = "an-hmac-key-of-a-test-and-of-nothing-else"
 SECRET = "marked-for-an-object-store"  # noqa: S105
 # Everything that Spark writes is plain, so that a name would be seen.
 PLAIN = {

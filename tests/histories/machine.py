@@ -384,7 +384,7 @@ class Player:
 
     def word_rotate(self) -> None:
         keys = self.world.keys
-        new = f"key {len(self.schedule)}"
+        new = f"key {len(self.schedule)} of more than 32 letters as well"
         keys["tombstones"] = [new, *(keys["tombstones"] or keys["hmac"])]
         keys["hmac"] = self.world.rotated(new)
         self.import_all = True

@@ -166,7 +166,7 @@ class World:
     def __init__(self, spark: SparkSession, folder: Path, *, quick: bool = True) -> None:
         self.spark, self.folder = spark, folder
         self.ledgers = Ledgers(spark) if quick else None
-        self.keys = {"hmac": ["the first key"], "tombstones": []}
+        self.keys = {"hmac": ["the first key of more than 32 letters"], "tombstones": []}
         self.offset = timedelta(0)
         self.lease_skew = timedelta(0)
         self.index: Any = None

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import GovernanceError
+from jobs.errors import GovernanceError, SettingsError
 from jobs.governance.basis import BasisImported, import_basis
 from jobs.governance.basis_files import read_basis
+from jobs.governance.persons import check_keys
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import SUBJECT, key_ring
 from jobs.schemas import PROCESSING_BASIS, PSEUDONYM_KEYS, TOMBSTONES
@@ -85,6 +86,31 @@ def test_guarantee_13_a_new_key_brings_nobody_back_who_was_erased(records: Recor
     # With a consent of later the person may come back, under the pseudonym that the tombstone knows.
     records.bring(("r8", "A Person", AFTER), hmac_key="new,old", tombstone_keys="new,old")
     assert ("r8", rule_3("A Person", "old")) in records.stored()
+
+
+def test_guarantee_14_a_key_that_can_be_guessed_is_not_taken_into_use(records: Records) -> None:
+    """In use it stays, with a warning: what was keyed with it is found under it alone."""
+    said: list[str] = []
+
+    def check(**secrets: str) -> None:
+        check_keys(records.warehouse, records.settings(**secrets), said.append)
+
+    long = "0123456789abcdef" * 2
+    for short in ("a", "secret", "a" * 64, long[:31], f"a,{long}"):
+        for name in ("hmac_key", "tombstone_keys"):
+            with pytest.raises(SettingsError, match=f"FACE_REINDEX_{name.upper()}: .*guessed"):
+                check(**{name: short})
+    check(hmac_key=f"{long},a", tombstone_keys=long)
+    assert said == []
+    # A warehouse of an earlier release, which left no id; then one that did.
+    records.store("r1", rule_1("A", "old"))
+    check(hmac_key="old")
+    records.bring(("r1", "A Person", BEFORE), hmac_key="old")
+    check(hmac_key="old")
+    assert len(said) == 2
+    assert "in front of it" in said[0]
+    with pytest.raises(SettingsError):
+        check(hmac_key="new,old")
 
 
 def test_guarantee_13_a_key_that_names_were_keyed_with_may_not_be_missing(records: Records) -> None:
