@@ -119,7 +119,11 @@ def ingest_images(
                 )  # fmt: skip
         # What was kept out by its bytes is known only now.
         kept_out = remaining + added + changed - warehouse.read(IMAGES).count()
-        added, barred = added - kept_out, barred + kept_out
+        lost = 0
+        if kept_out and altered is not None:
+            # They had a row, which is gone.
+            lost = altered.join(warehouse.read(IMAGES), "image_id", "left_anti").count()
+        added, changed, barred = added - kept_out + lost, changed - lost, barred + kept_out
         bind_waiting(warehouse, listing, now=now)
     unread = _unread(warehouse, listing)
     return Ingested(listed, added, changed, unchanged, barred, refused, unread, out_of_reach, batches, broken)

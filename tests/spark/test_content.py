@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import DataFrame
 
 from jobs.governance.basis import import_basis, link_images, record_batch
 from jobs.governance.basis_files import read_basis
@@ -15,7 +17,7 @@ from jobs.governance.erasure import held_images
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import KeyRing
 from jobs.schemas import BASIS_LINKS, IMAGES
-from jobs.tables.images import Ingested, ingest_images
+from jobs.tables.images import Admit, Ingested, ingest_images
 from jobs.tables.sources import open_source
 from jobs.tables.store import Warehouse
 from tests.conftest import PURPOSE
@@ -131,11 +133,11 @@ def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothin
     settings = settings_for(tmp_path)
     warehouse = warehouse_for(spark, settings)
 
-    def ingest(name: str, batch: str, *pictures: tuple[str, bytes]) -> Ingested:
+    def ingest(name: str, batch: str, *pictures: tuple[str, bytes], admit: Admit | None = None) -> Ingested:
         frame = spark.createDataFrame([(i, JPEG + data) for i, data in pictures], "image_id string, content binary")
         frame.write.parquet(str(tmp_path / name))
         source = open_source(spark, str(tmp_path / name), batch, settings)
-        return ingest_images(warehouse, source, inline=True, now=NOW, images_a_part=1000)
+        return ingest_images(warehouse, source, inline=True, now=NOW, images_a_part=1000, admit=admit)
 
     ingest("first", "b1", ("x", b"1"), ("y", b"1"))
     before = rows(warehouse.read(IMAGES), "image_id", "content", "source_batch_id")
@@ -147,3 +149,11 @@ def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothin
     done = ingest("third", "b1", ("x", b"3"), ("x", b"4"), ("y", b"3"))
     assert done == Ingested(3, 0, 1, 0, refused={"DUPLICATE_ID": 2})
     assert ("x", JPEG + b"1", "b1") in rows(warehouse.read(IMAGES), "image_id", "content", "source_batch_id")
+    # Erased bytes in place of known ones, and as new ones, are counted as what was kept out and nothing else.
+    erased = hashlib.sha256(JPEG + b"erased").hexdigest()
+
+    def admit(rows: DataFrame) -> DataFrame:
+        return rows.where(rows["content_sha256"] != erased) if "content_sha256" in rows.columns else rows
+
+    done = ingest("fourth", "b1", ("x", b"erased"), ("y", b"5"), ("v", b"erased"), ("u", b"5"), admit=admit)
+    assert done == Ingested(4, 1, 1, 0, barred=2)
