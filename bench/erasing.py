@@ -98,7 +98,7 @@ class Governance:
             overrides=[f"warehouse={folder}", f"governance.purposes=[{PURPOSE}]",
                        f"governance.allowed_purposes=[{PURPOSE}]"]
         )  # fmt: skip
-        return settings.model_copy(update={"hmac_key": SecretStr("bench")})
+        return settings.model_copy(update={"hmac_key": SecretStr("a key of the bench, of 32 letters or more")})
 
     def _people(self, folder: Path, rows: int, *, pictures: bool) -> None:
         """A person, an image, a record, a link, a face and a status for each number."""

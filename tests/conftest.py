@@ -38,7 +38,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         builder = builder.config(key, value)
     builder.config("spark.sql.shuffle.partitions", "2").config("spark.sql.warehouse.dir", str(home)).config(
         "spark.driver.extraJavaOptions",
-        f"-Dderby.system.home={home} -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC",
+        f"-Dderby.system.home={home} -XX:ReservedCodeCacheSize=512m -XX:+UseSerialGC",
     )
     # A query over ten rows is not worth compiling, nor planning twice: a fifth less time. (What is run by
     # `python -m` and `spark-submit` in tests/e2e has the settings of conf/.)

@@ -25,7 +25,7 @@ from jobs.governance.gate import not_assessed_since, with_void_until
 from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.strict_yaml import read_yaml
-from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, digests, erased_in
+from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, digests, erased_in, given_at
 from jobs.private import new_file
 from jobs.schemas import BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.tables.links import append_links, links_to_content, waiting_links
@@ -71,8 +71,8 @@ def import_basis(
     are about those; `link_images` has to follow.
 
     A record with an unread version is refused by the gate until a later one is read: what it said may have been a
-    withdrawal. A record of an erased person that says nothing since the erasure is not stored again (Guarantee 13), nor
-    is one of an erased batch that was not assessed since.
+    withdrawal. A record of an erased person that gives nothing since the erasure is not stored again (Guarantee 13),
+    nor is one of an erased batch that was not assessed since.
     ``names``: what the persons in the file were keyed with, if it names any.
 
     Raises:
@@ -218,20 +218,22 @@ def _new_unread(
 
 
 def _not_erased(warehouse: Warehouse, records: DataFrame, ring: KeyRing) -> DataFrame:
-    """``records`` without those of erased people that say nothing since, and of erased batches not assessed since.
+    """``records`` without those of erased people that give nothing since, and of erased batches not assessed since.
 
     A record that is stored stays open to new versions: a legal hold that suspends its erasure ends by one.
     """
     people = erased_in(warehouse, records.select(_PERSON).distinct(), {SUBJECT: _PERSON}, _PERSON, ring)
     batches = erased_in(warehouse, records.select(_BATCH).distinct(), {BATCH: _BATCH}, _BATCH, ring)
-    if people is None or batches is None:
+    if people is None and batches is None:
         return records
-    batches = not_assessed_since(warehouse, batches).withColumn("_batch_gone", F.lit(True))
-    marked = records.join(F.broadcast(people.withColumnRenamed("row_key", _PERSON)), _PERSON, "left")
-    marked = marked.join(F.broadcast(batches.withColumnRenamed("row_key", _BATCH)), _BATCH, "left")
-    last = F.array_max(F.transform("events", lambda event: event["event_time"]))
-    person_gone = F.col("erased_at").isNotNull() & F.coalesce(last <= F.col("erased_at"), F.lit(True))
-    gone = person_gone | F.coalesce("_batch_gone", F.lit(False))
+    marked, gone = records, F.lit(False)
+    if people is not None:
+        marked = marked.join(F.broadcast(people.withColumnRenamed("row_key", _PERSON)), _PERSON, "left")
+        gone |= F.col("erased_at").isNotNull() & F.coalesce(given_at() <= F.col("erased_at"), F.lit(True))
+    if batches is not None:
+        batches = not_assessed_since(warehouse, batches).withColumn("_batch_gone", F.lit(True))
+        marked = marked.join(F.broadcast(batches.withColumnRenamed("row_key", _BATCH)), _BATCH, "left")
+        gone |= F.coalesce("_batch_gone", F.lit(False))
     stored = warehouse.read(PROCESSING_BASIS).select("record_id").distinct().withColumn("_stored", F.lit(True))
     kept = marked.join(stored, "record_id", "left").where(~gone | F.col("_stored"))
     return kept.select(*records.columns)

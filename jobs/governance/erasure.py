@@ -34,6 +34,7 @@ from jobs.governance.tombstones import (
     SUBJECT,
     KeyRing,
     digests,
+    given_at,
     matching,
 )
 from jobs.schemas import (
@@ -286,13 +287,13 @@ def _faces_again(warehouse: Warehouse, gated: Gated, stones: DataFrame, ring: Ke
 
 
 def _records_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> DataFrame:
-    """Records of erased people that say nothing since, and of erased batches that nobody has assessed since."""
+    """Records of erased people that give nothing since, and of erased batches that nobody has assessed since."""
     basis = warehouse.read(PROCESSING_BASIS)
-    last = F.max(F.array_max(F.transform("events", lambda event: event["event_time"]))).alias("last")
+    last = F.max(given_at()).alias("given_at")
     records = basis.groupBy("record_id", F.col("pii_principal_id").alias("row_key")).agg(last)
     people = records.select("row_key").distinct()
     again = matching(stones, people, {SUBJECT: "row_key"}, "row_key", ring)
-    old = records.join(again, "row_key").where("coalesce(last <= erased_at, true)")
+    old = records.join(again, "row_key").where("coalesce(given_at <= erased_at, true)")
     batch = F.max_by("source_batch_id", F.struct("recorded_at", "content_digest")).alias("row_key")
     newest = basis.groupBy("record_id").agg(batch)
     erased = matching(stones, newest.select("row_key").distinct(), {BATCH: "row_key"}, "row_key", ring)

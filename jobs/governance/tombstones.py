@@ -17,6 +17,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import GovernanceError
+from jobs.governance.decide import STATES_GIVEN
 from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.links import NOT_READ
 from jobs.tables.store import looked_up, looked_up_in_parts, materialise
@@ -196,7 +197,8 @@ def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame],
             text = keyed_text(kind, value)
             return None if text is None else hmac.digest(key, text, "sha256").hex()
 
-        return F.udf(keyed)(F.col(column))
+        # Said, for else Spark looks for types of pandas in the hints, and warns that there are none.
+        return F.udf(keyed, useArrow=False)(F.col(column))
 
     def admit(rows: DataFrame) -> DataFrame:
         columns = [(IMAGE, "image_id"), (EXPIRED, "image_id")]
@@ -212,12 +214,17 @@ def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame],
     return admit
 
 
+def given_at() -> Column:
+    """When the `events` of a row last gave a permission; null where none does. Whoever withdraws gives none."""
+    gave = F.filter("events", lambda event: F.coalesce(event["event_state"].isin(*STATES_GIVEN), F.lit(False)))
+    return F.array_max(F.transform(gave, lambda event: event["event_time"]))
+
+
 def _lifted(warehouse: Warehouse, tombstones: DataFrame, ring: KeyRing, key_ids: list[str]) -> DataFrame:
     """Digests of expired images that a permission given since brings back."""
     expired = tombstones.where(F.col("kind") == EXPIRED)
     expired = expired.groupBy("digest").agg(F.max("recorded_at").alias("recorded_at"))
-    last = F.array_max(F.transform("events", lambda event: event["event_time"]))
-    newest = warehouse.read(PROCESSING_BASIS).groupBy("record_id").agg(F.max(last).alias("given_at"))
+    newest = warehouse.read(PROCESSING_BASIS).groupBy("record_id").agg(F.max(given_at()).alias("given_at"))
     links = (
         warehouse.read(BASIS_LINKS)
         .join(newest, "record_id")

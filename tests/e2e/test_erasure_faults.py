@@ -42,7 +42,7 @@ from jobs.schemas import (
 from jobs.verify import verify_steps
 from tests.conftest import PURPOSE
 from tests.spark.helpers import job_for
-from tests.spark.indexed import FINGERPRINT, Indexed, digest_of, image, principal
+from tests.spark.indexed import FINGERPRINT, KEY, Indexed, digest_of, image, principal
 
 pytestmark = pytest.mark.e2e
 
@@ -207,7 +207,7 @@ def command(made: Indexed) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {
-        **os.environ, "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1", "FACE_REINDEX_HMAC_KEY": "a test's key",
+        **os.environ, "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1", "FACE_REINDEX_HMAC_KEY": KEY,
     }  # fmt: skip
 
 

@@ -90,6 +90,11 @@ class Record:
         events = {event for version in self.versions for event in version.events}
         return max(events, key=lambda event: (event.at, not event.given), default=None)
 
+    @property
+    def given_at(self) -> float:
+        """When somebody last gave a permission by it; 0 for never. A withdrawal gives none, whenever it came."""
+        return max((e.at for version in self.versions for e in version.events if e.given), default=0.0)
+
 
 @dataclass
 class Stored:
@@ -333,9 +338,10 @@ class Oracle:
                 request.pictures |= of_batch
                 asked |= of_batch
             leaving |= mine
-        # Restored, or imported while nobody looked: they say nothing since the erasure of their person.
+        # Restored, or imported while nobody looked: they give nothing since the erasure of their person.
         if sweep:
-            leaving |= {i for i, r in self.records.items() if self._is_erased(r.newest) and not self._given_after(r)}
+            erased_at = {i: self.erased_people.get(r.newest.person, -1.0) for i, r in self.records.items()}
+            leaving |= {i for i, r in self.records.items() if r.given_at <= erased_at[i]}
             leaving |= {i for i, r in self.records.items() if r.newest.batch in self.erased_batches}
         for picture in list(self.pictures):
             of = [i for i, r in self.records.items() if picture in r.links]
@@ -417,15 +423,15 @@ class Oracle:
 
     def _is_erased(self, version: Version) -> bool:
         erased = self.erased_people.get(version.person)
-        return erased is not None and max((e.at for e in version.events), default=0.0) <= erased
+        return erased is not None and max((e.at for e in version.events if e.given), default=0.0) <= erased
 
     def _given_after(self, record: Record) -> bool:
         erased, last = self.erased_people.get(record.newest.person), record.last_event
-        return erased is None or (last is not None and last.at > erased)
+        return erased is None or (last is not None and last.given and last.at > erased)
 
     def _given_since(self, picture: str, at: float) -> bool:
         linked = [r for r in self.records.values() if picture in r.links]
-        return any(r.last_event is not None and r.last_event.at > at for r in linked)
+        return any(r.given_at > at for r in linked)
 
 
 def covered(shown: Shown, records: Iterable[Version], *, of: Iterable[str] = (), left: bool = False) -> set[str]:

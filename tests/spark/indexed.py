@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 PEOPLE = 12
+#: What its persons' names and its tombstones are keyed with.
+KEY = "a test's key of more than 32 letters"
 FINGERPRINT = "f" * 64
 LONG_AGO = datetime.now(UTC) - timedelta(days=60)
 
@@ -108,7 +110,7 @@ class Indexed:
 def indexed_settings(folder: Path, *overrides: str) -> Settings:
     """Settings of a warehouse in ``folder``, with keys as the environment would give them."""
     settings = settings_for(folder, "erasure.milvus_gc_hours=0", *overrides)
-    return settings.model_copy(update={"hmac_key": _secret("a test's key")})
+    return settings.model_copy(update={"hmac_key": _secret(KEY)})
 
 
 def _secret(text: str) -> Any:

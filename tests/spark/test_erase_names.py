@@ -32,7 +32,7 @@ from jobs.schemas import (
     TOMBSTONES,
 )
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
-from tests.spark.indexed import Indexed, image, picture, principal, record_row
+from tests.spark.indexed import KEY, Indexed, image, picture, principal, record_row
 from tests.unit.test_pseudonyms import rule_1, rule_2, rule_3, settings_with
 from udfs.decode import image_kind
 
@@ -55,7 +55,7 @@ class Asking:
 @pytest.fixture(scope="module")
 def asking(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Asking:
     made = indexed.copy_to(tmp_path_factory.mktemp("names") / "w")
-    secrets = settings_with(hmac_key="new, old", tombstone_keys="new,a test's key")
+    secrets = settings_with(hmac_key="new, old", tombstone_keys=f"new,{KEY}")
     keys = {name: getattr(secrets, name) for name in ("hmac_key", "tombstone_keys")}
     made.settings = made.settings.model_copy(update=keys)
     made.record(5, pii_principal_id=rule_1("José  Núñez", "old"))

@@ -52,6 +52,7 @@ from jobs.tables.embeddings import withdraw_stale
 from tests.milvus.rows import make_table
 from tests.spark.helpers import job_for, settings_for, warehouse_for
 from tests.spark.indexed import (
+    KEY,
     SHARED,
     Indexed,
     digest_of,
@@ -527,7 +528,7 @@ def _made(path: Path) -> Path:
 
 def test_guarantee_13_old_tombstones_stay_readable_and_a_lost_key_stops_the_gate(after: Pass) -> None:
     made, now = after.made, datetime.now(UTC)
-    ring = KeyRing.of(["new key", "a test's key"])
+    ring = KeyRing.of(["new key", KEY])
     assert ring.current != key_ring(made.settings).current
     assert made.warehouse.read(TOMBSTONES).select("key_id").distinct().first()[0] in ring.keys
     lost = made.settings.model_copy(update={"hmac_key": None})

@@ -522,7 +522,7 @@ def tables(spark, tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, 
     settings = settings_for(
         tmp_path_factory.mktemp("gate"), "governance.purposes=[p:a]", "governance.allowed_purposes=[p:a]"
     )
-    settings = settings.model_copy(update={"hmac_key": SecretStr("a test's key")})
+    settings = settings.model_copy(update={"hmac_key": SecretStr("a test's key of more than 32 letters")})
     warehouse, ring = warehouse_for(spark, settings), key_ring(settings)
     after, before = NOW + timedelta(hours=1), NOW - timedelta(days=60)
     images = [(0, f"i{n}", None, None, f"c{n}", 1, "b1", NOW if n < 8 else after, True, None, None) for n in range(9)]

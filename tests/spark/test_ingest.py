@@ -375,8 +375,10 @@ def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(
     warehouse.delta(PROCESSING_BASIS).delete()
     again = [since, given("wrong-year", ahead, year)]
     later = [given("returns", back, 3 * hour), given("next-year", ahead, 2 * year)]
-    done = imported(spark, tmp_path, "\n".join(again + later))
-    assert (done.new_versions, done.barred) == (2, 2)
+    # A system that exports each request as a withdrawal gives nothing by it.
+    notice = given("notice", back, 4 * hour).replace("ConsentGiven", "ConsentWithdrawn")
+    done = imported(spark, tmp_path, "\n".join([*again, *later, notice]))
+    assert (done.new_versions, done.barred) == (2, 3)
     assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("returns",), ("next-year",)}
 
 
