@@ -66,7 +66,6 @@ def main(
 
 def erase(job_: Job, asked: Asked, lost: Sequence[str] = ()) -> Result:
     """Record what is asked for, and carry out everything that is open; ``lost``: collections that are gone for good."""
-    _keep_keys(job_, asked)
     # Before anything is written down, for that cannot be taken back.
     check_resumable(job_)
     check_keys(job_.warehouse, job_.settings, job_.console.note)
@@ -115,18 +114,14 @@ def _said(unknown: dict[str, list[str]]) -> str:
     )
 
 
-def _keep_keys(job_: Job, asked: Asked) -> None:
-    names = pseudonyms_of(job_.settings)
-    if names and names_persons(asked):
-        keep_keys(job_.warehouse, names, now=utc_now())
-
-
 def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
     """Written down before the lease is asked for, so that a reindex that runs keeps clear of it (Guarantee 11).
 
     Returns where each request was asked for.
     """
     now, targets = utc_now(), list(asked)
+    if (names := pseudonyms_of(job_.settings)) and names_persons(asked):
+        keep_keys(job_.warehouse, names, now=now)
     ring = key_ring(job_.settings)
     for target in targets:
         if target.kind == BATCH:

@@ -259,7 +259,7 @@ class Player:
 
     def _ask(self, asked: list[tuple[str, str]]) -> None:
         """As `erase` does first, whoever holds the lease."""
-        from jobs.erase import _keep_keys, _request
+        from jobs.erase import _request
         from jobs.governance.asked import asked_for
 
         names = self.world.folder / "asked.txt"
@@ -271,7 +271,6 @@ class Player:
             for kind, value in asked:
                 if kind == "picture":
                     targets |= asked_for(job.settings, **{**nobody, "image": value})
-            _keep_keys(job, targets)
             _request(job, targets, f"asked-{self._number}")
 
     def _batch_file(self, batch: str, state: str) -> Path:
