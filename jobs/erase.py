@@ -114,14 +114,18 @@ def _said(unknown: dict[str, list[str]]) -> str:
     )
 
 
+def _keep_keys(job_: Job, asked: Asked) -> None:
+    if (names := pseudonyms_of(job_.settings)) and names_persons(asked):
+        keep_keys(job_.warehouse, names, now=utc_now())
+
+
 def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
     """Written down before the lease is asked for, so that a reindex that runs keeps clear of it (Guarantee 11).
 
     Returns where each request was asked for.
     """
     now, targets = utc_now(), list(asked)
-    if (names := pseudonyms_of(job_.settings)) and names_persons(asked):
-        keep_keys(job_.warehouse, names, now=now)
+    _keep_keys(job_, asked)
     ring = key_ring(job_.settings)
     for target in targets:
         if target.kind == BATCH:
