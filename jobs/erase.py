@@ -81,16 +81,11 @@ def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[
             settle_alias(run, index)
             give_up(run, index, lost)
             outcome = erase_pending(run, index, sweep=True)
-            kinds = outcome.items
             found = receipts(run.warehouse, run.settings, run.run_id)
             # Not of what nobody asked for: a sweep may find a status alone, whose image is missing.
             asked = [r for r in found if r["kind"] not in (erasure.EXPIRY, erasure.SWEEP)]
             unknown = {r["request_id"]: requests.get(r["request_id"], []) for r in asked if r["outcome"] == NOT_FOUND}
-            message = (
-                f"{outcome.completed} requests complete: {kinds.get('image', 0)} images, {kinds.get('face', 0)} faces, "
-                f"{kinds.get('record', 0)} records erased"
-                f"{outcome.waiting}" + (f"; {_said(unknown)}" if unknown else "")
-            )
+            message = outcome.said + (f"; {_said(unknown)}" if unknown else "")
             code = 3 if outcome.waiting else NOTHING_FOUND if unknown else 0
             run.facts.update(message=message, exit_code=code)
     except LeaseHeld as held:

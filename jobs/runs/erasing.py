@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 
 from jobs.governance import audit, erasure
 from jobs.governance.gate import Gated, gate_warehouse
-from jobs.governance.tombstones import FACE, key_ring
+from jobs.governance.tombstones import FACE, IMAGE, key_ring
 from jobs.index.collections import belongs_to
 from jobs.index.erasing import Pages, erase_keys
 from jobs.index.milvus import VectorIndex
@@ -50,6 +50,13 @@ class Outcome:
     suspended: int
     items: dict[str, int]
     unknown: int = 0
+
+    @property
+    def said(self) -> str:
+        """What was done and what waits, as a message."""
+        images, faces, records = (self.items.get(kind, 0) for kind in (IMAGE, FACE, erasure.RECORD))
+        done = f"{self.completed} requests complete: {images} images, {faces} faces, {records} records erased"
+        return done + self.waiting
 
     @property
     def waiting(self) -> str:
