@@ -25,9 +25,9 @@ from jobs.governance.gate import not_assessed_since, with_void_until
 from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.strict_yaml import read_yaml
-from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, digests, erased_in, given_at
+from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, Stones, digests, given_at
 from jobs.private import new_file
-from jobs.schemas import BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.schemas import BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.tables.links import append_links, links_to_content, waiting_links
 from jobs.tables.store import Warehouse, looked_up, materialise
 
@@ -78,15 +78,16 @@ def import_basis(
     Raises:
         GovernanceError: there are tombstones, or pseudonyms, under a key that is not in its ring.
     """
-    every = identified(warehouse, file.records, names, ring, now=now)
-    records = _not_erased(warehouse, every, ring)
+    stones = Stones.read(warehouse.read(TOMBSTONES), ring)
+    every = identified(warehouse, file.records, names, stones, now=now)
+    records = _not_erased(warehouse, every, stones)
     versions = materialise(records.withColumn("content_digest", content_digest(records)))
     unread = materialise(_keyed(file.unread.distinct(), ring))
     stored = materialise(_stored(warehouse, versions.select("record_id").unionByName(unread.select("record_id"))))
     fresh = materialise(_fresh(versions, stored, unread, now))
     given = _given(records, image_id)
     waiting = materialise(waiting_links(warehouse, given))
-    links = _not_to_erased(warehouse, waiting, ring)
+    links = _not_to_erased(waiting, stones)
     barred_links = 0 if links is waiting else waiting.count() - links.count()
     links = links if before_images else links.unionByName(links_to_content(warehouse, given))
     new_unread = materialise(_new_unread(warehouse, unread, stored, fresh, now))
@@ -116,8 +117,9 @@ def link_images(
     now: datetime,
 ) -> int:
     """Link the records of an import to the bytes that came in after it; returns the new links."""
-    every = identified(warehouse, file.records, names, ring, now=now)
-    given = _given(_not_erased(warehouse, every, ring), image_id)
+    stones = Stones.read(warehouse.read(TOMBSTONES), ring)
+    every = identified(warehouse, file.records, names, stones, now=now)
+    given = _given(_not_erased(warehouse, every, stones), image_id)
     return append_links(warehouse, links_to_content(warehouse, given), now=now)
 
 
@@ -217,13 +219,13 @@ def _new_unread(
     return marked.where(~known).select(*unread.columns, at.alias("recorded_at"))
 
 
-def _not_erased(warehouse: Warehouse, records: DataFrame, ring: KeyRing) -> DataFrame:
+def _not_erased(warehouse: Warehouse, records: DataFrame, stones: Stones) -> DataFrame:
     """``records`` without those of erased people that give nothing since, and of erased batches not assessed since.
 
     A record that is stored stays open to new versions: a legal hold that suspends its erasure ends by one.
     """
-    people = erased_in(warehouse, records.select(_PERSON).distinct(), {SUBJECT: _PERSON}, _PERSON, ring)
-    batches = erased_in(warehouse, records.select(_BATCH).distinct(), {BATCH: _BATCH}, _BATCH, ring)
+    people = stones.barring(records.select(_PERSON).distinct(), {SUBJECT: _PERSON}, _PERSON)
+    batches = stones.barring(records.select(_BATCH).distinct(), {BATCH: _BATCH}, _BATCH)
     if people is None and batches is None:
         return records
     marked, gone = records, F.lit(False)
@@ -239,9 +241,9 @@ def _not_erased(warehouse: Warehouse, records: DataFrame, ring: KeyRing) -> Data
     return kept.select(*records.columns)
 
 
-def _not_to_erased(warehouse: Warehouse, links: DataFrame, ring: KeyRing) -> DataFrame:
+def _not_to_erased(links: DataFrame, stones: Stones) -> DataFrame:
     """``links`` to images that are not there, but for erased ones: those never come (Guarantee 13)."""
-    erased = erased_in(warehouse, links.select("image_id").distinct(), {IMAGE: "image_id"}, "image_id", ring)
+    erased = stones.barring(links.select("image_id").distinct(), {IMAGE: "image_id"}, "image_id")
     if erased is None:
         return links
     return materialise(links.join(erased, F.col("row_key") == F.col("image_id"), "left_anti"))

@@ -33,9 +33,9 @@ from jobs.governance.tombstones import (
     LEFT_CONTENT,
     SUBJECT,
     KeyRing,
+    Stones,
     digests,
     given_at,
-    matching,
 )
 from jobs.schemas import (
     BASIS_LINKS,
@@ -252,58 +252,58 @@ def leftovers(warehouse: Warehouse, gated: Gated, ring: KeyRing) -> DataFrame:
     a legal hold covers.
     """
     complete = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
-    stones = materialise(warehouse.read(TOMBSTONES).join(complete, "request_id", "left_semi"))
+    stones = Stones.read(materialise(warehouse.read(TOMBSTONES).join(complete, "request_id", "left_semi")), ring)
     images = warehouse.read(IMAGES).select("image_id")
     rows = [warehouse.read(spec).select("image_id") for spec in (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS)]
     orphans = reduce(DataFrame.unionByName, rows).join(images, "image_id", "left_anti")
     orphans = orphans.join(held_images(warehouse), "image_id", "left_anti")
     found = [orphans.select(F.lit(ORPHAN).alias("kind"), F.col("image_id").alias("value"))]
-    if not stones.isEmpty():
+    if stones.counts:
         found += [
-            _images_again(gated, stones, ring),
-            _faces_again(warehouse, gated, stones, ring),
-            _records_again(warehouse, stones, ring),
-            *_links_again(warehouse, stones, ring),
+            _images_again(gated, stones),
+            _faces_again(warehouse, gated, stones),
+            _records_again(warehouse, stones),
+            *_links_again(warehouse, stones),
         ]
     return reduce(DataFrame.unionByName, found).distinct()
 
 
-def _images_again(gated: Gated, stones: DataFrame, ring: KeyRing) -> DataFrame:
+def _images_again(gated: Gated, stones: Stones) -> DataFrame:
     # What is refused by the tombstone of an open request, its person's for one, is not among them.
     erased = gated.refused.where((F.col("reason") == Reason.ERASED.value) & ~F.col("held"))
-    again = matching(stones, erased, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id", ring)
+    again = stones.matching(erased, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id")
     return again.select(F.lit(IMAGE).alias("kind"), F.col("row_key").alias("value"))
 
 
-def _faces_again(warehouse: Warehouse, gated: Gated, stones: DataFrame, ring: KeyRing) -> DataFrame:
+def _faces_again(warehouse: Warehouse, gated: Gated, stones: Stones) -> DataFrame:
     settled = ["image_id", "input_digest"]
     held = gated.refused.where("held").select("image_id")
     there = warehouse.read(EMBEDDINGS).select("face_id", *settled)
     faces = there.join(gated.accepted.select(*settled), settled, "left_anti").select("face_id", "image_id")
     removed = warehouse.read(REMOVED_FACES).select("face_id", "image_id").join(there, "face_id", "left_anti")
     faces = faces.unionByName(removed).join(held, "image_id", "left_anti")
-    again = matching(stones, faces, {FACE: "face_id"}, "face_id", ring)
+    again = stones.matching(faces, {FACE: "face_id"}, "face_id")
     return again.select(F.lit(FACE).alias("kind"), F.col("row_key").alias("value"))
 
 
-def _records_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> DataFrame:
+def _records_again(warehouse: Warehouse, stones: Stones) -> DataFrame:
     """Records of erased people that give nothing since, and of erased batches that nobody has assessed since."""
     basis = warehouse.read(PROCESSING_BASIS)
     last = F.max(given_at()).alias("given_at")
     records = basis.groupBy("record_id", F.col("pii_principal_id").alias("row_key")).agg(last)
     people = records.select("row_key").distinct()
-    again = matching(stones, people, {SUBJECT: "row_key"}, "row_key", ring)
+    again = stones.matching(people, {SUBJECT: "row_key"}, "row_key")
     old = records.join(again, "row_key").where("coalesce(given_at <= erased_at, true)")
     batch = F.max_by("source_batch_id", F.struct("recorded_at", "content_digest")).alias("row_key")
     newest = basis.groupBy("record_id").agg(batch)
-    erased = matching(stones, newest.select("row_key").distinct(), {BATCH: "row_key"}, "row_key", ring)
+    erased = stones.matching(newest.select("row_key").distinct(), {BATCH: "row_key"}, "row_key")
     of_batch = newest.join(F.broadcast(not_assessed_since(warehouse, erased)), "row_key")
     found = old.select("record_id").unionByName(of_batch.select("record_id"))
     found = found.join(_kept_records(warehouse, held_images(warehouse)), "record_id", "left_anti")
     return found.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
 
 
-def _links_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> list[DataFrame]:
+def _links_again(warehouse: Warehouse, stones: Stones) -> list[DataFrame]:
     """Links that name an erased image, or erased bytes, where no row of `images` does: the gate sees none of them."""
     images = warehouse.read(IMAGES).select("image_id", "content_sha256")
     links = warehouse.read(BASIS_LINKS).select(*images.columns).join(held_images(warehouse), "image_id", "left_anti")
@@ -312,9 +312,7 @@ def _links_again(warehouse: Warehouse, stones: DataFrame, ring: KeyRing) -> list
         return []
     gone = loose.select("image_id").join(images, "image_id", "left_anti")
     return [
-        matching(stones, rows, {kind: column}, column, ring).select(
-            F.lit(item).alias("kind"), F.col("row_key").alias("value")
-        )
+        stones.matching(rows, {kind: column}, column).select(F.lit(item).alias("kind"), F.col("row_key").alias("value"))
         for rows, kind, column, item in ((gone, IMAGE, "image_id", IMAGE), (loose, CONTENT, "content_sha256", LINK))
     ]
 

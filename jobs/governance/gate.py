@@ -41,7 +41,7 @@ from jobs.governance.decide import (
     Reason,
 )
 from jobs.governance.jurisdictions import load_rules
-from jobs.governance.tombstones import CONTENT, IMAGE, LEFT, LEFT_CONTENT, SUBJECT, erased_in, key_ring
+from jobs.governance.tombstones import CONTENT, IMAGE, LEFT, LEFT_CONTENT, SUBJECT, Stones, key_ring
 from jobs.schemas import (
     BASIS_LINKS,
     BASIS_QUARANTINE,
@@ -575,13 +575,13 @@ def policy_of(settings: Settings) -> Policy:
 
 def barred_in(warehouse: Warehouse, settings: Settings, images: DataFrame, basis: DataFrame) -> Barred:
     """What tombstones and the quarantine bar of these images and records (Guarantee 13)."""
-    ring = key_ring(settings)
+    stones = Stones.read(warehouse.read(TOMBSTONES), key_ring(settings))
     keys = images.select("image_id", "content_sha256")
     principals = basis.select("pii_principal_id").dropna().distinct()
     return Barred(
-        images=erased_in(warehouse, keys, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id", ring),
-        shared=erased_in(warehouse, keys, {LEFT: "image_id", LEFT_CONTENT: "content_sha256"}, "image_id", ring),
-        principals=erased_in(warehouse, principals, {SUBJECT: "pii_principal_id"}, "pii_principal_id", ring),
+        images=stones.barring(keys, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id"),
+        shared=stones.barring(keys, {LEFT: "image_id", LEFT_CONTENT: "content_sha256"}, "image_id"),
+        principals=stones.barring(principals, {SUBJECT: "pii_principal_id"}, "pii_principal_id"),
         records=quarantined(warehouse, basis),
     )
 

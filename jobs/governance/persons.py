@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import GovernanceError, SettingsError
-from jobs.governance.tombstones import SUBJECT, KeyRing, erased_in, is_guessable
+from jobs.governance.tombstones import SUBJECT, KeyRing, Stones, is_guessable
 from jobs.schemas import PROCESSING_BASIS, PSEUDONYM_KEYS, TOMBSTONES
 from jobs.tables.store import looked_up, materialise
 
@@ -71,7 +71,7 @@ def keep_keys(warehouse: Warehouse, names: Pseudonyms, *, now: datetime) -> None
 
 
 def identified(
-    warehouse: Warehouse, records: DataFrame, names: Pseudonyms | None, ring: KeyRing, *, now: datetime
+    warehouse: Warehouse, records: DataFrame, names: Pseudonyms | None, stones: Stones, *, now: datetime
 ) -> DataFrame:
     """``records`` with one `pii_principal_id` a person, chosen of `pseudonyms` where a file named persons.
 
@@ -92,7 +92,7 @@ def identified(
     ways = ways.groupBy("person", "pseudonym").agg(F.min("place").alias("place"))
     stored = warehouse.read(PROCESSING_BASIS).select(F.col("pii_principal_id").alias("pseudonym")).distinct()
     ways = ways.join(stored.withColumn("stored", F.lit(True)), "pseudonym", "left")
-    erased = erased_in(warehouse, ways.select("pseudonym").distinct(), {SUBJECT: "pseudonym"}, "pseudonym", ring)
+    erased = stones.barring(ways.select("pseudonym").distinct(), {SUBJECT: "pseudonym"}, "pseudonym")
     if erased is None:
         ways = ways.withColumn("erased_at", F.lit(None).cast("timestamp"))
     else:

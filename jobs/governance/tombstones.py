@@ -127,53 +127,47 @@ def _digesting(
     return run
 
 
-def erased_in(
-    warehouse: Warehouse, rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: KeyRing
-) -> DataFrame | None:
-    """Which of ``rows`` have a tombstone, as `matching` tells; None: there is none of these kinds."""
-    tombstones = warehouse.read(TOMBSTONES)
-    kinds, key_ids = _readable(tombstones, ring)
-    return _matched(tombstones, rows, columns, row_key, ring, key_ids) if kinds & columns.keys() else None
+@dataclass(frozen=True)
+class Stones:
+    """Tombstones that can be read, to look rows up among: how many of each kind, under which keys."""
 
+    frame: DataFrame
+    counts: Mapping[str, int]
+    ring: KeyRing
+    key_ids: list[str]
 
-def matching(
-    tombstones: DataFrame, rows: DataFrame, columns: Mapping[str, str], row_key: str, ring: KeyRing
-) -> DataFrame:
-    """Which of ``rows`` have one of these ``tombstones``: row_key (text) and the last erasure's time, `erased_at`.
+    @classmethod
+    def read(cls, tombstones: DataFrame, ring: KeyRing) -> Stones:
+        """Look once at these ``tombstones``.
 
-    Raises:
-        GovernanceError: tombstones were written under a key that is not in the ring, so they cannot be compared.
-    """
-    _, key_ids = _readable(tombstones, ring)
-    return _matched(tombstones, rows, columns, row_key, ring, key_ids)
+        Raises:
+            GovernanceError: some were written under a key that is not in the ring, so they cannot be compared.
+        """
+        there = tombstones.groupBy("kind", "key_id").count().collect()
+        key_ids = sorted({row["key_id"] for row in there})
+        unknown = sorted(set(key_ids) - set(ring.keys))
+        if unknown:
+            raise GovernanceError(
+                f"Tombstones of key {', '.join(unknown)} cannot be read, so what they bar cannot be barred.",
+                hint="add that key to FACE_REINDEX_TOMBSTONE_KEYS (after the current one).",
+            )
+        counts: dict[str, int] = {}
+        for row in there:
+            counts[row["kind"]] = counts.get(row["kind"], 0) + row["count"]
+        return cls(tombstones, counts, ring, key_ids)
 
+    def matching(self, rows: DataFrame, columns: Mapping[str, str], row_key: str) -> DataFrame:
+        """Which of ``rows`` have one of these: row_key (text) and the last erasure's time, `erased_at`."""
+        wanted = self.frame.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
+        count = sum(self.counts.get(kind, 0) for kind in columns)
+        keyed = digests(rows, columns, row_key, self.ring, self.key_ids)
+        # Up to two million: a hash of each row against all of them, and no shuffle of the rows.
+        found = keyed.join(looked_up(wanted, count), ["kind", "key_id", "digest"])
+        return found.groupBy("row_key").agg(F.max("recorded_at").alias("erased_at"))
 
-def _matched(
-    tombstones: DataFrame,
-    rows: DataFrame,
-    columns: Mapping[str, str],
-    row_key: str,
-    ring: KeyRing,
-    key_ids: list[str],
-) -> DataFrame:
-    wanted = tombstones.where(F.col("kind").isin(*columns)).select("kind", "key_id", "digest", "recorded_at")
-    keyed = digests(rows, columns, row_key, ring, key_ids)
-    # Up to two million: a hash of each row against all of them, and no shuffle of the rows.
-    found = keyed.join(looked_up(wanted, tombstones.count()), ["kind", "key_id", "digest"])
-    return found.groupBy("row_key").agg(F.max("recorded_at").alias("erased_at"))
-
-
-def _readable(tombstones: DataFrame, ring: KeyRing) -> tuple[set[str], list[str]]:
-    """The kinds of tombstones, and the ids of the keys that they were written under, if all of them are in the ring."""
-    there = tombstones.select("kind", "key_id").distinct().collect()
-    key_ids = sorted({row["key_id"] for row in there})
-    unknown = sorted(set(key_ids) - set(ring.keys))
-    if unknown:
-        raise GovernanceError(
-            f"Tombstones of key {', '.join(unknown)} cannot be read, so what they bar cannot be barred.",
-            hint="add that key to FACE_REINDEX_TOMBSTONE_KEYS (after the current one).",
-        )
-    return {row["kind"] for row in there}, key_ids
+    def barring(self, rows: DataFrame, columns: Mapping[str, str], row_key: str) -> DataFrame | None:
+        """As `matching`; None where there is no tombstone of these kinds, so that nothing need be compared."""
+        return self.matching(rows, columns, row_key) if self.counts.keys() & columns.keys() else None
 
 
 def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame], DataFrame] | None:
@@ -185,7 +179,7 @@ def admission(warehouse: Warehouse, settings: Settings) -> Callable[[DataFrame],
     if tombstones.isEmpty():
         return None
     ring = key_ring(settings)
-    _, key_ids = _readable(tombstones, ring)
+    key_ids = Stones.read(tombstones, ring).key_ids
     barred = tombstones.where(F.col("kind").isin(IMAGE, CONTENT, EXPIRED)).select("digest")
     barred = materialise(barred.join(_lifted(warehouse, tombstones, ring, key_ids), "digest", "left_anti").distinct())
     stones = looked_up_in_parts(barred.withColumnRenamed("digest", "_stone"), "_stone")
