@@ -99,14 +99,15 @@ def _back_again(job: Job, stones: DataFrame) -> DataFrame:
 
 def _faces_permitted(job: Job) -> DataFrame:
     """Tombstones (digest) that faces have which are permitted now: their person came back, with the same picture."""
+    stones = job.warehouse.read(TOMBSTONES).where(F.col("kind") == FACE).select("digest")
+    faces = job.warehouse.read(EMBEDDINGS).select("face_id", "image_id", "input_digest")
+    there = materialise(_keyed(job, faces, FACE, "face_id").join(stones, "digest", "left_semi"))
+    if there.isEmpty():
+        return there.select("digest")
     gated = gate_warehouse(job.warehouse, job.settings, now=job.clock(), to_destroy=True)
-    stones = job.warehouse.read(TOMBSTONES).where(F.col("kind") == FACE)
-    if stones.isEmpty():
-        return stones.select("digest")
-    faces = job.warehouse.read(EMBEDDINGS).join(
-        gated.accepted.select("image_id", "input_digest"), ["image_id", "input_digest"]
-    )
-    return _keyed(job, faces.select("face_id"), FACE, "face_id").select("digest")
+    permitted = faces.join(gated.accepted.select("image_id", "input_digest"), ["image_id", "input_digest"])
+    keys = permitted.select(F.col("face_id").cast("string").alias("row_key"))
+    return there.join(keys, "row_key", "left_semi").select("digest")
 
 
 def _keyed(job: Job, rows: DataFrame, kind: str, column: str) -> DataFrame:
