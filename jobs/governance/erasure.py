@@ -542,11 +542,16 @@ def destroy_rows(warehouse: Warehouse, items: DataFrame) -> dict[str, dict[str, 
         NotProvenError: something is left, or more or less went than was to go.
     """
 
+    kinds = {row["kind"] for row in items.select("kind").distinct().collect()}
+
     def destroy(spec: TableSpec) -> Store:
         before, erased = warehouse.read(spec).count(), 0
-        for kind, column, type_ in [(k, c, t) for table, k, c, t in _STORES if table is spec]:
+        ways = [(kind, column, type_) for table, kind, column, type_ in _STORES if table is spec and kind in kinds]
+        if not ways:
+            return Store(before, 0, before, 0)
+        for kind, column, type_ in ways:
             erased += warehouse.delete_matching(spec, _keys(items, kind, column, type_), [column])
-        return Store(before, erased, warehouse.read(spec).count(), _matching(warehouse, spec, items))
+        return Store(before, erased, warehouse.read(spec).count(), _matching(warehouse.read(spec), items, ways))
 
     stores = dict(zip([spec.name for spec in TABLES], warehouse.side_by_side(destroy, TABLES), strict=True))
     for name, store in stores.items():
@@ -563,9 +568,8 @@ def _keys(items: DataFrame, kind: str, column: str, type_: str) -> DataFrame:
     return items.where(F.col("kind") == kind).select(F.col("value").cast(type_).alias(column)).distinct()
 
 
-def _matching(warehouse: Warehouse, spec: TableSpec, items: DataFrame) -> int:
-    rows = warehouse.read(spec)
-    ways = [(kind, column, type_) for table, kind, column, type_ in _STORES if table is spec]
+def _matching(rows: DataFrame, items: DataFrame, ways: Sequence[tuple[str, str, str]]) -> int:
+    """How many ``rows`` are there of what ``items`` name; ``ways``: kind of item, column and its type."""
     flags = []
     rows = rows.select(*{column for _, column, _ in ways})
     for number, (kind, column, type_) in enumerate(ways):
