@@ -17,6 +17,8 @@ from jobs.schemas import EMBEDDINGS, IMAGES
 from jobs.settings import load_settings
 from jobs.tables.store import Warehouse
 from tests.e2e.line import prepare, run_job
+from tests.e2e.test_erasure_faults import write_settings
+from tests.spark.indexed import KEY, Indexed, principal
 
 pytestmark = pytest.mark.e2e
 
@@ -81,10 +83,37 @@ class Line:
         return keys
 
 
+def test_guarantees_9_and_14_by_the_commands(
+    indexed: Indexed, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked, erased, proven, on a warehouse whose faces nobody had to compute."""
+    monkeypatch.setenv("FACE_REINDEX_HMAC_KEY", KEY)
+    made = indexed.copy_to(tmp_path / "w")
+    config = write_settings(made, ttl_s=600)
+    live = made.live_keys()
+
+    def run(name: str, *arguments: str) -> dict[str, Any]:
+        code, result = run_job(name, config, *arguments, read=lambda: str(capfd.readouterr().out))
+        assert code == 0, result["message"]
+        return result
+
+    requests = made.folder / "requests.txt"
+    requests.write_text(principal(0) + "\n")
+    held = run("erase", "--subject-file", str(requests), "--dry-run")["held"]
+    assert held["counts"] == {"images": 2, "faces": 2, "records": 1}
+    done = run("erase", "--subject-file", str(requests), "--run-id", "e1")
+    assert done["receipts"][0]["erased"]["faces"] == 2
+    assert run("erase", "--receipts", "e1")["receipts"] == done["receipts"]
+    assert made.live_keys() == live - indexed.faces_of(0)
+    assert "nothing of" in run("verify", "--erased")["message"]
+    assert run("verify", "--audit")["events"] >= 6
+
+
+@pytest.mark.faults
 def test_guarantees_7_9_13_and_14_by_the_commands(
     spark, pictures: tuple[Path, list[Picture]], tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FACE_REINDEX_HMAC_KEY", "a test's key of more than 32 letters")
+    monkeypatch.setenv("FACE_REINDEX_HMAC_KEY", KEY)
     line = Line(spark, pictures, tmp_path, capfd)
     withdrawn, erased, *_, late = line.chosen
     line.bring(*line.chosen[:-1])
@@ -128,4 +157,4 @@ def nobody_is_named(line: Line) -> None:
     people = [record["pii_principal_id"] for record in line.records.values()]
     names = [Path(picture.path).name for picture in line.chosen]
     assert len(everything) > 2_000
-    assert [value for value in (*vectors, *people, *names, "a test's key") if value in everything] == []
+    assert [value for value in (*vectors, *people, *names, KEY) if value in everything] == []

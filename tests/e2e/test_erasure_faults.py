@@ -189,16 +189,19 @@ def test_guarantee_12_killed_at_any_step_and_run_again_it_converges(
     assert state_of(made) == unkilled
 
 
-def write_settings(made: Indexed) -> None:
+def write_settings(made: Indexed, ttl_s: float = 1) -> Path:
+    """The settings of a warehouse as a file, for commands; and requests of two people."""
     settings = {
         "warehouse": str(made.folder / "warehouse"),
         "governance": {"purposes": [PURPOSE], "allowed_purposes": [PURPOSE]},
         "milvus": {"uri": str(made.folder / "index.db")},
-        # The killed process's lease must not be waited for.
-        "lease": {"ttl_s": 1},
+        # A killed process's lease must not be waited for.
+        "lease": {"ttl_s": ttl_s},
     }
-    (made.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    config = made.folder / "settings.yaml"
+    config.write_text(yaml.safe_dump(settings))
     (made.folder / "requests.txt").write_text("\n".join(principal(person) for person in (5, 1)))
+    return config
 
 
 def command(made: Indexed) -> list[str]:

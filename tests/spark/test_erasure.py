@@ -415,11 +415,16 @@ def test_guarantee_7_what_expired_is_erased_and_a_shortened_retention_applies(af
     assert made.warehouse.read(PROCESSING_BASIS).where("record_id = 'r9'").count() == 2
     gated = gate_warehouse(made.warehouse, made.settings, now=now, ingested_by=now)
     assert retention.due(made.warehouse, made.settings, gated, now=now).count() == 0
-    # A run that is resumed has completed its request, and what has ended since is another.
-    made.record(11, retention_period="P30D")
-    with opened(made, "expire", "x1") as (run, index):
-        assert expire_steps(run, index, sweep=True).completed == 1
-    assert image(11) not in images(made)
+
+
+@pytest.mark.faults
+def test_guarantee_7_what_ended_since_a_run_was_killed_goes_when_it_is_resumed(made: Indexed) -> None:
+    """Its request is complete, and what has ended since is another."""
+    for person in (9, 11):
+        made.record(person, retention_period="P30D")
+        with opened(made, "expire", "x1") as (run, index):
+            assert expire_steps(run, index, sweep=True).completed == 1
+        assert image(person) not in images(made)
 
 
 def test_guarantee_9_a_run_that_is_resumed_takes_nobody_who_came_in_since(indexed: Indexed, tmp_path: Path) -> None:
@@ -479,9 +484,14 @@ def test_guarantee_13_what_is_here_again_goes_at_the_next_erasure_without_a_requ
         assert erase_pending(run, index, sweep=True).completed == 1
     assert {spec.name: digest_of(made, spec) for spec in TABLES} == survivors
     assert made.live_keys() == live
-    # The last that the run wrote, for nobody: no request is open now, and still it goes.
-    late.parent.mkdir(parents=True)
+
+
+@pytest.mark.faults
+def test_guarantee_13_what_a_run_staged_late_goes_where_no_request_is_open(after: Pass, made: Indexed) -> None:
+    late = _made(made.folder / "warehouse" / "_staging" / "ghost" / "part.parquet")
     late.write_bytes(vector_of(min(after.faces[0])).tobytes())
+    with run_of(made, "ghost", "load"):
+        pass
     assert found(made, after.needles) == {f"vector {min(after.faces[0])}"}
     with opened(made, "expire") as (run, index):
         assert erase_pending(run, index, sweep=True).completed == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -21,7 +22,7 @@ from jobs.governance.decide import LAWFUL_BASES, STATES
 from jobs.governance.erasure import Target, _given_since, _records_again, destroy_rows, pending, request
 from jobs.governance.gate import current_batches, current_records, quarantined
 from jobs.governance.pseudonyms import Pseudonyms
-from jobs.governance.tombstones import IMAGE, SUBJECT, KeyRing
+from jobs.governance.tombstones import CONTENT, IMAGE, SUBJECT, KeyRing, Stones, admission
 from jobs.schemas import (
     BASIS_LINKS,
     BASIS_QUARANTINE,
@@ -191,6 +192,29 @@ def test_hostile_names_and_broken_shards_are_counted(spark, tmp_path: Path) -> N
     (tmp_path / "shards" / "t.tar").write_bytes(whole[:1024])
     done = bring(spark, tmp_path, str(tmp_path / "shards"))
     assert done == Ingested(4, 3, 0, 0, refused={"BROKEN_SHARD": 1}, broken=("t.tar",))
+
+
+def test_guarantee_13_what_was_erased_is_not_taken_in_again(spark, tmp_path: Path) -> None:
+    """By its id, or by its bytes under whatever name."""
+    for name in ("id.jpg", "bytes.jpg", "other.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(JPEG + name.encode())
+    photos = str(tmp_path / "photos")
+    assert admission(warehouse_for(spark, settings_for(tmp_path)), settings_for(tmp_path)) is None
+    assert bring(spark, tmp_path, photos).new == 3
+    settings = settings_for(tmp_path).model_copy(update={"hmac_key": SecretStr("a test's key")})
+    warehouse = warehouse_for(spark, settings)
+    by_name = {row["uri"].rsplit("/", 1)[1]: row for row in images(spark, tmp_path).collect()}
+    erased = [(IMAGE, by_name["id.jpg"]["image_id"]), (CONTENT, by_name["bytes.jpg"]["content_sha256"])]
+    stones = [(kind, RING.current, RING.digest(kind, value), "er-1", NOW) for kind, value in erased]
+    warehouse.append(spark.createDataFrame(stones, TOMBSTONES.columns), TOMBSTONES)
+    warehouse.delta(IMAGES).delete()
+    (tmp_path / "photos" / "bytes.jpg").rename(tmp_path / "photos" / "another.jpg")
+    source = open_source(spark, photos, "b1", settings)
+    admit = admission(warehouse, settings)
+    done = ingest_images(warehouse, source, inline=True, now=NOW, images_a_part=1000, admit=admit)
+    assert (done.listed, done.new, done.barred) == (3, 1, 2)
+    assert [row["uri"].rsplit("/", 1)[1] for row in images(spark, tmp_path).collect()] == ["other.jpg"]
 
 
 def test_a_source_that_is_not_there_is_named(spark, tmp_path: Path) -> None:
@@ -563,11 +587,10 @@ def test_guarantee_6_what_an_erased_batch_held_is_stored_again_after_a_later_ass
     # Of a backup, or of an import by an earlier release: it goes as what was erased.
     stored = warehouse.read(PROCESSING_BASIS).withColumns({n: F.lit("b1") for n in ("record_id", "source_batch_id")})
     warehouse.append(stored, PROCESSING_BASIS)
-    stones = warehouse.read(TOMBSTONES)
-    again = [("record", "b1")]
-    assert [tuple(row) for row in _records_again(warehouse, stones, RING).collect()] == again
+    stones = Stones.read(warehouse.read(TOMBSTONES), RING)
+    assert [tuple(row) for row in _records_again(warehouse, stones).collect()] == [("record", "b1")]
     record_batch(warehouse, {**BATCH, "assessed_at": (NOW + hour).isoformat()}, now=NOW + 2 * hour)
-    assert _records_again(warehouse, stones, RING).isEmpty()
+    assert _records_again(warehouse, stones).isEmpty()
     warehouse.delta(PROCESSING_BASIS).delete("record_id = 'b1'")
     assert imported(spark, tmp_path, records).barred == 0
     assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("b1",), ("b2",)}
