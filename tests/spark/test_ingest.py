@@ -381,8 +381,10 @@ def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(
     hour, year = timedelta(hours=1), timedelta(days=365)
     back, ahead = ("hmac:" + digit * 64 for digit in "ab")
 
-    def given(name: str, person: str, at: timedelta) -> str:
-        events = [{**GIVEN, "event_time": (NOW + at).isoformat()}]
+    def given(name: str, person: str, *at: timedelta, ended: bool = False) -> str:
+        events = [{**GIVEN, "event_time": (NOW + moment).isoformat()} for moment in at]
+        if ended:
+            events[-1]["event_state"] = "ConsentWithdrawn"
         return record(record_id=name, pii_principal_id=person, events=events)
 
     warehouse = warehouse_for(spark, settings_for(tmp_path))
@@ -391,7 +393,7 @@ def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(
     (first, _) = request(warehouse, people, RING, run_id="a", now=NOW)
     # The first request is still open: a hold keeps it. A consent given since, and the person asks again.
     since = given("since", back, hour)
-    ended = since.replace("ConsentGiven", "ConsentWithdrawn").replace('"since"', '"ended"')
+    ended = given("ended", back, hour / 2, hour, ended=True)
     assert imported(spark, tmp_path, f"{since}\n{ended}").new_versions == 2
     assert rows(_given_since(warehouse, pending(warehouse)), "request_id", "record_id") == {(first, "since")}
     assert request(warehouse, people[:1], RING, run_id="a", now=NOW + 2 * hour) == [first]
@@ -400,7 +402,7 @@ def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(
     again = [since, given("wrong-year", ahead, year)]
     later = [given("returns", back, 3 * hour), given("next-year", ahead, 2 * year)]
     # A system that exports each request as a withdrawal gives nothing by it.
-    notice = given("notice", back, 4 * hour).replace("ConsentGiven", "ConsentWithdrawn")
+    notice = given("notice", back, 4 * hour, ended=True)
     done = imported(spark, tmp_path, "\n".join([*again, *later, notice]))
     assert (done.new_versions, done.barred) == (2, 3)
     assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("returns",), ("next-year",)}
