@@ -27,7 +27,7 @@ from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.strict_yaml import read_yaml
 from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, Stones, digests, given_at
 from jobs.private import new_file
-from jobs.schemas import BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
+from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.tables.links import append_links, links_to_content, waiting_links
 from jobs.tables.store import Warehouse, looked_up, materialise
 
@@ -222,7 +222,8 @@ def _new_unread(
 def _not_erased(warehouse: Warehouse, records: DataFrame, stones: Stones) -> DataFrame:
     """``records`` without those of erased people that give nothing since, and of erased batches not assessed since.
 
-    A record that is stored stays open to new versions: a legal hold that suspends its erasure ends by one.
+    A record that is stored stays open to new versions: a legal hold that suspends its erasure ends by one. So does one
+    that only links are left of: without it nobody could tell whose pictures these are, and erase them.
     """
     people = stones.barring(records.select(_PERSON).distinct(), {SUBJECT: _PERSON}, _PERSON)
     batches = stones.barring(records.select(_BATCH).distinct(), {BATCH: _BATCH}, _BATCH)
@@ -236,7 +237,8 @@ def _not_erased(warehouse: Warehouse, records: DataFrame, stones: Stones) -> Dat
         batches = not_assessed_since(warehouse, batches).withColumn("_batch_gone", F.lit(True))
         marked = marked.join(F.broadcast(batches.withColumnRenamed("row_key", _BATCH)), _BATCH, "left")
         gone |= F.coalesce("_batch_gone", F.lit(False))
-    stored = warehouse.read(PROCESSING_BASIS).select("record_id").distinct().withColumn("_stored", F.lit(True))
+    known = [warehouse.read(spec).select("record_id") for spec in (PROCESSING_BASIS, BASIS_LINKS)]
+    stored = known[0].unionByName(known[1]).distinct().withColumn("_stored", F.lit(True))
     kept = marked.join(stored, "record_id", "left").where(~gone | F.col("_stored"))
     return kept.select(*records.columns)
 

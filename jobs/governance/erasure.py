@@ -21,7 +21,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
-from jobs.governance.decide import STATES_GIVEN, Reason
+from jobs.governance.decide import BATCH_ASSESSED, STATES_GIVEN, Reason
 from jobs.governance.gate import Gated, current_records, gate_warehouse, input_digest, not_assessed_since
 from jobs.governance.tombstones import (
     BATCH,
@@ -71,6 +71,8 @@ _ITEM: Final = ("request_id", "kind", "value", "image_id")
 #: is left in the ledger of what it named, in no file either, and its receipt is written.
 COMPLETE, BEGUN, VOID, SETTLED = "complete", "begun", "void", "settled"
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
+# Whether what `came_at` a time is of a batch as it was when it was to go.
+_IN_TIME: Final = "again_at IS NULL OR came_at <= again_at"
 
 
 @dataclass(frozen=True)
@@ -323,18 +325,24 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     Also what an earlier pass wrote down. Reads keys and hashes; no image byte and no vector.
     """
 
-    count = targets.count()
+    counts = {row["kind"]: row["count"] for row in targets.groupBy("kind").count().collect()}
 
     def of(kind: str, name: str) -> DataFrame:
-        return looked_up(targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name)), count)
+        named = targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name))
+        return looked_up(named, counts.get(kind, 0))
 
     basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id", "source_batch_id").distinct()
     given = warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256")
     links = given.select("image_id", "record_id").distinct()
-    images = warehouse.read(IMAGES).select("image_id", "content_sha256", "source_batch_id")
+    images = warehouse.read(IMAGES).withColumnRenamed("ingested_at", "came_at")
+    images = images.select("image_id", "content_sha256", "source_batch_id", "came_at")
+    since = materialise(_given_since(warehouse, targets)) if SUBJECT in counts else None
     by_person = basis.join(of(SUBJECT, "pii_principal_id"), "pii_principal_id")
-    by_person = by_person.join(_given_since(warehouse, targets), ["request_id", "record_id"], "left_anti")
-    by_batch = basis.join(of(BATCH, "source_batch_id"), "source_batch_id")
+    by_person = by_person if since is None else by_person.join(since, ["request_id", "record_id"], "left_anti")
+    batches = _assessed_again(warehouse, of(BATCH, "source_batch_id"), some=BATCH in counts)
+    newest = F.max_by("source_batch_id", F.struct("recorded_at", "content_digest")).alias("source_batch_id")
+    of_batch = warehouse.read(PROCESSING_BASIS).groupBy("record_id").agg(newest, F.min("recorded_at").alias("came_at"))
+    by_batch = of_batch.join(batches, "source_batch_id").where(_IN_TIME)
     by_id = basis.select("record_id").distinct().join(of(RECORD, "record_id"), "record_id")
     leaving = reduce(
         DataFrame.unionByName, [rows.select("request_id", "record_id") for rows in (by_person, by_batch, by_id)]
@@ -343,13 +351,11 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     records = materialise(leaving.unionByName(expired.select("request_id", "record_id")).distinct())
     # Images of these records alone, and images asked for by name or batch.
     linked = links.join(records, "record_id").select("request_id", "image_id").distinct()
-    staying = basis.select("record_id").distinct().join(records, "record_id", "left_anti")
+    # Also by records that are not there: a table that was restored may have lost them.
     others = links.join(linked.select("image_id").distinct(), "image_id", "left_semi")
-    others = others.join(staying, "record_id", "left_semi").select("image_id").distinct()
+    others = others.join(records, "record_id", "left_anti").select("image_id").distinct()
     named = _standing(warehouse, of(IMAGE, "image_id"))
-    named = named.unionByName(
-        images.join(of(BATCH, "source_batch_id"), "source_batch_id").select("request_id", "image_id")
-    )
+    named = named.unionByName(images.join(batches, "source_batch_id").where(_IN_TIME).select("request_id", "image_id"))
     whole = materialise(named.unionByName(linked.join(others, "image_id", "left_anti")).distinct())
     shared = linked.join(whole.select("image_id"), "image_id", "left_anti")
     bytes_gone = images.join(whole, "image_id").select("request_id", "content_sha256")
@@ -364,7 +370,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         _items(shared, SHARED, F.col("image_id"), "image_id"),
         *_somebody_leaves(warehouse, links, basis, leaving, whole),
         _faces(warehouse, whole.unionByName(of(ORPHAN, "image_id")), records, of(FACE, "face_id")),
-        _written_down(warehouse, targets),
+        _written_down(warehouse, targets, since),
     ]
     rows = reduce(DataFrame.unionByName, found)
     held = _held(warehouse)
@@ -389,6 +395,22 @@ def _given_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     records = of_people.groupBy("request_id", "record_id", "asked_at").agg(last)
     given = (F.col("last_event.time") > F.col("asked_at")) & ~F.col("last_event.ends")
     return records.where(given).select("request_id", "record_id")
+
+
+def _assessed_again(warehouse: Warehouse, batches: DataFrame, *, some: bool) -> DataFrame:
+    """``batches`` (request_id, source_batch_id) that are to go, with `again_at`: when an assessment since was recorded.
+
+    What came in after that is of a batch that is in force again; null: of none. ``some``: whether there are any.
+    """
+    if not some:
+        return batches.withColumn("again_at", F.lit(None).cast("timestamp"))
+    asked = warehouse.read(TOMBSTONES).where(F.col("kind") == BATCH)
+    asked = asked.groupBy("request_id").agg(F.max("recorded_at").alias("asked_at"))
+    assessed = warehouse.read(SOURCE_BATCHES).where(F.col("state") == BATCH_ASSESSED)
+    assessed = assessed.select("source_batch_id", "assessed_at", "recorded_at")
+    later = batches.join(asked, "request_id").join(assessed, "source_batch_id").where("assessed_at > asked_at")
+    again = later.groupBy("request_id", "source_batch_id").agg(F.min("recorded_at").alias("again_at"))
+    return batches.join(again, ["request_id", "source_batch_id"], "left")
 
 
 def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFrame:
@@ -423,10 +445,30 @@ def _somebody_leaves(
     ]
 
 
-def _written_down(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
-    """What earlier passes found for these requests: a hold may be on it by now, or have ended."""
+def _written_down(warehouse: Warehouse, targets: DataFrame, since: DataFrame | None) -> DataFrame:
+    """What earlier passes found for these requests: a hold may be on it by now, or have ended.
+
+    Without the records (request_id, record_id) by which somebody came back ``since``, and faces that stand under these
+    and under none that goes.
+    """
     asked = targets.select("request_id").distinct()
-    return warehouse.read(ERASURE_ITEMS).where(~_of_pass()).join(asked, "request_id", "left_semi").select(*_ITEM)
+    items = warehouse.read(ERASURE_ITEMS).where(~_of_pass()).join(asked, "request_id", "left_semi").select(*_ITEM)
+    if since is None or since.isEmpty():
+        return items
+    item, on = ["request_id", "kind", "value"], ["request_id", "record_id"]
+    records = items.where(F.col("kind") == RECORD).select("request_id", F.col("value").alias("record_id")).distinct()
+    going = records.join(since, on, "left_anti").withColumn("going", F.lit(True))
+    whole = items.where(F.col("kind") == IMAGE).select("request_id", F.col("value").alias("image_id")).distinct()
+    faces = items.where(F.col("kind") == FACE).select("request_id", F.col("value").cast("bigint").alias("face_id"))
+    under = warehouse.read(EMBEDDINGS).select("face_id", "image_id", F.explode("basis_record_ids").alias("record_id"))
+    under = under.join(faces.distinct(), "face_id").join(whole, ["request_id", "image_id"], "left_anti")
+    goes = F.max(F.coalesce("going", F.lit(False))).alias("goes")
+    back = under.join(going, on, "left").groupBy("request_id", "face_id").agg(goes).where("NOT goes")
+    spared = [
+        since.select("request_id", F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
+        back.select("request_id", F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("value")),
+    ]
+    return items.join(reduce(DataFrame.unionByName, spared), item, "left_anti").select(*_ITEM)
 
 
 def _standing(warehouse: Warehouse, named: DataFrame) -> DataFrame:
@@ -485,8 +527,11 @@ def _held(warehouse: Warehouse) -> DataFrame:
     parts = [
         records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
         images.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value")),
-        images.select(F.lit(SHARED).alias("kind"), F.col("image_id").alias("value")),
-        content.select(F.lit(CONTENT).alias("kind"), F.col("content_sha256").alias("value")),
+        *(images.select(F.lit(kind).alias("kind"), F.col("image_id").alias("value")) for kind in (SHARED, LEFT)),
+        *(
+            content.select(F.lit(kind).alias("kind"), F.col("content_sha256").alias("value"))
+            for kind in (CONTENT, LEFT_CONTENT)
+        ),
         links.select(F.lit(LINK).alias("kind"), F.col("content_sha256").alias("value")),
         faces.select(F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("value")),
     ]
@@ -499,13 +544,17 @@ def write_down(
     """Add what was found, and its tombstones, to the ledger; returns all items of ``targets`` that may go.
 
     Before anything is destroyed (Guarantee 12): afterwards nothing else could tell what has to be gone. What is held is
-    found again by its records, which stay; but for hashes, whose image may go now while another's bytes are held.
+    found again by its records, which stay; but for the hash of an image that goes now, while another of the very bytes
+    is held.
     """
     wanted = found.where(~F.col("held")).select(*_ITEM)
     known = warehouse.read(ERASURE_ITEMS)
     place = F.coalesce("image_id", F.lit("")).alias("place")
     item = ["request_id", "kind", "value", "place"]
-    noted = found.where(~F.col("held") | F.col("kind").isin(CONTENT, LINK)).select(*_ITEM, place)
+    going = wanted.where(F.col("kind") == IMAGE).select("request_id", "image_id")
+    hashes = found.where(F.col("held") & (F.col("kind") == CONTENT)).select(*_ITEM)
+    noted = wanted.unionByName(hashes.join(going, ["request_id", "image_id"], "left_semi").select(*_ITEM))
+    noted = noted.select(*_ITEM, place)
     fresh = materialise(noted.join(known.select(*item[:3], place), item, "left_anti").drop("place"))
     left = F.col("kind").isin(LEFT, LEFT_CONTENT)
     # What came back has its tombstone, or (a face whose picture is gone) was never erased.
@@ -527,9 +576,10 @@ def write_down(
         warehouse.append(stones, TOMBSTONES)
     if not fresh.isEmpty():
         warehouse.append(fresh, ERASURE_ITEMS)
-    # Not of what was found: a pass that was cut off may have destroyed all by which it can be found.
+    # Of a pass that was cut off it may have destroyed all by which it can be found; of others that is among ``found``.
     requests = targets.select("request_id").distinct()
-    every = warehouse.read(ERASURE_ITEMS).join(requests, "request_id", "left_semi")
+    passes = warehouse.read(ERASURE_ITEMS).where(_of_pass()).join(requests, "request_id", "left_semi")
+    every = found.select(*_ITEM).unionByName(passes.select(*_ITEM))
     every = every.groupBy("request_id", "kind", "value").agg(F.max("image_id").alias("image_id"))
     kept = found.where("held").select("kind", "value").distinct()
     return materialise(every.join(kept, ["kind", "value"], "left_anti"))

@@ -38,17 +38,18 @@ def check_keys(warehouse: Warehouse, settings: Settings, say: Callable[[str], No
         if not ring.keys or not is_guessable(ring.keys[ring.current]):
             continue
         fault = f"{name}: the first key can be guessed, and with it what it hides: names, and who was erased."
-        if not _in_use(warehouse, ring.current):
+        if not _in_use(warehouse, ring.current, for_names=secret is settings.hmac_key):
             raise SettingsError(fault, hint="take 32 characters or more, as from `openssl rand -hex 32`.")
         say(f"{fault} Put one from `openssl rand -hex 32` in front of it, and keep it in the ring.")
 
 
-def _in_use(warehouse: Warehouse, key_id: str) -> bool:
+def _in_use(warehouse: Warehouse, key_id: str, *, for_names: bool) -> bool:
     keys, stones = (warehouse.read(spec).select("key_id") for spec in (PSEUDONYM_KEYS, TOMBSTONES))
     if not keys.unionByName(stones).where(F.col("key_id") == key_id).isEmpty():
         return True
-    # An earlier release left no id of what it keyed names with.
-    return keys.isEmpty() and not warehouse.read(PROCESSING_BASIS).isEmpty()
+    # A release of the first rule for names left no id of what it keyed them with.
+    first = warehouse.read(PROCESSING_BASIS).where(F.col("pii_principal_id").startswith("hmac:"))
+    return for_names and keys.isEmpty() and not first.isEmpty()
 
 
 def keep_keys(warehouse: Warehouse, names: Pseudonyms, *, now: datetime) -> None:

@@ -55,7 +55,9 @@ def normalised(name: str) -> str:
     text, before = name, None
     while text != before:
         before = text
-        text = _rule_2(text.translate(_MARKS)).translate(_FILLING).replace(_DOTLESS, "i").replace(_DOTTED, "i")
+        # Caseless as Unicode has it (D145): taken apart before it is folded.
+        folded = unicodedata.normalize("NFD", text).casefold()
+        text = _rule_2(folded.translate(_MARKS)).translate(_FILLING).replace(_DOTLESS, "i").replace(_DOTTED, "i")
     return text
 
 

@@ -98,8 +98,9 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     run.step("erase-find", lambda: {"items": counts}, once=False)
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
     run.step("erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False)
-    need_all(warehouse, settings, index)
     run.step("erase-staged", lambda: _erase_staged(run), once=False)
+    # After a run that is unfinished knows that what it has loaded is dropped.
+    need_all(warehouse, settings, index)
     with run.job.watching("erase-shared"):
         staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
         erasure.begin(warehouse, targets, run_id=run.run_id, now=utc_now())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -19,7 +20,7 @@ from jobs.runs.imports import RunImportRecorder
 from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import about_to_drop, staging_base, staging_bases
 from jobs.runs.workers import workers
-from jobs.schemas import RUN_STEPS, RUNS
+from jobs.schemas import AUDIT_EVENTS, RUN_STEPS, RUNS
 from jobs.settings import Settings
 from jobs.tables.files import children, remove_tree
 
@@ -42,12 +43,14 @@ def clear_staging(run: Run) -> None:
 def staged_folders(run: Run) -> list[tuple[str, str]]:
     """Folders of this warehouse's runs wherever any of them has staged: the place, and the run id below it.
 
-    A place outside of the warehouse may be others' as well, whose runs are not on record here.
+    A place outside of the warehouse may be others' as well, whose runs are not on record here. The trail is asked, too,
+    for the tables of runs may have been removed.
     """
     warehouse, bases = run.warehouse, staging_bases(run.warehouse, run.settings)
     there = [(base, name) for base in bases for name in children(run.job.spark, base)]
-    known = warehouse.read(RUNS).where(F.col("run_id").isin([name for _, name in there]))
-    ours = {row["run_id"] for row in known.select("run_id").distinct().collect()}
+    ids = [warehouse.read(spec).select("run_id") for spec in (RUNS, RUN_STEPS, AUDIT_EVENTS)]
+    known = reduce(DataFrame.unionByName, ids).where(F.col("run_id").isin([name for _, name in there]))
+    ours = {row["run_id"] for row in known.distinct().collect()}
     return [(base, name) for base, name in there if name in ours or base.startswith(f"{warehouse.location}/")]
 
 
