@@ -1,0 +1,114 @@
+"""A request that stays open for a while, for a hold suspends it, and what is given, assessed or lost meanwhile."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.governance import erasure
+from jobs.governance.basis import record_batch
+from jobs.governance.erasure import Target
+from jobs.governance.gate import gate_warehouse
+from jobs.governance.tombstones import key_ring
+from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
+from tests.spark.helpers import BATCH, rows
+from tests.spark.indexed import SHARED, Indexed, image, principal, record_row
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture
+def made(indexed: Indexed, tmp_path: Path) -> Indexed:
+    return indexed.copy_to(tmp_path / "w")
+
+
+def ask(made: Indexed, *targets: Target) -> None:
+    erasure.request(made.warehouse, targets, key_ring(made.settings), run_id="asked", now=datetime.now(UTC))
+
+
+def pass_over(made: Indexed) -> set[tuple[object, ...]]:
+    """What a pass over the open requests does to the tables; returns what went, by kind and value."""
+    warehouse, targets = made.warehouse, erasure.pending(made.warehouse)
+    found = erasure.find(warehouse, targets)
+    items = erasure.write_down(warehouse, targets, found, key_ring(made.settings), now=datetime.now(UTC))
+    erasure.destroy_rows(warehouse, items)
+    return rows(items, "kind", "value")
+
+
+def brought(made: Indexed, name: str, record_id: str, *, like: str) -> None:
+    """A picture of this name under a record that is there or to come, with a face: the rows of another, copied."""
+
+    def copied(frame: DataFrame) -> DataFrame:
+        return frame.where(F.col("image_id") == like).withColumn("image_id", F.lit(name))
+
+    warehouse = made.warehouse
+    now = F.lit(datetime.now(UTC)).cast("timestamp")
+    picture = copied(warehouse.read(IMAGES)).withColumns(
+        {"content_sha256": F.sha2("image_id", 256), "ingested_at": now}
+    )
+    face = copied(warehouse.read(EMBEDDINGS)).withColumn("face_id", F.xxhash64("image_id"))
+    warehouse.append(face.withColumn("basis_record_ids", F.array(F.lit(record_id))), EMBEDDINGS)
+    warehouse.append(picture, IMAGES)
+    link = made.spark.createDataFrame([(name, record_id, datetime.now(UTC), None)], BASIS_LINKS.columns)
+    warehouse.append(link, BASIS_LINKS)
+
+
+def consent(made: Indexed, record_id: str, person: int) -> None:
+    """A version by which the person consents now."""
+    events = [(datetime.now(UTC), "P5Y", "explicit_consent", "ConsentGiven")]
+    row = record_row(record_id, person, events=events)
+    made.warehouse.append(made.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
+
+
+def test_guarantee_9_what_a_person_consents_to_since_is_not_taken_by_the_open_request(made: Indexed) -> None:
+    """Though it stands under the id of a record that an earlier pass has destroyed, or in a picture that was held."""
+    warehouse = made.warehouse
+    # Of person 5 there is a record of their own, and one for person 6's picture, which a hold keeps.
+    made.record(6, legal_hold_ref="case-1")
+    consent(made, "h5", 5)
+    link = made.spark.createDataFrame([(image(6), "h5", datetime.now(UTC), None)], BASIS_LINKS.columns)
+    warehouse.append(link, BASIS_LINKS)
+    ask(made, Target("subject", principal(5)))
+    assert {("record", "r5"), ("image", image(5))} <= pass_over(made)
+    consent(made, "r5", 5)
+    brought(made, "new", "r5", like=image(7))
+    went = pass_over(made)
+    assert ("record", "r5") not in went
+    assert {kind for kind, _ in went if kind in ("record", "image")} <= {"image"}
+    # The hold ends, and the person consents to that picture as well.
+    consent(made, "h5", 5)
+    made.record(6)
+    pass_over(made)
+    assert rows(warehouse.read(PROCESSING_BASIS), "record_id") >= {("r5",), ("h5",)}
+    assert rows(warehouse.read(BASIS_LINKS), "image_id", "record_id") >= {("new", "r5"), (image(6), "h5")}
+    assert made.faces("image_id = 'new'")
+    decided = gate_warehouse(warehouse, made.settings, now=datetime.now(UTC)).decisions
+    assert rows(decided, "image_id", "reason") >= {("new", None), (image(6), None)}
+
+
+def test_guarantee_6_what_comes_in_after_a_later_assessment_is_not_taken_by_the_open_request(made: Indexed) -> None:
+    ask(made, Target("batch", "b2"))
+    later = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    record_batch(made.warehouse, {**BATCH, "source_batch_id": "b2", "assessed_at": later}, now=datetime.now(UTC))
+    row = record_row("n4", 4, source_batch_id="b2")
+    made.warehouse.append(made.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
+    brought(made, "new", "n4", like=image(4))
+    # A record that named the batch by mistake is another's now, and so is its picture.
+    for batch in ("b2", "b1"):
+        made.record(7, source_batch_id=batch)
+    went = pass_over(made)
+    assert {("record", "r4"), ("image", image(4))} <= went
+    assert {value for kind, value in went if kind in ("record", "image")} == {"r4", image(4)}
+
+
+def test_guarantee_9_a_picture_stays_for_somebody_whose_record_is_lost(made: Indexed) -> None:
+    """As after a restore of the table of records; the record comes in again, for a link waits for it."""
+    made.warehouse.delta(PROCESSING_BASIS).delete("record_id = 's2'")
+    ask(made, Target("subject", principal(1)))
+    went = pass_over(made)
+    assert ("shared", SHARED) in went
+    assert ("image", SHARED) not in went
