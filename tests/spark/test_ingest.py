@@ -316,11 +316,15 @@ def test_guarantee_13_neither_an_old_record_of_an_erased_person_nor_a_link_to_an
         record(record_id="new", pii_principal_id=gone, events=[{**GIVEN, "event_time": after}]),
         # It is stored still, because a hold suspends its erasure: only a new version can end the hold.
         record(record_id="held", pii_principal_id=gone, legal_hold_ref=None, source_batch_id="b1"),
+        # The table has lost it, and a link waits for it: without it nobody could tell whose that picture is.
+        record(record_id="lost", pii_principal_id=gone),
         record(record_id="other", pii_principal_id=other),
     ]
+    links = spark.createDataFrame([("y", "lost", NOW, None)], BASIS_LINKS.columns)
+    warehouse.append(links, BASIS_LINKS)
     done = imported(spark, tmp_path, "\n".join(lines))
-    assert (done.records, done.new_versions, done.barred) == (5, 3, 2)
-    assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("held",), ("new",), ("other",)}
+    assert (done.records, done.new_versions, done.barred) == (6, 4, 2)
+    assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("held",), ("lost",), ("new",), ("other",)}
     assert ("x", "old") not in rows(warehouse.read(BASIS_LINKS), "image_id", "record_id")
     # Nor does a link to an erased image wait for it: nothing would ever take it away again.
     stone = (IMAGE, RING.current, RING.digest(IMAGE, "gone"), "er-2", NOW)
