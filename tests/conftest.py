@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,32 @@ def indexed(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> In
     place = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with FileLock(place / "indexed.lock"):
         return build(spark, place / "indexed").copy_to(tmp_path_factory.mktemp("indexed") / "w")
+
+
+@pytest.fixture(scope="session")
+def _empty_tables(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tables that `ingest` writes, empty: to make one takes longer than most of what is tested on it."""
+    from jobs import schemas
+    from tests.spark.helpers import settings_for, warehouse_for
+
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tables"
+    with FileLock(f"{place}.lock"):
+        if not (place / "complete").exists():
+            warehouse = warehouse_for(spark, settings_for(place))
+            for spec in (
+                schemas.IMAGES, schemas.PROCESSING_BASIS, schemas.BASIS_LINKS, schemas.BASIS_QUARANTINE,
+                schemas.SOURCE_BATCHES, schemas.TOMBSTONES, schemas.PSEUDONYM_KEYS,
+            ):  # fmt: skip
+                warehouse.read(spec)
+            (place / "complete").touch()
+    return place / "warehouse"
+
+
+@pytest.fixture
+def tables(_empty_tables: Path, tmp_path: Path) -> None:
+    """The warehouse of a test's own folder has these tables already."""
+    shutil.copytree(_empty_tables, tmp_path / "warehouse")
 
 
 @pytest.fixture(scope="session")

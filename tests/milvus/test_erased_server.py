@@ -20,7 +20,7 @@ from jobs.schemas import ERASURE_ITEMS, IMAGES
 from tests.milvus.server import MilvusStandalone, temporary
 from tests.spark.indexed import Indexed, principal, reindex, run_of, vector_of
 
-pytestmark = [pytest.mark.milvus, pytest.mark.spark]
+pytestmark = [pytest.mark.milvus, pytest.mark.spark, pytest.mark.faults]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from jobs.tables.store import Warehouse
 from tests.conftest import PURPOSE
 from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
 
 RING = KeyRing.of(["a test's key"])
 JPEG = b"\xff\xd8\xff\xe0"

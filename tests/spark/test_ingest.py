@@ -37,7 +37,7 @@ from jobs.tables.images import Ingested, ingest_images
 from jobs.tables.sources import open_source
 from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
 
 ROOT = Path(__file__).parents[2]
 
@@ -413,11 +413,11 @@ def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(
 
 
 def test_ids_of_older_warehouses_lose_the_white_space_about_them(spark, tmp_path: Path) -> None:
-    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    warehouse = warehouse_for(spark, settings_for(tmp_path / "older"))
     links = [("i1", "sp\u00a0", NOW), ("i2", "\tsp", NOW), ("i3", "s p", NOW)]
     first = TableSpec(BASIS_LINKS.name, "image_id string, record_id string, recorded_at timestamp", "recorded_at")
     warehouse.append(spark.createDataFrame(links, first.columns), first)
-    again = warehouse_for(spark, settings_for(tmp_path)).read(BASIS_LINKS)
+    again = warehouse_for(spark, settings_for(tmp_path / "older")).read(BASIS_LINKS)
     assert rows(again, "image_id", "record_id") == {("i1", "sp"), ("i2", "sp"), ("i3", "s p")}
 
 

@@ -21,7 +21,7 @@ from tests.spark.helpers import NOW, rows, settings_for, warehouse_for
 from tests.spark.test_gate import GOOD
 from tests.unit.test_pseudonyms import rule_1, rule_2, rule_3, settings_with
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
 
 BEFORE, AFTER = (NOW - timedelta(days=1)).isoformat(), (NOW + timedelta(days=1)).isoformat()
 

@@ -38,6 +38,7 @@ def elsewhere(settings: Settings, index: Path) -> Settings:
     return settings.model_copy(update={"milvus": settings.milvus.model_copy(update={"uri": str(index)})})
 
 
+@pytest.mark.faults
 def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leaves_requests_open(
     indexed: Indexed, tmp_path: Path
 ) -> None:
