@@ -71,8 +71,6 @@ _ITEM: Final = ("request_id", "kind", "value", "image_id")
 #: is left in the ledger of what it named, in no file either, and its receipt is written.
 COMPLETE, BEGUN, VOID, SETTLED = "complete", "begun", "void", "settled"
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
-# Whether what `came_at` a time is of a batch as it was when it was to go.
-_IN_TIME: Final = "again_at IS NULL OR came_at <= again_at"
 
 
 @dataclass(frozen=True)
@@ -258,14 +256,18 @@ def leftovers(warehouse: Warehouse, gated: Gated, ring: KeyRing) -> DataFrame:
     images = warehouse.read(IMAGES).select("image_id")
     rows = [warehouse.read(spec).select("image_id") for spec in (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS)]
     orphans = reduce(DataFrame.unionByName, rows).join(images, "image_id", "left_anti")
-    orphans = orphans.join(held_images(warehouse), "image_id", "left_anti")
+    under_hold = materialise(held_records(warehouse))
+    held = materialise(_images_under(warehouse, under_hold))
+    orphans = orphans.join(held, "image_id", "left_anti")
     found = [orphans.select(F.lit(ORPHAN).alias("kind"), F.col("image_id").alias("value"))]
     if stones.counts:
         found += [
             _images_again(gated, stones),
             _faces_again(warehouse, gated, stones),
-            _records_again(warehouse, stones),
-            *_links_again(warehouse, stones),
+            _records_again(warehouse, stones).join(
+                _kept_records(warehouse, under_hold, held), F.col("value") == F.col("record_id"), "left_anti"
+            ),
+            *_links_again(warehouse, stones, held),
         ]
     return reduce(DataFrame.unionByName, found).distinct()
 
@@ -301,14 +303,13 @@ def _records_again(warehouse: Warehouse, stones: Stones) -> DataFrame:
     erased = stones.matching(newest.select("row_key").distinct(), {BATCH: "row_key"}, "row_key")
     of_batch = newest.join(F.broadcast(not_assessed_since(warehouse, erased)), "row_key")
     found = old.select("record_id").unionByName(of_batch.select("record_id"))
-    found = found.join(_kept_records(warehouse, held_images(warehouse)), "record_id", "left_anti")
     return found.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
 
 
-def _links_again(warehouse: Warehouse, stones: Stones) -> list[DataFrame]:
+def _links_again(warehouse: Warehouse, stones: Stones, held: DataFrame) -> list[DataFrame]:
     """Links that name an erased image, or erased bytes, where no row of `images` does: the gate sees none of them."""
     images = warehouse.read(IMAGES).select("image_id", "content_sha256")
-    links = warehouse.read(BASIS_LINKS).select(*images.columns).join(held_images(warehouse), "image_id", "left_anti")
+    links = warehouse.read(BASIS_LINKS).select(*images.columns).join(held, "image_id", "left_anti")
     loose = materialise(links.join(images, images.columns, "left_anti").distinct())
     if loose.isEmpty():
         return []
@@ -322,59 +323,78 @@ def _links_again(warehouse: Warehouse, stones: Stones) -> list[DataFrame]:
 def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     """Everything that ``targets`` (request_id, kind, value) ask for: rows of `erasure_items`, `held` ones marked.
 
-    Also what an earlier pass wrote down. Reads keys and hashes; no image byte and no vector.
+    Also what an earlier pass wrote down. Reads keys and hashes; no image byte and no vector. What no target is of is
+    not looked for: each kind costs scans of its tables.
     """
-
     counts = {row["kind"]: row["count"] for row in targets.groupBy("kind").count().collect()}
 
     def of(kind: str, name: str) -> DataFrame:
         named = targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name))
         return looked_up(named, counts.get(kind, 0))
 
-    basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id", "source_batch_id").distinct()
+    basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id").distinct()
     given = warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256")
     links = given.select("image_id", "record_id").distinct()
-    images = warehouse.read(IMAGES).withColumnRenamed("ingested_at", "came_at")
-    images = images.select("image_id", "content_sha256", "source_batch_id", "came_at")
-    since = materialise(_given_since(warehouse, targets)) if SUBJECT in counts else None
-    by_person = basis.join(of(SUBJECT, "pii_principal_id"), "pii_principal_id")
-    by_person = by_person if since is None else by_person.join(since, ["request_id", "record_id"], "left_anti")
-    batches = _assessed_again(warehouse, of(BATCH, "source_batch_id"), some=BATCH in counts)
-    newest = F.max_by("source_batch_id", F.struct("recorded_at", "content_digest")).alias("source_batch_id")
-    of_batch = warehouse.read(PROCESSING_BASIS).groupBy("record_id").agg(newest, F.min("recorded_at").alias("came_at"))
-    by_batch = of_batch.join(batches, "source_batch_id").where(_IN_TIME)
-    by_id = basis.select("record_id").distinct().join(of(RECORD, "record_id"), "record_id")
-    leaving = reduce(
-        DataFrame.unionByName, [rows.select("request_id", "record_id") for rows in (by_person, by_batch, by_id)]
-    )
-    expired = basis.select("record_id").distinct().join(of(EXPIRED, "record_id"), "record_id")
-    records = materialise(leaving.unionByName(expired.select("request_id", "record_id")).distinct())
+    images = warehouse.read(IMAGES).select("image_id", "content_sha256", "source_batch_id", "ingested_at")
+    records, named, since = [], [], None
+    if SUBJECT in counts:
+        since = materialise(_given_since(warehouse, targets))
+        by_person = basis.join(of(SUBJECT, "pii_principal_id"), "pii_principal_id")
+        records.append(by_person.join(since, ["request_id", "record_id"], "left_anti"))
+    if BATCH in counts:
+        batches = _assessed_again(warehouse, of(BATCH, "source_batch_id"))
+        records.append(_of_batches(warehouse, batches))
+        of_batches = images.join(batches, "source_batch_id").where("again_at IS NULL OR ingested_at <= again_at")
+        named.append(of_batches.select("request_id", "image_id"))
+    if RECORD in counts:
+        records.append(basis.select("record_id").distinct().join(of(RECORD, "record_id"), "record_id"))
+    if IMAGE in counts:
+        named.append(_standing(warehouse, of(IMAGE, "image_id")))
+    leaving = materialise(_union(warehouse, records, "request_id string, record_id string").distinct())
+    ended = leaving
+    if EXPIRED in counts:
+        expired = basis.select("record_id").distinct().join(of(EXPIRED, "record_id"), "record_id")
+        ended = materialise(leaving.unionByName(expired.select(*leaving.columns)).distinct())
     # Images of these records alone, and images asked for by name or batch.
-    linked = links.join(records, "record_id").select("request_id", "image_id").distinct()
+    linked = materialise(links.join(ended, "record_id").select("request_id", "image_id").distinct())
     # Also by records that are not there: a table that was restored may have lost them.
     others = links.join(linked.select("image_id").distinct(), "image_id", "left_semi")
-    others = others.join(records, "record_id", "left_anti").select("image_id").distinct()
-    named = _standing(warehouse, of(IMAGE, "image_id"))
-    named = named.unionByName(images.join(batches, "source_batch_id").where(_IN_TIME).select("request_id", "image_id"))
-    whole = materialise(named.unionByName(linked.join(others, "image_id", "left_anti")).distinct())
-    shared = linked.join(whole.select("image_id"), "image_id", "left_anti")
-    bytes_gone = images.join(whole, "image_id").select("request_id", "content_sha256")
-    bytes_gone = bytes_gone.unionByName(of(LINK, "content_sha256"))
+    others = others.join(ended, "record_id", "left_anti").select("image_id").distinct()
+    alone = linked.join(others, "image_id", "left_anti")
+    whole = materialise(_union(warehouse, [*named, alone], "request_id string, image_id string").distinct())
+    bytes_gone = materialise(images.join(whole, "image_id").select("request_id", "image_id", "content_sha256"))
+    gone = _union(warehouse, [bytes_gone, of(LINK, "content_sha256")], "request_id string, content_sha256 string")
     # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
-    loose = given.join(bytes_gone, "content_sha256").join(images, ["image_id", "content_sha256"], "left_anti")
-    found = [
-        _items(records.join(leaving, ["request_id", "record_id"], "left_semi"), RECORD, F.col("record_id"), None),
+    loose = given.join(gone, "content_sha256").join(images, ["image_id", "content_sha256"], "left_anti")
+    rows = [
+        _items(leaving, RECORD, F.col("record_id"), None),
         _items(whole, IMAGE, F.col("image_id"), "image_id"),
-        _items(images.join(whole, "image_id"), CONTENT, F.col("content_sha256"), "image_id"),
+        _items(bytes_gone, CONTENT, F.col("content_sha256"), "image_id"),
         _items(loose, LINK, F.col("content_sha256"), None),
-        _items(shared, SHARED, F.col("image_id"), "image_id"),
+        _items(linked.join(whole.select("image_id"), "image_id", "left_anti"), SHARED, F.col("image_id"), "image_id"),
         *_somebody_leaves(warehouse, links, basis, leaving, whole),
-        _faces(warehouse, whole.unionByName(of(ORPHAN, "image_id")), records, of(FACE, "face_id")),
+        _faces(warehouse, whole.unionByName(of(ORPHAN, "image_id")), ended, of(FACE, "face_id")),
         _written_down(warehouse, targets, since),
     ]
-    rows = reduce(DataFrame.unionByName, found)
+    found = reduce(DataFrame.unionByName, rows).distinct()
     held = _held(warehouse)
-    return materialise(rows.distinct().join(held, ["kind", "value"], "left").fillna({"held": False}))
+    if held is None:
+        return materialise(found.withColumn("held", F.lit(False)))
+    return materialise(found.join(held, ["kind", "value"], "left").fillna({"held": False}))
+
+
+def _union(warehouse: Warehouse, frames: Sequence[DataFrame], columns: str) -> DataFrame:
+    """These ``columns`` of all ``frames``, of which there may be none."""
+    nothing = warehouse.spark.createDataFrame([], columns)
+    return reduce(DataFrame.unionByName, [frame.select(*nothing.columns) for frame in frames] or [nothing])
+
+
+def _of_batches(warehouse: Warehouse, batches: DataFrame) -> DataFrame:
+    """Records (request_id, record_id) whose newest version names one of the ``batches``, and that came in time."""
+    newest = F.max_by("source_batch_id", F.struct("recorded_at", "content_digest")).alias("source_batch_id")
+    records = warehouse.read(PROCESSING_BASIS).groupBy("record_id").agg(newest, F.min("recorded_at").alias("came_at"))
+    found = records.join(batches, "source_batch_id").where("again_at IS NULL OR came_at <= again_at")
+    return found.select("request_id", "record_id")
 
 
 def _given_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
@@ -397,13 +417,11 @@ def _given_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     return records.where(given).select("request_id", "record_id")
 
 
-def _assessed_again(warehouse: Warehouse, batches: DataFrame, *, some: bool) -> DataFrame:
+def _assessed_again(warehouse: Warehouse, batches: DataFrame) -> DataFrame:
     """``batches`` (request_id, source_batch_id) that are to go, with `again_at`: when an assessment since was recorded.
 
-    What came in after that is of a batch that is in force again; null: of none. ``some``: whether there are any.
+    What came in after that is of a batch that is in force again; null: there is none.
     """
-    if not some:
-        return batches.withColumn("again_at", F.lit(None).cast("timestamp"))
     asked = warehouse.read(TOMBSTONES).where(F.col("kind") == BATCH)
     asked = asked.groupBy("request_id").agg(F.max("recorded_at").alias("asked_at"))
     assessed = warehouse.read(SOURCE_BATCHES).where(F.col("state") == BATCH_ASSESSED)
@@ -501,26 +519,36 @@ def held_records(warehouse: Warehouse) -> DataFrame:
 
 def held_images(warehouse: Warehouse) -> DataFrame:
     """Images (image_id) that a legal hold on one of their records keeps as they are."""
+    return _images_under(warehouse, held_records(warehouse))
+
+
+def _images_under(warehouse: Warehouse, records: DataFrame) -> DataFrame:
     links = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
-    return links.join(held_records(warehouse), "record_id", "left_semi").select("image_id").distinct()
+    return links.join(records, "record_id", "left_semi").select("image_id").distinct()
 
 
-def _kept_records(warehouse: Warehouse, images: DataFrame) -> DataFrame:
-    """Records (record_id) that stay while these ``images`` are held: by them their people are found when that ends."""
+def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -> DataFrame:
+    """Records (record_id) that stay while ``records`` and their ``images`` are held.
+
+    Also those that name a held image, whoever they are about: without them nobody could tell, when the hold ends, what
+    an erasure that waited was about.
+    """
     linked = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
     under = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
     of_images = linked.unionByName(under).join(images, "image_id", "left_semi").select("record_id")
-    return held_records(warehouse).unionByName(of_images).distinct()
+    return records.unionByName(of_images).distinct()
 
 
-def _held(warehouse: Warehouse) -> DataFrame:
+def _held(warehouse: Warehouse) -> DataFrame | None:
     """What a legal hold keeps from being destroyed, as (kind, value, held): images, their content, all their records.
 
-    A record that names a held image stays with it, whoever it is about: without it nobody could tell, when the hold
-    ends, what an erasure that waited was about.
+    None: there is no hold.
     """
-    images = held_images(warehouse)
-    records = _kept_records(warehouse, images)
+    under_hold = materialise(held_records(warehouse))
+    if under_hold.isEmpty():
+        return None
+    images = materialise(_images_under(warehouse, under_hold))
+    records = _kept_records(warehouse, under_hold, images)
     content = warehouse.read(IMAGES).select("image_id", "content_sha256").join(images, "image_id")
     links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").dropna().join(images, "image_id")
     faces = known_faces(warehouse).join(images, "image_id")
