@@ -10,7 +10,7 @@ job deleted their rows before; and those that the requests name.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,7 +30,7 @@ from jobs.runs.history import buckets_of, holds_stage, promoted_collections
 from jobs.runs.loading import staged_folders, unrecorded_staging
 from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections
-from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS
+from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, TableSpec
 from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import remove_tree, write_text
@@ -38,6 +38,8 @@ from jobs.tables.store import Warehouse, materialise
 
 #: How a request ended, first of all in its receipt.
 ERASED, ERASED_BEFORE, NOT_FOUND = "erased", "erased before", "nothing found"
+# The step of a pass that rewrites the ledger, where its former files stay for some time.
+_LEDGER = "erase-ledger"
 # What a run has to do again when its staged files, or its collection, are gone.
 _REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
 
@@ -241,8 +243,11 @@ def _settle(run: Run, *, ended: datetime | None = None) -> None:
     forgotten, none = erasure.forget_items(warehouse), over.isEmpty()
     # Also where an earlier pass has deleted them: it may have been cut off before the files were rewritten.
     if forgotten or not none:
-        warehouse.purge([ERASURE_ITEMS])
-        _vacuum(run, [ERASURE_ITEMS])
+        began = utc_now()
+        told = _rewritten(run, [ERASURE_ITEMS])
+        if not told["vacuumed"]:
+            # Some time after the tables: what names are in has a day of its own to go.
+            run.record_steps({_LEDGER: told}, began, (utc_now() - began).total_seconds())
     if not none:
         _write_receipts(run, over, ended)
         erasure.settle(warehouse, over, run_id=run.run_id, now=utc_now())
@@ -296,22 +301,24 @@ def _forget_unpromoted(run: Run) -> None:
 
 def _purge(run: Run) -> dict[str, Any]:
     """Rewrite what holds deleted rows, and remove former files as far as the settings allow at once."""
-    run.warehouse.purge(erasure.TABLES)
-    _vacuum(run, list(erasure.TABLES))
-    hours = run.settings.erasure.vacuum_hours
-    due = utc_now() + timedelta(hours=hours)
-    if not hours:
+    told = _rewritten(run, erasure.TABLES)
+    if told["vacuumed"]:
         run.job.console.note("time travel to before this erasure is gone: the former files are removed.")
     else:
         run.job.console.note(
-            f"former files stay for {hours} h of time travel and hold the erased rows until then; run `expire` after "
-            f"{due:%Y-%m-%d %H:%M} UTC."
+            f"former files stay for {told['vacuum_hours']} h of time travel and hold the erased rows until then; run "
+            f"`expire` after {told['physically_gone_at']}."
         )
+    return told
+
+
+def _rewritten(run: Run, specs: Sequence[TableSpec]) -> dict[str, Any]:
+    """Rewrite tables without their deleted rows; says when the former files go."""
+    hours = run.settings.erasure.vacuum_hours
+    run.warehouse.purge(specs)
+    run.warehouse.vacuum(specs, hours)
+    due = utc_now() + timedelta(hours=hours)
     return {"vacuum_hours": hours, "physically_gone_at": _stamp(due.timestamp()), "vacuumed": not hours}
-
-
-def _vacuum(run: Run, specs: list[Any]) -> None:
-    run.warehouse.vacuum(specs, run.settings.erasure.vacuum_hours)
 
 
 def _finish_physically(run: Run) -> None:
@@ -331,18 +338,18 @@ def _finish_physically(run: Run) -> None:
 def vacuum_due(warehouse: Warehouse, now: datetime) -> float | None:
     """The least hours of history that erasures were promised to go after, of those whose time has come; None: of none.
 
-    Whose files a later VACUUM has removed is not among them. Each `erase-purge` ends with one: it removes what was
-    rewritten by its beginning less the history that it leaves.
+    Whose files a later VACUUM has removed is not among them. Each `erase-purge` ends with one of all tables: it removes
+    what was rewritten by its beginning less the history that it leaves.
     """
     told = F.from_json("result", "vacuum_hours double, physically_gone_at string, vacuumed boolean").alias("said")
-    steps = warehouse.read(RUN_STEPS).where("step = 'erase-purge' AND state = 'done'")
-    steps = steps.select(F.unix_timestamp("started_at").alias("at"), told).select("at", "said.*")
+    steps = warehouse.read(RUN_STEPS).where(F.col("step").isin("erase-purge", _LEDGER) & (F.col("state") == "done"))
+    steps = steps.select("step", F.unix_timestamp("started_at").alias("at"), told).select("step", "at", "said.*")
     gone = F.unix_timestamp(F.to_timestamp("physically_gone_at"))
-    reach = F.max(F.col("at") - 3600 * F.col("vacuum_hours"))
+    reach = F.max(F.when(F.col("step") != _LEDGER, F.col("at") - 3600 * F.col("vacuum_hours")))
     # A second more, for the date is cut to whole ones.
     promised = steps.where(~F.col("vacuumed") & (gone < int(now.timestamp())))
     promised = promised.select("vacuum_hours", (gone - 3600 * F.col("vacuum_hours")).alias("rewritten"))
-    waiting = promised.crossJoin(steps.agg(reach.alias("reach"))).where("rewritten > reach")
+    waiting = promised.crossJoin(steps.agg(reach.alias("reach"))).where("reach IS NULL OR rewritten > reach")
     row = waiting.agg(F.min("vacuum_hours").alias("hours")).first()
     return None if row is None else row["hours"]
 
