@@ -402,7 +402,8 @@ def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(
     assert rows(_given_since(warehouse, pending(warehouse)), "request_id", "record_id") == {(first, "since")}
     assert request(warehouse, people[:1], RING, run_id="a", now=NOW + 2 * hour) == [first]
     assert _given_since(warehouse, pending(warehouse)).isEmpty()
-    warehouse.delta(PROCESSING_BASIS).delete()
+    for spec in (PROCESSING_BASIS, BASIS_LINKS):
+        warehouse.delta(spec).delete()
     again = [since, given("wrong-year", ahead, year)]
     later = [given("returns", back, 3 * hour), given("next-year", ahead, 2 * year)]
     # A system that exports each request as a withdrawal gives nothing by it.
