@@ -21,7 +21,7 @@ from jobs.governance.basis_files import CSV_COLUMNS, BasisFile, content_digest
 from jobs.governance.basis_lines import is_time, quoted
 from jobs.governance.blanks import filled, is_plain
 from jobs.governance.decide import BATCH_ASSESSED, COLLECTION_METHODS
-from jobs.governance.gate import not_assessed_since, with_void_until
+from jobs.governance.gate import current_batches, not_assessed_since, with_void_until
 from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.strict_yaml import read_yaml
@@ -292,13 +292,18 @@ def _yaml(path: str) -> Any:
 
 
 def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, now: datetime) -> bool:
-    """Append a batch's state if it differs from the last one; says whether it did."""
+    """Append a batch's state if it differs from the last one; says whether it did.
+
+    An assessment that counts no more is none: the batch stays as it is, revoked or in force by a later one.
+    """
     names = ("source_batch_id", "supplier", "collection_method", "assessment_ref", "state")
     compared = (*names, "unix_micros(assessed_at)")
     frame = warehouse.spark.createDataFrame(
         [tuple(batch.get(name) for name in names)], ", ".join(f"{name} string" for name in names)
     ).select("*", F.lit(batch.get("assessed_at")).cast("timestamp").alias("assessed_at"))
-    recorded = warehouse.read(SOURCE_BATCHES).where(F.col("source_batch_id") == F.lit(batch["source_batch_id"]))
+    recorded = _recorded(warehouse, batch)
+    if _is_over(recorded, batch):
+        return False
     at_last = F.rank().over(Window.orderBy(F.col("recorded_at").desc()))
     last = recorded.withColumn("_rank", at_last).where("_rank = 1")
     newest = last.selectExpr("unix_micros(recorded_at)", *compared).distinct().collect()
@@ -311,10 +316,22 @@ def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, now: datetim
 
 
 def is_void(warehouse: Warehouse, batch: Mapping[str, Any]) -> bool:
-    """Whether an assessment counts no more, for its batch was revoked since (or at that very time)."""
+    """Whether the batch of an assessment stays revoked, for it was revoked since (or at that very time)."""
+    recorded = _recorded(warehouse, batch)
+    if not _is_over(recorded, batch):
+        return False
+    standing = current_batches(recorded).first()
+    return standing is None or standing["batch_state"] != BATCH_ASSESSED
+
+
+def _recorded(warehouse: Warehouse, batch: Mapping[str, Any]) -> DataFrame:
+    return warehouse.read(SOURCE_BATCHES).where(F.col("source_batch_id") == F.lit(batch["source_batch_id"]))
+
+
+def _is_over(recorded: DataFrame, batch: Mapping[str, Any]) -> bool:
+    """Whether it is an assessment that a revocation on record has ended."""
     if batch["state"] != BATCH_ASSESSED:
         return False
-    recorded = warehouse.read(SOURCE_BATCHES).where(F.col("source_batch_id") == F.lit(batch["source_batch_id"]))
     later = F.lit(batch["assessed_at"]).cast("timestamp") > F.col("void_until")
     return not with_void_until(recorded).where(~later).isEmpty()
 

@@ -29,7 +29,7 @@ from jobs.runs.evidence import evidence_path, whole_text
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections
 from jobs.runs.loading import staged_folders, unrecorded_staging
 from jobs.runs.record import Run, utc_now
-from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections
+from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
 from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, TableSpec
 from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
@@ -177,7 +177,8 @@ def _erase_index(
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
         before_drop=lambda dropped: about_to_drop(run, dropped),
     )
-    if looked_at == names:
+    # With none in an index that the settings lead to by mistake nobody has looked at those that hold the keys.
+    if looked_at == names and not unaccounted(warehouse, names):
         erasure.forget_removed(warehouse, began)
     return report | {name: {"lost": True} for name in given_up(run)}
 
