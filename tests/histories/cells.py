@@ -12,10 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from tests.histories.oracle import Event, Version
-from tests.histories.pictures import BOXES, Shown, picture
-
-DAY = 86_400.0
+from tests.histories.oracle import DAY, Event, Version
+from tests.histories.pictures import BOXES, NOBODYS_BOX, Shown, picture
 
 
 @dataclass(frozen=True)
@@ -140,6 +138,24 @@ class Cell:
     def rule_renew(self, sent: Sent) -> None:
         self._send(sent, events=(*self.exports[self.main].events, Event(self._clock(), True)))
 
+    def rule_renew_all(self, sent: Sent) -> None:
+        """Person 0 consents anew to everything, also to what another record is about."""
+        for record_id, version in list(self.exports.items()):
+            if version.person == self.people[0]:
+                self._send(sent, record_id, events=(*version.events, Event(self._clock(), True)))
+
+    def rule_ahead(self, sent: Sent) -> None:
+        """A consent that is dated ahead: the clock comes to it when it has been set forward twice."""
+        self._send(sent, events=(*self.exports[self.main].events, Event(self._clock() + 1.5 * DAY, True)))
+
+    def rule_behind(self, sent: Sent) -> None:
+        """A consent that was written by a clock of a day ago: before whatever happened since all began."""
+        self._send(sent, events=(*self.exports[self.main].events, Event(self._clock() - DAY, True)))
+
+    def rule_export_withdrawal(self, sent: Sent) -> None:
+        """As systems export somebody who has left: a record of nothing but a withdrawal."""
+        self._send(sent, events=(Event(self._clock(), False),))
+
     def rule_deny(self, sent: Sent) -> None:
         self._send(sent, granted=False)
 
@@ -168,6 +184,18 @@ class Cell:
         """A retention that is over already."""
         self._send(sent, expires_at=self.exports[self.main].events[0].at + 1)
 
+    def rule_shorten_validity(self, sent: Sent) -> None:
+        """The very same consents, corrected: the first of them is over by now."""
+        self._send(sent, events=self._valid_for(29))
+
+    def rule_limit_validity(self, sent: Sent) -> None:
+        """The very same consents, corrected: the first of them is over when the clock is next set forward."""
+        self._send(sent, events=self._valid_for(31))
+
+    def _valid_for(self, days: int) -> tuple[Event, ...]:
+        events = self.exports[self.main].events
+        return tuple(replace(event, days=days) if event.given else event for event in events)
+
     def rule_limit(self, sent: Sent) -> None:
         """A retention that will be over when the clock is next set forward."""
         self._send(sent, expires_at=self._gate_now + DAY / 2)
@@ -175,7 +203,37 @@ class Cell:
     def rule_prolong(self, sent: Sent) -> None:
         self._send(sent, expires_at=None)
 
+    # --- boxes ---
+
+    def rule_swap(self, sent: Sent) -> None:
+        """The boxes of two people were the wrong way round; where there were none, they are now, and wrong."""
+        other = self._neighbour()
+        mine, theirs = self.exports[self.main].box or BOXES[0], (other and self.exports[other].box) or BOXES[1]
+        self._send(sent, box=theirs if theirs != mine else BOXES[0])
+        if other:
+            self._send(sent, other, box=mine)
+
+    def rule_move(self, sent: Sent) -> None:
+        """Where the box was is nobody."""
+        self._send(sent, box=NOBODYS_BOX)
+
+    def rule_same_box(self, sent: Sent) -> None:
+        """The box lies where the other person's is, too."""
+        other = self._neighbour()
+        self._send(sent, box=(other and self.exports[other].box) or BOXES[1])
+
+    def _neighbour(self) -> str | None:
+        """The record of another person in the same picture."""
+        person = self.exports[self.main].person
+        others = (i for i, v in self.exports.items() if v.person != person and self.subject in v.pictures)
+        return next(others, None)
+
     # --- pictures ---
+
+    def rule_pictures(self, sent: Sent) -> None:
+        """All pictures as they are, and no record."""
+        for picture_id in self.shown:
+            self._picture(sent, picture_id)
 
     def rule_change(self, sent: Sent) -> None:
         """Other pixels under the same name; no record comes with them."""
@@ -215,6 +273,10 @@ class Cell:
         now = Event(self._clock(), True)
         self._another(sent, replace(self.first[self.main], events=(now,)))
 
+    def rule_come_back_behind(self, sent: Sent) -> None:
+        """A new consent, with a new picture, by a clock of a day ago."""
+        self._another(sent, replace(self.first[self.main], events=(Event(self._clock() - DAY, True),)))
+
     def rule_foreign(self, sent: Sent) -> None:
         """Another batch has a picture of that id, with other bytes."""
         other = picture(((f"Nobody of {self.name}", BOXES[0]),), f"{self.subject} of another")
@@ -224,6 +286,9 @@ class Cell:
 
     def rule_forget(self, sent: Sent) -> None:
         sent.asked.append(("person", self.people[0]))
+
+    def rule_forget_other(self, sent: Sent) -> None:
+        sent.asked.append(("person", self.people[-1]))
 
     def rule_forget_both(self, sent: Sent) -> None:
         sent.asked += [("person", person) for person in self.people]

@@ -41,8 +41,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tests.histories.cells import DAY, RULES, Cell, Line, Sent, told
-from tests.histories.oracle import Event, Oracle, Says, Version
+from tests.histories.cells import RULES, Cell, Line, Sent, told
+from tests.histories.oracle import DAY, Event, Oracle, Says, Version
 from tests.histories.pictures import digest_of, label_of, shown_in, vector_of
 from tests.histories.world import OTHER_PURPOSE, PURPOSE, Answer, World
 
@@ -69,6 +69,8 @@ BESIDE = {"embeddings": ("image_status",)}
 #: Rules that ask for an erasure: possible while another job holds the lease.
 ASKING = {name for name in RULES if name.startswith("forget")}
 KEPT = "keep"
+#: The date of the assessment that every batch begins with.
+FIRST_ASSESSED = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 _LOG = logging.getLogger("histories")
 
 
@@ -216,7 +218,7 @@ class Player:
         known = batch in oracle.batches
         arguments = ["--batch", batch if known else str(self._batch_file(batch, "assessed"))]
         if not known:
-            oracle.set_batch(batch, "assessed")
+            oracle.assess(batch, FIRST_ASSESSED)
         if lines:
             arguments += ["--basis", str(self._basis_file(lines))]
         if pictures:
@@ -273,11 +275,11 @@ class Player:
                     targets |= asked_for(job.settings, **{**nobody, "image": value})
             _request(job, targets, f"asked-{self._number}")
 
-    def _batch_file(self, batch: str, state: str) -> Path:
+    def _batch_file(self, batch: str, state: str, dated: float = FIRST_ASSESSED) -> Path:
         path = self.world.folder / f"{batch}.yaml"
         path.write_text(yaml.safe_dump({
             "source_batch_id": batch, "supplier": "tests", "collection_method": "uploaded_by_subject",
-            "assessment_ref": "a", "assessed_at": "2026-01-01T00:00:00Z", "state": state,
+            "assessment_ref": "a", "assessed_at": _instant(dated), "state": state,
         }))  # fmt: skip
         return path
 
@@ -390,7 +392,7 @@ class Player:
 
     def word_revoke(self) -> None:
         self._expect(self.world.run("ingest", "--batch", str(self._batch_file("part", "revoked"))), {0})
-        self.oracle.set_batch("part", "revoked")
+        self.oracle.revoke("part", time.time())
         self.oracle.remember()
 
     def word_erase_batch(self) -> None:
@@ -523,7 +525,7 @@ class Player:
             if stored is None and not self.restored:
                 erased = picture_id in oracle.erased_ids or content in oracle.erased_contents
                 self._found(9 if erased else 7, "a picture is there that should be gone", "images", cell)
-            elif stored is not None and content != stored.content:
+            elif stored is not None and content != stored.content and picture_id not in oracle.unsure_pictures:
                 self._found(6, "a picture has other bytes than it was last ingested with", "images", cell)
         for picture_id in oracle.pictures:
             if picture_id not in seen.pictures and picture_id not in oracle.unsure_pictures:
@@ -597,7 +599,8 @@ class Player:
             return False
         if (picture_id in oracle.erased_ids and picture_id not in unsettled) or content in oracle.erased_contents:
             return True
-        if person not in oracle.erased_people or person in unsettled:
+        people = oracle.whose(picture_id, person)
+        if not people <= set(oracle.erased_people) or people & unsettled:
             return False
         return oracle.served(picture_id).get(person, Says.NO) is Says.NO
 
@@ -740,7 +743,8 @@ def _rows(record_id: str, version: Version) -> list[dict[str, str]]:
 
 def _event(event: Event) -> dict[str, str]:
     if event.given:
-        state = {"event_type": "explicit_consent", "event_state": "ConsentGiven", "validity_duration": "P5Y"}
+        valid = "P5Y" if event.days is None else f"P{event.days}D"
+        state = {"event_type": "explicit_consent", "event_state": "ConsentGiven", "validity_duration": valid}
     else:
         state = {"event_type": "withdrawal", "event_state": "ConsentWithdrawn", "validity_duration": ""}
     return {"event_time": _instant(event.at), **state}

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+DAY = 86_400.0
 Box = tuple[float, ...]
 Shown = tuple[tuple[str, Box], ...]
 
@@ -42,10 +44,16 @@ class Says(Enum):
 
 @dataclass(frozen=True)
 class Event:
-    """An event of a record: consent given or renewed, or ended."""
+    """An event of a record: consent given or renewed, for so many ``days`` (None: for years), or ended."""
 
     at: float
     given: bool
+    days: int | None = None
+
+    @property
+    def ends_at(self) -> float:
+        """When what is given by it is over."""
+        return math.inf if self.days is None else self.at + self.days * DAY
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,12 @@ class Record:
 
     @property
     def last_event(self) -> Event | None:
-        """The latest event of all versions, for a later one that leaves out a withdrawal does not undo it."""
+        """The latest event of all versions, for a later one that leaves out a withdrawal does not undo it.
+
+        Of several at one instant the one that ends it, else the one that is over first.
+        """
         events = {event for version in self.versions for event in version.events}
-        return max(events, key=lambda event: (event.at, not event.given), default=None)
+        return max(events, key=lambda event: (event.at, not event.given, -event.ends_at), default=None)
 
     @property
     def given_at(self) -> float:
@@ -98,11 +109,45 @@ class Record:
 
 @dataclass
 class Stored:
-    """A picture that is stored: its content now, since which ingest, and of which batch."""
+    """A picture that is stored: its content now, since which ingest, of which batch, and whether others were before."""
 
     content: str
     batch: str
     ingest: int
+    changed: bool = False
+
+
+@dataclass
+class Batch:
+    """What is on record of a batch: its last state; when it was assessed by that, and by any other; and up to when an
+    assessment counts no more: the last revocation, or what was dated beyond it by then."""
+
+    state: str = "unassessed"
+    dated: float = 0.0
+    last_dated: float = 0.0
+    void_until: float = -1.0
+
+    def assess(self, dated: float) -> None:
+        """An assessment of this date was given."""
+        self.state, self.dated, self.last_dated = "assessed", dated, max(dated, self.last_dated)
+
+    def revoke(self, at: float) -> None:
+        """It was revoked, or is to be erased."""
+        self.state, self.void_until = "revoked", max(at, self.last_dated)
+
+    @property
+    def in_force(self) -> Says:
+        """Whether it may be used. Of an old assessment that is given after one that counts the page says nothing."""
+        if self.state != "assessed" or self.last_dated <= self.void_until:
+            return Says.NO
+        return Says.YES if self.dated > self.void_until else Says.MAYBE
+
+    @property
+    def revoked(self) -> Says:
+        """Whether what it has brought is due."""
+        if self.state == "unassessed":
+            return Says.NO
+        return {Says.NO: Says.YES, Says.YES: Says.NO}.get(self.in_force, Says.MAYBE)
 
 
 @dataclass
@@ -128,17 +173,19 @@ class Oracle:
         self.records: dict[str, Record] = {}
         self.pictures: dict[str, Stored] = {}
         self.shows: dict[str, Shown] = {}
-        self.batches: dict[str, str] = {}
+        self.batches: dict[str, Batch] = {}
         self.requests: list[Request] = []
         self.erased_people: dict[str, float] = {}
         self.erased_ids: set[str] = set()
-        self.erased_batches: set[str] = set()
+        self.erased_batches: dict[str, float] = {}
         self.erased_contents: set[str] = set()
         self.expired_ids: dict[str, float] = {}
         self.loose_ids: set[str] = set()
         #: Pictures, by id and by content, that somebody was erased from and that others may still be in.
         self.left: set[str] = set()
         self.ever: set[tuple[str, str, str]] = set()
+        #: What a pass that was cut off may have begun to destroy: then it is not taken back.
+        self.begun: set[str] = set()
         self.unsure_pictures: set[str] = set()
         self.unsure_records: set[str] = set()
         self.unsure_stones: set[str] = set()
@@ -149,16 +196,18 @@ class Oracle:
         """Another run of `ingest` begins."""
         self.ingest += 1
 
-    def set_batch(self, batch: str, state: str) -> None:
-        """A batch was assessed (later than it was revoked or erased, if it was) or revoked."""
-        self.batches[batch] = state
-        if state == "assessed":
-            self.erased_batches.discard(batch)
+    def assess(self, batch: str, dated: float) -> None:
+        """A batch's assessment was given, perhaps once more."""
+        self.batches.setdefault(batch, Batch()).assess(dated)
+
+    def revoke(self, batch: str, at: float) -> None:
+        """A batch was revoked."""
+        self.batches.setdefault(batch, Batch()).revoke(at)
 
     def import_record(self, record_id: str, version: Version) -> None:
         """A line of a basis file was read. The very content of the newest version again is no version more."""
         known = self.records.get(record_id)
-        if known is None and (self._is_erased(version) or version.batch in self.erased_batches):
+        if known is None and (self._is_erased(version) or self._batch_is_erased(version.batch)):
             return
         record = self.records.setdefault(record_id, Record())
         if record.versions and record.newest == version:
@@ -189,7 +238,7 @@ class Oracle:
             # by a job that was killed: nobody knows which tombstones that has written.
             self.unsure_pictures.add(picture)
         self.expired_ids.pop(picture, None)
-        self.pictures[picture] = Stored(content, batch, self.ingest)
+        self.pictures[picture] = Stored(content, batch, self.ingest, changed=there is not None)
         for record in self.records.values():
             for link in record.links.get(picture, ()):
                 if link.content is None:
@@ -205,8 +254,8 @@ class Oracle:
         elif kind == "picture":
             self.erased_ids.add(value)
         else:
-            self.batches[value] = "revoked"
-            self.erased_batches.add(value)
+            self.revoke(value, at)
+            self.erased_batches[value] = self.batches[value].void_until
         if not any(r.open and (r.kind, r.value) == (kind, value) for r in self.requests):
             self.requests.append(Request(kind, value, at))
 
@@ -235,7 +284,7 @@ class Oracle:
             return Says.NO, "ended"
         if last.at > self.now:
             return Says.NO, "later"
-        if version.expires_at is not None and version.expires_at <= self.now:
+        if min(last.ends_at, math.inf if version.expires_at is None else version.expires_at) <= self.now:
             return Says.NO, "ended"
         if version.hold:
             return Says.NO, "held"
@@ -247,7 +296,8 @@ class Oracle:
         answers = [Says.NO]
         for link in record.links.get(picture, ()):
             if link.content == stored.content:
-                answers.append(Says.YES if link.ingest >= stored.ingest else Says.MAYBE)
+                known = link.ingest >= stored.ingest or not stored.changed
+                answers.append(Says.YES if known else Says.MAYBE)
             elif link.ingest == stored.ingest:
                 # Given in the very run that changed the bytes.
                 answers.append(Says.MAYBE)
@@ -256,9 +306,10 @@ class Oracle:
     def permits(self, picture: str, record: Record) -> Says:
         """Whether a record permits this picture as it is now."""
         stored = self.pictures[picture]
-        if record.newest.batch != stored.batch or self.batches.get(stored.batch) != "assessed":
+        if record.newest.batch != stored.batch:
             return Says.NO
-        return Says.all_of(self.standing(record)[0], self._link_says(picture, record))
+        in_force = self.batches.get(stored.batch, Batch()).in_force
+        return Says.all_of(in_force, self.standing(record)[0], self._link_says(picture, record))
 
     def held(self, picture: str) -> bool:
         """A legal hold of any of its records keeps a picture from being served and from being destroyed."""
@@ -293,17 +344,28 @@ class Oracle:
         stored = self.pictures[picture]
         if self.held(picture):
             return Says.NO
-        if self.batches.get(stored.batch) == "revoked" or self.barred(picture):
+        revoked = self.batches.get(stored.batch, Batch()).revoked
+        if revoked is Says.YES or self.barred(picture):
             return Says.YES
         records = [r for r in self.records.values() if picture in r.links]
         if not records:
-            return Says.NO
+            return revoked
         answers = []
         for record in records:
             _, why = self.standing(record)
             unclear = record.unread_in >= record.read_in and why != "unread"
             answers.append(Says.NO if why != "ended" else Says.MAYBE if unclear else Says.YES)
-        return Says.all_of(*answers)
+        return Says.any_of((revoked, Says.all_of(*answers)))
+
+    def whose(self, picture: str, person: str) -> set[str]:
+        """Whose the face may be that a picture shows as ``person``'s: also theirs to whom a record ever gave its box.
+
+        For what a picture shows is not known to anybody but who drew it: boxes tell.
+        """
+        stored = self.pictures.get(picture)
+        places = {} if stored is None else dict(self.shows[stored.content])
+        versions = [v for r in self.records.values() if picture in r.links for v in r.versions]
+        return {person} | {v.person for v in versions if v.box is not None and v.box == places.get(person)}
 
     def barred(self, picture: str) -> bool:
         """Whether a tombstone names a stored picture, by its id or its bytes."""
@@ -319,6 +381,7 @@ class Oracle:
 
     def carry_out(self, *, sweep: bool = False) -> None:
         """A pass over all open requests has ended well."""
+        self._finish_what_was_cut_off()
         wanted = [r for r in self.requests if r.open]
         leaving: set[str] = set()
         asked_ids = {r.value for r in wanted if r.kind == "picture"}
@@ -342,7 +405,7 @@ class Oracle:
         if sweep:
             erased_at = {i: self.erased_people.get(r.newest.person, -1.0) for i, r in self.records.items()}
             leaving |= {i for i, r in self.records.items() if r.given_at <= erased_at[i]}
-            leaving |= {i for i, r in self.records.items() if r.newest.batch in self.erased_batches}
+            leaving |= {i for i, r in self.records.items() if self._batch_is_erased(r.newest.batch)}
         for picture in list(self.pictures):
             of = [i for i, r in self.records.items() if picture in r.links]
             alone = bool(set(of) & leaving) and not set(of) - leaving
@@ -366,22 +429,55 @@ class Oracle:
             self._destroy(picture, erased=False)
         self.unsure_pictures |= {p for p in self.pictures if self.due(p) is Says.MAYBE}
 
-    def perhaps(self, *effects: str) -> None:
-        """A job that does these may have done any part of it: it was killed, or ended badly."""
+    def perhaps(self, *effects: str, destroyed: bool = True) -> None:
+        """A job that does these may have done any part of it: it was killed, or ended badly.
+
+        Not ``destroyed``: it may have written down what is to go, and nothing has gone.
+        """
         then = copy.deepcopy(self)
         for effect in effects:
             getattr(then, effect)()
-        self.unsure_pictures |= (set(self.pictures) - set(then.pictures)) | then.unsure_pictures
-        self.unsure_records |= set(self.records) - set(then.records)
+        if destroyed:
+            gone = (set(self.pictures) - set(then.pictures)) | then.unsure_pictures
+            self.unsure_pictures |= gone
+            self.begun |= gone if "expire" in effects else set()
+            self.unsure_records |= set(self.records) - set(then.records)
         # Tombstones are written before anything is destroyed; whether it came that far is not known.
         self.unsure_stones |= (then.erased_contents - self.erased_contents) | (then.erased_ids - self.erased_ids)
         self.unsure_stones |= then.left - self.left
+        self.loose_ids |= set(then.expired_ids) - set(self.expired_ids)
+
+    def either(self, other: Oracle) -> None:
+        """This has happened, or ``other`` has, or a part of each: what only one of them knows is not sure."""
+        mine, theirs = self.pictures, other.pictures
+        self.unsure_records |= set(self.records) ^ set(other.records)
+        self.unsure_pictures |= {p for p in {*mine, *theirs} if p not in mine or p not in theirs}
+        self.unsure_pictures |= {p for p in set(mine) & set(theirs) if mine[p].content != theirs[p].content}
+        for record_id in set(other.records) - set(self.records):
+            self.records[record_id] = copy.deepcopy(other.records[record_id])
+        for picture in set(theirs) - set(mine):
+            mine[picture] = copy.copy(theirs[picture])
+            for record_id, record in other.records.items():
+                if picture in record.links:
+                    self.records[record_id].links.setdefault(picture, copy.deepcopy(record.links[picture]))
+        for name in ("erased_ids", "erased_contents", "left"):
+            self.unsure_stones |= getattr(self, name) ^ getattr(other, name)
+            getattr(self, name).intersection_update(getattr(other, name))
+        self.unsure_stones |= other.unsure_stones
+        self.loose_ids |= other.loose_ids | (set(self.expired_ids) ^ set(other.expired_ids))
+        self.expired_ids = {p: at for p, at in self.expired_ids.items() if p in other.expired_ids}
+        self.begun |= other.begun
+        self.unsure_pictures |= other.unsure_pictures
+        self.unsure_records |= other.unsure_records
+        self.ever |= other.ever
 
     def adopt(self, pictures: Mapping[str, str], records: Iterable[str], links: Iterable[tuple[str, str]]) -> None:
         """Settle what is not sure by what is there: pictures (with their content), records, links (picture, record)."""
         there, linked = set(records), set(links)
         for picture in self.unsure_pictures & set(self.pictures):
-            if picture not in pictures:
+            if picture in pictures:
+                self.pictures[picture].content = pictures[picture]
+            else:
                 self._destroy(picture, erased=False)
                 self.expired_ids.pop(picture, None)
                 self.loose_ids.add(picture)
@@ -411,6 +507,16 @@ class Oracle:
         elif picture not in self.erased_ids:
             self.expired_ids[picture] = self.real
             self.left |= {picture, stored.content} if several else set()
+
+    def _finish_what_was_cut_off(self) -> None:
+        """Of what a pass has begun, or may have written a tombstone of, nobody can say what the next one leaves."""
+        stored = self.pictures.items()
+        self.unsure_pictures |= {p for p, s in stored if p in self.begun or {p, s.content} & self.unsure_stones}
+        self.begun = set()
+
+    def _batch_is_erased(self, batch: str) -> bool:
+        erased = self.erased_batches.get(batch)
+        return erased is not None and self.batches[batch].last_dated <= erased
 
     def _people(self, record_ids: Iterable[str]) -> set[str]:
         return {self.records[i].newest.person for i in record_ids}

@@ -22,6 +22,7 @@ FINGERPRINT = hashlib.sha256(b"a network that reads").hexdigest()
 WIDTH, HEIGHT = 200, 100
 #: Left and right half of a picture: where the first and the second person are.
 BOXES = ((5.0, 5.0, 45.0, 45.0), (105.0, 5.0, 145.0, 45.0))
+NOBODYS_BOX = (55.0, 55.0, 95.0, 95.0)
 Shown = tuple[tuple[str, tuple[float, ...]], ...]
 
 

@@ -10,7 +10,10 @@ from tests.histories.cells import RULES, SHAPES
 from tests.histories.machine import KEPT, History
 
 #: Rules after which others are most telling.
-GRAVE = ("withdraw", "hold", "forget", "forget picture", "garble", "deny")
+GRAVE = (
+    "withdraw", "hold", "forget", "forget other", "forget both", "forget picture", "garble", "deny",
+    "export withdrawal", "swap",
+)  # fmt: skip
 #: The schedule of the quick profile, …
 QUICK = ("reindex", "later", "embed~append embeddings>erase", "sync", "rotate", "reindex")
 #: … and what some of its cells go through: histories that once broke a guarantee.
@@ -29,9 +32,18 @@ ONCE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("boxed", ("", "forget both", "", "", "other encoding")),
     ("hidden", ("", "withdraw")),
     ("hidden", ("", "forget")),
+    ("boxed", ("swap", "withdraw")),
+    ("boxed", ("hold", "forget other")),
+    ("alone", ("hold", "forget", "come back", "forget")),
+    ("alone", ("ahead", "forget", "", "", "again")),
+    ("alone", ("forget", "", "", "", "export withdrawal")),
+    ("alone", ("shorten validity", "first")),
 )
 #: Rules that send pictures.
-SENDING = ("change", "change and again", "restore", "resend", "copy", "other encoding", "come back", "foreign")
+SENDING = (
+    "change", "change and again", "restore", "resend", "pictures", "copy", "other encoding", "come back",
+    "come back behind", "foreign",
+)  # fmt: skip
 Cells = tuple[tuple[str, str, str, tuple[str, ...]], ...]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 
-from tests.histories.oracle import Event, Oracle, Says, Version, covered
+from tests.histories.oracle import DAY, Event, Oracle, Says, Version, covered
 
 pytestmark = pytest.mark.unit
 
@@ -20,7 +21,7 @@ def oracle() -> Oracle:
     made = Oracle()
     made.now = made.real = 10.0
     made.shows = {"x1": (("ann", LEFT),), "x2": (("ann", LEFT),), "s1": (("ann", LEFT), ("bob", RIGHT))}
-    made.set_batch("b", "assessed")
+    made.assess("b", 1.0)
     take(made, r=GIVEN, x="x1")
     return made
 
@@ -184,7 +185,7 @@ def test_without_boxes_nobody_is_served_beside_one_who_withdrew_or_was_erased(or
 
 
 def test_a_revoked_batch_goes_whatever_records_say(oracle: Oracle) -> None:
-    oracle.set_batch("b", "revoked")
+    oracle.revoke("b", 11.0)
     assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.YES)
 
 
@@ -193,7 +194,10 @@ def test_records_of_an_erased_batch_are_not_taken_until_it_is_assessed_since(ora
     oracle.sweep()
     take(oracle, r=GIVEN)
     assert not oracle.records
-    oracle.set_batch("b", "assessed")
+    oracle.assess("b", 11.0)
+    take(oracle, r=GIVEN)
+    assert not oracle.records, "not later than it was erased"
+    oracle.assess("b", 12.0)
     take(oracle, r=GIVEN)
     assert set(oracle.records) == {"r"}
 
@@ -256,3 +260,91 @@ def test_what_a_backup_brings_back_goes_at_the_next_pass(oracle: Oracle) -> None
     assert oracle.pictures, "there is no request for it"
     oracle.sweep()
     assert not oracle.pictures
+
+
+def test_of_two_validities_of_one_consent_the_shorter_counts(oracle: Oracle) -> None:
+    take(oracle, r=replace(GIVEN, events=(Event(1.0, True, days=1),)))
+    assert ann(oracle) is Says.YES
+    oracle.now += DAY
+    assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.YES)
+    take(oracle, r=GIVEN)
+    assert ann(oracle) is Says.NO, "the longer one again"
+    take(oracle, r=replace(GIVEN, events=(Event(1.0, True), Event(9.0, True))))
+    assert ann(oracle) is Says.YES
+
+
+def test_a_batch_is_in_force_again_only_by_an_assessment_dated_later(oracle: Oracle) -> None:
+    oracle.revoke("b", 11.0)
+    for dated, says in ((1.0, Says.NO), (11.0, Says.NO), (12.0, Says.YES), (1.0, Says.MAYBE), (13.0, Says.YES)):
+        oracle.assess("b", dated)
+        assert ann(oracle) is says, dated
+    oracle.assess("b", 99.0)
+    oracle.revoke("b", 14.0)
+    oracle.assess("b", 15.0)
+    assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.YES), "dated ahead, and revoked since"
+
+
+def test_a_withdrawal_after_an_erasure_gives_nothing(oracle: Oracle) -> None:
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    for events in ((Event(12.0, False),), (Event(1.0, True), Event(12.0, False))):
+        take(oracle, r=replace(GIVEN, events=events))
+        assert not oracle.records
+    take(oracle, r=replace(GIVEN, events=(Event(12.0, True), Event(13.0, False))))
+    oracle.sweep()
+    assert set(oracle.records) == {"r"}, "given since, and withdrawn again"
+
+
+def test_a_face_may_be_theirs_to_whom_its_box_was_given(oracle: Oracle) -> None:
+    mine, theirs = replace(GIVEN, pictures=("s",), box=LEFT), replace(GIVEN, person="bob", pictures=("s",), box=RIGHT)
+    take(oracle, a=mine, o=theirs, s="s1")
+    assert oracle.whose("s", "ann") == {"ann"}
+    take(oracle, a=replace(mine, box=RIGHT), o=replace(theirs, box=LEFT))
+    assert oracle.whose("s", "ann") == {"ann", "bob"}
+    take(oracle, a=ended(replace(mine, box=RIGHT), 5.0))
+    assert oracle.served("s") == {"ann": Says.YES, "bob": Says.NO}, "ann's box is bob's now, and bob consents"
+
+
+def test_a_picture_whose_row_was_missing_is_permitted_as_before(oracle: Oracle) -> None:
+    del oracle.pictures["x"]
+    oracle.sweep()
+    take(oracle, x="x1")
+    assert ann(oracle) is Says.YES
+
+
+def test_what_a_pass_that_was_cut_off_has_begun_may_go_though_it_is_renewed(oracle: Oracle) -> None:
+    take(oracle, r=ended(GIVEN, 5.0))
+    oracle.perhaps("sweep", "expire")
+    oracle.adopt({"x": "x1"}, ["r"], [("x", "r")])
+    take(oracle, r=replace(GIVEN, events=(Event(1.0, True), Event(6.0, True))))
+    assert ann(oracle) is Says.YES
+    oracle.carry_out()
+    assert oracle.unsure_pictures == {"x"}
+    oracle.adopt({"x": "x1"}, ["r"], [("x", "r")])
+    oracle.carry_out()
+    assert not oracle.unsure_pictures, "once"
+
+
+def test_an_expiry_that_destroyed_nothing_is_taken_back_where_a_permission_is_renewed(oracle: Oracle) -> None:
+    take(oracle, r=ended(GIVEN, 5.0))
+    oracle.perhaps("sweep", "expire", destroyed=False)
+    take(oracle, r=replace(GIVEN, events=(Event(1.0, True), Event(6.0, True))))
+    oracle.sweep()
+    oracle.expire()
+    assert (set(oracle.pictures), oracle.unsure_pictures, ann(oracle)) == ({"x"}, set(), Says.YES)
+
+
+def test_of_a_command_that_was_cut_off_and_given_again_both_ends_are_right(oracle: Oracle) -> None:
+    """A withdrawal is imported, or is not, before a pass takes what is due; and then once more."""
+    for there in ({"x": "x1"}, {}):
+        once, twice = copy.deepcopy(oracle), copy.deepcopy(oracle)
+        take(twice, r=ended(GIVEN, 5.0))
+        for one in (once, twice):
+            one.expire()
+            take(one, r=ended(GIVEN, 5.0))
+        once.either(twice)
+        assert once.unsure_pictures == {"x"}
+        once.adopt(there, ["r"], [("x", "r")] if there else [])
+        assert (set(once.pictures), ann(once)) == (set(there), Says.NO)
+        take(once, x="x1")
+        assert once.unsure_pictures == (set() if there else {"x"})
