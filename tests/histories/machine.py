@@ -12,9 +12,14 @@ Words of a schedule
     ``JOB~POINT>OTHER``     a zombie: before POINT its lease runs out, the cells' rules are sent and OTHER runs to its
                             end, then it goes on
     ``JOB^POINT>OTHER``     OTHER meets it: before POINT erasures are asked for, and OTHER runs while JOB has the lease
+    ``ingest!POINT>OTHER``  the ingest of what is sent is killed before POINT, OTHER runs, and it is all given again;
+                            ``ask!POINT>OTHER``: so is the asking for erasures. Without ``>OTHER`` nothing comes between
+    ``same JOB``            JOB under one run id, each time that it is the word
+    ``elsewhere JOB``       the settings lead JOB to another index, which is empty; then they are right again
     ``later``               the clock is set forward by a day
     ``rotate``              a new key; all records are imported anew with what is sent next
-    ``revoke``              batch `part` is revoked; ``erase batch``: and erased
+    ``revoke``              batch `part` is revoked; ``erase batch``: and erased; ``assess batch``: assessed now;
+                            ``give batch``: its first assessment is given again
     ``back up``             a copy of everything is put aside
     ``restore TABLE``       a table (with what belongs to it), or ``index.db``, is put back as it was
     ``lose``                the live collection and its alias are dropped
@@ -24,6 +29,7 @@ Words of a schedule
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import logging
@@ -64,6 +70,10 @@ JOBS = ("embed", "load", "verify", "promote", "reindex", "sync", "expire", "eras
 RIGHT = {"erase": {3, 6}, "rollback": {4}}
 #: Those of them that say that all was done.
 DONE = {"erase": {3, 6}}
+#: Commands that can be cut off, and are given again: see the words.
+GIVEN_AGAIN = ("ingest", "ask")
+#: Jobs that begin anew under a run id that has been: what is due since is carried out, too.
+ANEW = ("erase", "expire", "sync")
 #: What is restored together: docs/operations.md, "A damaged table".
 BESIDE = {"embeddings": ("image_status",)}
 #: Rules that ask for an erasure: possible while another job holds the lease.
@@ -175,6 +185,9 @@ class Player:
 
     def send(self, rules: dict[str, str]) -> None:
         """One rule each for some cells, all in one ingest."""
+        self._deliver(self._gather(rules))
+
+    def _gather(self, rules: dict[str, str]) -> Sent:
         sent = Sent()
         self.oracle.now = self.world.now().timestamp()
         for name, cell in self.cells.items():
@@ -188,18 +201,16 @@ class Player:
         self.import_all = False
         # A file has each record once: the last that a cell had to say.
         sent.lines = list({line.record_id: line for line in sent.lines}.values())
-        self._deliver(sent)
+        return sent
 
     def _deliver(self, sent: Sent) -> None:
         """Ingest what was sent, batch by batch, and ask for the erasures after it."""
         self._know(sent.pictures)
-        batches = list(dict.fromkeys(batch for _, _, batch in sent.pictures)) or (["main"] if sent.lines else [])
-        for number, batch in enumerate(batches):
-            pictures = [(p, data) for p, data, of in sent.pictures if of == batch]
-            self._ingest(batch, pictures, sent.lines if number == 0 else [])
+        for part in _by_batch(sent):
+            self._ingest(*part)
+            _tell(self.oracle, *part)
         if sent.asked:
-            for kind, value in sent.asked:
-                self.oracle.ask(kind, value, time.time())
+            _tell_asked(self.oracle, sent)
             self._ask(sent.asked)
         self.oracle.now = self.world.now().timestamp()
         self.oracle.remember()
@@ -213,12 +224,12 @@ class Player:
                 self.labels[label] = (person, content)
                 self.copies.setdefault(label, set()).add(picture_id)
 
-    def _ingest(self, batch: str, pictures: list[tuple[str, bytes]], lines: list[Line]) -> None:
-        oracle = self.oracle
-        known = batch in oracle.batches
+    def _ingest(
+        self, batch: str, pictures: list[tuple[str, bytes]], lines: list[Line], *, at: str | int | None = None
+    ) -> int:
+        """Run it; killed before its point ``at``."""
+        known = batch in self.oracle.batches
         arguments = ["--batch", batch if known else str(self._batch_file(batch, "assessed"))]
-        if not known:
-            oracle.assess(batch, FIRST_ASSESSED)
         if lines:
             arguments += ["--basis", str(self._basis_file(lines))]
         if pictures:
@@ -226,15 +237,10 @@ class Player:
         # What another batch has under a known id may be refused one by one, or as a whole.
         # So does a line that was not read, where its record is not known.
         usual = {0, 1} if any(line.version is None for line in lines) else {0}
-        self._expect(self.world.run("ingest", *arguments), {0, 1, 3} if batch == "other" else usual)
-        oracle.begin_ingest()
-        for line in lines:
-            if line.version is None:
-                oracle.import_unreadable(line.record_id)
-            else:
-                oracle.import_record(line.record_id, line.version)
-        for picture_id, data in pictures:
-            oracle.ingest_picture(picture_id, digest_of(data), batch)
+        usual = {0, 1, 3} if batch == "other" else usual
+        answer = self.world.run("ingest", *arguments, at=at)
+        self._expect(answer, usual if at is None else {*usual, -9})
+        return answer.code
 
     def _source(self, pictures: list[tuple[str, bytes]]) -> Path:
         self._number += 1
@@ -259,15 +265,15 @@ class Player:
                     writer.writerow(row if line.version else {**row, "event_time": "some day"})
         return path
 
-    def _ask(self, asked: list[tuple[str, str]]) -> None:
-        """As `erase` does first, whoever holds the lease."""
+    def _ask(self, asked: list[tuple[str, str]], *, at: str | int | None = None) -> None:
+        """As `erase` does first, whoever holds the lease; killed before its point ``at``."""
         from jobs.erase import _request
         from jobs.governance.asked import asked_for
 
         names = self.world.folder / "asked.txt"
         names.write_text("\n".join(value for kind, value in asked if kind == "person"), encoding="utf-8")
         nobody = dict.fromkeys(("subject", "subject_file", "image", "batch"))
-        with self.world.as_job() as job:
+        with self.world.as_job(at=at) as job:
             persons = any(kind == "person" for kind, _ in asked)
             targets = asked_for(job.settings, **{**nobody, "subject_file": str(names)}) if persons else {}
             for kind, value in asked:
@@ -316,13 +322,16 @@ class Player:
         else:
             rules = {n: c.rules[number] for n, c in self.cells.items() if 0 <= number < len(c.rules)}
         inside = {}
-        if "~" in word or "^" in word:
-            inside = {n: rule for n, rule in rules.items() if "~" in word or rule in ASKING}
+        given_again = word.partition("!")[0] in GIVEN_AGAIN
+        if "~" in word or given_again or "^" in word:
+            inside = {n: rule for n, rule in rules.items() if "^" not in word or rule in ASKING}
         before = {n: rule for n, rule in rules.items() if n not in inside}
         if any(before.values()) or (self.import_all and not inside):
             self.send(before)
         self.schedule.append(word)
-        if "!" in word:
+        if given_again:
+            self._given_again(word, inside)
+        elif "!" in word:
             self._killed(*word.split("!"))
         elif "~" in word or "^" in word:
             self._together(word, inside)
@@ -343,6 +352,45 @@ class Player:
         if answer.code == -9 or name != "reindex":
             self.killed = (name, run_id)
         self._ended(answer)
+
+    def _given_again(self, word: str, rules: dict[str, str]) -> None:
+        name, rest = word.split("!")
+        point, _, other = rest.partition(">")
+        at = int(point) if point.isdigit() else point
+        sent = self._gather(rules)
+        asked, sent.asked = Sent(asked=sent.asked), []
+        if name == "ask":
+            self._deliver(sent)
+            sent = asked
+        self._know(sent.pictures)
+        twice = copy.deepcopy(self.oracle)
+        _tell_all(twice, sent)
+        twice.remember()
+        self._cut_off(sent, at)
+        if other:
+            answer = self.world.run(other)
+            self._expect(answer, {0, *RIGHT.get(other, ())})
+            for oracle in (self.oracle, twice):
+                self._effects(answer, oracle=oracle)
+        _tell_all(twice, sent)
+        for part in _by_batch(sent):
+            self._ingest(*part)
+        _tell_all(self.oracle, sent)
+        if sent.asked:
+            self._ask(sent.asked)
+        self.oracle.either(twice)
+        if name == "ingest":
+            self._deliver(asked)
+        self.oracle.now = self.world.now().timestamp()
+        self.oracle.remember()
+        self._compare(word, "")
+
+    def _cut_off(self, sent: Sent, at: str | int) -> None:
+        for part in _by_batch(sent):
+            if self._ingest(*part, at=at) == -9:
+                return
+        if sent.asked:
+            self._ask(sent.asked, at=at)
 
     def _together(self, word: str, rules: dict[str, str]) -> None:
         zombie = "~" in word
@@ -395,21 +443,31 @@ class Player:
         self.oracle.revoke("part", time.time())
         self.oracle.remember()
 
+    def word_assess_batch(self) -> None:
+        self._assess(self.clock())
+
+    def word_give_batch(self) -> None:
+        self._assess(FIRST_ASSESSED)
+
+    def _assess(self, dated: float) -> None:
+        self.oracle.assess("part", dated)
+        # That it is too old to count is an error, though it is on record.
+        void = self.oracle.batches["part"].dated <= self.oracle.batches["part"].void_until
+        answer = self.world.run("ingest", "--batch", str(self._batch_file("part", "assessed", dated)))
+        self._expect(answer, {int(void)})
+        self.oracle.remember()
+
     def word_erase_batch(self) -> None:
         self.oracle.ask("batch", "part", time.time())
         self._ended(self.world.run("erase", "--batch", "part"))
 
     def word_back_up(self) -> None:
-        import copy
-
         self.world.back_up("b")
         self.backup = copy.deepcopy((self.oracle.pictures, self.oracle.records))
 
     def word_restore(self, what: str) -> None:
         if self.backup is None or not (self.world.folder / "backups" / "b" / "warehouse").exists():
             return
-        import copy
-
         for name in (what, *BESIDE.get(what, ())):
             self.world.restore("b", name)
         self.restored, self.held_with = True, {}
@@ -440,6 +498,30 @@ class Player:
         if lost:
             self._ended(self.world.run("erase", *(part for name in lost for part in ("--lost", name))))
 
+    def word_same(self, job: str) -> None:
+        answer = self.world.run(job, "--run-id", f"same-{job}")
+        if job == "sync":
+            # What it has embedded under this id it does not embed again.
+            self._resumed(answer)
+        else:
+            self._ended(answer)
+
+    def word_elsewhere(self, job: str) -> None:
+        """Nothing is complete while an index that is on record is not looked at, and nothing has gone from a table."""
+        from jobs.settings import load_settings
+
+        live = self.world._shared_index(load_settings(str(self.world.config))).alias_target("faces")
+        answer = self.world.run(job, "--set", f"milvus.uri={self.world.folder / 'elsewhere.db'}")
+        if live is None:
+            # There may be nothing that is not looked at.
+            self._expect(answer, {0, 5, *RIGHT.get(job, ())})
+            self._effects(answer)
+        else:
+            self._expect(answer, {5})
+            self._effects(answer, destroyed=answer.code != 5)
+            self._expect(self.world.run("erase", "--lost", live), {2})
+        self._compare(f"{job} elsewhere", "")
+
     def word_resume(self) -> None:
         if self.killed is not None:
             name, run_id = self.killed
@@ -462,16 +544,22 @@ class Player:
                 break
         self._ended(answer)
 
-    def _effects(self, answer: Answer, *, busy: bool = False) -> bool:
-        """Tell the oracle what a job promises, if it ended well; else that it may have done any part of it."""
-        self.oracle.real, self.oracle.now = time.time(), self.world.now().timestamp()
+    def _effects(
+        self, answer: Answer, *, busy: bool = False, destroyed: bool = True, oracle: Oracle | None = None
+    ) -> bool:
+        """Tell the oracle what a job promises, if it ended well; else that it may have done any part of it.
+
+        ``busy``: another job has the lease; not ``destroyed``: if it ended badly, that was before anything went.
+        """
+        oracle = oracle or self.oracle
+        oracle.real, oracle.now = time.time(), self.world.now().timestamp()
         effects = EFFECTS.get(answer.job, ())
         well = answer.code in {0, *DONE.get(answer.job, ())}
         if well and not (busy and answer.job == "sync"):
             for effect in effects:
-                getattr(self.oracle, effect)()
+                getattr(oracle, effect)()
         elif not well:
-            self.oracle.perhaps(*effects)
+            oracle.perhaps(*effects, destroyed=destroyed)
         return well
 
     def _ended(self, answer: Answer) -> None:
@@ -723,6 +811,40 @@ def _by_picture(seen: Seen) -> dict[str, set[bytes]]:
     for picture_id, label in seen.faces.values():
         found.setdefault(picture_id, set()).add(label)
     return found
+
+
+def _by_batch(sent: Sent) -> list[tuple[str, list[tuple[str, bytes]], list[Line]]]:
+    """Each batch with its pictures, and the first one with all lines: one ingest each."""
+    batches = list(dict.fromkeys(batch for _, _, batch in sent.pictures)) or (["main"] if sent.lines else [])
+    return [
+        (batch, [(p, data) for p, data, of in sent.pictures if of == batch], sent.lines if number == 0 else [])
+        for number, batch in enumerate(batches)
+    ]
+
+
+def _tell(oracle: Oracle, batch: str, pictures: list[tuple[str, bytes]], lines: list[Line]) -> None:
+    """What an ingest brings."""
+    if batch not in oracle.batches:
+        oracle.assess(batch, FIRST_ASSESSED)
+    oracle.begin_ingest()
+    for line in lines:
+        if line.version is None:
+            oracle.import_unreadable(line.record_id)
+        else:
+            oracle.import_record(line.record_id, line.version)
+    for picture_id, data in pictures:
+        oracle.ingest_picture(picture_id, digest_of(data), batch)
+
+
+def _tell_asked(oracle: Oracle, sent: Sent) -> None:
+    for kind, value in sent.asked:
+        oracle.ask(kind, value, time.time())
+
+
+def _tell_all(oracle: Oracle, sent: Sent) -> None:
+    for part in _by_batch(sent):
+        _tell(oracle, *part)
+    _tell_asked(oracle, sent)
 
 
 def _rows(record_id: str, version: Version) -> list[dict[str, str]]:

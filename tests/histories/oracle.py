@@ -467,6 +467,7 @@ class Oracle:
         self.loose_ids |= other.loose_ids | (set(self.expired_ids) ^ set(other.expired_ids))
         self.expired_ids = {p: at for p, at in self.expired_ids.items() if p in other.expired_ids}
         self.begun |= other.begun
+        self.ingest = max(self.ingest, other.ingest)
         self.unsure_pictures |= other.unsure_pictures
         self.unsure_records |= other.unsure_records
         self.ever |= other.ever

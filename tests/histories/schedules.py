@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from tests.histories.cells import RULES, SHAPES
-from tests.histories.machine import KEPT, History
+from tests.histories.machine import ANEW, GIVEN_AGAIN, KEPT, History
 
 #: Rules after which others are most telling.
 GRAVE = (
@@ -120,18 +120,27 @@ def history_of(schedule: Sequence[str], seed: int, size: int) -> History:
     return History(tuple(schedule), cells_for(sequences, rng))
 
 
-#: The words of systematic schedules. Those in capitals stand for many: a kill, a zombie, a meeting, at some point.
+#: The words of systematic schedules. Those in capitals stand for many: a kill, a zombie, a meeting, at some point; a
+#: command that is cut off and given again; a run id that is used again; another index; what happens to a batch.
 WORDS = (
     "embed", "sync", "expire", "erase", "reindex", "night", "rollback", "later", "rotate", "KILL", "resume", "ZOMBIE",
-    "MEET", "restore images", "restore embeddings", "restore index.db", "lose",
+    "MEET", "AGAIN", "SAME", "ELSEWHERE", "BATCH", "restore images", "restore embeddings", "restore index.db", "lose",
 )  # fmt: skip
+BATCH_WORDS = ("revoke", "erase batch", "assess batch", "give batch")
 KILLABLE = ("embed", "sync", "expire", "erase", "reindex")
 OTHERS = ("erase", "sync", "expire", "reindex", "embed")
 POINTS = (
     "append embeddings", "append image_status", "delete embeddings", "delete image_status", "append erasure_items",
-    "append tombstones", "append erasure_steps", "delete images", "delete processing_basis", "purge", "vacuum",
-    "index create", "index insert", "index delete", "index drop", "index switch_alias",
+    "append tombstones", "append erasure_steps", "delete erasure_items", "delete images", "delete processing_basis",
+    "purge", "vacuum", "write text", "index create", "index insert", "index delete", "index drop",
+    "index switch_alias",
 )  # fmt: skip
+#: Where a command that is given again is cut off.
+CUTS = {
+    "ingest": ("append basis_quarantine", "append processing_basis", "append basis_links", "delete images",
+               "append images"),
+    "ask": ("append erasure_requests", "append tombstones", "append erasure_items", "append audit_events"),
+}  # fmt: skip
 _LENGTH = 12
 
 
@@ -159,14 +168,27 @@ def every_pair(words: Sequence[str], rng: random.Random) -> list[str]:
     return circuit[::-1]
 
 
+def given_again(rng: random.Random) -> str:
+    """A command that is cut off, most often with a job before it is given again."""
+    name = rng.choice(GIVEN_AGAIN)
+    other = rng.choice(("", *ANEW))
+    return f"{name}!{rng.choice(CUTS[name])}" + (f">{other}" if other else "")
+
+
 def _begun(line: Sequence[str], rng: random.Random) -> tuple[str, ...]:
     words = ["reindex", "back up", *(_resolved(word, rng) for word in line)]
     if rng.random() < 0.5:
-        words.insert(rng.randrange(3, len(words)), rng.choice(("revoke", "erase batch")))
+        words.insert(rng.randrange(3, len(words)), rng.choice(BATCH_WORDS[:2]))
     return tuple(words)
 
 
 def _resolved(word: str, rng: random.Random) -> str:
+    if word == "AGAIN":
+        return given_again(rng)
+    if word in ("SAME", "ELSEWHERE"):
+        return f"{word.lower()} {rng.choice(ANEW)}"
+    if word == "BATCH":
+        return rng.choice(BATCH_WORDS)
     if word not in ("KILL", "ZOMBIE", "MEET"):
         return word
     job = rng.choice(KILLABLE)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.histories.cells import RULES, SHAPES
-from tests.histories.machine import KEPT, Player
-from tests.histories.schedules import GRAVE, KILLABLE, OTHERS, POINTS, WORDS, sparing
+from tests.histories.machine import ANEW, KEPT, Player
+from tests.histories.schedules import BATCH_WORDS, GRAVE, KILLABLE, OTHERS, POINTS, WORDS, given_again, sparing
 from tests.histories.world import World
 
-PLAIN = tuple(word for word in WORDS if word.islower() and word != "resume")
+PLAIN = (*(word for word in WORDS if word.islower() and word != "resume"), *BATCH_WORDS)
 TELLING = ("sync", "erase", "expire", "reindex", "rollback")
 SEEDS = st.integers(0, 2**32 - 1)
 AT = st.sampled_from(POINTS) | st.integers(0, 30).map(str)
@@ -80,6 +80,16 @@ class Histories(RuleBasedStateMachine):
     def meeting(self, job: str, at: str, other: str, number: int) -> None:
         """An erasure meets a job."""
         self._step(f"{job}^{at}>{other}", number, grave=True)
+
+    @rule(number=SEEDS)
+    def again(self, number: int) -> None:
+        """An ingest, or what asks for erasures, is cut off and given again."""
+        self._step(given_again(random.Random(number)), number, grave=True)
+
+    @rule(where=st.sampled_from(("same", "elsewhere")), job=st.sampled_from(ANEW), number=SEEDS)
+    def otherwise(self, where: str, job: str, number: int) -> None:
+        """A job under an id that has been, or with settings that lead to another index."""
+        self._step(f"{where} {job}", number, grave=True)
 
     @precondition(lambda self: self.player is not None and self.player.killed is not None)
     @rule(number=SEEDS)

@@ -66,14 +66,13 @@ class Killed(BaseException):
 
 @dataclass
 class Answer:
-    """How a job ended. ``code``: its exit code; -9: killed. ``met``: whether it came to its point."""
+    """How a job ended. ``code``: its exit code; -9: killed."""
 
     job: str
     code: int
     said: dict[str, Any]
     seconds: float
     points: tuple[str, ...] = ()
-    met: bool = True
 
     @property
     def message(self) -> str:
@@ -88,6 +87,22 @@ class _Process:
     before: Callable[[str, int], None] | None = None
     dead: bool = False
     warehouses: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def stopped(cls, at: str | int | None, then: Callable[[], None] | None = None) -> _Process:
+        """One to which ``then`` happens before its point ``at`` (name, or number), once; None: the kill."""
+        process, met = cls(), []
+
+        def before(point: str, number: int) -> None:
+            if not met and at in (point, number):
+                met.append(point)
+                if then is None:
+                    process.dead = True
+                    raise Killed
+                then()
+
+        process.before = before if at is not None else None
+        return process
 
 
 def _in_driver(frame: Any) -> Any:
@@ -170,6 +185,7 @@ class World:
         self.offset = timedelta(0)
         self.lease_skew = timedelta(0)
         self.index: Any = None
+        self._index_place: Path | None = None
         self.seconds: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()
         self._ready: set[str] = set()
@@ -215,6 +231,7 @@ class World:
             return EmbedSpec("none", pictures.FINGERPRINT)
 
         import jobs.tables.embeddings
+        import jobs.tables.files
         import jobs.tables.store
 
         self._everywhere(jobs.runs.model.prepare_model, prepare_model)
@@ -242,7 +259,8 @@ class World:
         for name, label in _WRITES.items():
             self._patch(Warehouse, name, self._point_of(getattr(Warehouse, name), label))
         for name in _INDEX_WRITES:
-            self._patch(EmbeddedIndex, name, self._index_point(getattr(EmbeddedIndex, name), name))
+            self._patch(EmbeddedIndex, name, self._plain_point(getattr(EmbeddedIndex, name), f"index {name}"))
+        self._everywhere(jobs.tables.files.write_text, self._plain_point(jobs.tables.files.write_text, "write text"))
         made = Warehouse.__init__
 
         def with_known_tables(warehouse: Any, *args: Any, **kwargs: Any) -> None:
@@ -299,8 +317,12 @@ class World:
     def _shared_index(self, settings: Any) -> Any:
         from jobs.index.milvus_embedded import EmbeddedIndex
 
+        place = Path(settings.milvus.uri)
+        if self.index is not None and place != self._index_place:
+            self.close_index()
         if self.index is None:
-            self.index = EmbeddedIndex(Path(settings.milvus.uri), settings.milvus.search_params)
+            self._index_place = place
+            self.index = EmbeddedIndex(place, settings.milvus.search_params)
             self._close, self.index.close = self.index.close, lambda: None
         return self.index
 
@@ -321,11 +343,11 @@ class World:
 
         return at
 
-    def _index_point(self, method: Any, label: str) -> Any:
+    def _plain_point(self, method: Any, label: str) -> Any:
         @functools.wraps(method)
-        def at(index: Any, *args: Any, **kwargs: Any) -> Any:
-            self._point(f"index {label}", None)
-            return method(index, *args, **kwargs)
+        def at(*args: Any, **kwargs: Any) -> Any:
+            self._point(label, None)
+            return method(*args, **kwargs)
 
         return at
 
@@ -350,17 +372,7 @@ class World:
     ) -> Answer:
         """Run a job by its command line. Before its point ``at`` (name, or number) ``then`` is done; None: the kill."""
         command: click.Command = importlib.import_module(f"jobs.{name}").main
-        process, met = _Process(), []
-
-        def before(point: str, number: int) -> None:
-            if not met and (at in (point, number)):
-                met.append(point)
-                if then is None:
-                    process.dead = True
-                    raise Killed
-                then()
-
-        process.before = before if at is not None else None
+        process = _Process.stopped(at, then)
         begun, out, code = time.monotonic(), io.StringIO(), 0
         self._processes.append(process)
         try:
@@ -379,7 +391,7 @@ class World:
         seconds = time.monotonic() - begun
         self.seconds[name] += seconds
         self.runs[name] += 1
-        return Answer(name, code, said, seconds, tuple(process.points), bool(met) or at is None)
+        return Answer(name, code, said, seconds, tuple(process.points))
 
     @contextlib.contextmanager
     def _environment(self) -> Iterator[None]:
@@ -403,8 +415,24 @@ class World:
         return [new, *self.keys["hmac"]]
 
     @contextlib.contextmanager
-    def as_job(self) -> Iterator[Any]:
-        """What a job's own functions are given, for the parts of a job that are called by themselves."""
+    def as_job(self, *, at: str | int | None = None) -> Iterator[Any]:
+        """What a job's own functions are given, for the parts of a job that are called by themselves.
+
+        ``at``: the point at which whatever is done with it is killed.
+        """
+        if at is None:
+            with self._job() as made:
+                yield made
+            return
+        self._processes.append(process := _Process.stopped(at))
+        try:
+            with contextlib.suppress(Killed), self._job() as made:
+                yield made
+        finally:
+            self._processes.remove(process)
+
+    @contextlib.contextmanager
+    def _job(self) -> Iterator[Any]:
         from jobs.runs.progress import Console
         from jobs.runs.record import Job
         from jobs.settings import load_settings
