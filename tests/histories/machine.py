@@ -508,19 +508,22 @@ class Player:
 
     def word_elsewhere(self, job: str) -> None:
         """Nothing is complete while an index that is on record is not looked at, and nothing has gone from a table."""
-        from jobs.settings import load_settings
-
-        live = self.world._shared_index(load_settings(str(self.world.config))).alias_target("faces")
+        live = self._live_on_record()
         answer = self.world.run(job, "--set", f"milvus.uri={self.world.folder / 'elsewhere.db'}")
-        if live is None:
-            # There may be nothing that is not looked at.
-            self._expect(answer, {0, 5, *RIGHT.get(job, ())})
-            self._effects(answer)
-        else:
-            self._expect(answer, {5})
-            self._effects(answer, destroyed=answer.code != 5)
+        self._expect(answer, {5} if live else {0, 5, *RIGHT.get(job, ())})
+        self.oracle.perhaps(*EFFECTS.get(job, ()), destroyed=answer.code != 5)
+        if live:
+            # Nobody can say that what is there is gone.
             self._expect(self.world.run("erase", "--lost", live), {2})
         self._compare(f"{job} elsewhere", "")
+
+    def _live_on_record(self) -> str | None:
+        """The live collection; none if it was given up, or dropped, and is only there again from a backup."""
+        from jobs.runs.stores import unaccounted
+
+        with self.world.as_job() as job:
+            live: str | None = self.world._shared_index(job.settings).alias_target("faces")
+            return live if live in unaccounted(job.warehouse, ()) else None
 
     def word_resume(self) -> None:
         if self.killed is not None:
@@ -544,12 +547,10 @@ class Player:
                 break
         self._ended(answer)
 
-    def _effects(
-        self, answer: Answer, *, busy: bool = False, destroyed: bool = True, oracle: Oracle | None = None
-    ) -> bool:
+    def _effects(self, answer: Answer, *, busy: bool = False, oracle: Oracle | None = None) -> bool:
         """Tell the oracle what a job promises, if it ended well; else that it may have done any part of it.
 
-        ``busy``: another job has the lease; not ``destroyed``: if it ended badly, that was before anything went.
+        ``busy``: another job has the lease.
         """
         oracle = oracle or self.oracle
         oracle.real, oracle.now = time.time(), self.world.now().timestamp()
@@ -559,7 +560,7 @@ class Player:
             for effect in effects:
                 getattr(oracle, effect)()
         elif not well:
-            oracle.perhaps(*effects, destroyed=destroyed)
+            oracle.perhaps(*effects)
         return well
 
     def _ended(self, answer: Answer) -> None:

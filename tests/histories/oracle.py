@@ -511,8 +511,8 @@ class Oracle:
 
     def _finish_what_was_cut_off(self) -> None:
         """Of what a pass has begun, or may have written a tombstone of, nobody can say what the next one leaves."""
-        stored = self.pictures.items()
-        self.unsure_pictures |= {p for p, s in stored if p in self.begun or {p, s.content} & self.unsure_stones}
+        marked = {p for p, s in self.pictures.items() if p in self.begun or {p, s.content} & self.unsure_stones}
+        self.unsure_pictures |= {picture for picture in marked if not self.held(picture)}
         self.begun = set()
 
     def _batch_is_erased(self, batch: str) -> bool:

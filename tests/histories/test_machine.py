@@ -1,0 +1,133 @@
+"""The machine by itself, on a world that believes its oracle: every word and rule can be played, and finds nothing."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.histories.machine import KEPT, History, Player, Seen
+from tests.histories.oracle import Oracle, Says
+from tests.histories.pictures import label_of, vector_of
+from tests.histories.schedules import BATCH_WORDS, CUTS, history_of, schedules
+from tests.histories.world import Answer
+
+pytestmark = pytest.mark.unit
+
+
+class Believing:
+    """In place of a `World`: jobs end as they should, and do nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.offset = folder, timedelta(0)
+        self.keys: dict[str, list[str]] = {"hmac": ["first"], "tombstones": []}
+        self.seconds: Counter[str] = Counter()
+        self.oracle = Oracle()
+        self.ran: list[tuple[str, ...]] = []
+
+    def run(
+        self, name: str, *arguments: str, at: str | int | None = None, then: Callable[[], None] | None = None
+    ) -> Answer:
+        self.ran.append((name, *arguments))
+        if then is not None:
+            then()
+        elif at is not None:
+            return Answer(name, -9, {}, 0.0)
+        return Answer(name, self._code(name, *arguments), {}, 0.0)
+
+    def _code(self, name: str, *arguments: str) -> int:
+        if "--lost" in arguments:
+            return 2
+        if any(argument.endswith("elsewhere.db") for argument in arguments):
+            return 5
+        if name == "ingest" and len(arguments) == 2 and arguments[1].endswith(".yaml"):
+            state = yaml.safe_load(Path(arguments[1]).read_text(encoding="utf-8"))["state"]
+            return int(state == "assessed" and self.oracle.batches["part"].in_force is not Says.YES)
+        return 0
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.offset
+
+    def rotated(self, new: str) -> list[str]:
+        return [new, *self.keys["hmac"]]
+
+    def lease_runs_out(self) -> None:
+        """There is none."""
+
+    def back_up(self, label: str) -> None:
+        """There is nothing to be copied."""
+
+
+class Told(Player):
+    """A player that sees what its oracle says, and of what that is not sure of only the half."""
+
+    world: Any
+    rng = random.Random(5)
+
+    def _ask(self, asked: list[tuple[str, str]], *, at: str | int | None = None) -> None:
+        pass
+
+    def _live_on_record(self) -> str | None:
+        return "live"
+
+    def word_lose(self) -> None:
+        pass
+
+    def observe(self) -> Seen:
+        oracle = self.oracle
+        gone = {name for name in sorted(oracle.unsure_pictures | oracle.unsure_records) if self.rng.random() < 0.5}
+        contents = {p: stored.content for p, stored in oracle.pictures.items() if p not in gone}
+        people = {p: oracle.served(p) for p in contents}
+        shown = [(p, who) for p, said in people.items() for who, says in said.items() if says is Says.YES]
+        faces = {hash(key): (key[0], label_of(vector_of(key[1], contents[key[0]]))) for key in shown}
+        records = {i: record.newest.person for i, record in oracle.records.items() if i not in gone}
+        links = {(p, i) for i in records for p in oracle.records[i].links if p not in gone}
+        live = {key: label for key, (_, label) in faces.items()}
+        return Seen(contents, faces, records, links, {"live": live}, "live")
+
+
+def played(folder: Path, history: History) -> Told:
+    world = Believing(folder)
+    player = Told(world, history.cells)  # type: ignore[arg-type]
+    world.oracle = player.oracle
+    player.begin()
+    for word in history.schedule:
+        player.step(word)
+    return player
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_systematic_histories_can_be_played(tmp_path: Path, number: int) -> None:
+    schedule = next(itertools.islice(schedules(number), 1 + number, None))
+    player = played(tmp_path, history_of(schedule, number, 40))
+    assert not [str(finding) for finding in player.findings]
+    assert tuple(player.schedule) == schedule
+
+
+@pytest.mark.parametrize("word", [f"{n}!{p}{o}" for n, points in CUTS.items() for p in points for o in ("", ">expire")])
+def test_a_command_that_is_cut_off_is_given_again(tmp_path: Path, word: str) -> None:
+    history = history_of(("reindex", word, "erase", "expire", "reindex"), 3, 30)
+    player = played(tmp_path, history)
+    assert not [str(finding) for finding in player.findings]
+
+
+def test_batches_are_assessed_revoked_and_erased_in_every_order(tmp_path: Path) -> None:
+    words = [word for pair in itertools.product(BATCH_WORDS, BATCH_WORDS) for word in pair]
+    cells = ((KEPT, "boxed", "main", ()), ("c1", "alone", "part", ("again", "", "come back") * 4))
+    player = played(tmp_path, History(("reindex", *words), cells))
+    assert not [str(finding) for finding in player.findings]
+
+
+def test_elsewhere_nothing_is_complete(tmp_path: Path) -> None:
+    cells = ((KEPT, "boxed", "main", ()), ("c1", "alone", "main", ("forget",)))
+    player = played(tmp_path, History(("reindex", "elsewhere erase", "same erase", "same erase"), cells))
+    assert not player.findings
+    assert ("erase", "--run-id", "same-erase") in player.world.ran
+    assert not any(request.open for request in player.oracle.requests)
