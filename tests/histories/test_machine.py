@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.histories.machine import KEPT, History, Player, Seen
 from tests.histories.oracle import Oracle, Says
 from tests.histories.pictures import label_of, vector_of
 from tests.histories.schedules import BATCH_WORDS, CUTS, history_of, schedules
-from tests.histories.world import Answer
+from tests.histories.world import Answer, World
 
 pytestmark = pytest.mark.unit
 
@@ -131,3 +132,25 @@ def test_elsewhere_nothing_is_complete(tmp_path: Path) -> None:
     assert not player.findings
     assert ("erase", "--run-id", "same-erase") in player.world.ran
     assert not any(request.open for request in player.oracle.requests)
+
+
+@pytest.mark.parametrize("at", ["append tombstones", 1])
+def test_what_is_done_as_a_job_is_killed_at_its_point(tmp_path: Path, at: str | int) -> None:
+    world, done = World(None, tmp_path), []  # type: ignore[arg-type]
+
+    @contextmanager
+    def job() -> Iterator[None]:
+        yield
+
+    world._job = job  # type: ignore[method-assign]
+    for point in (at, None):
+        with world.as_job(at=point):
+            for name in ("append erasure_requests", "append tombstones", "append erasure_items"):
+                world._point(name, None)
+                done.append(name)
+    assert done == [
+        "append erasure_requests",
+        "append erasure_requests",
+        "append tombstones",
+        "append erasure_items",
+    ]
