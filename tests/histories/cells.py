@@ -52,6 +52,8 @@ SHAPES: dict[str, Shape] = {
     "hidden": Shape(2, {"x": (0,)}, {"r": (0, None, "x"), "s": (1, None, "x")}),
     "twice": Shape(1, {"x": (0,)}, {"r": (0, None, "x"), "t": (0, None, "x")}),
     "pair": Shape(1, {"x": (0,), "y": (0,)}, {"r": (0, None, "xy")}),
+    # Of one record's two pictures another is in the first.
+    "spread": Shape(2, {"x": (0, 1), "y": (0,)}, {"r": (0, 0, "xy"), "s": (1, 1, "x")}),
     "mixed": Shape(2, {"x": (0, 1), "y": (0,)}, {"r": (0, 0, "x"), "q": (0, None, "y"), "s": (1, 1, "x")}),
 }
 
@@ -167,6 +169,13 @@ class Cell:
 
     def rule_release(self, sent: Sent) -> None:
         self._send(sent, hold=False)
+
+    def rule_hold_other(self, sent: Sent) -> None:
+        """What keeps the picture is about the other person in it."""
+        self._send(sent, self._neighbour() or self.main, hold=True)
+
+    def rule_release_other(self, sent: Sent) -> None:
+        self._send(sent, self._neighbour() or self.main, hold=False)
 
     def rule_again(self, sent: Sent) -> None:
         self._send(sent)

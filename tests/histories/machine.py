@@ -19,7 +19,7 @@ Words of a schedule
     ``later``               the clock is set forward by a day
     ``rotate``              a new key; all records are imported anew with what is sent next
     ``revoke``              batch `part` is revoked; ``erase batch``: and erased; ``assess batch``: assessed now;
-                            ``give batch``: its first assessment is given again
+                            ``assess batch ahead``: of tomorrow; ``give batch``: its first assessment is given again
     ``back up``             a copy of everything is put aside
     ``restore TABLE``       a table (with what belongs to it), or ``index.db``, is put back as it was
     ``lose``                the live collection and its alias are dropped
@@ -446,6 +446,9 @@ class Player:
     def word_assess_batch(self) -> None:
         self._assess(self.clock())
 
+    def word_assess_batch_ahead(self) -> None:
+        self._assess(self.clock() + DAY)
+
     def word_give_batch(self) -> None:
         self._assess(FIRST_ASSESSED)
 
@@ -486,15 +489,21 @@ class Player:
         if live:
             index.drop_alias("faces")
             index.drop(live)
-        self._say_what_is_lost()
+        self._say_what_is_lost(after="erase")
 
-    def _say_what_is_lost(self) -> None:
-        """As an operator does: no job can tell a collection that is gone from one that lies in another index."""
+    def _say_what_is_lost(self, *, after: str = "") -> None:
+        """As an operator does: no job can tell a collection that is gone from one that lies in another index.
+
+        ``after``: a job that must not be content without it.
+        """
         from jobs.runs.stores import own_collections, unaccounted
 
         with self.world.as_job() as job:
             here = own_collections(job.warehouse, job.settings, self.world._shared_index(job.settings))
             lost = unaccounted(job.warehouse, here)
+        if lost and after:
+            self._expect(self.world.run(after), {5})
+            self.oracle.perhaps(*EFFECTS.get(after, ()), destroyed=False)
         if lost:
             self._ended(self.world.run("erase", *(part for name in lost for part in ("--lost", name))))
 

@@ -11,7 +11,7 @@ from tests.histories.machine import ANEW, GIVEN_AGAIN, KEPT, History
 
 #: Rules after which others are most telling.
 GRAVE = (
-    "withdraw", "hold", "forget", "forget other", "forget both", "forget picture", "garble", "deny",
+    "withdraw", "hold", "hold other", "forget", "forget other", "forget both", "forget picture", "garble", "deny",
     "export withdrawal", "swap",
 )  # fmt: skip
 #: The schedule of the quick profile, …
@@ -34,6 +34,7 @@ ONCE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("hidden", ("", "forget")),
     ("boxed", ("swap", "withdraw")),
     ("boxed", ("hold", "forget other")),
+    ("spread", ("hold other", "withdraw", "renew")),
     ("alone", ("hold", "forget", "come back", "forget")),
     ("alone", ("ahead", "forget", "", "", "again")),
     ("alone", ("forget", "", "", "", "export withdrawal")),
@@ -126,7 +127,7 @@ WORDS = (
     "embed", "sync", "expire", "erase", "reindex", "night", "rollback", "later", "rotate", "KILL", "resume", "ZOMBIE",
     "MEET", "AGAIN", "SAME", "ELSEWHERE", "BATCH", "restore images", "restore embeddings", "restore index.db", "lose",
 )  # fmt: skip
-BATCH_WORDS = ("revoke", "erase batch", "assess batch", "give batch")
+BATCH_WORDS = ("revoke", "erase batch", "assess batch", "assess batch ahead", "give batch")
 KILLABLE = ("embed", "sync", "expire", "erase", "reindex")
 OTHERS = ("erase", "sync", "expire", "reindex", "embed")
 POINTS = (

@@ -114,7 +114,7 @@ def test_systematic_histories_can_be_played(tmp_path: Path, number: int) -> None
 
 @pytest.mark.parametrize("word", [f"{n}!{p}{o}" for n, points in CUTS.items() for p in points for o in ("", ">expire")])
 def test_a_command_that_is_cut_off_is_given_again(tmp_path: Path, word: str) -> None:
-    history = history_of(("reindex", word, "erase", "expire", "reindex"), 3, 30)
+    history = history_of(("reindex", word, "erase", "expire", "reindex"), 3, 12)
     player = played(tmp_path, history)
     assert not [str(finding) for finding in player.findings]
 
