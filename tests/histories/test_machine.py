@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.histories import stateful
 from tests.histories.machine import KEPT, History, Player, Seen
 from tests.histories.oracle import Oracle, Says
 from tests.histories.pictures import label_of, vector_of
@@ -70,7 +71,11 @@ class Told(Player):
     """A player that sees what its oracle says, and of what that is not sure of only the half."""
 
     world: Any
-    rng = random.Random(5)
+
+    def __init__(self, world: Any, cells: Iterable[tuple[str, str, str, tuple[str, ...]]]) -> None:
+        super().__init__(world, cells)
+        world.oracle = self.oracle
+        self.rng = random.Random(5)
 
     def _ask(self, asked: list[tuple[str, str]], *, at: str | int | None = None) -> None:
         pass
@@ -93,11 +98,12 @@ class Told(Player):
         live = {key: label for key, (_, label) in faces.items()}
         return Seen(contents, faces, records, links, {"live": live}, "live")
 
+    def _proofs(self, seen: Seen) -> None:
+        """Nothing is proven by a world that does nothing."""
+
 
 def played(folder: Path, history: History) -> Told:
-    world = Believing(folder)
-    player = Told(world, history.cells)  # type: ignore[arg-type]
-    world.oracle = player.oracle
+    player = Told(Believing(folder), history.cells)
     player.begin()
     for word in history.schedule:
         player.step(word)
@@ -154,3 +160,14 @@ def test_what_is_done_as_a_job_is_killed_at_its_point(tmp_path: Path, at: str | 
         "append tombstones",
         "append erasure_items",
     ]
+
+
+def test_random_histories_are_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stateful, "Player", Told)
+    found: list[Player] = []
+    make: Any = lambda: Believing(tmp_path)  # noqa: E731
+    for number in range(4):
+        stateful.play_random(make, found.append, number=number, cells=20)
+    assert not [str(finding) for player in found for finding in player.findings]
+    assert len({tuple(player.schedule) for player in found}) > 3
+    assert len({word for player in found for word in player.schedule}) > 10
