@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.histories.oracle import DAY, Event, Oracle, Says, Version, covered
+from tests.histories.oracle import DAY, Event, Oracle, Record, Says, Version, covered
 
 pytestmark = pytest.mark.unit
 
@@ -348,3 +348,32 @@ def test_of_a_command_that_was_cut_off_and_given_again_both_ends_are_right(oracl
         assert (set(once.pictures), ann(once)) == (set(there), Says.NO)
         take(once, x="x1")
         assert once.unsure_pictures == (set() if there else {"x"})
+
+
+def test_records_of_an_erased_batch_that_are_there_are_swept_until_it_is_assessed_since(oracle: Oracle) -> None:
+    oracle.ask("batch", "b", 11.0)
+    oracle.sweep()
+    for dated, left in ((11.0, set()), (12.0, {"r"})):
+        oracle.assess("b", dated)
+        oracle.records["r"] = Record([GIVEN])
+        oracle.carry_out()
+        assert set(oracle.records) == {"r"}, "there is no request for it"
+        oracle.sweep()
+        assert set(oracle.records) == left
+
+
+def test_a_second_erasure_while_the_first_waits_counts_from_then(oracle: Oracle) -> None:
+    take(oracle, r=replace(GIVEN, hold=True))
+    oracle.ask("person", "ann", 11.0)
+    since = replace(GIVEN, pictures=("y",), events=(Event(12.0, True),))
+    oracle.now = 20.0
+    take(oracle, q=since, y="x2")
+    assert ann(oracle, "y") is Says.YES
+    oracle.ask("person", "ann", 13.0)
+    assert ann(oracle, "y") is Says.NO
+    oracle.carry_out()
+    take(oracle, q=since)
+    assert (set(oracle.records), len(oracle.requests)) == ({"r"}, 1)
+    take(oracle, q=replace(since, events=(Event(14.0, True),)))
+    oracle.carry_out()
+    assert set(oracle.records) == {"r", "q"}, "she came back, while the rest waits"
