@@ -6,6 +6,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.histories.machine import KEPT, History, Player, Seen
 from tests.histories.oracle import Oracle, Says
 from tests.histories.pictures import label_of, vector_of
 from tests.histories.schedules import BATCH_WORDS, CUTS, history_of, schedules
-from tests.histories.world import Answer, World
+from tests.histories.world import Answer, Killed, World, _Process
 
 pytestmark = pytest.mark.unit
 
@@ -171,3 +172,15 @@ def test_random_histories_are_random(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not [str(finding) for player in found for finding in player.findings]
     assert len({tuple(player.schedule) for player in found}) > 3
     assert len({word for player in found for word in player.schedule}) > 10
+
+
+def test_a_kill_stops_at_what_side_threads_do(tmp_path: Path) -> None:
+    world = World(None, tmp_path)  # type: ignore[arg-type]
+    world._processes.append(_Process.stopped("delete images"))
+
+    def work(name: str) -> None:
+        world._point(name, None)
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = [pool.submit(work, name).exception() for name in ("delete embeddings", "delete images", "delete links")]
+    assert [type(end) for end in ended] == [type(None), Killed, Killed]

@@ -87,6 +87,7 @@ class _Process:
     before: Callable[[str, int], None] | None = None
     dead: bool = False
     warehouses: list[Any] = field(default_factory=list)
+    killed_at: str | None = None
 
     @classmethod
     def stopped(cls, at: str | int | None, then: Callable[[], None] | None = None) -> _Process:
@@ -102,6 +103,7 @@ class _Process:
                 then()
 
         process.before = before if at is not None else None
+        process.killed_at = at if then is None and isinstance(at, str) else None
         return process
 
 
@@ -358,8 +360,11 @@ class World:
             return
         if process.dead:
             raise Killed
-        # What side threads do is no place to stop at.
         if threading.current_thread() is not threading.main_thread():
+            # No place for another job; and for a kill by its name alone, for their order is not the same each time.
+            if name == process.killed_at:
+                process.dead = True
+                raise Killed
             return
         process.points.append(name)
         if process.before is not None and process is self._processes[-1]:
