@@ -525,7 +525,7 @@ class Oracle:
     def _names(self, request: Request, record: Record) -> bool:
         people = {version.person for version in record.versions}
         return (request.kind == "person" and request.value in people) or (
-            request.kind == "batch" and any(v.batch == request.value for v in record.versions)
+            request.kind == "batch" and record.newest.batch == request.value
         )
 
     def _is_erased(self, version: Version) -> bool:
