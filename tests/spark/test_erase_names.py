@@ -39,6 +39,7 @@ from udfs.decode import image_kind
 pytestmark = pytest.mark.spark
 
 ESCAPING = "../../../escaped"
+NEW, OLD = (f"the {age} key of a test with more than 32 letters" for age in ("new", "old"))
 REQUESTS = ["\ufeff" + unicodedata.normalize("NFD", "José  Núñez"), "", " ANN\u00a0o\u2019neill", principal(7)]
 REQUESTS += ["Nobody Here", "ann O'Neill"]
 
@@ -55,11 +56,11 @@ class Asking:
 @pytest.fixture(scope="module")
 def asking(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Asking:
     made = indexed.copy_to(tmp_path_factory.mktemp("names") / "w")
-    secrets = settings_with(hmac_key="new, old", tombstone_keys=f"new,{KEY}")
+    secrets = settings_with(hmac_key=f"{NEW}, {OLD}", tombstone_keys=f"{NEW},{KEY}")
     keys = {name: getattr(secrets, name) for name in ("hmac_key", "tombstone_keys")}
     made.settings = made.settings.model_copy(update=keys)
-    made.record(5, pii_principal_id=rule_1("José  Núñez", "old"))
-    made.record(6, pii_principal_id=rule_2("Ann O'Neill", "old"))
+    made.record(5, pii_principal_id=rule_1("José  Núñez", OLD))
+    made.record(6, pii_principal_id=rule_2("Ann O'Neill", OLD))
     other = {"image_id": ESCAPING, "content": picture("escaped"), "content_sha256": "0" * 64}
     for spec in (IMAGES, BASIS_LINKS):
         row = made.warehouse.read(spec).where(f"image_id = '{image(5)}'").first()
