@@ -161,7 +161,7 @@ def test_guarantee_13_who_was_not_found_is_barred_under_every_key(asking: Asking
     """Depends on the pass above: its tombstones."""
     ring = key_ring(asking.made.settings)
     stones = {row["digest"] for row in asking.made.warehouse.read(TOMBSTONES).where("kind = 'subject'").collect()}
-    names = [rule("Nobody Here", key) for rule in (rule_1, rule_2, rule_3) for key in ("new", "old")]
+    names = [rule("Nobody Here", key) for rule in (rule_1, rule_2, rule_3) for key in (NEW, OLD)]
     assert {ring.digest(SUBJECT, name) for name in names} <= stones
 
 
