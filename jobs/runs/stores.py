@@ -58,8 +58,8 @@ def own_collections(warehouse: Warehouse, settings: Settings, index: VectorIndex
 def unaccounted(warehouse: Warehouse, here: Collection[str]) -> list[str]:
     """Collections that were filled, are not ``here``, and of which no record says that they were dropped.
 
-    A release before this one dropped some without a word. So of what it filled, all counts as dropped where another
-    collection that is on record is ``here``: the index is the one that they were in.
+    Some were dropped without a word, by a release before this one, and of some it is only known that they were about to
+    be. These count as dropped where another collection that is on record is ``here``: in the index that they were in.
     """
     there = _filled(warehouse).collect()
     missing = [row for row in there if row["name"] not in here]
@@ -114,7 +114,7 @@ def about_to_drop(run: Run, names: Sequence[str]) -> None:
 
 
 def _filled(warehouse: Warehouse) -> DataFrame:
-    """Collections (name) whose last word is that rows came into them; ``on_record``: all drops of them are, too."""
+    """Collections (name) that rows came into last; ``on_record``: no drop of them can be that nothing is known of."""
     steps = warehouse.read(RUN_STEPS).where("state = 'done'")
     order = F.struct("fencing_token", "ended_at").alias("at")
     brought, switched = F.col("step").startswith("import"), F.col("step") == "promote"
@@ -125,14 +125,20 @@ def _filled(warehouse: Warehouse) -> DataFrame:
         name.alias("name"), F.lit(True).alias("there"), on_record.alias("on_record"), order
     )
     listed = F.from_json(F.get_json_object("result", "$.dropped"), "array<string>")
-    gone = steps.where(F.col("step").isin(DROP, LOST, "promote")).select(F.explode(listed).alias("name"), order)
+    gone = steps.where(F.col("step").isin(LOST, "promote")).select(F.explode(listed).alias("name"), order)
+    perhaps = steps.where(F.col("step") == DROP).select(F.explode(listed).alias("name"), order)
+    perhaps = perhaps.groupBy("name").agg(F.max("at").alias("perhaps_at"))
     facts = F.from_json(F.get_json_object("result", "$.collections"), "map<string, map<string, string>>")
     erased = steps.where("step = 'erase-index'").select(F.explode(facts).alias("name", "facts"), order)
     gone = gone.unionByName(erased.where("facts['dropped'] = 'true'").select("name", "at"))
     gone = gone.select("name", F.lit(False).alias("there"), F.lit(False).alias("on_record"), "at")
     each = filled.unionByName(gone).where("name IS NOT NULL").groupBy("name")
-    last = each.agg(F.max_by("there", "at").alias("there"), F.max("on_record").alias("on_record"))
-    return last.where("there").select("name", "on_record")
+    last = each.agg(
+        F.max_by("there", "at").alias("there"), F.max("on_record").alias("on_record"), F.max("at").alias("at")
+    )
+    last = last.where("there").join(perhaps, "name", "left")
+    told = F.col("on_record") & ~F.coalesce(F.col("perhaps_at") > F.col("at"), F.lit(False))
+    return last.select("name", told.alias("on_record"))
 
 
 def staging_bases(warehouse: Warehouse, settings: Settings) -> list[str]:

@@ -135,7 +135,8 @@ def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dr
     assert unaccounted(warehouse, ["old"]) == []
     warehouse.append(spark.createDataFrame(rows[4:], RUN_STEPS.columns), RUN_STEPS)
     assert unaccounted(warehouse, ["again"]) == ["begun"]
-    assert unaccounted(warehouse, []) == ["again", "begun"]
+    # Of one that was about to be dropped nobody knows, unless another of that index is here.
+    assert unaccounted(warehouse, []) == ["again", "begun", "old"]
     assert recorded_bases(warehouse) == {"/a", "s3a://b/c", "/d/_staging"}
 
 
