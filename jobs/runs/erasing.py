@@ -46,7 +46,10 @@ _REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Requests that are complete now, those that a legal hold suspends, and those of which nobody can tell: `close`."""
+    """Requests that are complete now, those that a legal hold suspends, and those of which nobody can tell: `close`.
+
+    ``items``: what was erased for those that are complete, by kind.
+    """
 
     completed: int
     suspended: int
@@ -96,7 +99,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         found = erasure.find(warehouse, targets)
         items = erasure.write_down(warehouse, targets, found, key_ring(settings), now=utc_now())
         leaving = materialise(erasure.leaving_records(targets, found))
-        counts = {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
+        counts = _by_kind(items)
     run.step("erase-find", lambda: {"items": counts}, once=False)
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
     run.step("erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False)
@@ -115,10 +118,18 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         completed, suspended, unknown = closed
         facts = {"completed": completed, "suspended": suspended, "unknown": unknown}
         audit.append(warehouse, "erasure-ended", run.run_id, facts, now=now)
+        if suspended:
+            # Of a request that stays open an earlier pass may have told already; its receipt counts everything.
+            done = warehouse.read(ERASURE_STEPS).where(F.col("step") == erasure.COMPLETE).select("request_id")
+            counts = _by_kind(items.join(done, "request_id", "left_semi"))
         _settle(run, ended=now)
     _finish_physically(run)
     run.gate = None
     return Outcome(completed, suspended, counts, unknown)
+
+
+def _by_kind(items: DataFrame) -> dict[str, int]:
+    return {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
 
 
 def _request_due(run: Run, due: DataFrame | None) -> None:
