@@ -144,7 +144,9 @@ def test_guarantee_12_cut_off_anywhere_and_run_again_it_converges(
         patched.setattr(erasing, "_settle", cut)
         with pytest.raises(Cut), open_run(job, "erase") as run:
             erase_pending(run, index)
+    index.close()
     assert made.live_keys() == made.faces() == indexed.faces() - gone
+    index = made.index()
     # Everything is erased, and nobody has cleaned up: the next pass does, though nothing is asked of it.
     evidence = made.folder / "warehouse" / "_evidence" / "receipts"
     assert not evidence.exists()
