@@ -159,8 +159,7 @@ def test_guarantee_12_cut_off_anywhere_and_run_again_it_converges(
     assert scan(made.spark, [f"{made.folder}/warehouse/erasure_items"], names).count() == 0
     said = receipts(warehouse, made.settings, "e2")
     assert (evidence / "e2.jsonl").read_text() == "".join(json.dumps(receipt) + "\n" for receipt in said)
-    ended = warehouse.read(AUDIT_EVENTS).where("kind = 'erasure-ended'").collect()
-    assert [event["run_id"] for event in ended].count("e2") == 2
+    assert warehouse.read(AUDIT_EVENTS).where("kind = 'erasure-ended' AND run_id = 'e2'").count() == 2
     # A later pass of the same run has receipts of its own, and leaves these as they are.
     erasure.request(warehouse, [Target("subject", principal(7))], ring, run_id="asked", now=datetime.now(UTC))
     with open_run(job_for(made.spark, made.settings, "e2"), "erase") as run:
