@@ -330,6 +330,7 @@ def _nowhere(*_: object, **__: object) -> None:
     raise DependencyUnavailable("no database")
 
 
+@pytest.mark.faults
 def test_guarantee_16_a_face_stays_only_where_what_covered_it_is_what_covers_it(expired: Expired) -> None:
     """Nobody is served as somebody else: neither of the pair's faces is carried over to the boxes as they are now."""
     made = expired.made
@@ -342,6 +343,7 @@ def test_guarantee_16_a_face_stays_only_where_what_covered_it_is_what_covers_it(
         assert covered.join(made.warehouse.read(spec), ["image_id", "input_digest"]).count() == 0
 
 
+@pytest.mark.faults
 def test_guarantee_7_an_expiry_that_waited_is_only_carried_out_where_it_is_due_still(
     indexed: Indexed, expired: Expired
 ) -> None:
@@ -358,6 +360,7 @@ def test_guarantee_7_an_expiry_that_waited_is_only_carried_out_where_it_is_due_s
     assert {receipt["kind"]: receipt["erased"]["images"] for receipt in said} == {"expiry": 0, "sweep": 0}
 
 
+@pytest.mark.faults
 def test_guarantee_9_an_image_that_is_missing_loses_its_faces_and_not_its_permissions(expired: Expired) -> None:
     made = expired.made
     assert made.faces_of(6) == set()
@@ -465,6 +468,7 @@ def test_guarantee_13_nothing_comes_back(indexed: Indexed, made: Indexed) -> Non
     assert {row["value"] for row in due.where("kind = 'image'").collect()} == {image(0), "another"}
 
 
+@pytest.mark.faults
 def test_guarantee_13_what_is_here_again_goes_at_the_next_erasure_without_a_request(
     indexed: Indexed, after: Pass, made: Indexed
 ) -> None:
@@ -563,6 +567,7 @@ def test_guarantee_14_receipts_balance_are_the_same_each_time_and_name_nobody(af
     assert said[0]["logically_gone_at"] < said[0]["physically_gone"]["backups_by"]
 
 
+@pytest.mark.faults
 def test_guarantee_9_what_a_collection_holds_is_asked_of_the_collection(indexed: Indexed, tmp_path: Path) -> None:
     """Rows of `embeddings` went before: by a night's own withdrawal, and by somebody who wrote nothing down."""
     made = indexed.copy_to(tmp_path / "w")

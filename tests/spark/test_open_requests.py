@@ -64,6 +64,7 @@ def consent(made: Indexed, record_id: str, person: int) -> None:
     made.warehouse.append(made.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
 
 
+@pytest.mark.faults
 def test_guarantee_9_what_a_person_consents_to_since_is_not_taken_by_the_open_request(made: Indexed) -> None:
     """Though it stands under the id of a record that an earlier pass has destroyed, or in a picture that was held."""
     warehouse = made.warehouse

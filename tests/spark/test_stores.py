@@ -140,6 +140,7 @@ def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dr
     assert recorded_bases(warehouse) == {"/a", "s3a://b/c", "/d/_staging"}
 
 
+@pytest.mark.faults
 def test_guarantee_8_without_any_record_everybody_leaves_the_live_collection(indexed: Indexed, tmp_path: Path) -> None:
     """As docs/operations.md lets people remove the table of records, until they are ingested again."""
     made = indexed.copy_to(tmp_path / "w")
