@@ -66,6 +66,7 @@ def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leave
     assert (done["exit_code"], done["receipts"][0]["erased"]["faces"]) == (0, 1)
     assert done["receipts"][0]["stores"]["collections"] == {"faces_night_1": {"lost": True}}
     assert not left.parent.parent.exists()
+    assert any(place.endswith("before") for place in prove_erased(job, [], None)["places"])
 
 
 def test_guarantee_9_an_alias_that_leads_to_another_warehouse_stops_what_takes_out(
