@@ -2,8 +2,9 @@
 
     python -m tests.histories.mends [NUMBER…]
 
-mends.yaml has them: what is mended, how it is taken out (a text of a module's source in exchange for another), and the
-history. A text that is not there any more is an error: the mend was moved, and this list has to follow.
+mends.yaml has them: what is mended, how it is taken out (a text of a module's source in exchange for another, on the
+driver; executors import modules as they are), and the history. A text that is not there any more is an error: the mend
+was moved, and this list has to follow.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +24,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 MENDS = Path(__file__).with_suffix(".yaml")
-_TAKEN = "HISTORIES_TAKEN_OUT"
+_OURS = ("jobs", "udfs", "tests.histories.")
 
 
 class TakenOut(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -50,46 +51,50 @@ class TakenOut(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - the module, without its mend
 
 
-def take_out(changes: list[dict[str, str]]) -> None:
-    """From now on the project is imported without these."""
+@contextmanager
+def without(changes: list[dict[str, str]]) -> Iterator[None]:
+    """The project, imported anew without these, and nothing of it that was imported before; then as it was."""
     by_module: dict[str, list[dict[str, str]]] = {}
     for change in changes:
         by_module.setdefault(change["module"], []).append(change)
-    sys.meta_path.insert(0, TakenOut(by_module))
+    finder = TakenOut(by_module)
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(_OURS)}
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name in sys.modules if name.startswith(_OURS)]:
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def main(wanted: list[str]) -> int:
-    """Each mend in a process of its own; says what was found without it, and how many were not seen."""
-    unseen = 0
+    """Each mend in one session of Spark; says what was found without it, and returns how many were not seen."""
+    from tests.histories.__main__ import session
+
+    spark, unseen = session(), 0
     for mend in yaml.safe_load(MENDS.read_text(encoding="utf-8")):
         if wanted and mend["name"] not in wanted:
             continue
-        environment = {**os.environ, _TAKEN: json.dumps(mend["take_out"]), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "tests.histories.mends", "--play", json.dumps(mend["history"])]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        with without(mend["take_out"]):
+            told = play_here(spark, json.dumps(mend["history"]))
         # A mend that was taken out so that its module fails proves nothing.
-        told = [line for line in done.stdout.splitlines() if line.startswith("Guarantee")]
         seen = [line for line in told if "unforeseen" not in line]
-        print(
-            f"{mend['name']}: {mend['says']}\n    " + ("\n    ".join(seen) or f"NOT SEEN\n{done.stderr[-500:]}"),
-            flush=True,
-        )
+        print(f"{mend['name']}: {mend['says']}\n    " + "\n    ".join(seen or ["NOT SEEN", *told]), flush=True)
         unseen += not seen
     return unseen
 
 
-def play_here(text: str) -> int:
-    """Play a history in this process, with what the environment says taken out."""
-    take_out(json.loads(os.environ.get(_TAKEN, "[]")))
-    from tests.histories.__main__ import session, worlds
+def play_here(spark: Any, text: str) -> list[str]:
+    """Play a history with the modules as they are imported now; returns what it finds, a line each."""
+    from tests.histories.__main__ import worlds
     from tests.histories.machine import History, play
 
-    with worlds(session(), quick=True) as make_world:
+    with worlds(spark, quick=True) as make_world:
         player = play(make_world(), History.from_json(text))
-    for finding in player.findings:
-        print(str(finding).rsplit("\n", 1)[0].replace("\n   ", ":"))
-    return len(player.findings)
+    return [str(finding).rsplit("\n", 1)[0].replace("\n   ", ":") for finding in player.findings]
 
 
 if __name__ == "__main__":
-    sys.exit(play_here(sys.argv[2]) if sys.argv[1:2] == ["--play"] else main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

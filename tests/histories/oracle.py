@@ -80,9 +80,10 @@ class Link:
 
 @dataclass
 class Record:
-    """All that was read of a record; ``unread``: the ingest in which a line of it could not be read, last."""
+    """All that was read of a record, and in which ingests: first, last, and a line of it that could not be read."""
 
     versions: list[Version] = field(default_factory=list)
+    came_in: int = -1
     read_in: int = -1
     unread_in: int = -2
     repeated_in: int = -2
@@ -178,6 +179,8 @@ class Oracle:
         self.erased_people: dict[str, float] = {}
         self.erased_ids: set[str] = set()
         self.erased_batches: dict[str, float] = {}
+        #: The last ingest before an erased batch was assessed again: what came in later is not the erasure's.
+        self.assessed_again: dict[str, int] = {}
         self.erased_contents: set[str] = set()
         self.expired_ids: dict[str, float] = {}
         self.loose_ids: set[str] = set()
@@ -198,7 +201,10 @@ class Oracle:
 
     def assess(self, batch: str, dated: float) -> None:
         """A batch's assessment was given, perhaps once more."""
-        self.batches.setdefault(batch, Batch()).assess(dated)
+        known = self.batches.setdefault(batch, Batch())
+        if batch in self.erased_batches and dated > known.void_until:
+            self.assessed_again.setdefault(batch, self.ingest)
+        known.assess(dated)
 
     def revoke(self, batch: str, at: float) -> None:
         """A batch was revoked."""
@@ -209,7 +215,7 @@ class Oracle:
         known = self.records.get(record_id)
         if known is None and (self._is_erased(version) or self._batch_is_erased(version.batch)):
             return
-        record = self.records.setdefault(record_id, Record())
+        record = self.records.setdefault(record_id, Record(came_in=self.ingest))
         if record.versions and record.newest == version:
             record.repeated_in = self.ingest
         else:
@@ -256,6 +262,7 @@ class Oracle:
         else:
             self.revoke(value, at)
             self.erased_batches[value] = self.batches[value].void_until
+            self.assessed_again.pop(value, None)
         if not any(r.open and (r.kind, r.value) == (kind, value) for r in self.requests):
             self.requests.append(Request(kind, value, at))
 
@@ -392,14 +399,16 @@ class Oracle:
             if request.kind == "person":
                 # By a consent given since the erasure was last asked for, the person came back.
                 mine = {i for i in mine if not self._given_after(self.records[i])}
-            request.records |= mine
-            request.pictures |= {p for i in mine for p in self.records[i].links}
             if request.kind == "picture":
                 request.pictures.add(request.value)
             if request.kind == "batch":
-                of_batch = {p for p, stored in self.pictures.items() if stored.batch == request.value}
+                until = self.assessed_again.get(request.value, self.ingest)
+                mine = {i for i in mine if self.records[i].came_in <= until}
+                of_batch = {p for p, s in self.pictures.items() if s.batch == request.value and s.ingest <= until}
                 request.pictures |= of_batch
                 asked |= of_batch
+            request.records |= mine
+            request.pictures |= {p for i in mine for p in self.records[i].links}
             leaving |= mine
         # Restored, or imported while nobody looked: they give nothing since the erasure of their person.
         if sweep:

@@ -377,3 +377,19 @@ def test_a_second_erasure_while_the_first_waits_counts_from_then(oracle: Oracle)
     take(oracle, q=replace(since, events=(Event(14.0, True),)))
     oracle.carry_out()
     assert set(oracle.records) == {"r", "q"}, "she came back, while the rest waits"
+
+
+def test_what_comes_in_after_a_batch_was_assessed_again_is_not_of_its_erasure(oracle: Oracle) -> None:
+    """A hold keeps the erasure open, and the source is in force again."""
+    take(oracle, r=replace(GIVEN, hold=True))
+    oracle.ask("batch", "b", 11.0)
+    oracle.carry_out()
+    take(oracle, o=replace(GIVEN, pictures=("z",)), z="x3")
+    assert "o" not in oracle.records, "it is erased"
+    oracle.assess("b", 12.0)
+    take(oracle, n=replace(GIVEN, pictures=("y",)), y="x2")
+    oracle.carry_out(sweep=True)
+    assert set(oracle.pictures) == {"x", "y"}
+    take(oracle, r=GIVEN)
+    oracle.carry_out(sweep=True)
+    assert (set(oracle.pictures), set(oracle.records), ann(oracle, "y")) == ({"y"}, {"n"}, Says.YES)
