@@ -24,8 +24,9 @@ from jobs.tables.store import Warehouse
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-#: Steps of a run: collections that are about to be dropped; those of which an operator says that they are gone.
-DROP, LOST = "drop-collections", "lost-collections"
+#: Steps of a run: a collection that single rows come into; collections that are about to be dropped; those of which an
+#: operator says that they are gone.
+FILL, DROP, LOST = "fill-collection", "drop-collections", "lost-collections"
 _NAMED = 5
 
 
@@ -107,6 +108,14 @@ def given_up(run: Run) -> list[str]:
     return list((run.result(LOST) or {}).get("dropped", []))
 
 
+def about_to_fill(run: Run, collection: str) -> None:
+    """Put on record that rows come into a collection next, whatever was said of it before: that it was given up, say.
+
+    An import tells it itself (`RunImportRecorder`).
+    """
+    run.record_steps({FILL: {"collection": collection}}, utc_now(), 0.0)
+
+
 def about_to_drop(run: Run, names: Sequence[str]) -> None:
     """Put on record what is dropped next: killed in between, nobody could tell that it is gone."""
     if names:
@@ -117,10 +126,10 @@ def _filled(warehouse: Warehouse) -> DataFrame:
     """Collections (name) that rows came into last; ``on_record``: no drop of them can be that nothing is known of."""
     steps = warehouse.read(RUN_STEPS).where("state = 'done'")
     order = F.struct("fencing_token", "ended_at").alias("at")
-    brought, switched = F.col("step").startswith("import"), F.col("step") == "promote"
+    brought, switched = F.col("step").startswith("import") | (F.col("step") == FILL), F.col("step") == "promote"
     name = F.when(switched, F.get_json_object("result", "$.current"))
     name = name.otherwise(F.get_json_object("result", "$.collection"))
-    on_record = F.col("step").startswith("import/")
+    on_record = F.col("step").startswith("import/") | (F.col("step") == FILL)
     filled = steps.where(brought | switched).select(
         name.alias("name"), F.lit(True).alias("there"), on_record.alias("on_record"), order
     )

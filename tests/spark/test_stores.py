@@ -17,13 +17,14 @@ from jobs.errors import LeaseHeld, NotProvenError, SettingsError, StoreMissing
 from jobs.expire import expire_steps
 from jobs.governance import erasure
 from jobs.governance.erasure import Target
+from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.index.milvus import connect
 from jobs.runs.erased import prove_erased
 from jobs.runs.erasing import Outcome
 from jobs.runs.lease import Lease
 from jobs.runs.stores import own_live, recorded_bases, unaccounted
-from jobs.runs.syncing import withdraw_live
+from jobs.runs.syncing import add_small, withdraw_live
 from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, RUN_STEPS
 from jobs.settings import Settings
 from jobs.tables.files import remove_tree
@@ -125,6 +126,11 @@ def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dr
         ("r8", "stage", {"path": "/copied/from/_staging/r8/1"}),
         ("r9", "stage", {"path": "/d/_staging/r9/1", "apart": True}),
         ("r10", "stage", {"path": "/copied/from/_staging/r10/1", "apart": False}),
+        # Given up, and filled again by somebody who found it.
+        ("r11", "import/0", {"job_id": "", "state": "done", "collection": "given_up"}),
+        ("r11", "import/0", {"job_id": "", "state": "done", "collection": "back"}),
+        ("r12", "lost-collections", {"dropped": ["back", "given_up"]}),
+        ("r13", "fill-collection", {"collection": "back"}),
     ]
     later = [NOW + timedelta(seconds=number) for number in range(len(steps))]
     rows = [
@@ -135,10 +141,40 @@ def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dr
     assert unaccounted(warehouse, []) == ["cut_off", "old"]
     assert unaccounted(warehouse, ["old"]) == []
     warehouse.append(spark.createDataFrame(rows[4:], RUN_STEPS.columns), RUN_STEPS)
-    assert unaccounted(warehouse, ["again"]) == ["begun"]
+    assert unaccounted(warehouse, ["again"]) == ["back", "begun"]
     # Of one that was about to be dropped nobody knows, unless another of that index is here.
-    assert unaccounted(warehouse, []) == ["again", "begun", "old"]
+    assert unaccounted(warehouse, []) == ["again", "back", "begun", "old"]
     assert recorded_bases(warehouse) == {"/a", "s3a://b/c", "/d/_staging"}
+
+
+class Cut(BaseException):
+    """Ends a run where it stands."""
+
+
+def test_guarantee_9_a_collection_is_on_record_before_sync_brings_a_row_into_it(
+    indexed: Indexed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though somebody had given it up: settings lead to it again, and it is filled again."""
+    made, now = indexed.copy_to(tmp_path / "w"), datetime.now(UTC)
+    step = ("l1", "lost-collections", "done", now, now, 0.0, json.dumps({"dropped": ["faces_night_1"]}), 1)
+    made.warehouse.append(made.spark.createDataFrame([step], RUN_STEPS.columns), RUN_STEPS)
+    assert unaccounted(made.warehouse, []) == []
+    # A face that is permitted and missing, of a record that was given since.
+    made.record(5)
+    index = made.index()
+    index.load("faces_night_1", timeout=60)
+    index.delete("faces_night_1", sorted(made.faces_of(5)))
+
+    def cut(*_: object) -> None:
+        raise Cut
+
+    monkeypatch.setattr(index, "insert", cut)
+    now = datetime.now(UTC)
+    gated = gate_warehouse(made.warehouse, made.settings, now=now, ingested_by=now)
+    with pytest.raises(Cut), run_of(made, "s1", "sync") as run:
+        add_small(run, index, "faces_night_1", gated)
+    index.close()
+    assert unaccounted(made.warehouse, []) == ["faces_night_1"]
 
 
 @pytest.mark.faults
