@@ -20,6 +20,7 @@ from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.index.milvus import connect
+from jobs.reindex import erase_open
 from jobs.runs.erased import prove_erased
 from jobs.runs.erasing import Outcome
 from jobs.runs.lease import Lease
@@ -29,7 +30,7 @@ from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, R
 from jobs.settings import Settings
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
-from tests.spark.indexed import Indexed, image, principal, run_of
+from tests.spark.indexed import Indexed, image, principal, reindex, run_of
 
 pytestmark = pytest.mark.spark
 
@@ -68,6 +69,36 @@ def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leave
     assert done["receipts"][0]["stores"]["collections"] == {"faces_night_1": {"lost": True}}
     assert not left.parent.parent.exists()
     assert any(place.endswith("before") for place in prove_erased(job, [], None)["places"])
+
+
+@pytest.mark.faults
+def test_guarantee_12_an_erasure_comes_to_its_end_where_the_warehouse_moves_to_another_index(
+    indexed: Indexed, tmp_path: Path
+) -> None:
+    """As docs/operations.md has it: until the former collections are dropped, and that is on record, requests wait."""
+    made = indexed.copy_to(tmp_path / "w")
+    moved = Indexed(made.spark, made.folder, elsewhere(made.settings, tmp_path / "another.db"), made.warehouse)
+    reindex(moved, "night-2")
+    gone = made.faces_of(5)
+    assert gone < moved.live_keys()
+    job = job_for(moved.spark, moved.settings)
+    wanted = "Collection faces_night_1 is not in .* once readers have moved; .*`erase --lost faces_night_1`"
+    with pytest.raises(StoreMissing, match=wanted):
+        erase(job, {Target("subject", principal(5)): ["--subject"]})
+    # Nor with the settings of before; but whoever was asked for leaves both indexes, and a night goes on.
+    index = made.index()
+    with run_of(made, "n3", "reindex") as run:
+        assert erase_open(run, index) is None
+    index.close()
+    assert not gone & (made.live_keys() | moved.live_keys())
+    assert erasure.pending(made.warehouse).count() == 1
+    index = made.index()
+    index.drop_alias("faces")
+    index.drop("faces_night_1")
+    index.close()
+    done = erase(job, {}, ["faces_night_1"])
+    assert (done["exit_code"], done["receipts"][0]["erased"]["faces"]) == (0, 1)
+    assert prove_erased(job, [], None)["collections"] == ["faces_night_2"]
 
 
 def test_guarantee_9_an_alias_that_leads_to_another_warehouse_stops_what_takes_out(
