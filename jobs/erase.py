@@ -20,7 +20,7 @@ from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import BATCH, key_ring
 from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
-from jobs.runs.erasing import NOT_FOUND, erase_pending, receipts
+from jobs.runs.erasing import erase_pending, receipts
 from jobs.runs.record import Job, check_may_begin, new_run_id, open_run, utc_now
 from jobs.runs.stores import give_up
 from jobs.runs.syncing import withdraw_live
@@ -83,7 +83,8 @@ def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[
             found = receipts(run.warehouse, run.settings, run.run_id)
             # Not of what nobody asked for: a sweep may find a status alone, whose image is missing.
             asked = [r for r in found if r["kind"] not in (erasure.EXPIRY, erasure.SWEEP)]
-            unknown = {r["request_id"]: requests.get(r["request_id"], []) for r in asked if r["outcome"] == NOT_FOUND}
+            nothing = [r["request_id"] for r in asked if r["outcome"] == erasure.NOT_FOUND]
+            unknown = {request_id: requests.get(request_id, []) for request_id in nothing}
             message = outcome.said + (f"; {_said(unknown)}" if unknown else "")
             code = 3 if outcome.waiting else NOTHING_FOUND if unknown else 0
             run.facts.update(message=message, exit_code=code)

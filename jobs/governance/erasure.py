@@ -70,6 +70,10 @@ _ITEM: Final = ("request_id", "kind", "value", "image_id")
 #: Steps of a request. Of EXPIRY and SWEEP: BEGUN, rows go from now on; VOID, it was taken back before. SETTLED: nothing
 #: is left in the ledger of what it named, in no file either, and its receipt is written.
 COMPLETE, BEGUN, VOID, SETTLED = "complete", "begun", "void", "settled"
+#: How a request ended: something was found; nothing, for an earlier request had erased it; nothing that is known here.
+ERASED, ERASED_BEFORE, NOT_FOUND = "erased", "erased before", "nothing found"
+#: What the step COMPLETE has of a request, in numbers; beside its `outcome`, which an earlier release did not record.
+COUNTS: Final = "images bigint, faces bigint, records bigint, shared_images bigint"
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -741,9 +745,18 @@ def forget_removed(warehouse: Warehouse, until: datetime) -> None:
 
 
 def close(
-    warehouse: Warehouse, targets: DataFrame, found: DataFrame, items: DataFrame, *, run_id: str, now: datetime
+    warehouse: Warehouse,
+    targets: DataFrame,
+    found: DataFrame,
+    items: DataFrame,
+    ring: KeyRing,
+    *,
+    run_id: str,
+    now: datetime,
 ) -> tuple[int, int, int]:
     """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended, unknown).
+
+    With what was found and how that ends it: once the items are gone, or a key has left the ring, nobody could tell.
 
     Unknown is what to do for a person of whom nothing was found, ever, while images are linked to records that are not
     there: theirs may be among them.
@@ -760,26 +773,48 @@ def close(
         F.count(F.when(kind == SHARED, 1)).alias("shared_images"),
     )
     unknown = _unknown(warehouse, targets, counts)
-    rows = materialise(
-        done.join(unknown, "request_id", "left_anti")
-        .join(counts, "request_id", "left")
-        .fillna(0)
-        .select(
+    done = done.join(unknown, "request_id", "left_anti").join(counts, "request_id", "left").fillna(0)
+    done = materialise(done.withColumn("outcome", F.when(F.expr(_SOMETHING), ERASED)))
+    said = done.agg(F.count("*").alias("all"), F.count("outcome").alias("erased")).first()
+    assert said is not None  # noqa: S101 - an aggregate without groups always has its one row
+    if said["all"] > said["erased"]:
+        before = _erased_before(warehouse, targets.join(done.where("outcome IS NULL"), "request_id", "left_semi"), ring)
+        done = done.join(before.withColumn("before", F.lit(ERASED_BEFORE)), "request_id", "left")
+        done = done.withColumn("outcome", F.coalesce("outcome", "before", F.lit(NOT_FOUND)))
+    if said["all"]:
+        rows = done.select(
             "request_id",
             F.lit(COMPLETE).alias("step"),
             F.lit(run_id).alias("run_id"),
-            F.to_json(F.struct("images", "faces", "records", "shared_images")).alias("result"),
+            F.to_json(F.struct("images", "faces", "records", "shared_images", "outcome")).alias("result"),
             F.lit(now).cast("timestamp").alias("recorded_at"),
         )
-    )
-    completed = rows.count()
-    if completed:
         warehouse.append(rows, ERASURE_STEPS)
-    return completed, suspended.count(), unknown.count()
+    return said["all"], suspended.count(), unknown.count()
+
+
+_SOMETHING: Final = "greatest(0, images, faces, records, shared_images) > 0"
+
+
+def _erased_before(warehouse: Warehouse, targets: DataFrame, ring: KeyRing) -> DataFrame:
+    """Requests (request_id) of ``targets`` that name what a request that is complete has erased, under whatever key.
+
+    Told by tombstones: that request's own target is keyed with the key of its time, and may be another pseudonym.
+    """
+    kinds = {kind: kind for kind in (SUBJECT, IMAGE, BATCH)}
+    named = targets.where(F.col("kind").isin(*kinds) & ~_of_pass())
+    named = named.select("request_id", *(F.when(F.col("kind") == kind, F.col("value")).alias(kind) for kind in kinds))
+    keyed = digests(named, kinds, "request_id", ring, list(ring.keys)).where("digest IS NOT NULL")
+    done = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE)
+    done = done.select("request_id", F.from_json("result", COUNTS).alias("n")).select("request_id", "n.*")
+    stones = warehouse.read(TOMBSTONES).select("kind", "key_id", "digest", "request_id")
+    erased = stones.join(done.where(_SOMETHING), "request_id", "left_semi")
+    found = keyed.join(erased, ["kind", "key_id", "digest"], "left_semi")
+    return found.select(F.col("row_key").alias("request_id")).distinct()
 
 
 def _unknown(warehouse: Warehouse, targets: DataFrame, counts: DataFrame) -> DataFrame:
-    something = counts.where("images + faces + records + shared_images > 0")
+    something = counts.where(_SOMETHING)
     people = targets.where(F.col("kind") == SUBJECT).select("request_id").distinct()
     nobody = materialise(people.join(something, "request_id", "left_anti"))
     if nobody.isEmpty():

@@ -36,8 +36,6 @@ from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import remove_tree, write_text
 from jobs.tables.store import Warehouse, materialise
 
-#: How a request ended, first of all in its receipt.
-ERASED, ERASED_BEFORE, NOT_FOUND = "erased", "erased before", "nothing found"
 # The step of a pass that rewrites the ledger, where its former files stay for some time.
 _LEDGER = "erase-ledger"
 # What a run has to do again when its staged files, or its collection, are gone.
@@ -97,7 +95,8 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
                 need_all(warehouse, settings, index)
             return Outcome(0, 0, {})
         found = erasure.find(warehouse, targets)
-        items = erasure.write_down(warehouse, targets, found, key_ring(settings), now=utc_now())
+        ring = key_ring(settings)
+        items = erasure.write_down(warehouse, targets, found, ring, now=utc_now())
         leaving = materialise(erasure.leaving_records(targets, found))
         counts = _by_kind(items)
     run.step("erase-find", lambda: {"items": counts}, once=False)
@@ -114,7 +113,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     run.step("erase-purge", lambda: _purge(run), once=False)
     with run.job.watching("erase-close"):
         now = utc_now()
-        closed = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=now)
+        closed = erasure.close(warehouse, targets, found, items, ring, run_id=run.run_id, now=now)
         completed, suspended, unknown = closed
         facts = {"completed": completed, "suspended": suspended, "unknown": unknown}
         audit.append(warehouse, "erasure-ended", run.run_id, facts, now=now)
@@ -314,6 +313,8 @@ def _forget_unpromoted(run: Run) -> None:
 def _purge(run: Run) -> dict[str, Any]:
     """Rewrite what holds deleted rows, and remove former files as far as the settings allow at once."""
     told = _rewritten(run, erasure.TABLES)
+    # With what receipts count on: they stay the same when the settings change.
+    told["elsewhere"] = _elsewhere(run.settings)
     if told["vacuumed"]:
         run.job.console.note("time travel to before this erasure is gone: the former files are removed.")
     else:
@@ -322,6 +323,16 @@ def _purge(run: Run) -> dict[str, Any]:
             f"`expire` after {told['physically_gone_at']}."
         )
     return told
+
+
+def _elsewhere(settings: Settings) -> dict[str, float]:
+    """How long what this program cannot remove stays: with Milvus (hours), in backups (days)."""
+    limits = settings.erasure
+    return {
+        "milvus_gc_hours": limits.milvus_gc_hours,
+        "milvus_queue_hours": limits.milvus_queue_hours,
+        "backup_days": limits.backup_days,
+    }
 
 
 def _rewritten(run: Run, specs: Sequence[TableSpec]) -> dict[str, Any]:
@@ -395,15 +406,19 @@ def _receipts(warehouse: Warehouse, settings: Any, complete: DataFrame) -> Itera
         if key not in passes:
             passes[key] = _pass(warehouse, settings, *key)
         counts = json.loads(facts.pop("result"))
+        # Recorded with them, and first of all in the receipt.
+        counts.pop("outcome", None)
         yield key[1], {**facts, "erased": counts, **passes[key]}
 
 
 def _outcome() -> Column:
-    counts = F.from_json("result", "map<string, bigint>")
-    found = F.exists(F.map_values(counts), lambda count: count > 0)
+    """As it was recorded; of a request that an earlier release has closed, by requests for the very same target."""
+    counts = F.from_json("result", erasure.COUNTS)
+    found = F.greatest(F.lit(0), *(counts[name] for name in ("images", "faces", "records", "shared_images"))) > 0
     earlier = Window.partitionBy("key_id", "target").orderBy("recorded_at").rowsBetween(Window.unboundedPreceding, -1)
     before = F.coalesce(F.max(found).over(earlier), F.lit(False))
-    return F.when(found, ERASED).when(before, ERASED_BEFORE).otherwise(NOT_FOUND)
+    said = F.when(found, erasure.ERASED).when(before, erasure.ERASED_BEFORE).otherwise(erasure.NOT_FOUND)
+    return F.coalesce(F.get_json_object("result", "$.outcome"), said)
 
 
 def _pass(warehouse: Warehouse, settings: Any, run_id: str, closed: int) -> dict[str, Any]:
@@ -420,7 +435,8 @@ def _pass(warehouse: Warehouse, settings: Any, run_id: str, closed: int) -> dict
     index, index_at = steps.get("erase-index", ({}, 0))
     tables, tables_at = steps.get("erase-tables", ({}, 0))
     purge, _ = steps.get("erase-purge", ({}, 0))
-    limits = settings.erasure
+    # Of a pass of an earlier release: what the settings say now.
+    stays = purge.get("elsewhere") or _elsewhere(settings)
     return {
         "stores": {"collections": index.get("collections", {}), "tables": tables.get("tables", {})},
         "no_longer_served_at": _stamp(index_at),
@@ -428,9 +444,9 @@ def _pass(warehouse: Warehouse, settings: Any, run_id: str, closed: int) -> dict
         "physically_gone": {
             "tables": purge.get("physically_gone_at"),
             "staged_files": _stamp(tables_at),
-            "milvus_segments_by": _stamp(index_at + 3600 * limits.milvus_gc_hours),
-            "milvus_queue_by": _stamp(index_at + 3600 * limits.milvus_queue_hours),
-            "backups_by": _stamp(tables_at + 86400 * limits.backup_days),
+            "milvus_segments_by": _stamp(index_at + 3600 * stays["milvus_gc_hours"]),
+            "milvus_queue_by": _stamp(index_at + 3600 * stays["milvus_queue_hours"]),
+            "backups_by": _stamp(tables_at + 86400 * stays["backup_days"]),
         },
     }
 
