@@ -30,7 +30,7 @@ from jobs.runs.history import buckets_of, holds_stage, promoted_collections
 from jobs.runs.loading import staged_folders, unrecorded_staging
 from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
-from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, TableSpec
+from jobs.schemas import AUDIT_EVENTS, EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, TableSpec
 from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import remove_tree, write_text
@@ -458,7 +458,8 @@ def _stamp(seconds: float) -> str:
 def _write_receipts(run: Run, over: DataFrame, ended: datetime | None) -> None:
     """Write the receipts of every pass among those ``over`` that has no file of them; a file is not written again.
 
-    Of a pass that was cut off before (no file, and not the one that has just ``ended``) the audit trail has no end yet.
+    Of a pass that was cut off before (no file, and not the one that has just ``ended``) the audit trail may have no end
+    yet.
     """
     warehouse, complete = run.warehouse, F.col("step") == erasure.COMPLETE
     ids = over.where(complete).select("run_id").distinct()
@@ -473,11 +474,19 @@ def _write_receipts(run: Run, over: DataFrame, ended: datetime | None) -> None:
                 continue
             found = _receipts(warehouse, run.settings, _complete(warehouse, row["run_id"]))
             lines = [json.dumps(receipt) for closed_at, receipt in found if closed_at == at]
-            if ended is None or (row["run_id"], at) != (run.run_id, _micros(ended)):
-                facts = {"completed": len(lines)}
+            just_ended = ended is not None and (row["run_id"], at) == (run.run_id, _micros(ended))
+            if not just_ended and not _has_end(warehouse, row["run_id"], at):
+                facts = {"completed": len(lines), "closed": at}
                 audit.append(warehouse, "erasure-ended", row["run_id"], facts, now=utc_now())
             write_text(run.job.spark, place, "\n".join(lines) + "\n")
             run.job.console.note(f"receipts: {place}")
+
+
+def _has_end(warehouse: Warehouse, run_id: str, closed: int) -> bool:
+    """Whether the trail has the end of the pass that was ``closed`` then (µs): at that instant, or added later."""
+    ends = warehouse.read(AUDIT_EVENTS).where((F.col("kind") == "erasure-ended") & (F.col("run_id") == run_id))
+    later = F.get_json_object("facts", "$.closed") == str(closed)
+    return not ends.where((F.unix_micros("at") == closed) | F.coalesce(later, F.lit(False))).isEmpty()
 
 
 def _micros(at: datetime) -> int:
