@@ -373,10 +373,10 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     rows = [
         _items(leaving, RECORD, F.col("record_id"), None),
         _items(whole, IMAGE, F.col("image_id"), "image_id"),
-        _items(bytes_gone, CONTENT, F.col("content_sha256"), "image_id"),
+        _items(_hashes(whole, bytes_gone, given), CONTENT, F.col("content_sha256"), "image_id"),
         _items(loose, LINK, F.col("content_sha256"), None),
         _items(linked.join(whole.select("image_id"), "image_id", "left_anti"), SHARED, F.col("image_id"), "image_id"),
-        *_somebody_leaves(warehouse, links, basis, leaving, whole),
+        *_somebody_leaves(warehouse, given, basis, leaving, whole),
         _faces(warehouse, whole.unionByName(of(ORPHAN, "image_id")), ended, of(FACE, "face_id")),
         _written_down(warehouse, targets, since),
     ]
@@ -440,14 +440,28 @@ def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFra
     return rows.select("request_id", F.lit(kind).alias("kind"), value.alias("value"), image_id.alias("image_id"))
 
 
+def _hashes(named: DataFrame, rows: DataFrame, given: DataFrame) -> DataFrame:
+    """The ``named`` images (request_id, image_id) with the content_sha256 of their ``rows``.
+
+    Where the row of one is missing, its links (``given``) have the hash of the bytes that they hold for.
+    """
+    # In this form only what is named is shuffled, and neither all images nor all links.
+    own, linked = (frame.select("image_id", "content_sha256") for frame in (rows, given))
+    known = own.withColumn("own", F.lit(True)).unionByName(linked.withColumn("own", F.lit(False)))
+    found = known.dropna().join(named, "image_id")
+    best = F.max("own").over(Window.partitionBy("image_id"))
+    return found.withColumn("best", best).where("own = best").select(*named.columns, "content_sha256")
+
+
 def _somebody_leaves(
-    warehouse: Warehouse, links: DataFrame, basis: DataFrame, leaving: DataFrame, whole: DataFrame
+    warehouse: Warehouse, given: DataFrame, basis: DataFrame, leaving: DataFrame, whole: DataFrame
 ) -> list[DataFrame]:
     """Pictures of several people of whom somebody goes without a trace, by their ids and by their bytes.
 
     Those that stay, for other people; and whole ones, for what expired may come back without all of its links. (A
     record that has ended and stays tells by its own link that its person is in the picture.)
     """
+    links = given.select("image_id", "record_id").distinct()
     touched = links.join(leaving, "record_id").select("image_id").unionByName(whole.select("image_id")).distinct()
     who = F.coalesce("pii_principal_id", "record_id").alias("who")
     shown = links.join(touched, "image_id", "left_semi").join(basis, "record_id", "left").select(*links.columns, who)
@@ -463,7 +477,7 @@ def _somebody_leaves(
     left = materialise(left.distinct())
     return [
         _items(left, LEFT, F.col("image_id"), "image_id"),
-        _items(contents(warehouse).join(left, "image_id"), LEFT_CONTENT, F.col("content_sha256"), "image_id"),
+        _items(_hashes(left, contents(warehouse), given), LEFT_CONTENT, F.col("content_sha256"), "image_id"),
     ]
 
 
@@ -555,6 +569,8 @@ def _held(warehouse: Warehouse) -> DataFrame | None:
     records = _kept_records(warehouse, under_hold, images)
     content = warehouse.read(IMAGES).select("image_id", "content_sha256").join(images, "image_id")
     links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").dropna().join(images, "image_id")
+    # As `_hashes`: of one whose row is missing.
+    content = content.unionByName(links.join(content.select("image_id"), "image_id", "left_anti"))
     faces = known_faces(warehouse).join(images, "image_id")
     parts = [
         records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
