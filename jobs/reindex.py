@@ -12,9 +12,10 @@ from jobs.errors import StoreMissing
 from jobs.governance.erasure import SHARED
 from jobs.index.milvus import VectorIndex, connect
 from jobs.load import load_steps
-from jobs.promote import promote_steps
-from jobs.runs.aliases import settle_alias
+from jobs.promote import last_proof, promote_steps
+from jobs.runs.aliases import has_switched, settle_alias
 from jobs.runs.erasing import Outcome, erase_pending
+from jobs.runs.loading import clear_staging
 from jobs.runs.maintenance import maintain
 from jobs.runs.record import Job, Run, open_run
 from jobs.runs.syncing import add_small
@@ -24,6 +25,21 @@ _EXAMPLES = """
 spark-submit --properties-file conf/spark-local.conf jobs/reindex.py --config conf/local.yaml
 python -m jobs.reindex --config conf/local.yaml --run-id nightly-2026-01-31
 """
+
+
+def night_steps(run: Run, index: VectorIndex, *, recompute: bool) -> None:
+    """From gated images to a proven collection behind the alias.
+
+    A run that is resumed behind its switch did all of it: its staged files are gone, and another import would bring
+    every row into the live collection twice.
+    """
+    if has_switched(run, index):
+        clear_staging(run)
+        return
+    embed_steps(run, recompute=recompute)
+    load_steps(run, index)
+    verify_steps(run, index)
+    promote_steps(run, index)
 
 
 def erase_open(run: Run, index: VectorIndex) -> Outcome | None:
@@ -65,15 +81,13 @@ def main(job_: Job, recompute: bool) -> Result:
         settle_alias(run, index)
         # What was asked for since, or was cut off, goes first; what comes in meanwhile goes at the end.
         erase_open(run, index)
-        embed_steps(run, recompute=recompute)
-        load_steps(run, index)
-        proof = verify_steps(run, index)
-        promotion = promote_steps(run, index)
-        waits = erase_meanwhile(run, index, promotion.current)
+        night_steps(run, index, recompute=recompute)
+        proof, collection = last_proof(run)
+        run.facts["counts"] = counts = (run.result("verify") or {})["counts"]
+        waits = erase_meanwhile(run, index, collection)
         maintain(run)
-        counts = run.facts["counts"]
         run.facts["message"] = message = (
-            f"alias {run.settings.milvus.alias} → {promotion.current}: {counts['faces']} faces of "
+            f"alias {run.settings.milvus.alias} → {collection}: {counts['faces']} faces of "
             f"{counts['images']} images, recall@10 {proof.recall:.3f}; {embedded_message(run)}{waits}"
         )
         return {"run_id": run.run_id, "message": message, "counts": counts, "proof": asdict(proof)}

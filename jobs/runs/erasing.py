@@ -25,6 +25,7 @@ from jobs.index.collections import belongs_to
 from jobs.index.erasing import Pages, erase_keys
 from jobs.index.milvus import VectorIndex
 from jobs.index.regate import key_pages, own_keys
+from jobs.runs.aliases import has_switched
 from jobs.runs.evidence import evidence_path, whole_text
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections
 from jobs.runs.loading import staged_folders, unrecorded_staging
@@ -102,7 +103,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     run.step("erase-find", lambda: {"items": counts}, once=False)
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
     run.step("erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False)
-    run.step("erase-staged", lambda: _erase_staged(run), once=False)
+    run.step("erase-staged", lambda: _erase_staged(run, index), once=False)
     # After a run that is unfinished knows that what it has loaded is dropped.
     need_all(warehouse, settings, index)
     with run.job.watching("erase-shared"):
@@ -270,17 +271,17 @@ def _sweep_staged(run: Run) -> None:
         remove_tree(run.job.spark, place)
 
 
-def _erase_staged(run: Run) -> dict[str, int]:
+def _erase_staged(run: Run, index: VectorIndex) -> dict[str, int]:
     """Remove the staged files of every run of this warehouse, wherever it staged: each may hold the vector, and none is
     needed.
 
     All other runs have ended. One that is resumed stages anew; so does this one, which may be a reindex that was killed
-    and has not loaded anything since.
+    and has not loaded anything since. What has promoted its collection has nothing left to load.
     """
     removed = staged_folders(run)
     for base, name in removed:
         remove_tree(run.job.spark, f"{base}/{name}")
-    for step in _REDONE:
+    for step in () if has_switched(run, index) else _REDONE:
         run.forget(step)
     _forget_unpromoted(run)
     return {"folders": len(removed)}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from jobs import reindex as reindexing
 from jobs.erase import erase
 from jobs.errors import LeaseHeld, NotProvenError, SettingsError, StoreMissing
 from jobs.expire import expire_steps
@@ -20,7 +21,7 @@ from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.index.milvus import connect
-from jobs.reindex import erase_open
+from jobs.reindex import erase_open, night_steps
 from jobs.runs.erased import prove_erased
 from jobs.runs.erasing import Outcome
 from jobs.runs.lease import Lease
@@ -176,6 +177,23 @@ def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dr
     # Of one that was about to be dropped nobody knows, unless another of that index is here.
     assert unaccounted(warehouse, []) == ["again", "back", "begun", "old"]
     assert recorded_bases(warehouse) == {"/a", "s3a://b/c", "/d/_staging"}
+
+
+@pytest.mark.faults
+def test_a_run_that_is_resumed_behind_its_switch_loads_nothing_again(
+    indexed: Indexed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does an erasure that it carries out make it: a server would keep every row beside the one that is there."""
+    made = indexed.copy_to(tmp_path / "w")
+    done = {"import": {"collection": "faces_night_1"}, "promote": {"current": "faces_night_1"}}
+    monkeypatch.setattr(reindexing, "embed_steps", lambda *_, **__: pytest.fail("it begins again"))
+    with run_of(made, "n2", "reindex") as run, closing(made.index()) as index:
+        run.record_steps(done, NOW, 0.0)
+        ring, now = key_ring(made.settings), datetime.now(UTC)
+        erasure.request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
+        assert erase_open(run, index) is not None
+        assert run.result("import") == done["import"]
+        night_steps(run, index, recompute=False)
 
 
 class Cut(BaseException):
