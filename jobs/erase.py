@@ -14,14 +14,14 @@ from jobs.governance import audit, erasure
 from jobs.governance.asked import Asked, asked_for, names_persons, places
 from jobs.governance.basis import record_batch
 from jobs.governance.gate import Gated, gate_warehouse
-from jobs.governance.persons import check_keys, keep_keys
+from jobs.governance.persons import keep_keys
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import BATCH, key_ring
 from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
-from jobs.runs.erasing import NOT_FOUND, erase_pending, receipts
-from jobs.runs.record import Job, check_resumable, new_run_id, open_run, utc_now
+from jobs.runs.erasing import erase_pending, receipts
+from jobs.runs.record import Job, check_may_begin, new_run_id, open_run, utc_now
 from jobs.runs.stores import give_up
 from jobs.runs.syncing import withdraw_live
 
@@ -67,8 +67,7 @@ def main(
 def erase(job_: Job, asked: Asked, lost: Sequence[str] = ()) -> Result:
     """Record what is asked for, and carry out everything that is open; ``lost``: collections that are gone for good."""
     # Before anything is written down, for that cannot be taken back.
-    check_resumable(job_)
-    check_keys(job_.warehouse, job_.settings, job_.console.note)
+    check_may_begin(job_)
     run_id = job_.run_id or new_run_id()
     requests = _request(job_, asked, run_id) if asked else {}
     with closing(connect(job_.settings)) as index:
@@ -84,7 +83,8 @@ def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[
             found = receipts(run.warehouse, run.settings, run.run_id)
             # Not of what nobody asked for: a sweep may find a status alone, whose image is missing.
             asked = [r for r in found if r["kind"] not in (erasure.EXPIRY, erasure.SWEEP)]
-            unknown = {r["request_id"]: requests.get(r["request_id"], []) for r in asked if r["outcome"] == NOT_FOUND}
+            nothing = [r["request_id"] for r in asked if r["outcome"] == erasure.NOT_FOUND]
+            unknown = {request_id: requests.get(request_id, []) for request_id in nothing}
             message = outcome.said + (f"; {_said(unknown)}" if unknown else "")
             code = 3 if outcome.waiting else NOTHING_FOUND if unknown else 0
             run.facts.update(message=message, exit_code=code)

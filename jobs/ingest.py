@@ -14,7 +14,6 @@ from jobs.governance.basis import import_basis, is_void, link_images, read_batch
 from jobs.governance.basis_files import read_basis
 from jobs.governance.blanks import is_plain
 from jobs.governance.erasure import held_images
-from jobs.governance.persons import check_keys
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.ingesting import said_of_batch, said_of_images, said_of_records
@@ -48,7 +47,7 @@ def main(
     batch_id = str(assessment["source_batch_id"]) if assessment else batch
     if not is_plain(batch_id):
         raise SettingsError("--batch: the id has white space about it, or characters that do not show.")
-    check_keys(job_.warehouse, job_.settings, job_.console.note)
+    job_.check_keys()
     opened = open_source(job_.spark, source, batch_id, job_.settings) if source else None
     if basis_template:
         return _template(opened, batch_id, basis_template)

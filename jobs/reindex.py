@@ -12,9 +12,10 @@ from jobs.errors import StoreMissing
 from jobs.governance.erasure import SHARED
 from jobs.index.milvus import VectorIndex, connect
 from jobs.load import load_steps
-from jobs.promote import promote_steps
-from jobs.runs.aliases import settle_alias
-from jobs.runs.erasing import erase_pending
+from jobs.promote import last_proof, promote_steps
+from jobs.runs.aliases import has_switched, settle_alias
+from jobs.runs.erasing import Outcome, erase_pending
+from jobs.runs.loading import clear_staging
 from jobs.runs.maintenance import maintain
 from jobs.runs.record import Job, Run, open_run
 from jobs.runs.syncing import add_small
@@ -26,14 +27,46 @@ python -m jobs.reindex --config conf/local.yaml --run-id nightly-2026-01-31
 """
 
 
-def erase_meanwhile(run: Run, index: VectorIndex, live: str) -> None:
-    """Carry out the erasures that were asked for during the night.
+def night_steps(run: Run, index: VectorIndex, *, recompute: bool) -> None:
+    """From gated images to a proven collection behind the alias.
+
+    A run that is resumed behind its switch did all of it: its staged files are gone, and another import would bring
+    every row into the live collection twice.
+    """
+    if has_switched(run, index):
+        clear_staging(run)
+        return
+    embed_steps(run, recompute=recompute)
+    load_steps(run, index)
+    verify_steps(run, index)
+    promote_steps(run, index)
+
+
+def erase_open(run: Run, index: VectorIndex) -> Outcome | None:
+    """Carry out the erasures that are open; None: they stay so, for a collection on record is not in this index.
+
+    That ends no night: what was asked to be erased is refused by its gate, and leaves the collections that are here. An
+    index that was lost, or is another one now, is built anew by it.
+    """
+    try:
+        return erase_pending(run, index)
+    except StoreMissing as missing:
+        run.job.console.note(str(missing))
+        return None
+
+
+def erase_meanwhile(run: Run, index: VectorIndex, live: str) -> str:
+    """Carry out the erasures that were asked for during the night; what is to be said of it, where they stay open.
 
     A picture that an erased person shares with others was refused whole while it was unsettled, so the others' faces
     may be missing from the new collection: they come back now.
     """
-    if erase_pending(run, index).items.get(SHARED):
+    outcome = erase_open(run, index)
+    if outcome is None:
+        return "; erasures stay open, for a collection on record is not in this index"
+    if outcome.items.get(SHARED):
         run.step("bring-back", lambda: add_small(run, index, live, gate_step(run)), once=False)
+    return ""
 
 
 @job("reindex", examples=_EXAMPLES)
@@ -47,21 +80,15 @@ def main(job_: Job, recompute: bool) -> Result:
         index = connect(run.settings)
         settle_alias(run, index)
         # What was asked for since, or was cut off, goes first; what comes in meanwhile goes at the end.
-        try:
-            erase_pending(run, index)
-        except StoreMissing as missing:
-            # An index that was lost is built anew by this; the end of the night asks again.
-            run.job.console.note(str(missing))
-        embed_steps(run, recompute=recompute)
-        load_steps(run, index)
-        proof = verify_steps(run, index)
-        promotion = promote_steps(run, index)
-        erase_meanwhile(run, index, promotion.current)
+        erase_open(run, index)
+        night_steps(run, index, recompute=recompute)
+        proof, collection = last_proof(run)
+        run.facts["counts"] = counts = (run.result("verify") or {})["counts"]
+        waits = erase_meanwhile(run, index, collection)
         maintain(run)
-        counts = run.facts["counts"]
         run.facts["message"] = message = (
-            f"alias {run.settings.milvus.alias} → {promotion.current}: {counts['faces']} faces of "
-            f"{counts['images']} images, recall@10 {proof.recall:.3f}; {embedded_message(run)}"
+            f"alias {run.settings.milvus.alias} → {collection}: {counts['faces']} faces of "
+            f"{counts['images']} images, recall@10 {proof.recall:.3f}; {embedded_message(run)}{waits}"
         )
         return {"run_id": run.run_id, "message": message, "counts": counts, "proof": asdict(proof)}
 

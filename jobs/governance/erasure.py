@@ -70,6 +70,10 @@ _ITEM: Final = ("request_id", "kind", "value", "image_id")
 #: Steps of a request. Of EXPIRY and SWEEP: BEGUN, rows go from now on; VOID, it was taken back before. SETTLED: nothing
 #: is left in the ledger of what it named, in no file either, and its receipt is written.
 COMPLETE, BEGUN, VOID, SETTLED = "complete", "begun", "void", "settled"
+#: How a request ended: something was found; nothing, for an earlier request had erased it; nothing that is known here.
+ERASED, ERASED_BEFORE, NOT_FOUND = "erased", "erased before", "nothing found"
+#: What the step COMPLETE has of a request, in numbers; beside its `outcome`, which an earlier release did not record.
+COUNTS: Final = "images bigint, faces bigint, records bigint, shared_images bigint"
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -369,10 +373,10 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     rows = [
         _items(leaving, RECORD, F.col("record_id"), None),
         _items(whole, IMAGE, F.col("image_id"), "image_id"),
-        _items(bytes_gone, CONTENT, F.col("content_sha256"), "image_id"),
+        _items(_hashes(whole, bytes_gone, given), CONTENT, F.col("content_sha256"), "image_id"),
         _items(loose, LINK, F.col("content_sha256"), None),
         _items(linked.join(whole.select("image_id"), "image_id", "left_anti"), SHARED, F.col("image_id"), "image_id"),
-        *_somebody_leaves(warehouse, links, basis, leaving, whole),
+        *_somebody_leaves(warehouse, given, basis, leaving, whole),
         _faces(warehouse, whole.unionByName(of(ORPHAN, "image_id")), ended, of(FACE, "face_id")),
         _written_down(warehouse, targets, since),
     ]
@@ -436,14 +440,28 @@ def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFra
     return rows.select("request_id", F.lit(kind).alias("kind"), value.alias("value"), image_id.alias("image_id"))
 
 
+def _hashes(named: DataFrame, rows: DataFrame, given: DataFrame) -> DataFrame:
+    """The ``named`` images (request_id, image_id) with the content_sha256 of their ``rows``.
+
+    Where the row of one is missing, its links (``given``) have the hash of the bytes that they hold for.
+    """
+    # In this form only what is named is shuffled, and neither all images nor all links.
+    own, linked = (frame.select("image_id", "content_sha256") for frame in (rows, given))
+    known = own.withColumn("own", F.lit(True)).unionByName(linked.withColumn("own", F.lit(False)))
+    found = known.dropna().join(named, "image_id")
+    best = F.max("own").over(Window.partitionBy("image_id"))
+    return found.withColumn("best", best).where("own = best").select(*named.columns, "content_sha256")
+
+
 def _somebody_leaves(
-    warehouse: Warehouse, links: DataFrame, basis: DataFrame, leaving: DataFrame, whole: DataFrame
+    warehouse: Warehouse, given: DataFrame, basis: DataFrame, leaving: DataFrame, whole: DataFrame
 ) -> list[DataFrame]:
     """Pictures of several people of whom somebody goes without a trace, by their ids and by their bytes.
 
     Those that stay, for other people; and whole ones, for what expired may come back without all of its links. (A
     record that has ended and stays tells by its own link that its person is in the picture.)
     """
+    links = given.select("image_id", "record_id").distinct()
     touched = links.join(leaving, "record_id").select("image_id").unionByName(whole.select("image_id")).distinct()
     who = F.coalesce("pii_principal_id", "record_id").alias("who")
     shown = links.join(touched, "image_id", "left_semi").join(basis, "record_id", "left").select(*links.columns, who)
@@ -459,7 +477,7 @@ def _somebody_leaves(
     left = materialise(left.distinct())
     return [
         _items(left, LEFT, F.col("image_id"), "image_id"),
-        _items(contents(warehouse).join(left, "image_id"), LEFT_CONTENT, F.col("content_sha256"), "image_id"),
+        _items(_hashes(left, contents(warehouse), given), LEFT_CONTENT, F.col("content_sha256"), "image_id"),
     ]
 
 
@@ -551,6 +569,8 @@ def _held(warehouse: Warehouse) -> DataFrame | None:
     records = _kept_records(warehouse, under_hold, images)
     content = warehouse.read(IMAGES).select("image_id", "content_sha256").join(images, "image_id")
     links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").dropna().join(images, "image_id")
+    # As `_hashes`: of one whose row is missing.
+    content = content.unionByName(links.join(content.select("image_id"), "image_id", "left_anti"))
     faces = known_faces(warehouse).join(images, "image_id")
     parts = [
         records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
@@ -741,9 +761,18 @@ def forget_removed(warehouse: Warehouse, until: datetime) -> None:
 
 
 def close(
-    warehouse: Warehouse, targets: DataFrame, found: DataFrame, items: DataFrame, *, run_id: str, now: datetime
+    warehouse: Warehouse,
+    targets: DataFrame,
+    found: DataFrame,
+    items: DataFrame,
+    ring: KeyRing,
+    *,
+    run_id: str,
+    now: datetime,
 ) -> tuple[int, int, int]:
     """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended, unknown).
+
+    With what was found and how that ends it: once the items are gone, or a key has left the ring, nobody could tell.
 
     Unknown is what to do for a person of whom nothing was found, ever, while images are linked to records that are not
     there: theirs may be among them.
@@ -760,26 +789,48 @@ def close(
         F.count(F.when(kind == SHARED, 1)).alias("shared_images"),
     )
     unknown = _unknown(warehouse, targets, counts)
-    rows = materialise(
-        done.join(unknown, "request_id", "left_anti")
-        .join(counts, "request_id", "left")
-        .fillna(0)
-        .select(
+    done = done.join(unknown, "request_id", "left_anti").join(counts, "request_id", "left").fillna(0)
+    done = materialise(done.withColumn("outcome", F.when(F.expr(_SOMETHING), ERASED)))
+    said = done.agg(F.count("*").alias("all"), F.count("outcome").alias("erased")).first()
+    assert said is not None  # noqa: S101 - an aggregate without groups always has its one row
+    if said["all"] > said["erased"]:
+        before = _erased_before(warehouse, targets.join(done.where("outcome IS NULL"), "request_id", "left_semi"), ring)
+        done = done.join(before.withColumn("before", F.lit(ERASED_BEFORE)), "request_id", "left")
+        done = done.withColumn("outcome", F.coalesce("outcome", "before", F.lit(NOT_FOUND)))
+    if said["all"]:
+        rows = done.select(
             "request_id",
             F.lit(COMPLETE).alias("step"),
             F.lit(run_id).alias("run_id"),
-            F.to_json(F.struct("images", "faces", "records", "shared_images")).alias("result"),
+            F.to_json(F.struct("images", "faces", "records", "shared_images", "outcome")).alias("result"),
             F.lit(now).cast("timestamp").alias("recorded_at"),
         )
-    )
-    completed = rows.count()
-    if completed:
         warehouse.append(rows, ERASURE_STEPS)
-    return completed, suspended.count(), unknown.count()
+    return said["all"], suspended.count(), unknown.count()
+
+
+_SOMETHING: Final = "greatest(0, images, faces, records, shared_images) > 0"
+
+
+def _erased_before(warehouse: Warehouse, targets: DataFrame, ring: KeyRing) -> DataFrame:
+    """Requests (request_id) of ``targets`` that name what a request that is complete has erased, under whatever key.
+
+    Told by tombstones: that request's own target is keyed with the key of its time, and may be another pseudonym.
+    """
+    kinds = {kind: kind for kind in (SUBJECT, IMAGE, BATCH)}
+    named = targets.where(F.col("kind").isin(*kinds) & ~_of_pass())
+    named = named.select("request_id", *(F.when(F.col("kind") == kind, F.col("value")).alias(kind) for kind in kinds))
+    keyed = digests(named, kinds, "request_id", ring, list(ring.keys)).where("digest IS NOT NULL")
+    done = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE)
+    done = done.select("request_id", F.from_json("result", COUNTS).alias("n")).select("request_id", "n.*")
+    stones = warehouse.read(TOMBSTONES).select("kind", "key_id", "digest", "request_id")
+    erased = stones.join(done.where(_SOMETHING), "request_id", "left_semi")
+    found = keyed.join(erased, ["kind", "key_id", "digest"], "left_semi")
+    return found.select(F.col("row_key").alias("request_id")).distinct()
 
 
 def _unknown(warehouse: Warehouse, targets: DataFrame, counts: DataFrame) -> DataFrame:
-    something = counts.where("images + faces + records + shared_images > 0")
+    something = counts.where(_SOMETHING)
     people = targets.where(F.col("kind") == SUBJECT).select("request_id").distinct()
     nobody = materialise(people.join(something, "request_id", "left_anti"))
     if nobody.isEmpty():

@@ -78,8 +78,9 @@ class Importer:
     def _resume(self) -> int:
         """Sort the files by what is on record, here and on the server; returns how many were done before.
 
-        Jobs are started in the files' order and recorded one by one, so at most one was started without being
-        recorded: that of the first files that are not on record. (If the server still knows it, it is adopted.)
+        Jobs are started in the files' order and recorded one by one, the first also before it is started. So at most
+        one was started without being recorded: that of the first files that are not on record. (If the server still
+        knows it, it is adopted.)
         """
         known = self.recorder.known()
         jobs = {job.job_id: job for job in self.index.list_imports(self.collection)}
@@ -138,6 +139,9 @@ class Importer:
             check_file(file, self._patiently(lambda file=file: self.digest(file.path)))  # type: ignore[misc]
         numbers = [file.file_no for file in files]
         token = f"{self.collection}-{numbers[0]}-{self.retried}"
+        if not self.recorder.known():
+            # The first of all: killed in between, nobody would know that the collection holds anything.
+            self.recorder.started(numbers, "")
         try:
             job_id = self.index.start_import(self.collection, [import_path(file.path) for file in files], token=token)
         except DependencyUnavailable:

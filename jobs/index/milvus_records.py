@@ -20,7 +20,10 @@ class ImportRecorder(Protocol):
     """Where outcomes are kept: Milvus forgets its own after hours."""
 
     def started(self, numbers: Sequence[int], job_id: str) -> None:
-        """A job was started for the files of these numbers; all of them at once, or none."""
+        """A job was started for the files of these numbers; all of them at once, or none.
+
+        Told before any row of a collection is on its way; without a job id where it is not known, or not started yet.
+        """
 
     def finished(self, numbers: Sequence[int], state: str) -> None:
         """The files are loaded (``done``) or their job is over without that (``failed``); all at once, or none."""

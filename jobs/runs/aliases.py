@@ -96,6 +96,12 @@ def settle_alias(run: Run, index: VectorIndex) -> None:
         )
 
 
+def has_switched(run: Run, index: VectorIndex) -> bool:
+    """Whether this run, in an earlier start of it, has promoted what readers see now."""
+    done = run.result("promote")
+    return done is not None and index.alias_target(run.settings.milvus.alias) == done["current"]
+
+
 def _put_back(run: Run, index: VectorIndex, collection: str, before: str | None) -> None:
     alias = run.settings.milvus.alias
     last = recorded(run.warehouse, alias)

@@ -21,7 +21,7 @@ from jobs.index.regate import keys_in
 from jobs.runs.history import buckets_of
 from jobs.runs.record import Job
 from jobs.runs.scanner import places_of, scan
-from jobs.runs.stores import own_collections, own_live, recorded_bases, unaccounted
+from jobs.runs.stores import not_here, own_collections, own_live, recorded_bases
 from jobs.schemas import EMBEDDINGS, ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.store import materialise
 
@@ -54,14 +54,15 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
     try:
         own_live(warehouse, settings, index)
         keys, strays = _erased_keys(job, index, stones)
-        missing = unaccounted(warehouse, list(keys))
+        missing = not_here(warehouse, list(keys))
     finally:
         # An embedded index is open in one process at a time, and its files are searched next.
         index.close()
-    if missing:
+    if missing.names:
         raise NotProvenError(
-            f"Not all was looked at: {', '.join(missing)} not in the index of the settings, nor on record as dropped.",
-            hint="use the milvus.uri and milvus.database where it is; if it is gone for good, `erase --lost NAME`.",
+            f"Not all was looked at: {', '.join(missing.names)} not in the index of the settings, nor on record as "
+            "dropped.",
+            hint=missing.hint,
         )
     with job.watching("verify-erased"):
         found = materialise(scan(job.spark, everywhere, needles, keys=ring.keys, tombstones=sorted(digests)))

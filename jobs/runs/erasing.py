@@ -25,19 +25,18 @@ from jobs.index.collections import belongs_to
 from jobs.index.erasing import Pages, erase_keys
 from jobs.index.milvus import VectorIndex
 from jobs.index.regate import key_pages, own_keys
+from jobs.runs.aliases import has_switched
 from jobs.runs.evidence import evidence_path, whole_text
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections
 from jobs.runs.loading import staged_folders, unrecorded_staging
 from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
-from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, TableSpec
+from jobs.schemas import AUDIT_EVENTS, EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, TableSpec
 from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import remove_tree, write_text
 from jobs.tables.store import Warehouse, materialise
 
-#: How a request ended, first of all in its receipt.
-ERASED, ERASED_BEFORE, NOT_FOUND = "erased", "erased before", "nothing found"
 # The step of a pass that rewrites the ledger, where its former files stay for some time.
 _LEDGER = "erase-ledger"
 # What a run has to do again when its staged files, or its collection, are gone.
@@ -97,13 +96,14 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
                 need_all(warehouse, settings, index)
             return Outcome(0, 0, {})
         found = erasure.find(warehouse, targets)
-        items = erasure.write_down(warehouse, targets, found, key_ring(settings), now=utc_now())
+        ring = key_ring(settings)
+        items = erasure.write_down(warehouse, targets, found, ring, now=utc_now())
         leaving = materialise(erasure.leaving_records(targets, found))
         counts = _by_kind(items)
     run.step("erase-find", lambda: {"items": counts}, once=False)
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
     run.step("erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False)
-    run.step("erase-staged", lambda: _erase_staged(run), once=False)
+    run.step("erase-staged", lambda: _erase_staged(run, index), once=False)
     # After a run that is unfinished knows that what it has loaded is dropped.
     need_all(warehouse, settings, index)
     with run.job.watching("erase-shared"):
@@ -114,7 +114,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     run.step("erase-purge", lambda: _purge(run), once=False)
     with run.job.watching("erase-close"):
         now = utc_now()
-        closed = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=now)
+        closed = erasure.close(warehouse, targets, found, items, ring, run_id=run.run_id, now=now)
         completed, suspended, unknown = closed
         facts = {"completed": completed, "suspended": suspended, "unknown": unknown}
         audit.append(warehouse, "erasure-ended", run.run_id, facts, now=now)
@@ -271,17 +271,17 @@ def _sweep_staged(run: Run) -> None:
         remove_tree(run.job.spark, place)
 
 
-def _erase_staged(run: Run) -> dict[str, int]:
+def _erase_staged(run: Run, index: VectorIndex) -> dict[str, int]:
     """Remove the staged files of every run of this warehouse, wherever it staged: each may hold the vector, and none is
     needed.
 
     All other runs have ended. One that is resumed stages anew; so does this one, which may be a reindex that was killed
-    and has not loaded anything since.
+    and has not loaded anything since. What has promoted its collection has nothing left to load.
     """
     removed = staged_folders(run)
     for base, name in removed:
         remove_tree(run.job.spark, f"{base}/{name}")
-    for step in _REDONE:
+    for step in () if has_switched(run, index) else _REDONE:
         run.forget(step)
     _forget_unpromoted(run)
     return {"folders": len(removed)}
@@ -314,6 +314,8 @@ def _forget_unpromoted(run: Run) -> None:
 def _purge(run: Run) -> dict[str, Any]:
     """Rewrite what holds deleted rows, and remove former files as far as the settings allow at once."""
     told = _rewritten(run, erasure.TABLES)
+    # With what receipts count on: they stay the same when the settings change.
+    told["elsewhere"] = _elsewhere(run.settings)
     if told["vacuumed"]:
         run.job.console.note("time travel to before this erasure is gone: the former files are removed.")
     else:
@@ -322,6 +324,16 @@ def _purge(run: Run) -> dict[str, Any]:
             f"`expire` after {told['physically_gone_at']}."
         )
     return told
+
+
+def _elsewhere(settings: Settings) -> dict[str, float]:
+    """How long what this program cannot remove stays: with Milvus (hours), in backups (days)."""
+    limits = settings.erasure
+    return {
+        "milvus_gc_hours": limits.milvus_gc_hours,
+        "milvus_queue_hours": limits.milvus_queue_hours,
+        "backup_days": limits.backup_days,
+    }
 
 
 def _rewritten(run: Run, specs: Sequence[TableSpec]) -> dict[str, Any]:
@@ -395,15 +407,19 @@ def _receipts(warehouse: Warehouse, settings: Any, complete: DataFrame) -> Itera
         if key not in passes:
             passes[key] = _pass(warehouse, settings, *key)
         counts = json.loads(facts.pop("result"))
+        # Recorded with them, and first of all in the receipt.
+        counts.pop("outcome", None)
         yield key[1], {**facts, "erased": counts, **passes[key]}
 
 
 def _outcome() -> Column:
-    counts = F.from_json("result", "map<string, bigint>")
-    found = F.exists(F.map_values(counts), lambda count: count > 0)
+    """As it was recorded; of a request that an earlier release has closed, by requests for the very same target."""
+    counts = F.from_json("result", erasure.COUNTS)
+    found = F.greatest(F.lit(0), *(counts[name] for name in ("images", "faces", "records", "shared_images"))) > 0
     earlier = Window.partitionBy("key_id", "target").orderBy("recorded_at").rowsBetween(Window.unboundedPreceding, -1)
     before = F.coalesce(F.max(found).over(earlier), F.lit(False))
-    return F.when(found, ERASED).when(before, ERASED_BEFORE).otherwise(NOT_FOUND)
+    said = F.when(found, erasure.ERASED).when(before, erasure.ERASED_BEFORE).otherwise(erasure.NOT_FOUND)
+    return F.coalesce(F.get_json_object("result", "$.outcome"), said)
 
 
 def _pass(warehouse: Warehouse, settings: Any, run_id: str, closed: int) -> dict[str, Any]:
@@ -420,7 +436,8 @@ def _pass(warehouse: Warehouse, settings: Any, run_id: str, closed: int) -> dict
     index, index_at = steps.get("erase-index", ({}, 0))
     tables, tables_at = steps.get("erase-tables", ({}, 0))
     purge, _ = steps.get("erase-purge", ({}, 0))
-    limits = settings.erasure
+    # Of a pass of an earlier release: what the settings say now.
+    stays = purge.get("elsewhere") or _elsewhere(settings)
     return {
         "stores": {"collections": index.get("collections", {}), "tables": tables.get("tables", {})},
         "no_longer_served_at": _stamp(index_at),
@@ -428,9 +445,9 @@ def _pass(warehouse: Warehouse, settings: Any, run_id: str, closed: int) -> dict
         "physically_gone": {
             "tables": purge.get("physically_gone_at"),
             "staged_files": _stamp(tables_at),
-            "milvus_segments_by": _stamp(index_at + 3600 * limits.milvus_gc_hours),
-            "milvus_queue_by": _stamp(index_at + 3600 * limits.milvus_queue_hours),
-            "backups_by": _stamp(tables_at + 86400 * limits.backup_days),
+            "milvus_segments_by": _stamp(index_at + 3600 * stays["milvus_gc_hours"]),
+            "milvus_queue_by": _stamp(index_at + 3600 * stays["milvus_queue_hours"]),
+            "backups_by": _stamp(tables_at + 86400 * stays["backup_days"]),
         },
     }
 
@@ -442,7 +459,8 @@ def _stamp(seconds: float) -> str:
 def _write_receipts(run: Run, over: DataFrame, ended: datetime | None) -> None:
     """Write the receipts of every pass among those ``over`` that has no file of them; a file is not written again.
 
-    Of a pass that was cut off before (no file, and not the one that has just ``ended``) the audit trail has no end yet.
+    Of a pass that was cut off before (no file, and not the one that has just ``ended``) the audit trail may have no end
+    yet.
     """
     warehouse, complete = run.warehouse, F.col("step") == erasure.COMPLETE
     ids = over.where(complete).select("run_id").distinct()
@@ -457,11 +475,19 @@ def _write_receipts(run: Run, over: DataFrame, ended: datetime | None) -> None:
                 continue
             found = _receipts(warehouse, run.settings, _complete(warehouse, row["run_id"]))
             lines = [json.dumps(receipt) for closed_at, receipt in found if closed_at == at]
-            if ended is None or (row["run_id"], at) != (run.run_id, _micros(ended)):
-                facts = {"completed": len(lines)}
+            just_ended = ended is not None and (row["run_id"], at) == (run.run_id, _micros(ended))
+            if not just_ended and not _has_end(warehouse, row["run_id"], at):
+                facts = {"completed": len(lines), "closed": at}
                 audit.append(warehouse, "erasure-ended", row["run_id"], facts, now=utc_now())
             write_text(run.job.spark, place, "\n".join(lines) + "\n")
             run.job.console.note(f"receipts: {place}")
+
+
+def _has_end(warehouse: Warehouse, run_id: str, closed: int) -> bool:
+    """Whether the trail has the end of the pass that was ``closed`` then (µs): at that instant, or added later."""
+    ends = warehouse.read(AUDIT_EVENTS).where((F.col("kind") == "erasure-ended") & (F.col("run_id") == run_id))
+    later = F.get_json_object("facts", "$.closed") == str(closed)
+    return not ends.where((F.unix_micros("at") == closed) | F.coalesce(later, F.lit(False))).isEmpty()
 
 
 def _micros(at: datetime) -> int:

@@ -16,7 +16,8 @@ class RunImportRecorder:
         self._collection = collection
 
     def started(self, numbers: Sequence[int], job_id: str) -> None:
-        """Note a job before its outcome is known, and so the collection before it holds anything."""
+        """Note a job before its outcome is known; the first before it is started, and so the collection before it
+        holds anything (`stores.not_here`)."""
         self._write({number: {"job_id": job_id, "state": "started"} for number in numbers})
 
     def finished(self, numbers: Sequence[int], state: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 
 from jobs.errors import FaceReindexError, LeaseLost, SettingsError
-from jobs.governance import audit
+from jobs.governance import audit, persons
 from jobs.governance.jurisdictions import policy_digest
 from jobs.run_ids import checked_run_id
 from jobs.runs.evidence import export_head, heads_place
@@ -62,6 +62,7 @@ class Job:
     dry_run: bool
     clock: Callable[[], datetime] = utc_now
     _watcher: Watcher | None = None
+    _keys_checked: bool = False
 
     @property
     def watcher(self) -> Watcher:
@@ -75,6 +76,16 @@ class Job:
     ) -> AbstractContextManager[Watch]:
         """Follow the Spark jobs of a part of the work: see `Watcher.watching`."""
         return self.watcher.watching(step, words, on_look)
+
+    def check_keys(self) -> None:
+        """See, once a job, that no key is taken into use that can be guessed: `persons.check_keys`.
+
+        Raises:
+            SettingsError: the current key of a ring is too short, and nothing was keyed with it yet.
+        """
+        if not self._keys_checked:
+            persons.check_keys(self.warehouse, self.settings, self.console.note)
+            self._keys_checked = True
 
 
 @dataclass(frozen=True)
@@ -196,10 +207,12 @@ def open_run(job: Job, name: str) -> Iterator[Run]:
     """Take the lease, load what an earlier start of the same run did, and record how it ends.
 
     Raises:
-        SettingsError: the run id exists with other settings; resuming it would mix two configurations.
+        SettingsError: the run id exists with other settings, and resuming it would mix two configurations; or a key
+            can be guessed, under which this run, as any, may write pseudonyms or tombstones.
         LeaseHeld: another run is writing.
     """
     run_id = checked_run_id(job.run_id or new_run_id())
+    job.check_keys()
     lease = Lease(job.warehouse, run_id, job.settings.lease.ttl_s)
     job.console.begins(run_id)
     with job.watching("lease", "take the lease"):
@@ -294,12 +307,13 @@ def _resume(run: Run) -> None:
         run.facts.update({k: row[k] for k in ("model_fingerprint", "weights", "collection") if row[k]})
 
 
-def check_resumable(job: Job) -> None:
+def check_may_begin(job: Job) -> None:
     """For what a job writes down before its run begins: that the run may begin.
 
     Raises:
-        SettingsError: `--run-id` is of a run with other settings.
+        SettingsError: `--run-id` is of a run with other settings; or a key can be guessed (`Job.check_keys`).
     """
+    job.check_keys()
     if job.run_id:
         mine = job.warehouse.read(RUNS).where(F.col("run_id") == job.run_id)
         if first := mine.orderBy("recorded_at").select("settings_digest").first():

@@ -7,6 +7,7 @@ another `milvus.uri`, another database or a lost index, what is to be looked at 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,9 @@ from jobs.tables.store import Warehouse
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-#: Steps of a run: collections that are about to be dropped; those of which an operator says that they are gone.
-DROP, LOST = "drop-collections", "lost-collections"
+#: Steps of a run: a collection that single rows come into; collections that are about to be dropped; those of which an
+#: operator says that they are gone.
+FILL, DROP, LOST = "fill-collection", "drop-collections", "lost-collections"
 _NAMED = 5
 
 
@@ -55,7 +57,31 @@ def own_collections(warehouse: Warehouse, settings: Settings, index: VectorIndex
     return collections_of(index, settings.milvus.alias, warehouse.identity)
 
 
-def unaccounted(warehouse: Warehouse, here: Collection[str]) -> list[str]:
+@dataclass(frozen=True)
+class Missing:
+    """Collections on record that are not in this index; ``reached``: others on record are."""
+
+    names: list[str]
+    reached: bool
+
+    @property
+    def hint(self) -> str:
+        """The next step for whoever wants them accounted for."""
+        lost = f"`erase {' '.join(f'--lost {name}' for name in self.names)}`"
+        if not self.reached:
+            return (
+                "run it with the milvus.uri and milvus.database where it is; if it is gone for good, "
+                f"{lost} puts that on record."
+            )
+        return (
+            "a warehouse has one index. If these settings lead to a former one, run it with those of the one that "
+            "readers use. Else, if it is in one that was used before (another milvus.uri or milvus.database), drop it "
+            f"there, once readers have moved; that it is gone, for whatever reason, {lost} puts on record "
+            '(docs/operations.md, "To another Milvus").'
+        )
+
+
+def not_here(warehouse: Warehouse, here: Collection[str]) -> Missing:
     """Collections that were filled, are not ``here``, and of which no record says that they were dropped.
 
     Some were dropped without a word, by a release before this one, and of some it is only known that they were about to
@@ -64,7 +90,12 @@ def unaccounted(warehouse: Warehouse, here: Collection[str]) -> list[str]:
     there = _filled(warehouse).collect()
     missing = [row for row in there if row["name"] not in here]
     reached = len(missing) < len(there)
-    return sorted(row["name"] for row in missing if row["on_record"] or not reached)
+    return Missing(sorted(row["name"] for row in missing if row["on_record"] or not reached), reached)
+
+
+def unaccounted(warehouse: Warehouse, here: Collection[str]) -> list[str]:
+    """The names of what is `not_here`."""
+    return not_here(warehouse, here).names
 
 
 def need_all(warehouse: Warehouse, settings: Settings, index: VectorIndex) -> None:
@@ -73,13 +104,12 @@ def need_all(warehouse: Warehouse, settings: Settings, index: VectorIndex) -> No
     Raises:
         StoreMissing: one of them is not in this index.
     """
-    missing = unaccounted(warehouse, own_collections(warehouse, settings, index))
-    if missing:
+    missing = not_here(warehouse, own_collections(warehouse, settings, index))
+    if missing.names:
         raise StoreMissing(
-            f"{_said(missing)} not in the index of the settings, and on no record as dropped: what was withdrawn or "
-            "erased may be there still, so every request stays open.",
-            hint="run it with the milvus.uri and milvus.database where it is; if it is gone for good, "
-            f"`erase {' '.join(f'--lost {name}' for name in missing)}` puts that on record.",
+            f"{_said(missing.names)} not in the index of the settings, and on no record as dropped: what was withdrawn "
+            "or erased may be there still, so every request stays open.",
+            hint=missing.hint,
         )
 
 
@@ -107,6 +137,14 @@ def given_up(run: Run) -> list[str]:
     return list((run.result(LOST) or {}).get("dropped", []))
 
 
+def about_to_fill(run: Run, collection: str) -> None:
+    """Put on record that rows come into a collection next, whatever was said of it before: that it was given up, say.
+
+    An import tells it itself (`RunImportRecorder`).
+    """
+    run.record_steps({FILL: {"collection": collection}}, utc_now(), 0.0)
+
+
 def about_to_drop(run: Run, names: Sequence[str]) -> None:
     """Put on record what is dropped next: killed in between, nobody could tell that it is gone."""
     if names:
@@ -117,10 +155,10 @@ def _filled(warehouse: Warehouse) -> DataFrame:
     """Collections (name) that rows came into last; ``on_record``: no drop of them can be that nothing is known of."""
     steps = warehouse.read(RUN_STEPS).where("state = 'done'")
     order = F.struct("fencing_token", "ended_at").alias("at")
-    brought, switched = F.col("step").startswith("import"), F.col("step") == "promote"
+    brought, switched = F.col("step").startswith("import") | (F.col("step") == FILL), F.col("step") == "promote"
     name = F.when(switched, F.get_json_object("result", "$.current"))
     name = name.otherwise(F.get_json_object("result", "$.collection"))
-    on_record = F.col("step").startswith("import/")
+    on_record = F.col("step").startswith("import/") | (F.col("step") == FILL)
     filled = steps.where(brought | switched).select(
         name.alias("name"), F.lit(True).alias("there"), on_record.alias("on_record"), order
     )

@@ -18,7 +18,7 @@ from jobs.index.regate import own_keys, remove_unpermitted
 from jobs.runs.history import buckets_of, staged_at
 from jobs.runs.loading import purpose_flags
 from jobs.runs.record import Run
-from jobs.runs.stores import need_all, own_live
+from jobs.runs.stores import about_to_fill, need_all, own_live
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
@@ -114,6 +114,7 @@ def _insert_missing(run: Run, index: VectorIndex, live: str, page: list[Any]) ->
             [("face_id", pa.int64()), ("embedding", pa.list_(pa.float32())), ("bucket", pa.int64()),
              ("purposes", pa.int64()), ("expires_at", pa.int64())]
         )  # fmt: skip
+        about_to_fill(run, live)
         index.insert(live, pa.Table.from_pylist(missing, schema=schema))
         try:
             run.lease.check()

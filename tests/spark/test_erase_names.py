@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from jobs.erase import erase
 from jobs.errors import SettingsError
@@ -185,6 +186,28 @@ def test_a_second_request_for_the_same_says_that_it_was_erased_before(spark, tmp
     found = {r["request_id"]: r["outcome"] for r in receipts(warehouse, settings_for(tmp_path))}
     nothing_found = dict.fromkeys("cde", "nothing found")
     assert found == {"a": "erased", "b": "erased before", **nothing_found, "f": "erased"}
+
+
+@pytest.mark.faults
+def test_guarantee_14_who_was_erased_before_is_known_under_a_new_key(indexed: Indexed, tmp_path: Path) -> None:
+    """And it stays so in the receipts, whatever keys and settings are later on."""
+    made = indexed.copy_to(tmp_path / "w")
+    erase(job_for(made.spark, made.settings, "e1"), {Target("subject", principal(5)): ["--subject"]})
+    first = receipts(made.warehouse, made.settings, "e1")
+    made.settings = made.settings.model_copy(update={"tombstone_keys": SecretStr(f"{NEW},{KEY}")})
+    # Their picture went with them; of person 99 nothing was ever here.
+    targets = [("subject", principal(5)), ("image", image(5)), ("subject", principal(99))]
+    done = erase(job_for(made.spark, made.settings, "e2"), {Target(*target): ["again"] for target in targets})
+    said = {receipt["target"]: receipt["outcome"] for receipt in done["receipts"]}
+    ring = key_ring(made.settings)
+    outcomes = ("erased before", "erased before", "nothing found")
+    assert said == {ring.digest(*target): outcome for target, outcome in zip(targets, outcomes, strict=True)}
+    limits = {"milvus_gc_hours": 999.0, "milvus_queue_hours": 999.0, "backup_days": 999}
+    later = made.settings.model_copy(
+        update={"tombstone_keys": None, "erasure": made.settings.erasure.model_copy(update=limits)}
+    )
+    assert receipts(made.warehouse, later, "e1") == first
+    assert receipts(made.warehouse, later, "e2") == done["receipts"]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from jobs.governance import erasure
 from jobs.governance.basis import record_batch
 from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
-from jobs.governance.tombstones import key_ring
-from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
+from jobs.governance.tombstones import CONTENT, IMAGE, LEFT, LEFT_CONTENT, key_ring
+from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, TOMBSTONES
 from tests.spark.helpers import BATCH, rows
 from tests.spark.indexed import SHARED, Indexed, image, principal, record_row
 
@@ -113,3 +113,17 @@ def test_guarantee_9_a_picture_stays_for_somebody_whose_record_is_lost(made: Ind
     went = pass_over(made)
     assert ("shared", SHARED) in went
     assert ("image", SHARED) not in went
+
+
+@pytest.mark.faults
+def test_guarantee_13_bytes_are_barred_of_which_only_the_links_tell(made: Indexed) -> None:
+    """The rows of two pictures are missing for a moment: one that goes, and one that somebody else stays in."""
+    warehouse, ring, now = made.warehouse, key_ring(made.settings), datetime.now(UTC)
+    links = [(image(5), "r5", now, "5" * 64), (SHARED, "s1", now, "1" * 64)]
+    warehouse.append(made.spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
+    warehouse.delta(IMAGES).delete(f"image_id IN ('{image(5)}', '{SHARED}')")
+    ask(made, *(Target("subject", principal(person)) for person in (5, 1)))
+    went = pass_over(made)
+    assert {(CONTENT, "5" * 64), (LEFT_CONTENT, "1" * 64), (IMAGE, image(5)), (LEFT, SHARED)} <= went
+    stones = {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
+    assert {ring.digest(CONTENT, "5" * 64), ring.digest(LEFT_CONTENT, "1" * 64)} <= stones

@@ -15,9 +15,10 @@ from jobs.governance.basis_files import read_basis
 from jobs.governance.persons import check_keys
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import SUBJECT, key_ring
-from jobs.schemas import PROCESSING_BASIS, PSEUDONYM_KEYS, TOMBSTONES
+from jobs.runs.record import open_run
+from jobs.schemas import AUDIT_EVENTS, LEASES, PROCESSING_BASIS, PSEUDONYM_KEYS, RUNS, TOMBSTONES
 from jobs.settings import Settings
-from tests.spark.helpers import NOW, rows, settings_for, warehouse_for
+from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 from tests.spark.test_gate import GOOD
 from tests.unit.test_pseudonyms import rule_1, rule_2, rule_3, settings_with
 
@@ -111,6 +112,14 @@ def test_guarantee_14_a_key_that_can_be_guessed_is_not_taken_into_use(records: R
     assert "in front of it" in said[0]
     with pytest.raises(SettingsError):
         check(hmac_key="new,old")
+
+
+def test_guarantee_14_no_job_takes_a_key_into_use_that_can_be_guessed(records: Records) -> None:
+    """Whatever expires, or comes back, gets tombstones as well: not only `ingest` and `erase` write under a key."""
+    job = job_for(records.spark, records.settings(hmac_key="0123456789abcdef" * 2, tombstone_keys="a"))
+    with pytest.raises(SettingsError, match=r"FACE_REINDEX_TOMBSTONE_KEYS: .*guessed"), open_run(job, "expire"):
+        pytest.fail("it has begun")
+    assert all(records.warehouse.read(spec).isEmpty() for spec in (RUNS, LEASES, AUDIT_EVENTS))
 
 
 def test_guarantee_13_a_key_that_names_were_keyed_with_may_not_be_missing(records: Records) -> None:

@@ -12,23 +12,26 @@ from typing import Any
 
 import pytest
 
+from jobs import reindex as reindexing
 from jobs.erase import erase
 from jobs.errors import LeaseHeld, NotProvenError, SettingsError, StoreMissing
 from jobs.expire import expire_steps
 from jobs.governance import erasure
 from jobs.governance.erasure import Target
+from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.index.milvus import connect
+from jobs.reindex import erase_open, night_steps
 from jobs.runs.erased import prove_erased
 from jobs.runs.erasing import Outcome
 from jobs.runs.lease import Lease
 from jobs.runs.stores import own_live, recorded_bases, unaccounted
-from jobs.runs.syncing import withdraw_live
+from jobs.runs.syncing import add_small, withdraw_live
 from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, RUN_STEPS
 from jobs.settings import Settings
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
-from tests.spark.indexed import Indexed, image, principal, run_of
+from tests.spark.indexed import Indexed, image, principal, reindex, run_of
 
 pytestmark = pytest.mark.spark
 
@@ -67,6 +70,36 @@ def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leave
     assert done["receipts"][0]["stores"]["collections"] == {"faces_night_1": {"lost": True}}
     assert not left.parent.parent.exists()
     assert any(place.endswith("before") for place in prove_erased(job, [], None)["places"])
+
+
+@pytest.mark.faults
+def test_guarantee_12_an_erasure_comes_to_its_end_where_the_warehouse_moves_to_another_index(
+    indexed: Indexed, tmp_path: Path
+) -> None:
+    """As docs/operations.md has it: until the former collections are dropped, and that is on record, requests wait."""
+    made = indexed.copy_to(tmp_path / "w")
+    moved = Indexed(made.spark, made.folder, elsewhere(made.settings, tmp_path / "another.db"), made.warehouse)
+    reindex(moved, "night-2")
+    gone = made.faces_of(5)
+    assert gone < moved.live_keys()
+    job = job_for(moved.spark, moved.settings)
+    wanted = "Collection faces_night_1 is not in .* once readers have moved; .*`erase --lost faces_night_1`"
+    with pytest.raises(StoreMissing, match=wanted):
+        erase(job, {Target("subject", principal(5)): ["--subject"]})
+    # Nor with the settings of before; but whoever was asked for leaves both indexes, and a night goes on.
+    index = made.index()
+    with run_of(made, "n3", "reindex") as run:
+        assert erase_open(run, index) is None
+    index.close()
+    assert not gone & (made.live_keys() | moved.live_keys())
+    assert erasure.pending(made.warehouse).count() == 1
+    index = made.index()
+    index.drop_alias("faces")
+    index.drop("faces_night_1")
+    index.close()
+    done = erase(job, {}, ["faces_night_1"])
+    assert (done["exit_code"], done["receipts"][0]["erased"]["faces"]) == (0, 1)
+    assert prove_erased(job, [], None)["collections"] == ["faces_night_2"]
 
 
 def test_guarantee_9_an_alias_that_leads_to_another_warehouse_stops_what_takes_out(
@@ -125,6 +158,11 @@ def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dr
         ("r8", "stage", {"path": "/copied/from/_staging/r8/1"}),
         ("r9", "stage", {"path": "/d/_staging/r9/1", "apart": True}),
         ("r10", "stage", {"path": "/copied/from/_staging/r10/1", "apart": False}),
+        # Given up, and filled again by somebody who found it.
+        ("r11", "import/0", {"job_id": "", "state": "done", "collection": "given_up"}),
+        ("r11", "import/0", {"job_id": "", "state": "done", "collection": "back"}),
+        ("r12", "lost-collections", {"dropped": ["back", "given_up"]}),
+        ("r13", "fill-collection", {"collection": "back"}),
     ]
     later = [NOW + timedelta(seconds=number) for number in range(len(steps))]
     rows = [
@@ -135,10 +173,57 @@ def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dr
     assert unaccounted(warehouse, []) == ["cut_off", "old"]
     assert unaccounted(warehouse, ["old"]) == []
     warehouse.append(spark.createDataFrame(rows[4:], RUN_STEPS.columns), RUN_STEPS)
-    assert unaccounted(warehouse, ["again"]) == ["begun"]
+    assert unaccounted(warehouse, ["again"]) == ["back", "begun"]
     # Of one that was about to be dropped nobody knows, unless another of that index is here.
-    assert unaccounted(warehouse, []) == ["again", "begun", "old"]
+    assert unaccounted(warehouse, []) == ["again", "back", "begun", "old"]
     assert recorded_bases(warehouse) == {"/a", "s3a://b/c", "/d/_staging"}
+
+
+@pytest.mark.faults
+def test_a_run_that_is_resumed_behind_its_switch_loads_nothing_again(
+    indexed: Indexed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does an erasure that it carries out make it: a server would keep every row beside the one that is there."""
+    made = indexed.copy_to(tmp_path / "w")
+    done = {"import": {"collection": "faces_night_1"}, "promote": {"current": "faces_night_1"}}
+    monkeypatch.setattr(reindexing, "embed_steps", lambda *_, **__: pytest.fail("it begins again"))
+    with run_of(made, "n2", "reindex") as run, closing(made.index()) as index:
+        run.record_steps(done, NOW, 0.0)
+        ring, now = key_ring(made.settings), datetime.now(UTC)
+        erasure.request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
+        assert erase_open(run, index) is not None
+        assert run.result("import") == done["import"]
+        night_steps(run, index, recompute=False)
+
+
+class Cut(BaseException):
+    """Ends a run where it stands."""
+
+
+def test_guarantee_9_a_collection_is_on_record_before_sync_brings_a_row_into_it(
+    indexed: Indexed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though somebody had given it up: settings lead to it again, and it is filled again."""
+    made, now = indexed.copy_to(tmp_path / "w"), datetime.now(UTC)
+    step = ("l1", "lost-collections", "done", now, now, 0.0, json.dumps({"dropped": ["faces_night_1"]}), 1)
+    made.warehouse.append(made.spark.createDataFrame([step], RUN_STEPS.columns), RUN_STEPS)
+    assert unaccounted(made.warehouse, []) == []
+    # A face that is permitted and missing, of a record that was given since.
+    made.record(5)
+    index = made.index()
+    index.load("faces_night_1", timeout=60)
+    index.delete("faces_night_1", sorted(made.faces_of(5)))
+
+    def cut(*_: object) -> None:
+        raise Cut
+
+    monkeypatch.setattr(index, "insert", cut)
+    now = datetime.now(UTC)
+    gated = gate_warehouse(made.warehouse, made.settings, now=now, ingested_by=now)
+    with pytest.raises(Cut), run_of(made, "s1", "sync") as run:
+        add_small(run, index, "faces_night_1", gated)
+    index.close()
+    assert unaccounted(made.warehouse, []) == ["faces_night_1"]
 
 
 @pytest.mark.faults
@@ -168,7 +253,7 @@ def test_guarantee_8_without_any_record_everybody_leaves_the_live_collection(ind
     targets = erasure.pending(made.warehouse)
     found = erasure.find(made.warehouse, targets)
     items = erasure.write_down(made.warehouse, targets, found, ring, now=now)
-    assert erasure.close(made.warehouse, targets, found, items, run_id="e2", now=now) == (0, 0, 1)
+    assert erasure.close(made.warehouse, targets, found, items, ring, run_id="e2", now=now) == (0, 0, 1)
     assert "1 requests stay open" in Outcome(0, 0, {}, 1).waiting
     remove_tree(made.spark, str(basis))
     shutil.copytree(Path(indexed.warehouse.location) / PROCESSING_BASIS.name, basis)
