@@ -62,4 +62,6 @@ def test_a_mend_that_is_taken_out_stands_in_the_code(mend: dict) -> None:
         source = Path(ROOT, *change["module"].split(".")).with_suffix(".py").read_text(encoding="utf-8")
         assert source.count(change["was"]) == 1
         compile(source.replace(change["was"], change["now"]), change["module"], "exec")
-    assert History(tuple(mend["history"]["schedule"]), tuple(map(tuple, mend["history"]["cells"])))
+    schedule, cells = mend["history"]["schedule"], mend["history"]["cells"]
+    assert History(tuple(schedule), tuple(map(tuple, cells)))
+    assert all(len(rules) < len(schedule) for *_, rules in cells), "a rule comes before the job of its place, or never"
