@@ -100,7 +100,7 @@ class Store:
     left: int
 
 
-# Where the items of a kind stand: table, item kind, column, the column's type.
+# Where the items of a kind stand: table, item kind, column, the column's type. Those of LINK: `_loose_links`.
 _STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
     (EMBEDDINGS, FACE, "face_id", "bigint"),
     (REMOVED_FACES, FACE, "face_id", "bigint"),
@@ -109,7 +109,6 @@ _STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
     (IMAGES, IMAGE, "image_id", "string"),
     (BASIS_LINKS, IMAGE, "image_id", "string"),
     (BASIS_LINKS, RECORD, "record_id", "string"),
-    (BASIS_LINKS, LINK, "content_sha256", "string"),
     (PROCESSING_BASIS, RECORD, "record_id", "string"),
     (BASIS_QUARANTINE, RECORD, "record_id", "string"),
 )
@@ -363,7 +362,9 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     alone = linked.join(others, "image_id", "left_anti")
     whole = materialise(_union(warehouse, [*named, alone], "request_id string, image_id string").distinct())
     bytes_gone = materialise(images.join(whole, "image_id").select("request_id", "image_id", "content_sha256"))
-    gone = _union(warehouse, [bytes_gone, of(LINK, "content_sha256")], "request_id string, content_sha256 string")
+    # A pass bars no bytes: of what expired others may have the same, and are permitted, also where they are missing.
+    barred = bytes_gone.where(~_of_pass())
+    gone = _union(warehouse, [barred, of(LINK, "content_sha256")], "request_id string, content_sha256 string")
     # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
     loose = given.join(gone, "content_sha256").join(images, ["image_id", "content_sha256"], "left_anti")
     rows = [
@@ -624,12 +625,14 @@ def destroy_rows(warehouse: Warehouse, items: DataFrame) -> dict[str, dict[str, 
 
     def destroy(spec: TableSpec) -> Store:
         before, erased = warehouse.read(spec).count(), 0
-        ways = [(kind, column, type_) for table, kind, column, type_ in _STORES if table is spec and kind in kinds]
+        ways = [_keys(items, kind, *column) for table, kind, *column in _STORES if table is spec and kind in kinds]
+        if spec is BASIS_LINKS and LINK in kinds:
+            ways.append(materialise(_loose_links(warehouse, items)))
         if not ways:
             return Store(before, 0, before, 0)
-        for kind, column, type_ in ways:
-            erased += warehouse.delete_matching(spec, _keys(items, kind, column, type_), [column])
-        return Store(before, erased, warehouse.read(spec).count(), _matching(warehouse.read(spec), items, ways))
+        for keys in ways:
+            erased += warehouse.delete_matching(spec, keys, keys.columns)
+        return Store(before, erased, warehouse.read(spec).count(), _matching(warehouse.read(spec), ways))
 
     stores = dict(zip([spec.name for spec in TABLES], warehouse.side_by_side(destroy, TABLES), strict=True))
     for name, store in stores.items():
@@ -646,13 +649,22 @@ def _keys(items: DataFrame, kind: str, column: str, type_: str) -> DataFrame:
     return items.where(F.col("kind") == kind).select(F.col("value").cast(type_).alias(column)).distinct()
 
 
-def _matching(rows: DataFrame, items: DataFrame, ways: Sequence[tuple[str, str, str]]) -> int:
-    """How many ``rows`` are there of what ``items`` name; ``ways``: kind of item, column and its type."""
+def _loose_links(warehouse: Warehouse, items: DataFrame) -> DataFrame:
+    """Links (image_id, content_sha256) of the erased bytes that ``items`` name, but of images that hold these now.
+
+    Asked when they go: an image may have got its former bytes again since they were found.
+    """
+    links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").distinct()
+    erased = links.join(_keys(items, LINK, "content_sha256", "string"), "content_sha256", "left_semi")
+    return erased.join(warehouse.read(IMAGES), ["image_id", "content_sha256"], "left_anti")
+
+
+def _matching(rows: DataFrame, ways: Sequence[DataFrame]) -> int:
+    """How many ``rows`` are there that have the keys of one of these ``ways``."""
     flags = []
-    rows = rows.select(*{column for _, column, _ in ways})
-    for number, (kind, column, type_) in enumerate(ways):
-        marked = _keys(items, kind, column, type_).withColumn(f"_hit{number}", F.lit(True))
-        rows = rows.join(marked, column, "left")
+    rows = rows.select(*{column for keys in ways for column in keys.columns})
+    for number, keys in enumerate(ways):
+        rows = rows.join(keys.withColumn(f"_hit{number}", F.lit(True)), keys.columns, "left")
         flags.append(f"_hit{number}")
     return rows.where(F.coalesce(*flags, F.lit(False))).count()
 

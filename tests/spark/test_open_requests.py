@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
 from tests.spark.helpers import BATCH, rows
-from tests.spark.indexed import SHARED, Indexed, image, principal, record_row
+from tests.spark.indexed import SHARED, Indexed, image, picture, principal, record_row
 
 pytestmark = pytest.mark.spark
 
@@ -113,3 +114,28 @@ def test_guarantee_9_a_picture_stays_for_somebody_whose_record_is_lost(made: Ind
     went = pass_over(made)
     assert ("shared", SHARED) in went
     assert ("image", SHARED) not in went
+
+
+def test_guarantee_9_permissions_for_the_very_bytes_stay_where_an_image_has_them(made: Indexed) -> None:
+    """What expires bars no bytes, so it takes nobody else's permission for them; an erasure takes what is loose."""
+    warehouse, now = made.warehouse, datetime.now(UTC)
+    content = hashlib.sha256(picture("picture 5")).hexdigest()
+    # Two images more have the bytes of person 5's, one had them before, and one is missing for a moment.
+    for name in ("same", "too"):
+        copy = warehouse.read(IMAGES).where(F.col("image_id") == image(5)).withColumn("image_id", F.lit(name))
+        warehouse.append(copy, IMAGES)
+    others = {("same", "r7"), ("too", "r8"), (image(6), "r6"), ("missing", "r9")}
+    links = [(name, record_id, now, content) for name, record_id in others]
+    warehouse.append(made.spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
+
+    def bound() -> set[tuple[object, ...]]:
+        return rows(warehouse.read(BASIS_LINKS).where(F.col("content_sha256") == content), "image_id", "record_id")
+
+    ring = key_ring(made.settings)
+    due = made.spark.createDataFrame([("image", image(5))], "kind string, value string")
+    assert erasure.request_all(warehouse, due, ring, kind=erasure.EXPIRY, run_id="x", now=now) == 1
+    pass_over(made)
+    assert bound() == others
+    ask(made, Target("image", "same"))
+    assert ("link", content) in pass_over(made)
+    assert bound() == {("too", "r8")}
