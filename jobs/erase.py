@@ -86,7 +86,8 @@ def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[
             asked = [r for r in found if r["kind"] not in (erasure.EXPIRY, erasure.SWEEP)]
             unknown = {r["request_id"]: requests.get(r["request_id"], []) for r in asked if r["outcome"] == NOT_FOUND}
             message = outcome.said + (f"; {_said(unknown)}" if unknown else "")
-            code = 3 if outcome.waiting else NOTHING_FOUND if unknown else 0
+            later = LeaseHeld.exit_code if outcome.again else NOTHING_FOUND if unknown else 0
+            code = 3 if outcome.waiting else later
             run.facts.update(message=message, exit_code=code)
     except LeaseHeld as held:
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -65,7 +65,9 @@ if TYPE_CHECKING:
 RECORD, SHARED, LINK, EXPIRY, SWEEP = "record", "shared", "link", "expiry", "sweep"
 ORPHAN: Final = "orphan"
 _ASKED: Final = (SUBJECT, IMAGE, BATCH, EXPIRED, RECORD, FACE, LINK, ORPHAN)
-_TARGETS: Final = "request_id string, kind string, value string"
+_NAMED: Final = "request_id string, kind string, value string"
+#: What `pending` gives, and `find` takes: also how often, and when last, a person or a batch was asked for.
+TARGETS: Final = f"{_NAMED}, asked bigint, asked_at timestamp"
 _ITEM: Final = ("request_id", "kind", "value", "image_id")
 #: Steps of a request. Of EXPIRY and SWEEP: BEGUN, rows go from now on; VOID, it was taken back before. SETTLED: nothing
 #: is left in the ledger of what it named, in no file either, and its receipt is written.
@@ -100,6 +102,15 @@ class Store:
     left: int
 
 
+class Closed(NamedTuple):
+    """How many requests a pass has completed; and how many stay open, by what they wait for: see `close`."""
+
+    completed: int
+    suspended: int
+    unknown: int
+    again: int
+
+
 # Where the items of a kind stand: table, item kind, column, the column's type. Those of LINK: `_loose_links`.
 _STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
     (EMBEDDINGS, FACE, "face_id", "bigint"),
@@ -119,7 +130,8 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     """Write requests down, and the tombstones of what they name, so that nothing of it is indexed from now on.
 
     No lease is needed: rows are only added. A target with an unfinished request keeps it, and is barred anew: what was
-    said of it since the former time is over as well. Returns the requests' ids.
+    said of it since the former time is over as well. If a pass completes it meanwhile it is asked for anew. Returns the
+    requests' ids.
     """
     ids = {target: f"er-{ring.digest(target.kind, target.value)[:20]}-{now:%Y%m%dT%H%M%S}" for target in targets}
     pending = _pending_ids(warehouse)
@@ -146,6 +158,12 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     items = [(i, kind, value, None) for i, kind, value in named if (i, value) not in known]
     if items:
         warehouse.append(spark.createDataFrame(items, ERASURE_ITEMS.columns), ERASURE_ITEMS)
+    if len(fresh) < len(ids):
+        # Else the pass saw what was written here, or is yet to see it: `close`.
+        left = {row["request_id"] for row in _pending_ids(warehouse).select("request_id").collect()}
+        closed = [t for t, i in ids.items() if t not in fresh and i not in left]
+        if closed:
+            ids |= dict(zip(closed, request(warehouse, closed, ring, run_id=run_id, now=now), strict=True))
     return [ids[target] for target in targets]
 
 
@@ -158,7 +176,7 @@ def _last_said(warehouse: Warehouse, named: list[tuple[str, str, str]]) -> dict[
     named = [row for row in named if row[1] in (SUBJECT, BATCH)]
     if not named:
         return {}
-    names = looked_up(warehouse.spark.createDataFrame(named, _TARGETS), len(named))
+    names = looked_up(warehouse.spark.createDataFrame(named, _NAMED), len(named))
     event = F.array_max(F.transform("events", lambda event: event["event_time"]))
     said = [
         warehouse.read(spec).select(F.lit(kind).alias("kind"), F.col(column).alias("value"), at.alias("at"))
@@ -176,7 +194,7 @@ def _named_by(warehouse: Warehouse, request_ids: list[str]) -> set[tuple[str, st
     """(request_id, value) of what open requests name already."""
     if not request_ids:
         return set()
-    targets = pending(warehouse).where(F.col("request_id").isin(request_ids))
+    targets = _targets(warehouse).where(F.col("request_id").isin(request_ids))
     return {(row["request_id"], row["value"]) for row in targets.select("request_id", "value").collect()}
 
 
@@ -184,7 +202,7 @@ def request_all(warehouse: Warehouse, due: DataFrame, ring: KeyRing, *, kind: st
     """Write one request (EXPIRY or SWEEP) down for everything that is ``due`` (kind, value); returns how many rows."""
     # With the time: what a run that is resumed finds is not part of a request that it has completed before.
     request_id = f"er-{kind}-{run_id}-{now:%Y%m%dT%H%M%S}"
-    known = pending(warehouse).select("kind", "value")
+    known = _targets(warehouse).select("kind", "value")
     rows = materialise(due.join(known, ["kind", "value"], "left_anti"))
     count = rows.count()
     if count:
@@ -235,7 +253,14 @@ def _pending_ids(warehouse: Warehouse) -> DataFrame:
 
 
 def pending(warehouse: Warehouse) -> DataFrame:
-    """Targets of the requests that are not complete: request_id, kind, value."""
+    """Targets of the requests that are not complete, as TARGETS has them."""
+    stones = warehouse.read(TOMBSTONES).where(F.col("kind").isin(SUBJECT, BATCH))
+    asked = stones.groupBy("request_id").agg(F.count("*").alias("asked"), F.max("recorded_at").alias("asked_at"))
+    return _targets(warehouse).join(asked, "request_id", "left").fillna(0, ["asked"])
+
+
+def _targets(warehouse: Warehouse) -> DataFrame:
+    """What the requests that are not complete name: request_id, kind, value."""
     asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(*_ASKED))
     # Of the items found later, an image is none that was asked for, if its request is of another kind.
     wanted = _pending_ids(warehouse).select("request_id", F.col("kind").alias("asked"))
@@ -320,15 +345,15 @@ def _links_again(warehouse: Warehouse, stones: Stones, held: DataFrame) -> list[
 
 
 def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
-    """Everything that ``targets`` (request_id, kind, value) ask for: rows of `erasure_items`, `held` ones marked.
+    """Everything that ``targets`` (as TARGETS has them) ask for: rows of `erasure_items`, `held` ones marked.
 
     Also what an earlier pass wrote down. Reads keys and hashes; no image byte and no vector. What no target is of is
     not looked for: each kind costs scans of its tables.
     """
     counts = {row["kind"]: row["count"] for row in targets.groupBy("kind").count().collect()}
 
-    def of(kind: str, name: str) -> DataFrame:
-        named = targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name))
+    def of(kind: str, name: str, *more: str) -> DataFrame:
+        named = targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name), *more)
         return looked_up(named, counts.get(kind, 0))
 
     basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id").distinct()
@@ -341,7 +366,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         by_person = basis.join(of(SUBJECT, "pii_principal_id"), "pii_principal_id")
         records.append(by_person.join(since, ["request_id", "record_id"], "left_anti"))
     if BATCH in counts:
-        batches = _assessed_again(warehouse, of(BATCH, "source_batch_id"))
+        batches = _assessed_again(warehouse, of(BATCH, "source_batch_id", "asked_at"))
         records.append(_of_batches(warehouse, batches))
         of_batches = images.join(batches, "source_batch_id").where("again_at IS NULL OR ingested_at <= again_at")
         named.append(of_batches.select("request_id", "image_id"))
@@ -403,11 +428,8 @@ def _given_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
 
     The person came back by it: a request may be open for long, for a legal hold suspends it.
     """
-    asked = warehouse.read(TOMBSTONES).where(F.col("kind") == SUBJECT).select("request_id", "recorded_at")
-    asked = asked.join(targets.select("request_id").distinct(), "request_id", "left_semi")
-    asked = asked.groupBy("request_id").agg(F.max("recorded_at").alias("asked_at"))
-    people = targets.where(F.col("kind") == SUBJECT).select("request_id", F.col("value").alias("pii_principal_id"))
-    people = looked_up(materialise(people.join(asked, "request_id")))
+    people = targets.where(F.col("kind") == SUBJECT)
+    people = looked_up(people.select("request_id", F.col("value").alias("pii_principal_id"), "asked_at"))
     basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id", "events")
     of_people = basis.join(people, "pii_principal_id").withColumn("event", F.explode("events"))
     # Of two at one instant the one that ends it.
@@ -419,15 +441,14 @@ def _given_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
 
 
 def _assessed_again(warehouse: Warehouse, batches: DataFrame) -> DataFrame:
-    """``batches`` (request_id, source_batch_id) that are to go, with `again_at`: when an assessment since was recorded.
+    """``batches`` (request_id, source_batch_id, asked_at) that are to go, with `again_at`: when one that was assessed
+    since was recorded as such.
 
     What came in after that is of a batch that is in force again; null: there is none.
     """
-    asked = warehouse.read(TOMBSTONES).where(F.col("kind") == BATCH)
-    asked = asked.groupBy("request_id").agg(F.max("recorded_at").alias("asked_at"))
     assessed = warehouse.read(SOURCE_BATCHES).where(F.col("state") == BATCH_ASSESSED)
     assessed = assessed.select("source_batch_id", "assessed_at", "recorded_at")
-    later = batches.join(asked, "request_id").join(assessed, "source_batch_id").where("assessed_at > asked_at")
+    later = batches.join(assessed, "source_batch_id").where("assessed_at > asked_at")
     again = later.groupBy("request_id", "source_batch_id").agg(F.min("recorded_at").alias("again_at"))
     return batches.join(again, ["request_id", "source_batch_id"], "left")
 
@@ -754,16 +775,14 @@ def forget_removed(warehouse: Warehouse, until: datetime) -> None:
 
 def close(
     warehouse: Warehouse, targets: DataFrame, found: DataFrame, items: DataFrame, *, run_id: str, now: datetime
-) -> tuple[int, int, int]:
-    """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended, unknown).
+) -> Closed:
+    """Mark the requests of ``targets`` complete, but those of which something is held, not known, or came meanwhile.
 
-    Unknown is what to do for a person of whom nothing was found, ever, while images are linked to records that are not
-    there: theirs may be among them.
+    Not known is what to do for a person of whom nothing was found, ever, while images are linked to records that are
+    not there: theirs may be among them.
 
     Those of a pass are complete with what is not held: what is will be due again, or here again, when the hold ends.
     """
-    suspended = found.where(F.col("held") & ~_of_pass()).select("request_id").distinct()
-    done = targets.select("request_id").distinct().join(suspended, "request_id", "left_anti")
     # What was asked for is an item, too, there or not; an image that was found has its image_id.
     kind, was_found = F.col("kind"), F.col("image_id").isNotNull()
     counts = items.groupBy("request_id").agg(
@@ -771,23 +790,40 @@ def close(
         *(F.count(F.when(kind == name, 1)).alias(f"{name}s") for name in (FACE, RECORD)),
         F.count(F.when(kind == SHARED, 1)).alias("shared_images"),
     )
-    unknown = _unknown(warehouse, targets, counts)
-    rows = materialise(
-        done.join(unknown, "request_id", "left_anti")
-        .join(counts, "request_id", "left")
-        .fillna(0)
-        .select(
+    waiting = {
+        "suspended": found.where(F.col("held") & ~_of_pass()),
+        "unknown": _unknown(warehouse, targets, counts),
+        "again": _asked_since(warehouse, targets),
+    }
+    requests = targets.select("request_id").distinct().join(counts, "request_id", "left").fillna(0)
+    for reason, of_requests in waiting.items():
+        marked = of_requests.select("request_id").distinct().withColumn(reason, F.lit(True))
+        requests = requests.join(marked, "request_id", "left")
+    requests = materialise(requests.fillna(False))
+    done = ~reduce(Column.__or__, [F.col(reason) for reason in waiting])
+    told = requests.agg(F.count_if(done), *(F.count_if(reason) for reason in waiting)).first()
+    assert told is not None  # noqa: S101 - an aggregate without groups always has its one row
+    closed = Closed(*told)
+    if closed.completed:
+        rows = requests.where(done).select(
             "request_id",
             F.lit(COMPLETE).alias("step"),
             F.lit(run_id).alias("run_id"),
             F.to_json(F.struct("images", "faces", "records", "shared_images")).alias("result"),
             F.lit(now).cast("timestamp").alias("recorded_at"),
         )
-    )
-    completed = rows.count()
-    if completed:
         warehouse.append(rows, ERASURE_STEPS)
-    return completed, suspended.count(), unknown.count()
+    return closed
+
+
+def _asked_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
+    """Requests (request_id) that were asked for again, or by more names, since ``targets`` was read.
+
+    That needs no lease, and what their people have consented to in between was not looked for. (An image is barred for
+    good, and nobody adds to the request of a pass.)
+    """
+    asked = ["request_id", "kind", "value", "asked"]
+    return pending(warehouse).where(~_of_pass()).join(targets, asked, "left_anti")
 
 
 def _unknown(warehouse: Warehouse, targets: DataFrame, counts: DataFrame) -> DataFrame:

@@ -46,7 +46,7 @@ _REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Requests that are complete now, those that a legal hold suspends, and those of which nobody can tell: `close`.
+    """Requests that are complete now, and those that stay open, by what they wait for: see `erasure.close`.
 
     ``items``: what was erased for those that are complete, by kind.
     """
@@ -55,13 +55,15 @@ class Outcome:
     suspended: int
     items: dict[str, int]
     unknown: int = 0
+    again: int = 0
 
     @property
     def said(self) -> str:
         """What was done and what waits, as a message."""
         images, faces, records = (self.items.get(kind, 0) for kind in (IMAGE, FACE, erasure.RECORD))
         done = f"{self.completed} requests complete: {images} images, {faces} faces, {records} records erased"
-        return done + self.waiting
+        again = f"; {self.again} were asked for again meanwhile, for the next erasure, sync or reindex to carry out"
+        return done + self.waiting + (again if self.again else "")
 
     @property
     def waiting(self) -> str:
@@ -115,17 +117,15 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     with run.job.watching("erase-close"):
         now = utc_now()
         closed = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=now)
-        completed, suspended, unknown = closed
-        facts = {"completed": completed, "suspended": suspended, "unknown": unknown}
-        audit.append(warehouse, "erasure-ended", run.run_id, facts, now=now)
-        if suspended:
+        audit.append(warehouse, "erasure-ended", run.run_id, closed._asdict(), now=now)
+        if any(closed[1:]):
             # Of a request that stays open an earlier pass may have told already; its receipt counts everything.
             done = warehouse.read(ERASURE_STEPS).where(F.col("step") == erasure.COMPLETE).select("request_id")
             counts = _by_kind(items.join(done, "request_id", "left_semi"))
         _settle(run, ended=now)
     _finish_physically(run)
     run.gate = None
-    return Outcome(completed, suspended, counts, unknown)
+    return Outcome(closed.completed, closed.suspended, counts, closed.unknown, closed.again)
 
 
 def _by_kind(items: DataFrame) -> dict[str, int]:

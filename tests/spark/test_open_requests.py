@@ -16,6 +16,7 @@ from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
+from jobs.tables.store import materialise
 from tests.spark.helpers import BATCH, rows
 from tests.spark.indexed import SHARED, Indexed, image, picture, principal, record_row
 
@@ -38,6 +39,10 @@ def pass_over(made: Indexed) -> set[tuple[object, ...]]:
     items = erasure.write_down(warehouse, targets, found, key_ring(made.settings), now=datetime.now(UTC))
     erasure.destroy_rows(warehouse, items)
     return rows(items, "kind", "value")
+
+
+def image_rows(made: Indexed) -> set[tuple[object, ...]]:
+    return rows(made.warehouse.read(IMAGES), "image_id")
 
 
 def brought(made: Indexed, name: str, record_id: str, *, like: str) -> None:
@@ -139,3 +144,42 @@ def test_guarantee_9_permissions_for_the_very_bytes_stay_where_an_image_has_them
     ask(made, Target("image", "same"))
     assert ("link", content) in pass_over(made)
     assert bound() == {("too", "r8")}
+
+
+def test_guarantee_11_what_is_asked_for_while_a_pass_works_is_left_to_the_next(
+    made: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks needs no lease, and what was consented to, and by which names, that pass did not look for."""
+    warehouse, ring = made.warehouse, key_ring(made.settings)
+    people = [Target("subject", principal(person)) for person in (5, 6, 8)]
+    ask(made, *people)
+    consent(made, "n5", 5)
+    brought(made, "new", "n5", like=image(7))
+    targets = materialise(erasure.pending(warehouse))
+    found = erasure.find(warehouse, targets)
+    # Who came back asks again, and of another it turns out that they had one more pseudonym.
+    ask(made, people[0], Target("subject", principal(6), (principal(9),)))
+    items = erasure.write_down(warehouse, targets, found, ring, now=datetime.now(UTC))
+    erasure.destroy_rows(warehouse, items)
+    assert image_rows(made) >= {("new",), (image(9),)}
+
+    def close(run_id: str) -> erasure.Closed:
+        return erasure.close(warehouse, targets, found, items, run_id=run_id, now=datetime.now(UTC))
+
+    assert close("e1") == (1, 0, 0, 2)
+    went = pass_over(made)
+    assert {("image", "new"), ("image", image(9))} <= went
+    assert image_rows(made) & {("new",), (image(9),)} == set()
+    # The pass ends between the look at what is open and the tombstone: then the request is one of its own.
+    targets = materialise(erasure.pending(warehouse))
+
+    def meanwhile(*_: object) -> dict[str, datetime]:
+        monkeypatch.undo()
+        assert close("e2").completed == 2
+        return {}
+
+    monkeypatch.setattr(erasure, "_last_said", meanwhile)
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    (second,) = erasure.request(warehouse, people[:1], ring, run_id="asked", now=later)
+    assert (second,) not in rows(targets, "request_id")
+    assert rows(erasure.pending(warehouse), "request_id", "value") == {(second, principal(5))}
