@@ -371,7 +371,8 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         of_batches = images.join(batches, "source_batch_id").where("again_at IS NULL OR ingested_at <= again_at")
         named.append(of_batches.select("request_id", "image_id"))
     if RECORD in counts:
-        records.append(basis.select("record_id").distinct().join(of(RECORD, "record_id"), "record_id"))
+        # Those that are lost, too: `lost_records`.
+        records.append(of(RECORD, "record_id"))
     if IMAGE in counts:
         named.append(_standing(warehouse, of(IMAGE, "image_id")))
     leaving = materialise(_union(warehouse, records, "request_id string, record_id string").distinct())
@@ -778,8 +779,7 @@ def close(
 ) -> Closed:
     """Mark the requests of ``targets`` complete, but those of which something is held, not known, or came meanwhile.
 
-    Not known is what to do for a person of whom nothing was found, ever, while images are linked to records that are
-    not there: theirs may be among them.
+    Not known is what to do for a person while images are linked to records that are not there: see `_unknown`.
 
     Those of a pass are complete with what is not held: what is will be due again, or here again, when the hold ends.
     """
@@ -792,7 +792,7 @@ def close(
     )
     waiting = {
         "suspended": found.where(F.col("held") & ~_of_pass()),
-        "unknown": _unknown(warehouse, targets, counts),
+        "unknown": _unknown(warehouse, targets),
         "again": _asked_since(warehouse, targets),
     }
     requests = targets.select("request_id").distinct().join(counts, "request_id", "left").fillna(0)
@@ -826,15 +826,28 @@ def _asked_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     return pending(warehouse).where(~_of_pass()).join(targets, asked, "left_anti")
 
 
-def _unknown(warehouse: Warehouse, targets: DataFrame, counts: DataFrame) -> DataFrame:
-    something = counts.where("images + faces + records + shared_images > 0")
-    people = targets.where(F.col("kind") == SUBJECT).select("request_id").distinct()
-    nobody = materialise(people.join(something, "request_id", "left_anti"))
-    if nobody.isEmpty():
-        return nobody
+def _unknown(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
+    """Requests (request_id) for people of whom there may be more than was found: links name records that are not there.
+
+    Each may be one of theirs, whatever else was found of them, if it was there when they asked last. Without it nothing
+    would lead to its pictures, ever, for its record is barred.
+    """
+    at = F.coalesce("recorded_at", F.lit(_EPOCH).cast("timestamp"))
+    first = _links_of_lost(warehouse).agg(F.min(at).alias("first"))
+    people = targets.where(F.col("kind") == SUBJECT).select("request_id", "asked_at").crossJoin(first)
+    return people.where("first <= coalesce(asked_at, first)").select("request_id")
+
+
+def _links_of_lost(warehouse: Warehouse) -> DataFrame:
+    """Links whose record is not there, as where its table was restored or removed."""
     records = warehouse.read(PROCESSING_BASIS).select("record_id")
-    loose = warehouse.read(BASIS_LINKS).join(records, "record_id", "left_anti")
-    return nobody.limit(0) if loose.isEmpty() else nobody
+    return warehouse.read(BASIS_LINKS).join(records, "record_id", "left_anti")
+
+
+def lost_records(warehouse: Warehouse) -> DataFrame:
+    """Records that are not there and that links name, as (kind, value)."""
+    lost = _links_of_lost(warehouse).select("record_id").distinct()
+    return lost.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
 
 
 def unsettled(warehouse: Warehouse) -> DataFrame:

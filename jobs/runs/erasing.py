@@ -18,6 +18,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.errors import SettingsError
 from jobs.governance import audit, erasure
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.tombstones import FACE, IMAGE, key_ring
@@ -30,7 +31,15 @@ from jobs.runs.history import buckets_of, holds_stage, promoted_collections
 from jobs.runs.loading import staged_folders, unrecorded_staging
 from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
-from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, TableSpec
+from jobs.schemas import (
+    EMBEDDINGS,
+    ERASURE_ITEMS,
+    ERASURE_REQUESTS,
+    ERASURE_STEPS,
+    PROCESSING_BASIS,
+    RUN_STEPS,
+    TableSpec,
+)
 from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import remove_tree, write_text
@@ -69,7 +78,10 @@ class Outcome:
     def waiting(self) -> str:
         """What stays open, as the end of a message; empty where nothing does."""
         held = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
-        lost = "which found nothing, while images are linked to records that are not there: ingest the records again"
+        lost = (
+            "for pictures are linked to records that are not there, and may be theirs: ingest the records again; "
+            "`erase --lost-records` takes the pictures of those that no file has any more"
+        )
         return held + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
 
 
@@ -126,6 +138,24 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     _finish_physically(run)
     run.gate = None
     return Outcome(closed.completed, closed.suspended, counts, closed.unknown, closed.again)
+
+
+def records_given_up(run: Run) -> DataFrame:
+    """What is due (kind, value) where records that links name, and that are not there, are gone for good.
+
+    As the operator says: nobody can tell whose pictures these are.
+
+    Raises:
+        SettingsError: there is no record at all, so that every picture would go.
+    """
+    if run.warehouse.read(PROCESSING_BASIS).isEmpty():
+        raise SettingsError(
+            "--lost-records: there is no basis record at all, so every picture would go.",
+            hint="ingest the records again first.",
+        )
+    lost = materialise(erasure.lost_records(run.warehouse))
+    audit.append(run.warehouse, "records-lost", run.run_id, {"records": lost.count()}, now=utc_now())
+    return lost
 
 
 def _by_kind(items: DataFrame) -> dict[str, int]:

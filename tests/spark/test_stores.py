@@ -28,7 +28,7 @@ from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, R
 from jobs.settings import Settings
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
-from tests.spark.indexed import Indexed, image, principal, run_of
+from tests.spark.indexed import SHARED, Indexed, image, principal, run_of
 
 pytestmark = pytest.mark.spark
 
@@ -139,6 +139,30 @@ def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dr
     # Of one that was about to be dropped nobody knows, unless another of that index is here.
     assert unaccounted(warehouse, []) == ["again", "begun", "old"]
     assert recorded_bases(warehouse) == {"/a", "s3a://b/c", "/d/_staging"}
+
+
+@pytest.mark.faults
+def test_guarantee_9_pictures_go_whose_records_are_gone_for_good(indexed: Indexed, tmp_path: Path) -> None:
+    """Else no person's request would ever be complete. What is linked to another record as well stays for that one."""
+    made = indexed.copy_to(tmp_path / "w")
+    warehouse, job = made.warehouse, job_for(made.spark, made.settings)
+    warehouse.delta(PROCESSING_BASIS).delete("record_id IN ('r6', 's2')")
+    done = erase(job, {Target("subject", principal(5)): ["--subject"]})
+    assert (done["exit_code"], done["receipts"]) == (3, [])
+    assert "0 requests complete: 0 images, 0 faces, 0 records erased; 1 requests stay open" in done["message"]
+    assert "erase --lost-records" in done["message"]
+    done = erase(job, {}, lost_records=True)
+    assert done["exit_code"] == 0
+    assert {r["kind"]: (r["erased"]["images"], r["erased"]["shared_images"]) for r in done["receipts"]} == {
+        "subject": (1, 0), "expiry": (1, 1)
+    }  # fmt: skip
+    left = {row["image_id"] for row in warehouse.read(IMAGES).collect()}
+    assert left & {image(5), image(6), SHARED} == {SHARED}
+    links = {(row["image_id"], row["record_id"]) for row in warehouse.read(BASIS_LINKS).collect()}
+    assert {link for link in links if link[0] in (image(6), SHARED)} == {(SHARED, "s1")}
+    warehouse.delta(PROCESSING_BASIS).delete()
+    with pytest.raises(SettingsError, match="no basis record at all"):
+        erase(job, {}, lost_records=True)
 
 
 @pytest.mark.faults
