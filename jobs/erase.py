@@ -129,7 +129,7 @@ def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
         if target.kind == BATCH:
             # With its time, so that one which is asked for once more is a later revocation.
             revoked = {"source_batch_id": target.value, "state": "revoked", "assessed_at": now}
-            record_batch(job_.warehouse, revoked, now=now)
+            record_batch(job_.warehouse, revoked, ring=ring, now=now)
     ids = erasure.request(job_.warehouse, targets, ring, run_id=run_id, now=now)
     facts: dict[str, Any] = {"requests": len(ids), "kinds": sorted({t.kind for t in targets})}
     audit.append(job_.warehouse, "erasure-requested", run_id, facts, now=now)

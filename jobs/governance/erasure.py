@@ -21,8 +21,15 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
-from jobs.governance.decide import BATCH_ASSESSED, STATES_GIVEN, Reason
-from jobs.governance.gate import Gated, current_records, gate_warehouse, input_digest, not_assessed_since
+from jobs.governance.decide import STATES_GIVEN, Reason
+from jobs.governance.gate import (
+    Gated,
+    assessed_since,
+    current_records,
+    gate_warehouse,
+    input_digest,
+    not_assessed_since,
+)
 from jobs.governance.tombstones import (
     BATCH,
     CONTENT,
@@ -442,15 +449,13 @@ def _given_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
 
 
 def _assessed_again(warehouse: Warehouse, batches: DataFrame) -> DataFrame:
-    """``batches`` (request_id, source_batch_id, asked_at) that are to go, with `again_at`: when one that was assessed
-    since was recorded as such.
+    """``batches`` (request_id, source_batch_id, asked_at) that are to go, with `again_at`: see `assessed_since`.
 
-    What came in after that is of a batch that is in force again; null: there is none.
+    What came in after that is of a batch that is in force again; null: nobody has assessed it since.
     """
-    assessed = warehouse.read(SOURCE_BATCHES).where(F.col("state") == BATCH_ASSESSED)
-    assessed = assessed.select("source_batch_id", "assessed_at", "recorded_at")
-    later = batches.join(assessed, "source_batch_id").where("assessed_at > asked_at")
-    again = later.groupBy("request_id", "source_batch_id").agg(F.min("recorded_at").alias("again_at"))
+    erased = batches.toDF("request_id", "row_key", "erased_at")
+    later = assessed_since(warehouse, erased).groupBy("request_id", F.col("row_key").alias("source_batch_id"))
+    again = later.agg(F.min("again_at").alias("again_at"))
     return batches.join(again, ["request_id", "source_batch_id"], "left")
 
 

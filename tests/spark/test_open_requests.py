@@ -111,8 +111,18 @@ def test_guarantee_9_what_a_person_consents_to_since_is_not_taken_by_the_open_re
 
 def test_guarantee_6_what_comes_in_after_a_later_assessment_is_not_taken_by_the_open_request(made: Indexed) -> None:
     ask(made, Target("batch", "b2"))
+    few = made.spark.createDataFrame([(image(4),), (image(5),)], "image_id string")
+
+    def decided() -> set[tuple[object, ...]]:
+        gated = gate_warehouse(made.warehouse, made.settings, now=datetime.now(UTC), only=few)
+        return rows(gated.decisions, "image_id", "reason")
+
+    # By the tombstone, though the table of batches tells of no revocation, as where it was lost and ingested again.
+    assert decided() == {(image(4), "BATCH_REVOKED"), (image(5), None)}
     later = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
-    record_batch(made.warehouse, {**BATCH, "source_batch_id": "b2", "assessed_at": later}, now=datetime.now(UTC))
+    assessed = {**BATCH, "source_batch_id": "b2", "assessed_at": later}
+    assert record_batch(made.warehouse, assessed, ring=key_ring(made.settings), now=datetime.now(UTC))
+    assert decided() == {(image(4), None), (image(5), None)}
     row = record_row("n4", 4, source_batch_id="b2")
     made.warehouse.append(made.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
     brought(made, "new", "n4", like=image(4))
