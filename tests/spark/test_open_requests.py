@@ -10,11 +10,12 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.governance import erasure
+from jobs.governance import audit, erasure
 from jobs.governance.basis import record_batch
 from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
+from jobs.runs.standing import changed_since
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
 from jobs.tables.store import materialise
 from tests.spark.helpers import BATCH, rows
@@ -221,3 +222,19 @@ def test_guarantee_9_no_persons_request_is_complete_while_a_record_is_lost_that_
     assert carried_out(made) == (1, 0, 0, 0)
     assert ("more",) not in image_rows(made)
     assert not made.faces("image_id = 'more'")
+
+
+def test_guarantee_11_a_night_sees_an_erasure_that_counts_from_a_date_ahead(made: Indexed) -> None:
+    """What it lacks is then left for the next night; else all of it would count as not proven."""
+    ahead = datetime.now(UTC) + timedelta(days=3650)
+    made.record(5, events=[(ahead, "P5Y", "explicit_consent", "ConsentGiven")])
+    night = datetime.now(UTC)
+    assert not changed_since(made.warehouse, night)
+    ask(made, Target("subject", principal(5)))
+    assert changed_since(made.warehouse, night)
+    # Asked for once more while it is open.
+    night = datetime.now(UTC)
+    ask(made, Target("subject", principal(5)))
+    assert not changed_since(made.warehouse, night)
+    audit.append(made.warehouse, "erasure-requested", "asked", {}, now=datetime.now(UTC))
+    assert changed_since(made.warehouse, night)
