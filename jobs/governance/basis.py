@@ -25,7 +25,7 @@ from jobs.governance.gate import current_batches, not_assessed_since, with_void_
 from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.strict_yaml import read_yaml
-from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, Stones, digests, given_at
+from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, Stones, digests, given_at, given_since
 from jobs.private import new_file
 from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.tables.links import append_links, links_to_content, waiting_links
@@ -232,7 +232,7 @@ def _not_erased(warehouse: Warehouse, records: DataFrame, stones: Stones) -> Dat
     marked, gone = records, F.lit(False)
     if people is not None:
         marked = marked.join(F.broadcast(people.withColumnRenamed("row_key", _PERSON)), _PERSON, "left")
-        gone |= F.col("erased_at").isNotNull() & F.coalesce(given_at() <= F.col("erased_at"), F.lit(True))
+        gone |= F.col("erased_at").isNotNull() & ~given_since(given_at())
     if batches is not None:
         batches = not_assessed_since(warehouse, batches).withColumn("_batch_gone", F.lit(True))
         marked = marked.join(F.broadcast(batches.withColumnRenamed("row_key", _BATCH)), _BATCH, "left")

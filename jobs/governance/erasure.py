@@ -42,7 +42,8 @@ from jobs.governance.tombstones import (
     KeyRing,
     Stones,
     digests,
-    given_at,
+    given_since,
+    last_given,
 )
 from jobs.schemas import (
     BASIS_LINKS,
@@ -324,11 +325,9 @@ def _faces_again(warehouse: Warehouse, gated: Gated, stones: Stones) -> DataFram
 def _records_again(warehouse: Warehouse, stones: Stones) -> DataFrame:
     """Records of erased people that give nothing since, and of erased batches that nobody has assessed since."""
     basis = warehouse.read(PROCESSING_BASIS)
-    last = F.max(given_at()).alias("given_at")
-    records = basis.groupBy("record_id", F.col("pii_principal_id").alias("row_key")).agg(last)
-    people = records.select("row_key").distinct()
-    again = stones.matching(people, {SUBJECT: "row_key"}, "row_key")
-    old = records.join(again, "row_key").where("coalesce(given_at <= erased_at, true)")
+    records = last_given(basis).withColumnRenamed("pii_principal_id", "row_key")
+    erased = stones.matching(records.select("row_key").distinct(), {SUBJECT: "row_key"}, "row_key")
+    old = records.join(erased, "row_key").where(~given_since(F.col("given_at")))
     batch = F.max_by("source_batch_id", F.struct("recorded_at", "content_digest")).alias("row_key")
     newest = basis.groupBy("record_id").agg(batch)
     erased = stones.matching(newest.select("row_key").distinct(), {BATCH: "row_key"}, "row_key")
@@ -375,7 +374,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     if BATCH in counts:
         batches = _assessed_again(warehouse, of(BATCH, "source_batch_id", "asked_at"))
         records.append(_of_batches(warehouse, batches))
-        of_batches = images.join(batches, "source_batch_id").where("again_at IS NULL OR ingested_at <= again_at")
+        of_batches = images.join(batches, "source_batch_id").where(_in_time("ingested_at"))
         named.append(of_batches.select("request_id", "image_id"))
     if RECORD in counts:
         # Those that are lost, too: `lost_records`.
@@ -427,7 +426,7 @@ def _of_batches(warehouse: Warehouse, batches: DataFrame) -> DataFrame:
     """Records (request_id, record_id) whose newest version names one of the ``batches``, and that came in time."""
     newest = F.max_by("source_batch_id", F.struct("recorded_at", "content_digest")).alias("source_batch_id")
     records = warehouse.read(PROCESSING_BASIS).groupBy("record_id").agg(newest, F.min("recorded_at").alias("came_at"))
-    found = records.join(batches, "source_batch_id").where("again_at IS NULL OR came_at <= again_at")
+    found = records.join(batches, "source_batch_id").where(_in_time("came_at"))
     return found.select("request_id", "record_id")
 
 
@@ -457,6 +456,11 @@ def _assessed_again(warehouse: Warehouse, batches: DataFrame) -> DataFrame:
     later = assessed_since(warehouse, erased).groupBy("request_id", F.col("row_key").alias("source_batch_id"))
     again = later.agg(F.min("again_at").alias("again_at"))
     return batches.join(again, ["request_id", "source_batch_id"], "left")
+
+
+def _in_time(came_at: str) -> Column:
+    """Whether something came before its batch was in force again: `_assessed_again`."""
+    return F.col("again_at").isNull() | (F.col(came_at) <= F.col("again_at"))
 
 
 def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFrame:
