@@ -9,7 +9,6 @@ import click
 from jobs.cli import Result, job
 from jobs.embed import dry_run, embed_steps, embedded_message, gate_step
 from jobs.errors import StoreMissing
-from jobs.governance.erasure import SHARED
 from jobs.index.milvus import VectorIndex, connect
 from jobs.load import load_steps
 from jobs.promote import promote_steps
@@ -32,7 +31,7 @@ def erase_meanwhile(run: Run, index: VectorIndex, live: str) -> None:
     A picture that an erased person shares with others was refused whole while it was unsettled, so the others' faces
     may be missing from the new collection: they come back now.
     """
-    if erase_pending(run, index).items.get(SHARED):
+    if erase_pending(run, index).shared:
         run.step("bring-back", lambda: add_small(run, index, live, gate_step(run)), once=False)
 
 

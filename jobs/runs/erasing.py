@@ -57,7 +57,8 @@ _REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
 class Outcome:
     """Requests that are complete now, and those that stay open, by what they wait for: see `erasure.close`.
 
-    ``items``: what was erased for those that are complete, by kind.
+    ``items``: what was erased for those that are complete, by kind. ``shared``: pictures of several people of whom
+    somebody's faces went, also for one that stays open.
     """
 
     completed: int
@@ -65,6 +66,7 @@ class Outcome:
     items: dict[str, int]
     unknown: int = 0
     again: int = 0
+    shared: int = 0
 
     @property
     def said(self) -> str:
@@ -130,6 +132,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         now = utc_now()
         closed = erasure.close(warehouse, targets, found, items, run_id=run.run_id, now=now)
         audit.append(warehouse, "erasure-ended", run.run_id, closed._asdict(), now=now)
+        shared = counts.get(erasure.SHARED, 0)
         if any(closed[1:]):
             # Of a request that stays open an earlier pass may have told already; its receipt counts everything.
             done = warehouse.read(ERASURE_STEPS).where(F.col("step") == erasure.COMPLETE).select("request_id")
@@ -137,7 +140,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         _settle(run, ended=now)
     _finish_physically(run)
     run.gate = None
-    return Outcome(closed.completed, closed.suspended, counts, closed.unknown, closed.again)
+    return Outcome(closed.completed, closed.suspended, counts, closed.unknown, closed.again, shared)
 
 
 def records_given_up(run: Run) -> DataFrame:
