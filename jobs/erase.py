@@ -11,7 +11,7 @@ import click
 from jobs.cli import Result, job
 from jobs.errors import NOTHING_FOUND, LeaseHeld, SettingsError
 from jobs.governance import audit, erasure
-from jobs.governance.asked import Asked, asked_for, names_persons, places
+from jobs.governance.asked import Asked, asked_for, names_persons, nothing_found, places
 from jobs.governance.basis import record_batch
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.persons import keep_keys
@@ -20,7 +20,7 @@ from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import BATCH, key_ring
 from jobs.index.milvus import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
-from jobs.runs.erasing import erase_pending, receipts
+from jobs.runs.erasing import erase_pending, receipts, records_given_up
 from jobs.runs.record import Job, check_may_begin, new_run_id, open_run, utc_now
 from jobs.runs.stores import give_up
 from jobs.runs.syncing import withdraw_live
@@ -45,6 +45,9 @@ python -m jobs.erase --config conf/local.yaml --json          (carries out what 
 @click.option(
     "--lost", multiple=True, metavar="NAME", help="A collection on record that is gone for good, its index lost."
 )
+@click.option(
+    "--lost-records", is_flag=True, help="Records that pictures are linked to, and that no file has any more."
+)
 @click.option("--receipts", "receipts_of", metavar="RUN_ID", help="Say the receipts of an earlier erasure again.")
 def main(
     job_: Job,
@@ -54,6 +57,7 @@ def main(
     batch: str | None,
     export_to: str | None,
     lost: tuple[str, ...],
+    lost_records: bool,
     receipts_of: str | None,
 ) -> Result:
     """Erase a person, an image or a source batch from every store, and prove it. Without a target: what is open."""
@@ -61,32 +65,39 @@ def main(
         found = receipts(job_.warehouse, job_.settings, receipts_of)
         return {"receipts": found, "message": f"{len(found)} receipts of run {receipts_of}"}
     asked = asked_for(job_.settings, subject=subject, subject_file=subject_file, image=image, batch=batch)
-    return _held(job_, asked, export_to) if job_.dry_run else erase(job_, asked, lost)
+    return _held(job_, asked, export_to) if job_.dry_run else erase(job_, asked, lost, lost_records)
 
 
-def erase(job_: Job, asked: Asked, lost: Sequence[str] = ()) -> Result:
-    """Record what is asked for, and carry out everything that is open; ``lost``: collections that are gone for good."""
+def erase(job_: Job, asked: Asked, lost: Sequence[str] = (), lost_records: bool = False) -> Result:
+    """Record what is asked for, and carry out everything that is open; ``lost``: collections that are gone for good.
+
+    ``lost_records``: also take what links to records that are gone for good.
+    """
     # Before anything is written down, for that cannot be taken back.
     check_may_begin(job_)
     run_id = job_.run_id or new_run_id()
     requests = _request(job_, asked, run_id) if asked else {}
     with closing(connect(job_.settings)) as index:
-        return _erase(job_, index, run_id, requests, lost)
+        return _erase(Job(**{**vars(job_), "run_id": run_id}), index, requests, lost, lost_records)
 
 
-def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[str]], lost: Sequence[str]) -> Result:
+def _erase(
+    job_: Job, index: VectorIndex, requests: dict[str, list[str]], lost: Sequence[str], lost_records: bool
+) -> Result:
     try:
-        with open_run(Job(**{**vars(job_), "run_id": run_id}), "erase") as run:
+        with open_run(job_, "erase") as run:
             settle_alias(run, index)
             give_up(run, index, lost)
-            outcome = erase_pending(run, index, sweep=True)
+            due = records_given_up(run) if lost_records else None
+            outcome = erase_pending(run, index, due=due, sweep=True)
             found = receipts(run.warehouse, run.settings, run.run_id)
             # Not of what nobody asked for: a sweep may find a status alone, whose image is missing.
             asked = [r for r in found if r["kind"] not in (erasure.EXPIRY, erasure.SWEEP)]
             nothing = [r["request_id"] for r in asked if r["outcome"] == erasure.NOT_FOUND]
             unknown = {request_id: requests.get(request_id, []) for request_id in nothing}
-            message = outcome.said + (f"; {_said(unknown)}" if unknown else "")
-            code = 3 if outcome.waiting else NOTHING_FOUND if unknown else 0
+            message = outcome.said + (f"; {nothing_found(unknown)}" if unknown else "")
+            later = LeaseHeld.exit_code if outcome.again else NOTHING_FOUND if unknown else 0
+            code = 3 if outcome.waiting else later
             run.facts.update(message=message, exit_code=code)
     except LeaseHeld as held:
 
@@ -98,15 +109,7 @@ def _erase(job_: Job, index: VectorIndex, run_id: str, requests: dict[str, list[
             f"Recorded, barred from every index from now on, and {removed} faces taken out of the live collection; "
             f"the rest waits for the run that is writing. {held}"
         ) from None
-    return {"run_id": run_id, "message": message, "nothing_found": unknown, "receipts": found, "exit_code": code}
-
-
-def _said(unknown: dict[str, list[str]]) -> str:
-    where = places([asked or [request_id] for request_id, asked in unknown.items()])
-    return (
-        f"{len(unknown)} of them found NOTHING ({where}): barred from now on, but look at how it is written, "
-        "and whether all former keys are in the ring"
-    )
+    return {"run_id": job_.run_id, "message": message, "nothing_found": unknown, "receipts": found, "exit_code": code}
 
 
 def _keep_keys(job_: Job, asked: Asked) -> None:
@@ -126,7 +129,7 @@ def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
         if target.kind == BATCH:
             # With its time, so that one which is asked for once more is a later revocation.
             revoked = {"source_batch_id": target.value, "state": "revoked", "assessed_at": now}
-            record_batch(job_.warehouse, revoked, now=now)
+            record_batch(job_.warehouse, revoked, ring=ring, now=now)
     ids = erasure.request(job_.warehouse, targets, ring, run_id=run_id, now=now)
     facts: dict[str, Any] = {"requests": len(ids), "kinds": sorted({t.kind for t in targets})}
     audit.append(job_.warehouse, "erasure-requested", run_id, facts, now=now)

@@ -75,16 +75,16 @@ def _bring(
     job_: Job, source: Source | None, batch_id: str, assessment: dict[str, Any] | None, basis: str | None, by_uri: bool
 ) -> Result:
     warehouse, counts, parts, code = job_.warehouse, {}, [], 0
-    names = pseudonyms_of(job_.settings)
+    names, ring = pseudonyms_of(job_.settings), key_ring(job_.settings)
     # First, so that a file which cannot be read leaves nothing behind.
     records = read_basis(job_.spark, basis, names) if basis else None
     record = assessment or {"source_batch_id": batch_id, "state": "unassessed"}
     if assessment or not _known_batch(job_, batch_id):
-        changed = record_batch(warehouse, record, now=utc_now())
-        void = is_void(warehouse, record)
+        changed = record_batch(warehouse, record, ring=ring, now=utc_now())
+        void = not changed and is_void(warehouse, record, ring=ring)
         parts.append(said_of_batch(batch_id, str(record["state"]), changed=changed, void=void))
         code = int(void)
-    image_ids, ring = _image_ids(job_, source, batch_id), key_ring(job_.settings)
+    image_ids = _image_ids(job_, source, batch_id)
     if records:
         job_.console.step("basis", "started")
         with job_.watching("basis", f"import basis records of batch {batch_id}"):

@@ -9,7 +9,6 @@ import click
 from jobs.cli import Result, job
 from jobs.embed import dry_run, embed_steps, embedded_message, gate_step
 from jobs.errors import StoreMissing
-from jobs.governance.erasure import SHARED
 from jobs.index.milvus import VectorIndex, connect
 from jobs.load import load_steps
 from jobs.promote import last_proof, promote_steps
@@ -64,7 +63,7 @@ def erase_meanwhile(run: Run, index: VectorIndex, live: str) -> str:
     outcome = erase_open(run, index)
     if outcome is None:
         return "; erasures stay open, for a collection on record is not in this index"
-    if outcome.items.get(SHARED):
+    if outcome.shared:
         run.step("bring-back", lambda: add_small(run, index, live, gate_step(run)), once=False)
     return ""
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
@@ -22,8 +21,9 @@ from jobs.runs.erased import prove_erased
 from jobs.runs.evidence import prove_audit
 from jobs.runs.loading import ensure_loaded, staged_files
 from jobs.runs.record import Job, Run, open_run
+from jobs.runs.standing import changed_since
 from jobs.runs.workers import workers
-from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
+from jobs.schemas import IMAGE_STATUS
 from jobs.tables.embeddings import outcomes, permitted_faces
 from jobs.tables.store import looked_up, materialise
 
@@ -95,7 +95,7 @@ def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> dict[s
     faults = []
     if sum(statuses.values()) != total:
         faults.append(f"{total} images, but {sum(statuses.values())} outcomes")
-    if statuses.get("missing") and not _basis_changed(run):
+    if statuses.get("missing") and not changed_since(run.warehouse, run.started_at):
         faults.append(f"{statuses['missing']} accepted images have no outcome")
     if faces != proof.rows_found:
         faults.append(f"{faces} faces of images, but {proof.rows_found} rows in the collection")
@@ -104,17 +104,6 @@ def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> dict[s
         statuses["left_for_next_run"] = statuses.pop("missing")
     reasons = {f"{r['status']}:{r['reason']}": r["images"] for r in rows if r["reason"]}
     return {"images": total, "statuses": statuses, "reasons": reasons, "faces": faces, "faults": faults}
-
-
-def _basis_changed(run: Run) -> bool:
-    # Tombstones of whoever's consent is dated ahead are so, too, and have been there for long.
-    until_now = F.when(F.col("recorded_at") <= F.current_timestamp(), F.col("recorded_at"))
-    newest = [
-        row[0]
-        for spec in (PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES, TOMBSTONES)
-        for row in run.warehouse.read(spec).agg(F.unix_micros(F.max(until_now))).collect()
-    ]
-    return any(at is not None and at > run.started_at.timestamp() * 1e6 for at in newest)
 
 
 _EXAMPLES = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -64,6 +64,15 @@ def places(asked: Sequence[Sequence[str]]) -> str:
     every = [place for some in asked for place in some]
     more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
     return ", ".join(every[:_NAMED]) + more
+
+
+def nothing_found(unknown: Mapping[str, Sequence[str]]) -> str:
+    """What to say of requests of which nothing was found: by their ids, where each was asked for."""
+    where = places([asked or [request_id] for request_id, asked in unknown.items()])
+    return (
+        f"{len(unknown)} of them found NOTHING ({where}): barred from now on, but look at how it is written, "
+        "and whether all former keys are in the ring"
+    )
 
 
 def _subjects(settings: Settings, path: str) -> Iterator[tuple[Target, str]]:

@@ -25,7 +25,7 @@ from jobs.governance.gate import current_batches, not_assessed_since, with_void_
 from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.strict_yaml import read_yaml
-from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, Stones, digests, given_at
+from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, Stones, digests, given_at, given_since
 from jobs.private import new_file
 from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.tables.links import append_links, links_to_content, waiting_links
@@ -232,7 +232,7 @@ def _not_erased(warehouse: Warehouse, records: DataFrame, stones: Stones) -> Dat
     marked, gone = records, F.lit(False)
     if people is not None:
         marked = marked.join(F.broadcast(people.withColumnRenamed("row_key", _PERSON)), _PERSON, "left")
-        gone |= F.col("erased_at").isNotNull() & F.coalesce(given_at() <= F.col("erased_at"), F.lit(True))
+        gone |= F.col("erased_at").isNotNull() & ~given_since(given_at())
     if batches is not None:
         batches = not_assessed_since(warehouse, batches).withColumn("_batch_gone", F.lit(True))
         marked = marked.join(F.broadcast(batches.withColumnRenamed("row_key", _BATCH)), _BATCH, "left")
@@ -291,10 +291,13 @@ def _yaml(path: str) -> Any:
         ) from None
 
 
-def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, now: datetime) -> bool:
+def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, ring: KeyRing, now: datetime) -> bool:
     """Append a batch's state if it differs from the last one; says whether it did.
 
     An assessment that counts no more is none: the batch stays as it is, revoked or in force by a later one.
+
+    Raises:
+        GovernanceError: a batch was erased under a key that is not in the ``ring``.
     """
     names = ("source_batch_id", "supplier", "collection_method", "assessment_ref", "state")
     compared = (*names, "unix_micros(assessed_at)")
@@ -302,7 +305,7 @@ def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, now: datetim
         [tuple(batch.get(name) for name in names)], ", ".join(f"{name} string" for name in names)
     ).select("*", F.lit(batch.get("assessed_at")).cast("timestamp").alias("assessed_at"))
     recorded = _recorded(warehouse, batch)
-    if _is_over(recorded, batch):
+    if _is_over(recorded, _erased(warehouse, batch, ring), batch):
         return False
     at_last = F.rank().over(Window.orderBy(F.col("recorded_at").desc()))
     last = recorded.withColumn("_rank", at_last).where("_rank = 1")
@@ -315,12 +318,12 @@ def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, now: datetim
     return not same
 
 
-def is_void(warehouse: Warehouse, batch: Mapping[str, Any]) -> bool:
-    """Whether the batch of an assessment stays revoked, for it was revoked since (or at that very time)."""
-    recorded = _recorded(warehouse, batch)
-    if not _is_over(recorded, batch):
+def is_void(warehouse: Warehouse, batch: Mapping[str, Any], *, ring: KeyRing) -> bool:
+    """Whether the batch of an assessment stays revoked, for it was revoked or erased since (or at that very time)."""
+    recorded, erased = _recorded(warehouse, batch), _erased(warehouse, batch, ring)
+    if not _is_over(recorded, erased, batch):
         return False
-    standing = current_batches(recorded).first()
+    standing = current_batches(recorded, erased).first()
     return standing is None or standing["batch_state"] != BATCH_ASSESSED
 
 
@@ -328,12 +331,25 @@ def _recorded(warehouse: Warehouse, batch: Mapping[str, Any]) -> DataFrame:
     return warehouse.read(SOURCE_BATCHES).where(F.col("source_batch_id") == F.lit(batch["source_batch_id"]))
 
 
-def _is_over(recorded: DataFrame, batch: Mapping[str, Any]) -> bool:
-    """Whether it is an assessment that a revocation on record has ended."""
+def _erased(warehouse: Warehouse, batch: Mapping[str, Any], ring: KeyRing) -> DataFrame | None:
+    """An assessed batch and when it was erased (row_key, erased_at); None: no batch ever was, or it is not assessed."""
+    if batch["state"] != BATCH_ASSESSED:
+        return None
+    stones = Stones.read(warehouse.read(TOMBSTONES).where(F.col("kind") == BATCH), ring)
+    itself = warehouse.spark.createDataFrame([(batch[_BATCH],)], f"{_BATCH} string")
+    return stones.barring(itself, {BATCH: _BATCH}, _BATCH)
+
+
+def _is_over(recorded: DataFrame, erased: DataFrame | None, batch: Mapping[str, Any]) -> bool:
+    """Whether it is an assessment that a revocation on record, or an erasure, has ended."""
     if batch["state"] != BATCH_ASSESSED:
         return False
+    until = with_void_until(recorded).select("void_until")
+    if erased is not None:
+        # Also where nothing is on record of the batch any more.
+        until = until.unionByName(erased.select(F.col("erased_at").alias("void_until")))
     later = F.lit(batch["assessed_at"]).cast("timestamp") > F.col("void_until")
-    return not with_void_until(recorded).where(~later).isEmpty()
+    return not until.where(~later).isEmpty()
 
 
 def _micros(at: datetime) -> int:

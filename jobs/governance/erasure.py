@@ -15,14 +15,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.errors import NotProvenError
-from jobs.governance.decide import BATCH_ASSESSED, STATES_GIVEN, Reason
-from jobs.governance.gate import Gated, current_records, gate_warehouse, input_digest, not_assessed_since
+from jobs.governance.decide import STATES_GIVEN, Reason
+from jobs.governance.gate import (
+    Gated,
+    assessed_since,
+    current_records,
+    gate_warehouse,
+    input_digest,
+    not_assessed_since,
+)
 from jobs.governance.tombstones import (
     BATCH,
     CONTENT,
@@ -35,7 +42,8 @@ from jobs.governance.tombstones import (
     KeyRing,
     Stones,
     digests,
-    given_at,
+    given_since,
+    last_given,
 )
 from jobs.schemas import (
     BASIS_LINKS,
@@ -65,7 +73,9 @@ if TYPE_CHECKING:
 RECORD, SHARED, LINK, EXPIRY, SWEEP = "record", "shared", "link", "expiry", "sweep"
 ORPHAN: Final = "orphan"
 _ASKED: Final = (SUBJECT, IMAGE, BATCH, EXPIRED, RECORD, FACE, LINK, ORPHAN)
-_TARGETS: Final = "request_id string, kind string, value string"
+_NAMED: Final = "request_id string, kind string, value string"
+#: What `pending` gives, and `find` takes: also how often, and when last, a person or a batch was asked for.
+TARGETS: Final = f"{_NAMED}, asked bigint, asked_at timestamp"
 _ITEM: Final = ("request_id", "kind", "value", "image_id")
 #: Steps of a request. Of EXPIRY and SWEEP: BEGUN, rows go from now on; VOID, it was taken back before. SETTLED: nothing
 #: is left in the ledger of what it named, in no file either, and its receipt is written.
@@ -104,7 +114,16 @@ class Store:
     left: int
 
 
-# Where the items of a kind stand: table, item kind, column, the column's type.
+class Closed(NamedTuple):
+    """How many requests a pass has completed; and how many stay open, by what they wait for: see `close`."""
+
+    completed: int
+    suspended: int
+    unknown: int
+    again: int
+
+
+# Where the items of a kind stand: table, item kind, column, the column's type. Those of LINK: `_loose_links`.
 _STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
     (EMBEDDINGS, FACE, "face_id", "bigint"),
     (REMOVED_FACES, FACE, "face_id", "bigint"),
@@ -113,7 +132,6 @@ _STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
     (IMAGES, IMAGE, "image_id", "string"),
     (BASIS_LINKS, IMAGE, "image_id", "string"),
     (BASIS_LINKS, RECORD, "record_id", "string"),
-    (BASIS_LINKS, LINK, "content_sha256", "string"),
     (PROCESSING_BASIS, RECORD, "record_id", "string"),
     (BASIS_QUARANTINE, RECORD, "record_id", "string"),
 )
@@ -124,7 +142,8 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     """Write requests down, and the tombstones of what they name, so that nothing of it is indexed from now on.
 
     No lease is needed: rows are only added. A target with an unfinished request keeps it, and is barred anew: what was
-    said of it since the former time is over as well. Returns the requests' ids.
+    said of it since the former time is over as well. If a pass completes it meanwhile it is asked for anew. Returns the
+    requests' ids.
     """
     ids = {target: f"er-{ring.digest(target.kind, target.value)[:20]}-{now:%Y%m%dT%H%M%S}" for target in targets}
     pending = _pending_ids(warehouse)
@@ -151,6 +170,12 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     items = [(i, kind, value, None) for i, kind, value in named if (i, value) not in known]
     if items:
         warehouse.append(spark.createDataFrame(items, ERASURE_ITEMS.columns), ERASURE_ITEMS)
+    if len(fresh) < len(ids):
+        # Else the pass saw what was written here, or is yet to see it: `close`.
+        left = {row["request_id"] for row in _pending_ids(warehouse).select("request_id").collect()}
+        closed = [t for t, i in ids.items() if t not in fresh and i not in left]
+        if closed:
+            ids |= dict(zip(closed, request(warehouse, closed, ring, run_id=run_id, now=now), strict=True))
     return [ids[target] for target in targets]
 
 
@@ -163,7 +188,7 @@ def _last_said(warehouse: Warehouse, named: list[tuple[str, str, str]]) -> dict[
     named = [row for row in named if row[1] in (SUBJECT, BATCH)]
     if not named:
         return {}
-    names = looked_up(warehouse.spark.createDataFrame(named, _TARGETS), len(named))
+    names = looked_up(warehouse.spark.createDataFrame(named, _NAMED), len(named))
     event = F.array_max(F.transform("events", lambda event: event["event_time"]))
     said = [
         warehouse.read(spec).select(F.lit(kind).alias("kind"), F.col(column).alias("value"), at.alias("at"))
@@ -181,7 +206,7 @@ def _named_by(warehouse: Warehouse, request_ids: list[str]) -> set[tuple[str, st
     """(request_id, value) of what open requests name already."""
     if not request_ids:
         return set()
-    targets = pending(warehouse).where(F.col("request_id").isin(request_ids))
+    targets = _targets(warehouse).where(F.col("request_id").isin(request_ids))
     return {(row["request_id"], row["value"]) for row in targets.select("request_id", "value").collect()}
 
 
@@ -189,7 +214,7 @@ def request_all(warehouse: Warehouse, due: DataFrame, ring: KeyRing, *, kind: st
     """Write one request (EXPIRY or SWEEP) down for everything that is ``due`` (kind, value); returns how many rows."""
     # With the time: what a run that is resumed finds is not part of a request that it has completed before.
     request_id = f"er-{kind}-{run_id}-{now:%Y%m%dT%H%M%S}"
-    known = pending(warehouse).select("kind", "value")
+    known = _targets(warehouse).select("kind", "value")
     rows = materialise(due.join(known, ["kind", "value"], "left_anti"))
     count = rows.count()
     if count:
@@ -240,7 +265,14 @@ def _pending_ids(warehouse: Warehouse) -> DataFrame:
 
 
 def pending(warehouse: Warehouse) -> DataFrame:
-    """Targets of the requests that are not complete: request_id, kind, value."""
+    """Targets of the requests that are not complete, as TARGETS has them."""
+    stones = warehouse.read(TOMBSTONES).where(F.col("kind").isin(SUBJECT, BATCH))
+    asked = stones.groupBy("request_id").agg(F.count("*").alias("asked"), F.max("recorded_at").alias("asked_at"))
+    return _targets(warehouse).join(asked, "request_id", "left").fillna(0, ["asked"])
+
+
+def _targets(warehouse: Warehouse) -> DataFrame:
+    """What the requests that are not complete name: request_id, kind, value."""
     asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(*_ASKED))
     # Of the items found later, an image is none that was asked for, if its request is of another kind.
     wanted = _pending_ids(warehouse).select("request_id", F.col("kind").alias("asked"))
@@ -297,11 +329,9 @@ def _faces_again(warehouse: Warehouse, gated: Gated, stones: Stones) -> DataFram
 def _records_again(warehouse: Warehouse, stones: Stones) -> DataFrame:
     """Records of erased people that give nothing since, and of erased batches that nobody has assessed since."""
     basis = warehouse.read(PROCESSING_BASIS)
-    last = F.max(given_at()).alias("given_at")
-    records = basis.groupBy("record_id", F.col("pii_principal_id").alias("row_key")).agg(last)
-    people = records.select("row_key").distinct()
-    again = stones.matching(people, {SUBJECT: "row_key"}, "row_key")
-    old = records.join(again, "row_key").where("coalesce(given_at <= erased_at, true)")
+    records = last_given(basis).withColumnRenamed("pii_principal_id", "row_key")
+    erased = stones.matching(records.select("row_key").distinct(), {SUBJECT: "row_key"}, "row_key")
+    old = records.join(erased, "row_key").where(~given_since(F.col("given_at")))
     batch = F.max_by("source_batch_id", F.struct("recorded_at", "content_digest")).alias("row_key")
     newest = basis.groupBy("record_id").agg(batch)
     erased = stones.matching(newest.select("row_key").distinct(), {BATCH: "row_key"}, "row_key")
@@ -325,15 +355,15 @@ def _links_again(warehouse: Warehouse, stones: Stones, held: DataFrame) -> list[
 
 
 def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
-    """Everything that ``targets`` (request_id, kind, value) ask for: rows of `erasure_items`, `held` ones marked.
+    """Everything that ``targets`` (as TARGETS has them) ask for: rows of `erasure_items`, `held` ones marked.
 
     Also what an earlier pass wrote down. Reads keys and hashes; no image byte and no vector. What no target is of is
     not looked for: each kind costs scans of its tables.
     """
     counts = {row["kind"]: row["count"] for row in targets.groupBy("kind").count().collect()}
 
-    def of(kind: str, name: str) -> DataFrame:
-        named = targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name))
+    def of(kind: str, name: str, *more: str) -> DataFrame:
+        named = targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name), *more)
         return looked_up(named, counts.get(kind, 0))
 
     basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id").distinct()
@@ -346,12 +376,13 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         by_person = basis.join(of(SUBJECT, "pii_principal_id"), "pii_principal_id")
         records.append(by_person.join(since, ["request_id", "record_id"], "left_anti"))
     if BATCH in counts:
-        batches = _assessed_again(warehouse, of(BATCH, "source_batch_id"))
+        batches = _assessed_again(warehouse, of(BATCH, "source_batch_id", "asked_at"))
         records.append(_of_batches(warehouse, batches))
-        of_batches = images.join(batches, "source_batch_id").where("again_at IS NULL OR ingested_at <= again_at")
+        of_batches = images.join(batches, "source_batch_id").where(_in_time("ingested_at"))
         named.append(of_batches.select("request_id", "image_id"))
     if RECORD in counts:
-        records.append(basis.select("record_id").distinct().join(of(RECORD, "record_id"), "record_id"))
+        # Those that are lost, too: `lost_records`.
+        records.append(of(RECORD, "record_id"))
     if IMAGE in counts:
         named.append(_standing(warehouse, of(IMAGE, "image_id")))
     leaving = materialise(_union(warehouse, records, "request_id string, record_id string").distinct())
@@ -367,7 +398,9 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     alone = linked.join(others, "image_id", "left_anti")
     whole = materialise(_union(warehouse, [*named, alone], "request_id string, image_id string").distinct())
     bytes_gone = materialise(images.join(whole, "image_id").select("request_id", "image_id", "content_sha256"))
-    gone = _union(warehouse, [bytes_gone, of(LINK, "content_sha256")], "request_id string, content_sha256 string")
+    # A pass bars no bytes: of what expired others may have the same, and are permitted, also where they are missing.
+    barred = bytes_gone.where(~_of_pass())
+    gone = _union(warehouse, [barred, of(LINK, "content_sha256")], "request_id string, content_sha256 string")
     # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
     loose = given.join(gone, "content_sha256").join(images, ["image_id", "content_sha256"], "left_anti")
     rows = [
@@ -397,7 +430,7 @@ def _of_batches(warehouse: Warehouse, batches: DataFrame) -> DataFrame:
     """Records (request_id, record_id) whose newest version names one of the ``batches``, and that came in time."""
     newest = F.max_by("source_batch_id", F.struct("recorded_at", "content_digest")).alias("source_batch_id")
     records = warehouse.read(PROCESSING_BASIS).groupBy("record_id").agg(newest, F.min("recorded_at").alias("came_at"))
-    found = records.join(batches, "source_batch_id").where("again_at IS NULL OR came_at <= again_at")
+    found = records.join(batches, "source_batch_id").where(_in_time("came_at"))
     return found.select("request_id", "record_id")
 
 
@@ -406,11 +439,8 @@ def _given_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
 
     The person came back by it: a request may be open for long, for a legal hold suspends it.
     """
-    asked = warehouse.read(TOMBSTONES).where(F.col("kind") == SUBJECT).select("request_id", "recorded_at")
-    asked = asked.join(targets.select("request_id").distinct(), "request_id", "left_semi")
-    asked = asked.groupBy("request_id").agg(F.max("recorded_at").alias("asked_at"))
-    people = targets.where(F.col("kind") == SUBJECT).select("request_id", F.col("value").alias("pii_principal_id"))
-    people = looked_up(materialise(people.join(asked, "request_id")))
+    people = targets.where(F.col("kind") == SUBJECT)
+    people = looked_up(people.select("request_id", F.col("value").alias("pii_principal_id"), "asked_at"))
     basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id", "events")
     of_people = basis.join(people, "pii_principal_id").withColumn("event", F.explode("events"))
     # Of two at one instant the one that ends it.
@@ -422,17 +452,19 @@ def _given_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
 
 
 def _assessed_again(warehouse: Warehouse, batches: DataFrame) -> DataFrame:
-    """``batches`` (request_id, source_batch_id) that are to go, with `again_at`: when an assessment since was recorded.
+    """``batches`` (request_id, source_batch_id, asked_at) that are to go, with `again_at`: see `assessed_since`.
 
-    What came in after that is of a batch that is in force again; null: there is none.
+    What came in after that is of a batch that is in force again; null: nobody has assessed it since.
     """
-    asked = warehouse.read(TOMBSTONES).where(F.col("kind") == BATCH)
-    asked = asked.groupBy("request_id").agg(F.max("recorded_at").alias("asked_at"))
-    assessed = warehouse.read(SOURCE_BATCHES).where(F.col("state") == BATCH_ASSESSED)
-    assessed = assessed.select("source_batch_id", "assessed_at", "recorded_at")
-    later = batches.join(asked, "request_id").join(assessed, "source_batch_id").where("assessed_at > asked_at")
-    again = later.groupBy("request_id", "source_batch_id").agg(F.min("recorded_at").alias("again_at"))
+    erased = batches.toDF("request_id", "row_key", "erased_at")
+    later = assessed_since(warehouse, erased).groupBy("request_id", F.col("row_key").alias("source_batch_id"))
+    again = later.agg(F.min("again_at").alias("again_at"))
     return batches.join(again, ["request_id", "source_batch_id"], "left")
+
+
+def _in_time(came_at: str) -> Column:
+    """Whether something came before its batch was in force again: `_assessed_again`."""
+    return F.col("again_at").isNull() | (F.col(came_at) <= F.col("again_at"))
 
 
 def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFrame:
@@ -644,12 +676,14 @@ def destroy_rows(warehouse: Warehouse, items: DataFrame) -> dict[str, dict[str, 
 
     def destroy(spec: TableSpec) -> Store:
         before, erased = warehouse.read(spec).count(), 0
-        ways = [(kind, column, type_) for table, kind, column, type_ in _STORES if table is spec and kind in kinds]
+        ways = [_keys(items, kind, *column) for table, kind, *column in _STORES if table is spec and kind in kinds]
+        if spec is BASIS_LINKS and LINK in kinds:
+            ways.append(materialise(_loose_links(warehouse, items)))
         if not ways:
             return Store(before, 0, before, 0)
-        for kind, column, type_ in ways:
-            erased += warehouse.delete_matching(spec, _keys(items, kind, column, type_), [column])
-        return Store(before, erased, warehouse.read(spec).count(), _matching(warehouse.read(spec), items, ways))
+        for keys in ways:
+            erased += warehouse.delete_matching(spec, keys, keys.columns)
+        return Store(before, erased, warehouse.read(spec).count(), _matching(warehouse.read(spec), ways))
 
     stores = dict(zip([spec.name for spec in TABLES], warehouse.side_by_side(destroy, TABLES), strict=True))
     for name, store in stores.items():
@@ -666,13 +700,22 @@ def _keys(items: DataFrame, kind: str, column: str, type_: str) -> DataFrame:
     return items.where(F.col("kind") == kind).select(F.col("value").cast(type_).alias(column)).distinct()
 
 
-def _matching(rows: DataFrame, items: DataFrame, ways: Sequence[tuple[str, str, str]]) -> int:
-    """How many ``rows`` are there of what ``items`` name; ``ways``: kind of item, column and its type."""
+def _loose_links(warehouse: Warehouse, items: DataFrame) -> DataFrame:
+    """Links (image_id, content_sha256) of the erased bytes that ``items`` name, but of images that hold these now.
+
+    Asked when they go: an image may have got its former bytes again since they were found.
+    """
+    links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").distinct()
+    erased = links.join(_keys(items, LINK, "content_sha256", "string"), "content_sha256", "left_semi")
+    return erased.join(warehouse.read(IMAGES), ["image_id", "content_sha256"], "left_anti")
+
+
+def _matching(rows: DataFrame, ways: Sequence[DataFrame]) -> int:
+    """How many ``rows`` are there that have the keys of one of these ``ways``."""
     flags = []
-    rows = rows.select(*{column for _, column, _ in ways})
-    for number, (kind, column, type_) in enumerate(ways):
-        marked = _keys(items, kind, column, type_).withColumn(f"_hit{number}", F.lit(True))
-        rows = rows.join(marked, column, "left")
+    rows = rows.select(*{column for keys in ways for column in keys.columns})
+    for number, keys in enumerate(ways):
+        rows = rows.join(keys.withColumn(f"_hit{number}", F.lit(True)), keys.columns, "left")
         flags.append(f"_hit{number}")
     return rows.where(F.coalesce(*flags, F.lit(False))).count()
 
@@ -769,18 +812,15 @@ def close(
     *,
     run_id: str,
     now: datetime,
-) -> tuple[int, int, int]:
-    """Mark the requests of ``targets`` complete of which nothing is held; returns (completed, suspended, unknown).
+) -> Closed:
+    """Mark the requests of ``targets`` complete, but those of which something is held, not known, or came meanwhile.
 
     With what was found and how that ends it: once the items are gone, or a key has left the ring, nobody could tell.
 
-    Unknown is what to do for a person of whom nothing was found, ever, while images are linked to records that are not
-    there: theirs may be among them.
+    Not known is what to do for a person while images are linked to records that are not there: see `_unknown`.
 
     Those of a pass are complete with what is not held: what is will be due again, or here again, when the hold ends.
     """
-    suspended = found.where(F.col("held") & ~_of_pass()).select("request_id").distinct()
-    done = targets.select("request_id").distinct().join(suspended, "request_id", "left_anti")
     # What was asked for is an item, too, there or not; an image that was found has its image_id.
     kind, was_found = F.col("kind"), F.col("image_id").isNotNull()
     counts = items.groupBy("request_id").agg(
@@ -788,17 +828,28 @@ def close(
         *(F.count(F.when(kind == name, 1)).alias(f"{name}s") for name in (FACE, RECORD)),
         F.count(F.when(kind == SHARED, 1)).alias("shared_images"),
     )
-    unknown = _unknown(warehouse, targets, counts)
-    done = done.join(unknown, "request_id", "left_anti").join(counts, "request_id", "left").fillna(0)
-    done = materialise(done.withColumn("outcome", F.when(F.expr(_SOMETHING), ERASED)))
-    said = done.agg(F.count("*").alias("all"), F.count("outcome").alias("erased")).first()
-    assert said is not None  # noqa: S101 - an aggregate without groups always has its one row
-    if said["all"] > said["erased"]:
-        before = _erased_before(warehouse, targets.join(done.where("outcome IS NULL"), "request_id", "left_semi"), ring)
-        done = done.join(before.withColumn("before", F.lit(ERASED_BEFORE)), "request_id", "left")
-        done = done.withColumn("outcome", F.coalesce("outcome", "before", F.lit(NOT_FOUND)))
-    if said["all"]:
-        rows = done.select(
+    waiting = {
+        "suspended": found.where(F.col("held") & ~_of_pass()),
+        "unknown": _unknown(warehouse, targets),
+        "again": _asked_since(warehouse, targets),
+    }
+    requests = targets.select("request_id").distinct().join(counts, "request_id", "left").fillna(0)
+    for reason, of_requests in waiting.items():
+        marked = of_requests.select("request_id").distinct().withColumn(reason, F.lit(True))
+        requests = requests.join(marked, "request_id", "left")
+    requests = materialise(requests.fillna(False))
+    done, nothing = ~reduce(Column.__or__, [F.col(reason) for reason in waiting]), ~F.expr(_SOMETHING)
+    numbers = [F.count_if(done), *(F.count_if(reason) for reason in waiting), F.count_if(done & nothing)]
+    told = requests.agg(*numbers).first()
+    assert told is not None  # noqa: S101 - an aggregate without groups always has its one row
+    closed, of_nothing = Closed(*told[:-1]), told[-1]
+    if closed.completed:
+        rows = requests.where(done).withColumn("outcome", F.when(~nothing, ERASED))
+        if of_nothing:
+            before = _erased_before(warehouse, targets.join(rows.where(nothing), "request_id", "left_semi"), ring)
+            rows = rows.join(before.withColumn("before", F.lit(ERASED_BEFORE)), "request_id", "left")
+            rows = rows.withColumn("outcome", F.coalesce("outcome", "before", F.lit(NOT_FOUND)))
+        rows = rows.select(
             "request_id",
             F.lit(COMPLETE).alias("step"),
             F.lit(run_id).alias("run_id"),
@@ -806,7 +857,7 @@ def close(
             F.lit(now).cast("timestamp").alias("recorded_at"),
         )
         warehouse.append(rows, ERASURE_STEPS)
-    return said["all"], suspended.count(), unknown.count()
+    return closed
 
 
 _SOMETHING: Final = "greatest(0, images, faces, records, shared_images) > 0"
@@ -829,15 +880,38 @@ def _erased_before(warehouse: Warehouse, targets: DataFrame, ring: KeyRing) -> D
     return found.select(F.col("row_key").alias("request_id")).distinct()
 
 
-def _unknown(warehouse: Warehouse, targets: DataFrame, counts: DataFrame) -> DataFrame:
-    something = counts.where(_SOMETHING)
-    people = targets.where(F.col("kind") == SUBJECT).select("request_id").distinct()
-    nobody = materialise(people.join(something, "request_id", "left_anti"))
-    if nobody.isEmpty():
-        return nobody
+def _asked_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
+    """Requests (request_id) that were asked for again, or by more names, since ``targets`` was read.
+
+    That needs no lease, and what their people have consented to in between was not looked for. (An image is barred for
+    good, and nobody adds to the request of a pass.)
+    """
+    asked = ["request_id", "kind", "value", "asked"]
+    return pending(warehouse).where(~_of_pass()).join(targets, asked, "left_anti")
+
+
+def _unknown(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
+    """Requests (request_id) for people of whom there may be more than was found: links name records that are not there.
+
+    Each may be one of theirs, whatever else was found of them, if it was there when they asked last. Without it nothing
+    would lead to its pictures, ever, for its record is barred.
+    """
+    at = F.coalesce("recorded_at", F.lit(_EPOCH).cast("timestamp"))
+    first = _links_of_lost(warehouse).agg(F.min(at).alias("first"))
+    people = targets.where(F.col("kind") == SUBJECT).select("request_id", "asked_at").crossJoin(first)
+    return people.where("first <= coalesce(asked_at, first)").select("request_id")
+
+
+def _links_of_lost(warehouse: Warehouse) -> DataFrame:
+    """Links whose record is not there, as where its table was restored or removed."""
     records = warehouse.read(PROCESSING_BASIS).select("record_id")
-    loose = warehouse.read(BASIS_LINKS).join(records, "record_id", "left_anti")
-    return nobody.limit(0) if loose.isEmpty() else nobody
+    return warehouse.read(BASIS_LINKS).join(records, "record_id", "left_anti")
+
+
+def lost_records(warehouse: Warehouse) -> DataFrame:
+    """Records that are not there and that links name, as (kind, value)."""
+    lost = _links_of_lost(warehouse).select("record_id").distinct()
+    return lost.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
 
 
 def unsettled(warehouse: Warehouse) -> DataFrame:

@@ -41,7 +41,7 @@ from jobs.governance.decide import (
     Reason,
 )
 from jobs.governance.jurisdictions import load_rules
-from jobs.governance.tombstones import CONTENT, IMAGE, LEFT, LEFT_CONTENT, SUBJECT, Stones, key_ring
+from jobs.governance.tombstones import BATCH, CONTENT, IMAGE, LEFT, LEFT_CONTENT, SUBJECT, Stones, key_ring
 from jobs.schemas import (
     BASIS_LINKS,
     BASIS_QUARANTINE,
@@ -111,7 +111,8 @@ def gate(
         .agg(F.collect_list(F.struct(*_LINK_FIELDS)).alias("links"))
     )
     wanted = images.select("image_id", "part", "content_sha256", "source_batch_id", "changed_at")
-    with_batch = wanted.join(F.broadcast(current_batches(batches)), "source_batch_id", "left")
+    standing = current_batches(batches, barred.batches)
+    with_batch = wanted.join(F.broadcast(standing), "source_batch_id", "left")
     with_batch = _flagged(with_batch, barred.images, "image_id", "erased")
     with_batch = _flagged(with_batch, barred.shared, "image_id", "somebody_left")
     judged = with_batch.join(linked, "image_id", "left").withColumn("judged", _judge_links())
@@ -120,7 +121,7 @@ def gate(
 
 @dataclass(frozen=True)
 class Barred:
-    """What must not come back: erased images (row_key) and persons (row_key, erased_at), quarantined record_ids.
+    """What must not come back: erased images (row_key), persons and batches (row_key, erased_at), unread records.
 
     ``shared``: images (row_key) that somebody was erased from; without a box no face of them has an owner.
     """
@@ -128,6 +129,7 @@ class Barred:
     images: DataFrame | None = None
     shared: DataFrame | None = None
     principals: DataFrame | None = None
+    batches: DataFrame | None = None
     records: DataFrame | None = None
 
 
@@ -154,8 +156,8 @@ _LINK_FIELDS = (
 )
 
 
-def current_batches(batches: DataFrame) -> DataFrame:
-    """The state of each batch: source_batch_id, batch_state, batch_collection. Few rows.
+def current_batches(batches: DataFrame, erased: DataFrame | None = None) -> DataFrame:
+    """The state of each batch: source_batch_id, batch_state, batch_collection. Few rows; ``erased``: `with_void_until`.
 
     It is the last recorded one. Of several at one instant nobody can say which was the last: a revocation wins, else
     none of them is in force. What was revoked stays so, until an assessment of later is recorded.
@@ -167,7 +169,7 @@ def current_batches(batches: DataFrame) -> DataFrame:
     later = F.col("void_until").isNull() | F.coalesce(F.col("assessed_at") > F.col("void_until"), F.lit(False))
     revoked = (F.col("state") == BATCH_REVOKED) | ((F.col("state") == BATCH_ASSESSED) & ~later)
     return (
-        with_void_until(batches)
+        with_void_until(batches, erased)
         .withColumn("_rank", at_last)
         .where("_rank = 1")
         .groupBy("source_batch_id")
@@ -179,24 +181,39 @@ def current_batches(batches: DataFrame) -> DataFrame:
     )
 
 
-def with_void_until(batches: DataFrame) -> DataFrame:
+def with_void_until(batches: DataFrame, erased: DataFrame | None = None) -> DataFrame:
     """``batches`` with `void_until`: up to when an assessment of this batch counts no more (null: never revoked).
 
-    That is the last revocation, or the date of an assessment that stood by then: its clock may have been ahead.
+    That is the last revocation, or the date of an assessment that stood by then: its clock may have been ahead. Or, of
+    an ``erased`` one (row_key, erased_at), the erasure, which is also known where this table was lost.
     """
     of_batch = Window.partitionBy("source_batch_id")
     revoked_at = F.max(F.when(F.col("state") == BATCH_REVOKED, F.col("recorded_at"))).over(of_batch)
     dated_by_then = F.max(F.when(F.col("recorded_at") <= F.col("_revoked_at"), F.col("assessed_at"))).over(of_batch)
     marked = batches.withColumn("_revoked_at", revoked_at)
-    return marked.withColumn("void_until", F.greatest("_revoked_at", dated_by_then)).drop("_revoked_at")
+    marked = marked.withColumn("void_until", F.greatest("_revoked_at", dated_by_then)).drop("_revoked_at")
+    if erased is None:
+        return marked
+    erasures = F.broadcast(erased.select(F.col("row_key").alias("source_batch_id"), "erased_at"))
+    marked = marked.join(erasures, "source_batch_id", "left")
+    return marked.withColumn("void_until", F.greatest("void_until", "erased_at")).drop("erased_at")
+
+
+def assessed_since(warehouse: Warehouse, erased: DataFrame) -> DataFrame:
+    """``erased`` batches (row_key, erased_at) by each assessment dated later, with when it was recorded (again_at).
+
+    As `with_void_until` has it, so that it is in force again by one of these, or not at all.
+    """
+    assessed = warehouse.read(SOURCE_BATCHES).where(F.col("state") == BATCH_ASSESSED)
+    assessed = assessed.select(
+        F.col("source_batch_id").alias("row_key"), "assessed_at", F.col("recorded_at").alias("again_at")
+    )
+    return erased.join(assessed, "row_key").where("assessed_at > erased_at").drop("assessed_at")
 
 
 def not_assessed_since(warehouse: Warehouse, erased: DataFrame) -> DataFrame:
     """Those of the ``erased`` batches (row_key, erased_at) that nobody has assessed since: row_key."""
-    assessed = warehouse.read(SOURCE_BATCHES).where(F.col("state") == BATCH_ASSESSED)
-    assessed = assessed.select(F.col("source_batch_id").alias("row_key"), "assessed_at")
-    since = erased.join(assessed, "row_key").where("assessed_at > erased_at")
-    return erased.select("row_key").join(since, "row_key", "left_anti")
+    return erased.select("row_key").join(assessed_since(warehouse, erased), "row_key", "left_anti")
 
 
 def current_records(basis: DataFrame) -> DataFrame:
@@ -578,10 +595,12 @@ def barred_in(warehouse: Warehouse, settings: Settings, images: DataFrame, basis
     stones = Stones.read(warehouse.read(TOMBSTONES), key_ring(settings))
     keys = images.select("image_id", "content_sha256")
     principals = basis.select("pii_principal_id").dropna().distinct()
+    batches = warehouse.read(SOURCE_BATCHES).select("source_batch_id").dropna().distinct()
     return Barred(
         images=stones.barring(keys, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id"),
         shared=stones.barring(keys, {LEFT: "image_id", LEFT_CONTENT: "content_sha256"}, "image_id"),
         principals=stones.barring(principals, {SUBJECT: "pii_principal_id"}, "pii_principal_id"),
+        batches=stones.barring(batches, {BATCH: "source_batch_id"}, "source_batch_id"),
         records=quarantined(warehouse, basis),
     )
 

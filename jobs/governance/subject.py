@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import SettingsError
-from jobs.governance.erasure import RECORD, SHARED, Target, find
+from jobs.governance.erasure import RECORD, SHARED, TARGETS, Target, find
 from jobs.governance.gate import current_records
 from jobs.governance.tombstones import FACE, IMAGE
 from jobs.private import new_file
@@ -119,5 +119,7 @@ def _as_json(rows: DataFrame) -> list[Any]:
 
 
 def _found(warehouse: Warehouse, targets: Sequence[Target]) -> DataFrame:
-    rows = [(str(number), target.kind, value) for number, target in enumerate(targets) for value in target.values]
-    return find(warehouse, warehouse.spark.createDataFrame(rows, "request_id string, kind string, value string"))
+    rows = [
+        (str(number), target.kind, value, 0, None) for number, target in enumerate(targets) for value in target.values
+    ]
+    return find(warehouse, warehouse.spark.createDataFrame(rows, TARGETS))

@@ -214,6 +214,19 @@ def given_at() -> Column:
     return F.array_max(F.transform(gave, lambda event: event["event_time"]))
 
 
+def last_given(basis: DataFrame) -> DataFrame:
+    """When each record last gave a permission, by all of its versions: record_id, pii_principal_id, given_at.
+
+    By each person whom any of them names; null: never.
+    """
+    return basis.groupBy("record_id", "pii_principal_id").agg(F.max(given_at()).alias("given_at"))
+
+
+def given_since(given: Column) -> Column:
+    """Whether a permission was ``given`` (null: never) after `erased_at`: who gave none since stays erased."""
+    return F.coalesce(given > F.col("erased_at"), F.lit(False))
+
+
 def _lifted(warehouse: Warehouse, tombstones: DataFrame, ring: KeyRing, key_ids: list[str]) -> DataFrame:
     """Digests of expired images that a permission given since brings back."""
     expired = tombstones.where(F.col("kind") == EXPIRED)

@@ -14,7 +14,7 @@ from jobs.errors import BadInput, NotProvenError
 from jobs.governance import erasure
 from jobs.governance.erasure import COMPLETE
 from jobs.governance.gate import gate_warehouse
-from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, given_at, key_ring
+from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, given_since, key_ring, last_given
 from jobs.governance.tombstones import digests as digests_of
 from jobs.index.milvus import VectorIndex, connect
 from jobs.index.regate import keys_in
@@ -89,13 +89,12 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
 def _back_again(job: Job, stones: DataFrame) -> DataFrame:
     """Tombstones (digest) of persons all of whose records give a permission after their erasure: they are back."""
     basis = job.warehouse.read(PROCESSING_BASIS).where("pii_principal_id IS NOT NULL")
-    given = F.coalesce(F.max(given_at()), F.timestamp_micros(F.lit(0))).alias("given_at")
-    records = basis.groupBy("record_id", "pii_principal_id").agg(given)
-    people = records.groupBy("pii_principal_id").agg(F.min("given_at").alias("first"))
+    first = F.min(F.coalesce("given_at", F.timestamp_micros(F.lit(0)))).alias("given_at")
+    people = last_given(basis).groupBy("pii_principal_id").agg(first)
     keyed = _keyed(job, people, SUBJECT, "pii_principal_id")
-    firsts = keyed.join(people.withColumnRenamed("pii_principal_id", "row_key"), "row_key").select("digest", "first")
+    given = keyed.join(people.withColumnRenamed("pii_principal_id", "row_key"), "row_key").select("digest", "given_at")
     erased = stones.groupBy("digest").agg(F.max("recorded_at").alias("erased_at"))
-    return erased.join(firsts, "digest").where("first > erased_at").select("digest")
+    return erased.join(given, "digest").where(given_since(F.col("given_at"))).select("digest")
 
 
 def _faces_permitted(job: Job) -> DataFrame:

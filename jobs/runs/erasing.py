@@ -18,6 +18,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.errors import SettingsError
 from jobs.governance import audit, erasure
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.tombstones import FACE, IMAGE, key_ring
@@ -31,7 +32,16 @@ from jobs.runs.history import buckets_of, holds_stage, promoted_collections
 from jobs.runs.loading import staged_folders, unrecorded_staging
 from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
-from jobs.schemas import AUDIT_EVENTS, EMBEDDINGS, ERASURE_ITEMS, ERASURE_REQUESTS, ERASURE_STEPS, RUN_STEPS, TableSpec
+from jobs.schemas import (
+    AUDIT_EVENTS,
+    EMBEDDINGS,
+    ERASURE_ITEMS,
+    ERASURE_REQUESTS,
+    ERASURE_STEPS,
+    PROCESSING_BASIS,
+    RUN_STEPS,
+    TableSpec,
+)
 from jobs.settings import Settings
 from jobs.tables.embeddings import permitted_faces
 from jobs.tables.files import remove_tree, write_text
@@ -45,28 +55,35 @@ _REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Requests that are complete now, those that a legal hold suspends, and those of which nobody can tell: `close`.
+    """Requests that are complete now, and those that stay open, by what they wait for: see `erasure.close`.
 
-    ``items``: what was erased for those that are complete, by kind.
+    ``items``: what was erased for those that are complete, by kind. ``shared``: pictures of several people of whom
+    somebody's faces went, also for one that stays open.
     """
 
     completed: int
     suspended: int
     items: dict[str, int]
     unknown: int = 0
+    again: int = 0
+    shared: int = 0
 
     @property
     def said(self) -> str:
         """What was done and what waits, as a message."""
         images, faces, records = (self.items.get(kind, 0) for kind in (IMAGE, FACE, erasure.RECORD))
         done = f"{self.completed} requests complete: {images} images, {faces} faces, {records} records erased"
-        return done + self.waiting
+        again = f"; {self.again} were asked for again meanwhile, for the next erasure, sync or reindex to carry out"
+        return done + self.waiting + (again if self.again else "")
 
     @property
     def waiting(self) -> str:
         """What stays open, as the end of a message; empty where nothing does."""
         held = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
-        lost = "which found nothing, while images are linked to records that are not there: ingest the records again"
+        lost = (
+            "for pictures are linked to records that are not there, and may be theirs: ingest the records again; "
+            "`erase --lost-records` takes the pictures of those that no file has any more"
+        )
         return held + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
 
 
@@ -115,17 +132,34 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     with run.job.watching("erase-close"):
         now = utc_now()
         closed = erasure.close(warehouse, targets, found, items, ring, run_id=run.run_id, now=now)
-        completed, suspended, unknown = closed
-        facts = {"completed": completed, "suspended": suspended, "unknown": unknown}
-        audit.append(warehouse, "erasure-ended", run.run_id, facts, now=now)
-        if suspended:
+        audit.append(warehouse, "erasure-ended", run.run_id, closed._asdict(), now=now)
+        shared = counts.get(erasure.SHARED, 0)
+        if any(closed[1:]):
             # Of a request that stays open an earlier pass may have told already; its receipt counts everything.
             done = warehouse.read(ERASURE_STEPS).where(F.col("step") == erasure.COMPLETE).select("request_id")
             counts = _by_kind(items.join(done, "request_id", "left_semi"))
         _settle(run, ended=now)
     _finish_physically(run)
     run.gate = None
-    return Outcome(completed, suspended, counts, unknown)
+    return Outcome(closed.completed, closed.suspended, counts, closed.unknown, closed.again, shared)
+
+
+def records_given_up(run: Run) -> DataFrame:
+    """What is due (kind, value) where records that links name, and that are not there, are gone for good.
+
+    As the operator says: nobody can tell whose pictures these are.
+
+    Raises:
+        SettingsError: there is no record at all, so that every picture would go.
+    """
+    if run.warehouse.read(PROCESSING_BASIS).isEmpty():
+        raise SettingsError(
+            "--lost-records: there is no basis record at all, so every picture would go.",
+            hint="ingest the records again first.",
+        )
+    lost = materialise(erasure.lost_records(run.warehouse))
+    audit.append(run.warehouse, "records-lost", run.run_id, {"records": lost.count()}, now=utc_now())
+    return lost
 
 
 def _by_kind(items: DataFrame) -> dict[str, int]:

@@ -419,8 +419,10 @@ class Player:
             self.oracle.perhaps(*EFFECTS.get(name, ()))
             self._compare(f"{other} inside {name}", other if inside[0].code == 0 else "")
         elif any(rules.values()):
-            # What is asked for after it has looked is carried out at its end, or by the next: both are promised.
-            self._expect(answer, {0, *RIGHT.get(name, ())})
+            # What is asked for after it has looked is carried out at its end, or by the next: both are promised. Of
+            # whom was asked for before it is left to the next: an erasure says so.
+            again = {5} if name == "erase" else set()
+            self._expect(answer, {0, *RIGHT.get(name, ()), *again})
             self.oracle.perhaps(*EFFECTS.get(name, ()))
             self._compare(name, name if answer.code == 0 else "", complete=False)
         else:

@@ -52,7 +52,7 @@ class Place:
         self.warehouse: Warehouse = warehouse_for(spark, self.settings)
         self.now: datetime = NOW
         (folder / "photos").mkdir()
-        record_batch(self.warehouse, BATCH, now=NOW)
+        record_batch(self.warehouse, BATCH, ring=KeyRing({}), now=NOW)
 
     def put(self, **pictures: bytes) -> None:
         """Write pictures into the folder."""

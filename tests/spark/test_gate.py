@@ -472,6 +472,15 @@ def test_guarantee_6_what_was_revoked_is_in_force_again_by_a_later_assessment_on
         **dict.fromkeys(("never", "later", "again"), "assessed"), "not yet": "unassessed",
         **dict.fromkeys(("former", "at once", "undated", "ahead", "twice"), "revoked"),
     }  # fmt: skip
+    # An erasure is one more revocation, which the table of batches need not know of.
+    erased = spark.createDataFrame(
+        [("never", at(8)), ("later", at(1)), ("not yet", at(9))], "row_key string, erased_at timestamp"
+    )
+    found = current_batches(spark.createDataFrame(rows, SOURCE_BATCHES.columns), erased).collect()
+    standing = {row["source_batch_id"]: row["batch_state"] for row in found}
+    assert {name: standing[name] for name in ("never", "later", "again", "former", "not yet")} == {
+        "never": "assessed", "later": "revoked", "again": "assessed", "former": "revoked", "not yet": "unassessed"
+    }  # fmt: skip
 
 
 def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark, tmp_path) -> None:

@@ -566,7 +566,8 @@ def test_guarantee_6_a_revoked_batch_is_in_force_again_by_a_later_assessment_onl
 
     def given(batch: dict[str, str], at: timedelta = timedelta(0)) -> tuple[bool, bool, str]:
         """Whether it was recorded, whether it is void, and how the batch stands then."""
-        recorded, void = record_batch(warehouse, batch, now=NOW + at), is_void(warehouse, batch)
+        recorded = record_batch(warehouse, batch, ring=RING, now=NOW + at)
+        void = is_void(warehouse, batch, ring=RING)
         state = current_batches(warehouse.read(SOURCE_BATCHES)).first()
         assert state["batch_collection"] == "uploaded_by_subject"
         return recorded, void, state["batch_state"]
@@ -589,7 +590,11 @@ def test_guarantee_6_what_an_erased_batch_held_is_stored_again_after_a_later_ass
     warehouse, hour = warehouse_for(spark, settings_for(tmp_path)), timedelta(hours=1)
     records = "\n".join(record(record_id=batch, source_batch_id=batch, images=[batch]) for batch in ("b1", "b2"))
     request(warehouse, [Target("batch", "b1")], RING, run_id="a", now=NOW)
-    record_batch(warehouse, BATCH, now=NOW + hour)
+    # The table of batches was lost with the revocation, and the assessment that the batch had comes in again.
+    assert not record_batch(warehouse, BATCH, ring=RING, now=NOW + hour)
+    assert is_void(warehouse, BATCH, ring=RING)
+    with pytest.raises(GovernanceError, match="cannot be read"):
+        record_batch(warehouse, BATCH, ring=KeyRing({}), now=NOW + hour)
     assert imported(spark, tmp_path, records).barred == 1
     assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("b2",)}
     # Of a backup, or of an import by an earlier release: it goes as what was erased.
@@ -597,7 +602,9 @@ def test_guarantee_6_what_an_erased_batch_held_is_stored_again_after_a_later_ass
     warehouse.append(stored, PROCESSING_BASIS)
     stones = Stones.read(warehouse.read(TOMBSTONES), RING)
     assert [tuple(row) for row in _records_again(warehouse, stones).collect()] == [("record", "b1")]
-    record_batch(warehouse, {**BATCH, "assessed_at": (NOW + hour).isoformat()}, now=NOW + 2 * hour)
+    later = {**BATCH, "assessed_at": (NOW + hour).isoformat()}
+    assert record_batch(warehouse, later, ring=RING, now=NOW + 2 * hour)
+    assert not is_void(warehouse, later, ring=RING)
     assert _records_again(warehouse, stones).isEmpty()
     warehouse.delta(PROCESSING_BASIS).delete("record_id = 'b1'")
     assert imported(spark, tmp_path, records).barred == 0

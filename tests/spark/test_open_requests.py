@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.governance import erasure
+from jobs.governance import audit, erasure
 from jobs.governance.basis import record_batch
 from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, IMAGE, LEFT, LEFT_CONTENT, key_ring
+from jobs.runs.standing import changed_since
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, TOMBSTONES
+from jobs.tables.store import materialise
 from tests.spark.helpers import BATCH, rows
-from tests.spark.indexed import SHARED, Indexed, image, principal, record_row
+from tests.spark.indexed import SHARED, Indexed, image, picture, principal, record_row
 
 pytestmark = pytest.mark.spark
 
@@ -32,11 +35,27 @@ def ask(made: Indexed, *targets: Target) -> None:
 
 def pass_over(made: Indexed) -> set[tuple[object, ...]]:
     """What a pass over the open requests does to the tables; returns what went, by kind and value."""
-    warehouse, targets = made.warehouse, erasure.pending(made.warehouse)
+    return rows(destroyed(made, erasure.pending(made.warehouse))[1], "kind", "value")
+
+
+def destroyed(made: Indexed, targets: DataFrame) -> tuple[DataFrame, DataFrame]:
+    """What was found, and what of it went."""
+    warehouse = made.warehouse
     found = erasure.find(warehouse, targets)
     items = erasure.write_down(warehouse, targets, found, key_ring(made.settings), now=datetime.now(UTC))
     erasure.destroy_rows(warehouse, items)
-    return rows(items, "kind", "value")
+    return found, items
+
+
+def carried_out(made: Indexed) -> erasure.Closed:
+    """A whole pass, and what became of the requests."""
+    targets = materialise(erasure.pending(made.warehouse))
+    found, items = destroyed(made, targets)
+    return erasure.close(made.warehouse, targets, found, items, run_id="e", now=datetime.now(UTC))
+
+
+def image_rows(made: Indexed) -> set[tuple[object, ...]]:
+    return rows(made.warehouse.read(IMAGES), "image_id")
 
 
 def brought(made: Indexed, name: str, record_id: str, *, like: str) -> None:
@@ -93,8 +112,18 @@ def test_guarantee_9_what_a_person_consents_to_since_is_not_taken_by_the_open_re
 
 def test_guarantee_6_what_comes_in_after_a_later_assessment_is_not_taken_by_the_open_request(made: Indexed) -> None:
     ask(made, Target("batch", "b2"))
+    few = made.spark.createDataFrame([(image(4),), (image(5),)], "image_id string")
+
+    def decided() -> set[tuple[object, ...]]:
+        gated = gate_warehouse(made.warehouse, made.settings, now=datetime.now(UTC), only=few)
+        return rows(gated.decisions, "image_id", "reason")
+
+    # By the tombstone, though the table of batches tells of no revocation, as where it was lost and ingested again.
+    assert decided() == {(image(4), "BATCH_REVOKED"), (image(5), None)}
     later = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
-    record_batch(made.warehouse, {**BATCH, "source_batch_id": "b2", "assessed_at": later}, now=datetime.now(UTC))
+    assessed = {**BATCH, "source_batch_id": "b2", "assessed_at": later}
+    assert record_batch(made.warehouse, assessed, ring=key_ring(made.settings), now=datetime.now(UTC))
+    assert decided() == {(image(4), None), (image(5), None)}
     row = record_row("n4", 4, source_batch_id="b2")
     made.warehouse.append(made.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
     brought(made, "new", "n4", like=image(4))
@@ -127,3 +156,99 @@ def test_guarantee_13_bytes_are_barred_of_which_only_the_links_tell(made: Indexe
     assert {(CONTENT, "5" * 64), (LEFT_CONTENT, "1" * 64), (IMAGE, image(5)), (LEFT, SHARED)} <= went
     stones = {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
     assert {ring.digest(CONTENT, "5" * 64), ring.digest(LEFT_CONTENT, "1" * 64)} <= stones
+
+
+def test_guarantee_9_permissions_for_the_very_bytes_stay_where_an_image_has_them(made: Indexed) -> None:
+    """What expires bars no bytes, so it takes nobody else's permission for them; an erasure takes what is loose."""
+    warehouse, now = made.warehouse, datetime.now(UTC)
+    content = hashlib.sha256(picture("picture 5")).hexdigest()
+    # Two images more have the bytes of person 5's, one had them before, and one is missing for a moment.
+    for name in ("same", "too"):
+        copy = warehouse.read(IMAGES).where(F.col("image_id") == image(5)).withColumn("image_id", F.lit(name))
+        warehouse.append(copy, IMAGES)
+    others = {("same", "r7"), ("too", "r8"), (image(6), "r6"), ("missing", "r9")}
+    links = [(name, record_id, now, content) for name, record_id in others]
+    warehouse.append(made.spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
+
+    def bound() -> set[tuple[object, ...]]:
+        return rows(warehouse.read(BASIS_LINKS).where(F.col("content_sha256") == content), "image_id", "record_id")
+
+    ring = key_ring(made.settings)
+    due = made.spark.createDataFrame([("image", image(5))], "kind string, value string")
+    assert erasure.request_all(warehouse, due, ring, kind=erasure.EXPIRY, run_id="x", now=now) == 1
+    pass_over(made)
+    assert bound() == others
+    ask(made, Target("image", "same"))
+    assert ("link", content) in pass_over(made)
+    assert bound() == {("too", "r8")}
+
+
+def test_guarantee_11_what_is_asked_for_while_a_pass_works_is_left_to_the_next(
+    made: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks needs no lease, and what was consented to, and by which names, that pass did not look for."""
+    warehouse, ring = made.warehouse, key_ring(made.settings)
+    people = [Target("subject", principal(person)) for person in (5, 6, 8)]
+    ask(made, *people)
+    consent(made, "n5", 5)
+    brought(made, "new", "n5", like=image(7))
+    targets = materialise(erasure.pending(warehouse))
+    found = erasure.find(warehouse, targets)
+    # Who came back asks again, and of another it turns out that they had one more pseudonym.
+    ask(made, people[0], Target("subject", principal(6), (principal(9),)))
+    items = erasure.write_down(warehouse, targets, found, ring, now=datetime.now(UTC))
+    erasure.destroy_rows(warehouse, items)
+    assert image_rows(made) >= {("new",), (image(9),)}
+
+    def close(run_id: str) -> erasure.Closed:
+        return erasure.close(warehouse, targets, found, items, ring, run_id=run_id, now=datetime.now(UTC))
+
+    assert close("e1") == (1, 0, 0, 2)
+    went = pass_over(made)
+    assert {("image", "new"), ("image", image(9))} <= went
+    assert image_rows(made) & {("new",), (image(9),)} == set()
+    # The pass ends between the look at what is open and the tombstone: then the request is one of its own.
+    targets = materialise(erasure.pending(warehouse))
+
+    def meanwhile(*_: object) -> dict[str, datetime]:
+        monkeypatch.undo()
+        assert close("e2").completed == 2
+        return {}
+
+    monkeypatch.setattr(erasure, "_last_said", meanwhile)
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    (second,) = erasure.request(warehouse, people[:1], ring, run_id="asked", now=later)
+    assert (second,) not in rows(targets, "request_id")
+    assert rows(erasure.pending(warehouse), "request_id", "value") == {(second, principal(5))}
+
+
+def test_guarantee_9_no_persons_request_is_complete_while_a_record_is_lost_that_was_there(made: Indexed) -> None:
+    """It may be theirs: nothing else leads to its picture, and once they are barred it is not stored again."""
+    ask(made, Target("subject", principal(8)), Target("image", image(7)))
+    brought(made, "more", "m5", like=image(7))
+    ask(made, Target("subject", principal(5)))
+    # That of another was asked for before, and an image needs no record.
+    assert carried_out(made) == (2, 0, 1, 0)
+    assert image_rows(made) & {(image(5),), (image(7),), (image(8),), ("more",)} == {("more",)}
+    # It comes in again, for its link waits.
+    row = record_row("m5", 5)
+    made.warehouse.append(made.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
+    assert carried_out(made) == (1, 0, 0, 0)
+    assert ("more",) not in image_rows(made)
+    assert not made.faces("image_id = 'more'")
+
+
+def test_guarantee_11_a_night_sees_an_erasure_that_counts_from_a_date_ahead(made: Indexed) -> None:
+    """What it lacks is then left for the next night; else all of it would count as not proven."""
+    ahead = datetime.now(UTC) + timedelta(days=3650)
+    made.record(5, events=[(ahead, "P5Y", "explicit_consent", "ConsentGiven")])
+    night = datetime.now(UTC)
+    assert not changed_since(made.warehouse, night)
+    ask(made, Target("subject", principal(5)))
+    assert changed_since(made.warehouse, night)
+    # Asked for once more while it is open.
+    night = datetime.now(UTC)
+    ask(made, Target("subject", principal(5)))
+    assert not changed_since(made.warehouse, night)
+    audit.append(made.warehouse, "erasure-requested", "asked", {}, now=datetime.now(UTC))
+    assert changed_since(made.warehouse, night)

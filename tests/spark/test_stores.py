@@ -31,7 +31,7 @@ from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, R
 from jobs.settings import Settings
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
-from tests.spark.indexed import Indexed, image, principal, reindex, run_of
+from tests.spark.indexed import SHARED, Indexed, image, principal, reindex, run_of
 
 pytestmark = pytest.mark.spark
 
@@ -227,6 +227,30 @@ def test_guarantee_9_a_collection_is_on_record_before_sync_brings_a_row_into_it(
 
 
 @pytest.mark.faults
+def test_guarantee_9_pictures_go_whose_records_are_gone_for_good(indexed: Indexed, tmp_path: Path) -> None:
+    """Else no person's request would ever be complete. What is linked to another record as well stays for that one."""
+    made = indexed.copy_to(tmp_path / "w")
+    warehouse, job = made.warehouse, job_for(made.spark, made.settings)
+    warehouse.delta(PROCESSING_BASIS).delete("record_id IN ('r6', 's2')")
+    done = erase(job, {Target("subject", principal(5)): ["--subject"]})
+    assert (done["exit_code"], done["receipts"]) == (3, [])
+    assert "0 requests complete: 0 images, 0 faces, 0 records erased; 1 requests stay open" in done["message"]
+    assert "erase --lost-records" in done["message"]
+    done = erase(job, {}, lost_records=True)
+    assert done["exit_code"] == 0
+    assert {r["kind"]: (r["erased"]["images"], r["erased"]["shared_images"]) for r in done["receipts"]} == {
+        "subject": (1, 0), "expiry": (1, 1)
+    }  # fmt: skip
+    left = {row["image_id"] for row in warehouse.read(IMAGES).collect()}
+    assert left & {image(5), image(6), SHARED} == {SHARED}
+    links = {(row["image_id"], row["record_id"]) for row in warehouse.read(BASIS_LINKS).collect()}
+    assert {link for link in links if link[0] in (image(6), SHARED)} == {(SHARED, "s1")}
+    warehouse.delta(PROCESSING_BASIS).delete()
+    with pytest.raises(SettingsError, match="no basis record at all"):
+        erase(job, {}, lost_records=True)
+
+
+@pytest.mark.faults
 def test_guarantee_8_without_any_record_everybody_leaves_the_live_collection(indexed: Indexed, tmp_path: Path) -> None:
     """As docs/operations.md lets people remove the table of records, until they are ingested again."""
     made = indexed.copy_to(tmp_path / "w")
@@ -253,7 +277,7 @@ def test_guarantee_8_without_any_record_everybody_leaves_the_live_collection(ind
     targets = erasure.pending(made.warehouse)
     found = erasure.find(made.warehouse, targets)
     items = erasure.write_down(made.warehouse, targets, found, ring, now=now)
-    assert erasure.close(made.warehouse, targets, found, items, ring, run_id="e2", now=now) == (0, 0, 1)
+    assert erasure.close(made.warehouse, targets, found, items, ring, run_id="e2", now=now) == (0, 0, 1, 0)
     assert "1 requests stay open" in Outcome(0, 0, {}, 1).waiting
     remove_tree(made.spark, str(basis))
     shutil.copytree(Path(indexed.warehouse.location) / PROCESSING_BASIS.name, basis)

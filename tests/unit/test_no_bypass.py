@@ -111,7 +111,7 @@ def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -
         "pseudonym_keys",
     ]  # fmt: skip
     requests = [(file, arguments) for file, name, arguments in calls("jobs") if name == "record_batch"]
-    assert ("jobs/erase.py", "job_.warehouse, revoked, now") in requests
+    assert ("jobs/erase.py", "job_.warehouse, revoked, ring, now") in requests
     assert (
         'revoked = {"source_batch_id": target.value, "state": "revoked", "assessed_at": now}'
         in sources["jobs/erase.py"]
