@@ -266,12 +266,19 @@ class Cell:
 
     def rule_copy(self, sent: Sent) -> None:
         """The same bytes under another id, under the same record."""
+        self._copy(sent, self.main)
+
+    def rule_copy_of_other(self, sent: Sent) -> None:
+        """The same bytes under another id, which the other person in them has brought."""
+        self._copy(sent, self._neighbour() or self.main)
+
+    def _copy(self, sent: Sent, record_id: str) -> None:
         self._more += 1
         copied = self.id(f"n{self._more}")
         self.shown[copied], self.versions[copied] = self.shown[self.subject], self.versions[self.subject]
         self._copy_of[copied] = self.subject
         self._picture(sent, copied)
-        self._send(sent, pictures=(*self.exports[self.main].pictures, copied))
+        self._send(sent, record_id, pictures=(*self.exports[record_id].pictures, copied))
 
     def rule_other_encoding(self, sent: Sent) -> None:
         """A picture encoded anew, under the very first consent."""

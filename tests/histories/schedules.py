@@ -42,8 +42,8 @@ ONCE: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 #: Rules that send pictures.
 SENDING = (
-    "change", "change and again", "restore", "resend", "pictures", "copy", "other encoding", "come back",
-    "come back behind", "foreign",
+    "change", "change and again", "restore", "resend", "pictures", "copy", "copy of other", "other encoding",
+    "come back", "come back behind", "foreign",
 )  # fmt: skip
 Cells = tuple[tuple[str, str, str, tuple[str, ...]], ...]
 
