@@ -398,18 +398,15 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     alone = linked.join(others, "image_id", "left_anti")
     whole = materialise(_union(warehouse, [*named, alone], "request_id string, image_id string").distinct())
     bytes_gone = materialise(images.join(whole, "image_id").select("request_id", "image_id", "content_sha256"))
-    hashes = materialise(_hashes(whole, bytes_gone, given))
-    stay, on = _stay_for_others(warehouse, targets, hashes, whole, ended), ["request_id", "content_sha256"]
     # A pass bars no bytes: of what expired others may have the same, and are permitted, also where they are missing.
-    barred = bytes_gone.where(~_of_pass()).join(stay, on, "left_anti")
+    barred = bytes_gone.where(~_of_pass())
     gone = _union(warehouse, [barred, of(LINK, "content_sha256")], "request_id string, content_sha256 string")
     # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
     loose = given.join(gone, "content_sha256").join(images, ["image_id", "content_sha256"], "left_anti")
     rows = [
         _items(leaving, RECORD, F.col("record_id"), None),
         _items(whole, IMAGE, F.col("image_id"), "image_id"),
-        _items(hashes.join(stay, on, "left_anti"), CONTENT, F.col("content_sha256"), "image_id"),
-        _items(hashes.join(stay, on, "left_semi"), LEFT_CONTENT, F.col("content_sha256"), "image_id"),
+        _items(_hashes(whole, bytes_gone, given), CONTENT, F.col("content_sha256"), "image_id"),
         _items(loose, LINK, F.col("content_sha256"), None),
         _items(linked.join(whole.select("image_id"), "image_id", "left_anti"), SHARED, F.col("image_id"), "image_id"),
         *_somebody_leaves(warehouse, given, basis, leaving, whole),
@@ -486,24 +483,6 @@ def _hashes(named: DataFrame, rows: DataFrame, given: DataFrame) -> DataFrame:
     found = known.dropna().join(named, "image_id")
     best = F.max("own").over(Window.partitionBy("image_id"))
     return found.withColumn("best", best).where("own = best").select(*named.columns, "content_sha256")
-
-
-def _stay_for_others(
-    warehouse: Warehouse, targets: DataFrame, hashes: DataFrame, whole: DataFrame, ended: DataFrame
-) -> DataFrame:
-    """Those bytes (request_id, content_sha256) of a person's pictures that another picture stays with, for others.
-
-    Two people that are in one picture may each have brought it, under an id of its own: it is shared all the same. (Of
-    what is asked for by its id, or of a batch, nobody is to have the bytes.)
-    """
-    people = targets.where(F.col("kind") == SUBJECT).select("request_id").distinct()
-    theirs = hashes.join(people, "request_id", "left_semi").select("request_id", "content_sha256").distinct()
-    theirs = looked_up(materialise(theirs))
-    same = warehouse.read(IMAGES).select("image_id", "content_sha256").join(theirs, "content_sha256")
-    same = materialise(same.join(whole.select("image_id"), "image_id", "left_anti"))
-    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id").join(same, "image_id", "left_semi")
-    others = links.join(ended, "record_id", "left_anti")
-    return materialise(same.join(others, "image_id", "left_semi").select(*theirs.columns).distinct())
 
 
 def _somebody_leaves(
@@ -653,7 +632,7 @@ def write_down(
     place = F.coalesce("image_id", F.lit("")).alias("place")
     item = ["request_id", "kind", "value", "place"]
     going = wanted.where(F.col("kind") == IMAGE).select("request_id", "image_id")
-    hashes = found.where(F.col("held") & F.col("kind").isin(CONTENT, LEFT_CONTENT)).select(*_ITEM)
+    hashes = found.where(F.col("held") & (F.col("kind") == CONTENT)).select(*_ITEM)
     noted = wanted.unionByName(hashes.join(going, ["request_id", "image_id"], "left_semi").select(*_ITEM))
     noted = noted.select(*_ITEM, place)
     fresh = materialise(noted.join(known.select(*item[:3], place), item, "left_anti").drop("place"))

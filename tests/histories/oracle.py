@@ -421,9 +421,7 @@ class Oracle:
             if self._people(set(of) & leaving) - self._people(set(of) - leaving) and not alone:
                 self.left |= {picture, self.pictures[picture].content}
             if (picture in named | asked or alone) and not self.held(picture):
-                # Others have brought the same picture under another id: it stays theirs, without who goes.
-                shared = picture not in named | asked and self._others_have(picture, named | asked, leaving)
-                self._destroy(picture, erased=picture in self.erased_ids or picture in asked or alone, shared=shared)
+                self._destroy(picture, erased=picture in self.erased_ids or picture in asked or alone)
         # A record of a held picture stays as long, for by it an erasure that waits is found again.
         kept = {i for i, r in self.records.items() if r.newest.hold or any(self.held(p) for p in r.links)}
         for request in wanted:
@@ -505,19 +503,14 @@ class Oracle:
                     del record.links[picture]
         self.unsure_pictures, self.unsure_records = set(), set()
 
-    def _others_have(self, picture: str, gone: set[str], leaving: set[str]) -> bool:
-        content = self.pictures[picture].content
-        same = {p for p, stored in self.pictures.items() if stored.content == content} - gone - {picture}
-        return any(set(r.links) & same for i, r in self.records.items() if i not in leaving)
-
-    def _destroy(self, picture: str, *, erased: bool, shared: bool = False) -> None:
+    def _destroy(self, picture: str, *, erased: bool) -> None:
         stored = self.pictures.pop(picture)
         several = len(self._people(i for i, r in self.records.items() if picture in r.links)) > 1
         for record in self.records.values():
             record.links.pop(picture, None)
         if erased:
             self.erased_ids.add(picture)
-            (self.left if shared else self.erased_contents).add(stored.content)
+            self.erased_contents.add(stored.content)
         elif stored.content in self.erased_contents:
             self.loose_ids.add(picture)
             self.unsure_stones |= {picture} if several else set()

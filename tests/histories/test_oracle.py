@@ -393,18 +393,3 @@ def test_what_comes_in_after_a_batch_was_assessed_again_is_not_of_its_erasure(or
     take(oracle, r=GIVEN)
     oracle.carry_out(sweep=True)
     assert (set(oracle.pictures), set(oracle.records), ann(oracle, "y")) == ({"y"}, {"n"}, Says.YES)
-
-
-def test_a_picture_that_two_people_have_brought_stays_for_the_other_without_who_goes(oracle: Oracle) -> None:
-    mine = replace(GIVEN, pictures=("s",), box=LEFT)
-    theirs = Version("bob", "b", ("t",), GIVEN.events, box=RIGHT)
-    take(oracle, a=mine, o=theirs, s="s1", t="s1")
-    oracle.ask("person", "ann", 11.0)
-    oracle.carry_out()
-    assert (oracle.erased_ids, oracle.erased_contents) == ({"s", "x"}, {"x1"})
-    assert oracle.served("t") == {"ann": Says.NO, "bob": Says.YES}
-    take(oracle, o=replace(theirs, box=None))
-    assert oracle.served("t")["bob"] is Says.NO, "somebody was erased from it"
-    oracle.ask("person", "bob", 12.0)
-    oracle.carry_out()
-    assert oracle.erased_contents == {"x1", "s1"}

@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 
 from jobs.governance import audit, erasure
 from jobs.governance.basis import record_batch
-from jobs.governance.decide import Reason
 from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, IMAGE, LEFT, LEFT_CONTENT, key_ring
@@ -158,27 +157,6 @@ def test_guarantee_13_bytes_are_barred_of_which_only_the_links_tell(made: Indexe
     assert {(CONTENT, "5" * 64), (LEFT_CONTENT, "1" * 64), (IMAGE, image(5)), (LEFT, SHARED)} <= went
     stones = {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
     assert {ring.digest(CONTENT, "5" * 64), ring.digest(LEFT_CONTENT, "1" * 64)} <= stones
-
-
-def test_guarantee_16_a_picture_that_two_people_have_brought_stays_for_the_other(made: Indexed) -> None:
-    """Each under an id of its own: of the bytes nothing is barred but that they cover, without a box, anybody."""
-    warehouse = made.warehouse
-    content = hashlib.sha256(picture("picture 5")).hexdigest()
-    for name, record_id in (("boxed", "r6"), ("open", "r7")):
-        copy = warehouse.read(IMAGES).where(F.col("image_id") == image(5)).withColumn("image_id", F.lit(name))
-        warehouse.append(copy, IMAGES)
-        link = made.spark.createDataFrame([(name, record_id, datetime.now(UTC), content)], BASIS_LINKS.columns)
-        warehouse.append(link, BASIS_LINKS)
-    made.record(6, face_box=(0.0, 0.0, 9.0, 9.0))
-    ask(made, Target("subject", principal(5)))
-    went = pass_over(made)
-    assert went & {(CONTENT, content), (LEFT_CONTENT, content)} == {(LEFT_CONTENT, content)}
-    assert image_rows(made) & {(image(5),), ("boxed",), ("open",)} == {("boxed",), ("open",)}
-    decided = rows(gate_warehouse(warehouse, made.settings, now=datetime.now(UTC)).decisions, "image_id", "reason")
-    assert {("boxed", None), ("open", Reason.OTHERS_REFUSED.value)} <= decided
-    # Of what is asked for by its id nobody is to have the bytes.
-    ask(made, Target("image", "boxed"))
-    assert (CONTENT, content) in pass_over(made)
 
 
 def test_guarantee_9_permissions_for_the_very_bytes_stay_where_an_image_has_them(made: Indexed) -> None:
