@@ -11,7 +11,7 @@ the others, and the receipt counts it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -61,7 +61,7 @@ from jobs.schemas import (
     TOMBSTONES,
     TableSpec,
 )
-from jobs.tables.links import contents
+from jobs.tables.links import NOT_READ
 from jobs.tables.store import Warehouse, looked_up, materialise
 
 if TYPE_CHECKING:
@@ -358,66 +358,188 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     """Everything that ``targets`` (as TARGETS has them) ask for: rows of `erasure_items`, `held` ones marked.
 
     Also what an earlier pass wrote down. Reads keys and hashes; no image byte and no vector. What no target is of is
-    not looked for: each kind costs scans of its tables.
+    not looked for: each kind costs scans of its tables, and no table is shuffled for a few people.
     """
-    counts = {row["kind"]: row["count"] for row in targets.groupBy("kind").count().collect()}
-
-    def of(kind: str, name: str, *more: str) -> DataFrame:
-        named = targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name), *more)
-        return looked_up(named, counts.get(kind, 0))
-
-    basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id").distinct()
-    given = warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256")
-    links = given.select("image_id", "record_id").distinct()
-    images = warehouse.read(IMAGES).select("image_id", "content_sha256", "source_batch_id", "ingested_at")
-    records, named, since = [], [], None
-    if SUBJECT in counts:
-        since = materialise(_given_since(warehouse, targets))
-        by_person = basis.join(of(SUBJECT, "pii_principal_id"), "pii_principal_id")
-        records.append(by_person.join(since, ["request_id", "record_id"], "left_anti"))
-    if BATCH in counts:
-        batches = _assessed_again(warehouse, of(BATCH, "source_batch_id", "asked_at"))
-        records.append(_of_batches(warehouse, batches))
-        of_batches = images.join(batches, "source_batch_id").where(_in_time("ingested_at"))
-        named.append(of_batches.select("request_id", "image_id"))
-    if RECORD in counts:
-        # Those that are lost, too: `lost_records`.
-        records.append(of(RECORD, "record_id"))
-    if IMAGE in counts:
-        named.append(_standing(warehouse, of(IMAGE, "image_id")))
-    leaving = materialise(_union(warehouse, records, "request_id string, record_id string").distinct())
+    asked = _Asked(targets, {row["kind"]: row["count"] for row in targets.groupBy("kind").count().collect()})
+    batches = asked.of(BATCH, "source_batch_id", "asked_at")
+    if BATCH in asked.counts:
+        batches = _assessed_again(warehouse, batches)
+    leaving = materialise(_leaving(warehouse, asked, batches))
     ended = leaving
-    if EXPIRED in counts:
-        expired = basis.select("record_id").distinct().join(of(EXPIRED, "record_id"), "record_id")
-        ended = materialise(leaving.unionByName(expired.select(*leaving.columns)).distinct())
-    # Images of these records alone, and images asked for by name or batch.
-    linked = materialise(links.join(ended, "record_id").select("request_id", "image_id").distinct())
-    # Also by records that are not there: a table that was restored may have lost them.
-    others = links.join(linked.select("image_id").distinct(), "image_id", "left_semi")
-    others = others.join(ended, "record_id", "left_anti").select("image_id").distinct()
-    alone = linked.join(others, "image_id", "left_anti")
-    whole = materialise(_union(warehouse, [*named, alone], "request_id string, image_id string").distinct())
-    bytes_gone = materialise(images.join(whole, "image_id").select("request_id", "image_id", "content_sha256"))
+    if EXPIRED in asked.counts:
+        basis = warehouse.read(PROCESSING_BASIS).select("record_id")
+        expired = basis.join(asked.of(EXPIRED, "record_id"), "record_id").select(*leaving.columns)
+        ended = materialise(leaving.unionByName(expired).distinct())
+    touched = materialise(_touched(warehouse, asked, batches, ended))
+    count = touched.count()
+    near = _near(warehouse, touched, asked, count)
+    whole = materialise(_whole(touched, near, leaving, ended))
+    bytes_gone = near.images.join(whole, "image_id").select("request_id", "image_id", "content_sha256")
     # A pass bars no bytes: of what expired others may have the same, and are permitted, also where they are missing.
-    barred = bytes_gone.where(~_of_pass())
-    gone = _union(warehouse, [barred, of(LINK, "content_sha256")], "request_id string, content_sha256 string")
+    barred = bytes_gone.where(~_of_pass()).select("request_id", "content_sha256")
+    barred = barred.unionByName(asked.of(LINK, "content_sha256"))
     # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
-    loose = given.join(gone, "content_sha256").join(images, ["image_id", "content_sha256"], "left_anti")
+    loose = _loose_links(warehouse, barred, count + asked.counts.get(LINK, 0))
+    shared = touched.join(whole.select("image_id"), "image_id", "left_anti")
     rows = [
         _items(leaving, RECORD, F.col("record_id"), None),
         _items(whole, IMAGE, F.col("image_id"), "image_id"),
-        _items(_hashes(whole, bytes_gone, given), CONTENT, F.col("content_sha256"), "image_id"),
+        _items(_hashes(whole, bytes_gone, near.links), CONTENT, F.col("content_sha256"), "image_id"),
         _items(loose, LINK, F.col("content_sha256"), None),
-        _items(linked.join(whole.select("image_id"), "image_id", "left_anti"), SHARED, F.col("image_id"), "image_id"),
-        *_somebody_leaves(warehouse, given, basis, leaving, whole),
-        _faces(warehouse, whole.unionByName(of(ORPHAN, "image_id")), ended, of(FACE, "face_id")),
-        _written_down(warehouse, targets, since),
+        _items(shared, SHARED, F.col("image_id"), "image_id"),
+        *_somebody_leaves(near, leaving, whole),
+        _faces(warehouse, asked, near, whole, ended),
+        _written_down(warehouse, asked, leaving),
     ]
     found = reduce(DataFrame.unionByName, rows).distinct()
     held = _held(warehouse)
     if held is None:
         return materialise(found.withColumn("held", F.lit(False)))
-    return materialise(found.join(held, ["kind", "value"], "left").fillna({"held": False}))
+    marked = found.withColumn("held_by", _held_by()).join(held, ["kind", "held_by"], "left")
+    return materialise(marked.fillna({"held": False}).select(*_ITEM, "held"))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The targets of a pass, and how many there are of each kind."""
+
+    targets: DataFrame
+    counts: Mapping[str, int]
+
+    def of(self, kind: str, name: str, *more: str) -> DataFrame:
+        """Those of one ``kind`` (request_id, ``name``, …), as a side of a join."""
+        named = self.targets.where(F.col("kind") == kind).select("request_id", F.col("value").alias(name), *more)
+        return looked_up(named, self.counts.get(kind, 0))
+
+
+class _Near(NamedTuple):
+    """What there is of the images that a pass touches, under their image_id: few rows, computed once.
+
+    ``images``: content_sha256. ``links``: record_id, content_sha256; also of faces, whose link may be lost. ``faces``:
+    face_id, record_id (null: under none). ``records``: record_id, pii_principal_id, of those that are there.
+    """
+
+    images: DataFrame
+    links: DataFrame
+    faces: DataFrame
+    records: DataFrame
+
+
+def _leaving(warehouse: Warehouse, asked: _Asked, batches: DataFrame) -> DataFrame:
+    """Records (request_id, record_id) that go: of people, of ``batches`` (`_assessed_again`), and by their ids."""
+    records = []
+    if SUBJECT in asked.counts:
+        basis = warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id")
+        by_person = basis.join(asked.of(SUBJECT, "pii_principal_id"), "pii_principal_id")
+        since = _given_since(warehouse, asked.targets)
+        records.append(by_person.join(since, ["request_id", "record_id"], "left_anti"))
+    if BATCH in asked.counts:
+        records.append(_of_batches(warehouse, batches))
+    if RECORD in asked.counts:
+        # Those that are lost, too: `lost_records`.
+        records.append(asked.of(RECORD, "record_id"))
+    return _union(warehouse, records, "request_id string, record_id string").distinct()
+
+
+def _touched(warehouse: Warehouse, asked: _Asked, batches: DataFrame, ended: DataFrame) -> DataFrame:
+    """Images (request_id, image_id) of the ``ended`` records, and those that are asked for by name or batch (`named`).
+
+    By links, and by faces, which tell of a picture where its link is lost.
+    """
+    found = []
+    count = ended.count()
+    if count:
+        records = looked_up(ended, count)
+        links = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
+        under = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
+        found += [frame.join(records, "record_id").withColumn("named", F.lit(False)) for frame in (links, under)]
+    if BATCH in asked.counts:
+        images = warehouse.read(IMAGES).select("image_id", "source_batch_id", "ingested_at")
+        of_batches = images.join(batches, "source_batch_id").where(_in_time("ingested_at"))
+        found.append(of_batches.withColumn("named", F.lit(True)))
+    if IMAGE in asked.counts:
+        found.append(_standing(warehouse, asked.of(IMAGE, "image_id")).withColumn("named", F.lit(True)))
+    every = _union(warehouse, found, "request_id string, image_id string, named boolean")
+    return every.groupBy("request_id", "image_id").agg(F.max("named").alias("named"))
+
+
+def _near(warehouse: Warehouse, touched: DataFrame, asked: _Asked, count: int) -> _Near:
+    """What is around the ``count`` ``touched`` images, and those that have faces and no row."""
+    around = _union(warehouse, [], _AROUND)
+    records = _union(warehouse, [], "record_id string, pii_principal_id string")
+    count += asked.counts.get(ORPHAN, 0)
+    if count:
+        ids = touched.select("image_id").unionByName(asked.of(ORPHAN, "image_id").select("image_id")).distinct()
+        around = materialise(_around(warehouse, looked_up(ids, count)))
+        named = looked_up(around.select("record_id").dropna().distinct())
+        basis = warehouse.read(PROCESSING_BASIS).select(*records.columns)
+        records = materialise(basis.join(named, "record_id", "left_semi").distinct())
+    images, links, faces = (around.where(F.col("what") == what) for what in _WHAT)
+    linked = ("image_id", "record_id", "content_sha256")
+    unlinked = faces.join(records.select("record_id"), "record_id", "left_semi")
+    return _Near(
+        images.select("image_id", "content_sha256"),
+        links.select(*linked).unionByName(unlinked.select(*linked)),
+        faces.select("image_id", "face_id", "record_id"),
+        records,
+    )
+
+
+_WHAT: Final = ("image", "link", "face")
+_AROUND: Final = "what string, image_id string, record_id string, content_sha256 string, face_id bigint"
+
+
+def _around(warehouse: Warehouse, ids: DataFrame) -> DataFrame:
+    """Rows, links and faces of the images ``ids``, in one frame, so that they are computed at once."""
+    frames = (
+        warehouse.read(IMAGES).select("image_id", "content_sha256"),
+        warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256"),
+        known_faces(warehouse).select("image_id", "face_id", F.explode_outer("basis_record_ids").alias("record_id")),
+    )
+    missing = {"record_id": "string", "content_sha256": "string", "face_id": "bigint"}
+    rows = []
+    for what, frame in zip(_WHAT, frames, strict=True):
+        nulls = {name: F.lit(None).cast(type_) for name, type_ in missing.items() if name not in frame.columns}
+        rows.append(frame.join(ids, "image_id", "left_semi").withColumns({"what": F.lit(what), **nulls}))
+    return _union(warehouse, rows, _AROUND)
+
+
+def _whole(touched: DataFrame, near: _Near, leaving: DataFrame, ended: DataFrame) -> DataFrame:
+    """Images (request_id, image_id) that go: asked for by name, or in which nobody else is recorded.
+
+    Beside an erasure others are those who do not leave, by a record that counts for the bytes that are there now;
+    whose consent has lapsed is somebody, for it may be renewed. What only expires spares whatever else is linked.
+    """
+    beside = {
+        False: _counting(near).join(leaving, "record_id", "left_anti"),
+        True: near.links.join(ended, "record_id", "left_anti"),
+    }
+    others = [frame.select("image_id", F.lit(expires).alias("expires")) for expires, frame in beside.items()]
+    alone = touched.where(~F.col("named")).withColumn("expires", F.col("request_id").startswith(f"er-{EXPIRY}-"))
+    alone = alone.join(reduce(DataFrame.unionByName, others).distinct(), ["image_id", "expires"], "left_anti")
+    both = touched.where("named").select("request_id", "image_id")
+    return both.unionByName(alone.select(*both.columns)).distinct()
+
+
+def _counting(near: _Near) -> DataFrame:
+    """Links (image_id, record_id) by which somebody is in a picture as it is now.
+
+    That is: given for the bytes that it holds, or for none yet. All count where nobody can tell: where its row is
+    missing, or was not read; or the record is lost.
+    """
+    pair = ["image_id", "record_id"]
+    given = near.links.groupBy(*pair).agg(F.collect_set("content_sha256").alias("contents"))
+    given = given.join(near.images.withColumnRenamed("content_sha256", "now"), "image_id", "left")
+    there = near.records.select("record_id").distinct().withColumn("there", F.lit(True))
+    given = given.join(there, "record_id", "left")
+    of_others = (F.size("contents") > 0) & F.col("there") & ~F.col("now").startswith(NOT_READ)
+    former = of_others & ~F.array_contains("contents", F.col("now"))
+    return given.where(~F.coalesce(former, F.lit(False))).select(*pair)
+
+
+def _held_by() -> Column:
+    """By what an item is held: itself; but the hash of a picture that stays by its picture, for it destroys nothing."""
+    return F.when(F.col("kind") == LEFT_CONTENT, F.col("image_id")).otherwise(F.col("value"))
 
 
 def _union(warehouse: Warehouse, frames: Sequence[DataFrame], columns: str) -> DataFrame:
@@ -472,32 +594,28 @@ def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFra
     return rows.select("request_id", F.lit(kind).alias("kind"), value.alias("value"), image_id.alias("image_id"))
 
 
-def _hashes(named: DataFrame, rows: DataFrame, given: DataFrame) -> DataFrame:
-    """The ``named`` images (request_id, image_id) with the content_sha256 of their ``rows``.
+def _hashes(named: DataFrame, rows: DataFrame, links: DataFrame) -> DataFrame:
+    """The ``named`` images (request_id, image_id) with the content_sha256 of their ``rows``, if they were read.
 
-    Where the row of one is missing, its links (``given``) have the hash of the bytes that they hold for.
+    Where the row of one is missing, its ``links`` have the hash of the bytes that they hold for.
     """
-    # In this form only what is named is shuffled, and neither all images nor all links.
-    own, linked = (frame.select("image_id", "content_sha256") for frame in (rows, given))
+    own, linked = (frame.select("image_id", "content_sha256") for frame in (rows, links))
     known = own.withColumn("own", F.lit(True)).unionByName(linked.withColumn("own", F.lit(False)))
-    found = known.dropna().join(named, "image_id")
+    found = known.dropna().distinct().join(named, "image_id")
     best = F.max("own").over(Window.partitionBy("image_id"))
-    return found.withColumn("best", best).where("own = best").select(*named.columns, "content_sha256")
+    found = found.withColumn("best", best).where("own = best")
+    return found.where(~F.col("content_sha256").startswith(NOT_READ)).select(*named.columns, "content_sha256")
 
 
-def _somebody_leaves(
-    warehouse: Warehouse, given: DataFrame, basis: DataFrame, leaving: DataFrame, whole: DataFrame
-) -> list[DataFrame]:
+def _somebody_leaves(near: _Near, leaving: DataFrame, whole: DataFrame) -> list[DataFrame]:
     """Pictures of several people of whom somebody goes without a trace, by their ids and by their bytes.
 
     Those that stay, for other people; and whole ones, for what expired may come back without all of its links. (A
     record that has ended and stays tells by its own link that its person is in the picture.)
     """
-    links = given.select("image_id", "record_id").distinct()
-    touched = links.join(leaving, "record_id").select("image_id").unionByName(whole.select("image_id")).distinct()
     who = F.coalesce("pii_principal_id", "record_id").alias("who")
-    shown = links.join(touched, "image_id", "left_semi").join(basis, "record_id", "left").select(*links.columns, who)
-    shown = shown.distinct().join(leaving.distinct(), "record_id", "left")
+    shown = near.links.join(near.records, "record_id", "left").select("image_id", "record_id", who)
+    shown = shown.distinct().join(leaving, "record_id", "left")
     of_person, of_image = Window.partitionBy("image_id", "who"), Window.partitionBy("image_id")
     people = F.size(F.collect_set("who").over(of_image))
     stays = F.max(F.col("request_id").isNull()).over(of_person)
@@ -505,27 +623,36 @@ def _somebody_leaves(
     parted = several.where("NOT stays").select("request_id", "image_id")
     # What came back, and goes again, has its own tombstone.
     may_return = whole.where(~F.col("request_id").startswith(f"er-{SWEEP}-"))
-    left = parted.unionByName(may_return.join(several.select("image_id"), "image_id", "left_semi"))
-    left = materialise(left.distinct())
+    left = parted.unionByName(may_return.join(several.select("image_id"), "image_id", "left_semi")).distinct()
+    read = near.images.where(~F.col("content_sha256").startswith(NOT_READ))
     return [
         _items(left, LEFT, F.col("image_id"), "image_id"),
-        _items(_hashes(left, contents(warehouse), given), LEFT_CONTENT, F.col("content_sha256"), "image_id"),
+        _items(_hashes(left, read, near.links), LEFT_CONTENT, F.col("content_sha256"), "image_id"),
     ]
 
 
-def _written_down(warehouse: Warehouse, targets: DataFrame, since: DataFrame | None) -> DataFrame:
+def _written_down(warehouse: Warehouse, asked: _Asked, leaving: DataFrame) -> DataFrame:
     """What earlier passes found for these requests: a hold may be on it by now, or have ended.
 
-    Without the records (request_id, record_id) by which somebody came back ``since``, and faces that stand under these
-    and under none that goes.
+    Without the records that are there and not among those that go now (``leaving``): they came in again under the same
+    id, with a consent given since, in a batch that was assessed since, or as somebody else's. And without the faces
+    that stand under these and under none that goes.
     """
-    asked = targets.select("request_id").distinct()
-    items = warehouse.read(ERASURE_ITEMS).where(~_of_pass()).join(asked, "request_id", "left_semi").select(*_ITEM)
-    if since is None or since.isEmpty():
+    requests = asked.targets.select("request_id").distinct()
+    items = warehouse.read(ERASURE_ITEMS).where(~_of_pass()).join(requests, "request_id", "left_semi").select(*_ITEM)
+    if not {SUBJECT, BATCH} & asked.counts.keys():
         return items
     item, on = ["request_id", "kind", "value"], ["request_id", "record_id"]
-    records = items.where(F.col("kind") == RECORD).select("request_id", F.col("value").alias("record_id")).distinct()
-    going = records.join(since, on, "left_anti").withColumn("going", F.lit(True))
+    records = items.where(F.col("kind") == RECORD).select("request_id", F.col("value").alias("record_id"))
+    records = materialise(records.distinct())
+    count = records.count()
+    if not count:
+        return items
+    again = warehouse.read(PROCESSING_BASIS).select("record_id").join(looked_up(records, count), "record_id")
+    again = materialise(again.select(*on).distinct().join(leaving, on, "left_anti"))
+    if again.isEmpty():
+        return items
+    going = records.join(again, on, "left_anti").withColumn("going", F.lit(True))
     whole = items.where(F.col("kind") == IMAGE).select("request_id", F.col("value").alias("image_id")).distinct()
     faces = items.where(F.col("kind") == FACE).select("request_id", F.col("value").cast("bigint").alias("face_id"))
     under = warehouse.read(EMBEDDINGS).select("face_id", "image_id", F.explode("basis_record_ids").alias("record_id"))
@@ -533,7 +660,7 @@ def _written_down(warehouse: Warehouse, targets: DataFrame, since: DataFrame | N
     goes = F.max(F.coalesce("going", F.lit(False))).alias("goes")
     back = under.join(going, on, "left").groupBy("request_id", "face_id").agg(goes).where("NOT goes")
     spared = [
-        since.select("request_id", F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
+        again.select("request_id", F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
         back.select("request_id", F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("value")),
     ]
     return items.join(reduce(DataFrame.unionByName, spared), item, "left_anti").select(*_ITEM)
@@ -552,13 +679,13 @@ def known_faces(warehouse: Warehouse) -> DataFrame:
     return warehouse.read(EMBEDDINGS).select(*columns).unionByName(warehouse.read(REMOVED_FACES).select(*columns))
 
 
-def _faces(warehouse: Warehouse, whole: DataFrame, records: DataFrame, named: DataFrame) -> DataFrame:
-    faces = known_faces(warehouse)
-    of_images = faces.join(whole, "image_id").select("request_id", "face_id", "image_id")
-    under = faces.select("face_id", "image_id", F.explode("basis_record_ids").alias("record_id"))
-    of_records = under.join(records, "record_id").select("request_id", "face_id", "image_id")
-    by_id = faces.join(named.withColumn("face_id", F.col("face_id").cast("bigint")), "face_id")
-    every = reduce(DataFrame.unionByName, [of_images, of_records, by_id.select(*of_images.columns)]).distinct()
+def _faces(warehouse: Warehouse, asked: _Asked, near: _Near, whole: DataFrame, records: DataFrame) -> DataFrame:
+    of_images = near.faces.join(whole.unionByName(asked.of(ORPHAN, "image_id")), "image_id")
+    found = [of_images, near.faces.join(records, "record_id")]
+    if FACE in asked.counts:
+        named = asked.of(FACE, "named").select("request_id", F.col("named").cast("bigint").alias("face_id"))
+        found.append(known_faces(warehouse).join(looked_up(named, asked.counts[FACE]), "face_id"))
+    every = _union(warehouse, found, "request_id string, face_id bigint, image_id string").distinct()
     return _items(every, FACE, F.col("face_id").cast("string"), "image_id")
 
 
@@ -590,9 +717,9 @@ def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -
 
 
 def _held(warehouse: Warehouse) -> DataFrame | None:
-    """What a legal hold keeps from being destroyed, as (kind, value, held): images, their content, all their records.
+    """What a legal hold keeps as it is, as (kind, held_by, held): images, their content, all their records.
 
-    None: there is no hold.
+    See `_held_by`. None: there is no hold.
     """
     under_hold = materialise(held_records(warehouse))
     if under_hold.isEmpty():
@@ -605,15 +732,14 @@ def _held(warehouse: Warehouse) -> DataFrame | None:
     content = content.unionByName(links.join(content.select("image_id"), "image_id", "left_anti"))
     faces = known_faces(warehouse).join(images, "image_id")
     parts = [
-        records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value")),
-        images.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value")),
-        *(images.select(F.lit(kind).alias("kind"), F.col("image_id").alias("value")) for kind in (SHARED, LEFT)),
+        records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("held_by")),
         *(
-            content.select(F.lit(kind).alias("kind"), F.col("content_sha256").alias("value"))
-            for kind in (CONTENT, LEFT_CONTENT)
+            images.select(F.lit(kind).alias("kind"), F.col("image_id").alias("held_by"))
+            for kind in (IMAGE, SHARED, LEFT, LEFT_CONTENT)
         ),
-        links.select(F.lit(LINK).alias("kind"), F.col("content_sha256").alias("value")),
-        faces.select(F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("value")),
+        content.select(F.lit(CONTENT).alias("kind"), F.col("content_sha256").alias("held_by")),
+        links.select(F.lit(LINK).alias("kind"), F.col("content_sha256").alias("held_by")),
+        faces.select(F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("held_by")),
     ]
     return reduce(DataFrame.unionByName, parts).distinct().withColumn("held", F.lit(True))
 
@@ -672,13 +798,16 @@ def destroy_rows(warehouse: Warehouse, items: DataFrame) -> dict[str, dict[str, 
         NotProvenError: something is left, or more or less went than was to go.
     """
 
-    kinds = {row["kind"] for row in items.select("kind").distinct().collect()}
+    kinds = {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
 
     def destroy(spec: TableSpec) -> Store:
         before, erased = warehouse.read(spec).count(), 0
         ways = [_keys(items, kind, *column) for table, kind, *column in _STORES if table is spec and kind in kinds]
         if spec is BASIS_LINKS and LINK in kinds:
-            ways.append(materialise(_loose_links(warehouse, items)))
+            # Asked when they go: an image may have got its former bytes again since they were found.
+            hashes = _keys(items, LINK, "content_sha256", "string")
+            loose = _loose_links(warehouse, hashes, kinds[LINK])
+            ways.append(materialise(loose.select("image_id", "content_sha256").distinct()))
         if not ways:
             return Store(before, 0, before, 0)
         for keys in ways:
@@ -700,14 +829,16 @@ def _keys(items: DataFrame, kind: str, column: str, type_: str) -> DataFrame:
     return items.where(F.col("kind") == kind).select(F.col("value").cast(type_).alias(column)).distinct()
 
 
-def _loose_links(warehouse: Warehouse, items: DataFrame) -> DataFrame:
-    """Links (image_id, content_sha256) of the erased bytes that ``items`` name, but of images that hold these now.
+def _loose_links(warehouse: Warehouse, erased: DataFrame, count: int) -> DataFrame:
+    """Links (image_id, content_sha256, …) to ``erased`` bytes, but of images that hold these now.
 
-    Asked when they go: an image may have got its former bytes again since they were found.
+    ``erased``: content_sha256, perhaps with more; at most ``count``. Neither all links nor all images are shuffled.
     """
-    links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").distinct()
-    erased = links.join(_keys(items, LINK, "content_sha256", "string"), "content_sha256", "left_semi")
-    return erased.join(warehouse.read(IMAGES), ["image_id", "content_sha256"], "left_anti")
+    if not count:
+        return erased.withColumn("image_id", F.lit(None).cast("string")).limit(0)
+    links, images = (warehouse.read(spec).select("image_id", "content_sha256") for spec in (BASIS_LINKS, IMAGES))
+    holding = images.join(looked_up(erased.select("content_sha256"), count), "content_sha256", "left_semi")
+    return links.join(looked_up(erased, count), "content_sha256").join(holding, links.columns, "left_anti")
 
 
 def _matching(rows: DataFrame, ways: Sequence[DataFrame]) -> int:
