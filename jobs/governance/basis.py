@@ -237,8 +237,15 @@ def _not_erased(warehouse: Warehouse, records: DataFrame, stones: Stones) -> Dat
         batches = not_assessed_since(warehouse, batches).withColumn("_batch_gone", F.lit(True))
         marked = marked.join(F.broadcast(batches.withColumnRenamed("row_key", _BATCH)), _BATCH, "left")
         gone |= F.coalesce("_batch_gone", F.lit(False))
+    ids = materialise(marked.where(gone).select("record_id").distinct())
+    count = ids.count()
+    if not count:
+        return records
+    # Of these alone, so that neither all records nor all links are shuffled.
+    wanted = looked_up(ids, count)
     known = [warehouse.read(spec).select("record_id") for spec in (PROCESSING_BASIS, BASIS_LINKS)]
-    stored = known[0].unionByName(known[1]).distinct().withColumn("_stored", F.lit(True))
+    stored = known[0].unionByName(known[1]).join(wanted, "record_id", "left_semi").distinct()
+    stored = looked_up(stored.withColumn("_stored", F.lit(True)), count)
     kept = marked.join(stored, "record_id", "left").where(~gone | F.col("_stored"))
     return kept.select(*records.columns)
 

@@ -941,6 +941,7 @@ def close(
     items: DataFrame,
     ring: KeyRing,
     *,
+    blind: bool,
     run_id: str,
     now: datetime,
 ) -> Closed:
@@ -948,7 +949,8 @@ def close(
 
     With what was found and how that ends it: once the items are gone, or a key has left the ring, nobody could tell.
 
-    Not known is what to do for a person while images are linked to records that are not there: see `_unknown`.
+    Not known is what to do for a person while images are linked to records that are not there: see `_unknown`. Or while
+    none is linked to any (``blind``): see `is_blind`.
 
     Those of a pass are complete with what is not held: what is will be due again, or here again, when the hold ends.
     """
@@ -961,7 +963,7 @@ def close(
     )
     waiting = {
         "suspended": found.where(F.col("held") & ~_of_pass()),
-        "unknown": _unknown(warehouse, targets),
+        "unknown": _unknown(warehouse, targets, blind=blind),
         "again": _asked_since(warehouse, targets),
     }
     requests = targets.select("request_id").distinct().join(counts, "request_id", "left").fillna(0)
@@ -1021,16 +1023,27 @@ def _asked_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     return pending(warehouse).where(~_of_pass()).join(targets, asked, "left_anti")
 
 
-def _unknown(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
+def is_blind(tables: Mapping[str, Mapping[str, int]]) -> bool:
+    """Whether there were images, and no records or no links, when a pass destroyed its rows: `destroy_rows` told.
+
+    As where a folder was removed: nothing led to anybody's pictures. Asked of before, for those of the last person go.
+    """
+    images, records, links = (tables[spec.name]["before"] for spec in (IMAGES, PROCESSING_BASIS, BASIS_LINKS))
+    return bool(images) and not (records and links)
+
+
+def _unknown(warehouse: Warehouse, targets: DataFrame, *, blind: bool) -> DataFrame:
     """Requests (request_id) for people of whom there may be more than was found: links name records that are not there.
 
     Each may be one of theirs, whatever else was found of them, if it was there when they asked last. Without it nothing
     would lead to its pictures, ever, for its record is barred.
     """
+    people = targets.where(F.col("kind") == SUBJECT).select("request_id", "asked_at")
+    if blind or people.isEmpty():
+        return people
     at = F.coalesce("recorded_at", F.lit(_EPOCH).cast("timestamp"))
     first = _links_of_lost(warehouse).agg(F.min(at).alias("first"))
-    people = targets.where(F.col("kind") == SUBJECT).select("request_id", "asked_at").crossJoin(first)
-    return people.where("first <= coalesce(asked_at, first)").select("request_id")
+    return people.crossJoin(first).where("first <= coalesce(asked_at, first)")
 
 
 def _links_of_lost(warehouse: Warehouse) -> DataFrame:

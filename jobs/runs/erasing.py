@@ -81,7 +81,7 @@ class Outcome:
         """What stays open, as the end of a message; empty where nothing does."""
         held = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
         lost = (
-            "for pictures are linked to records that are not there, and may be theirs: ingest the records again; "
+            "for pictures may be theirs whose records are not there, or what links them: ingest the records again; "
             "`erase --lost-records` takes the pictures of those that no file has any more"
         )
         return held + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
@@ -127,11 +127,12 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
         erasure.begin(warehouse, targets, run_id=run.run_id, now=utc_now())
     run.step("erase-shared", lambda: {"images": erasure.settle_shared(warehouse, items, staying)}, once=False)
-    run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
+    told = run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
     run.step("erase-purge", lambda: _purge(run), once=False)
     with run.job.watching("erase-close"):
         now = utc_now()
-        closed = erasure.close(warehouse, targets, found, items, ring, run_id=run.run_id, now=now)
+        blind = erasure.is_blind(told["tables"])
+        closed = erasure.close(warehouse, targets, found, items, ring, blind=blind, run_id=run.run_id, now=now)
         audit.append(warehouse, "erasure-ended", run.run_id, closed._asdict(), now=now)
         shared = counts.get(erasure.SHARED, 0)
         if any(closed[1:]):

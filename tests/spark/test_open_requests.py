@@ -38,21 +38,20 @@ def pass_over(made: Indexed) -> set[tuple[object, ...]]:
     return rows(destroyed(made, erasure.pending(made.warehouse))[1], "kind", "value")
 
 
-def destroyed(made: Indexed, targets: DataFrame) -> tuple[DataFrame, DataFrame]:
-    """What was found, and what of it went."""
+def destroyed(made: Indexed, targets: DataFrame) -> tuple[DataFrame, DataFrame, bool]:
+    """What was found, what of it went, and whether nothing could be found of people."""
     warehouse = made.warehouse
     found = erasure.find(warehouse, targets)
     items = erasure.write_down(warehouse, targets, found, key_ring(made.settings), now=datetime.now(UTC))
-    erasure.destroy_rows(warehouse, items)
-    return found, items
+    return found, items, erasure.is_blind(erasure.destroy_rows(warehouse, items))
 
 
 def carried_out(made: Indexed) -> erasure.Closed:
     """A whole pass, and what became of the requests."""
     targets = materialise(erasure.pending(made.warehouse))
-    found, items = destroyed(made, targets)
+    found, items, blind = destroyed(made, targets)
     ring, now = key_ring(made.settings), datetime.now(UTC)
-    return erasure.close(made.warehouse, targets, found, items, ring, run_id="e", now=now)
+    return erasure.close(made.warehouse, targets, found, items, ring, blind=blind, run_id="e", now=now)
 
 
 def image_rows(made: Indexed) -> set[tuple[object, ...]]:
@@ -202,7 +201,8 @@ def test_guarantee_11_what_is_asked_for_while_a_pass_works_is_left_to_the_next(
     assert image_rows(made) >= {("new",), (image(9),)}
 
     def close(run_id: str) -> erasure.Closed:
-        return erasure.close(warehouse, targets, found, items, ring, run_id=run_id, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        return erasure.close(warehouse, targets, found, items, ring, blind=False, run_id=run_id, now=now)
 
     assert close("e1") == (1, 0, 0, 2)
     went = pass_over(made)

@@ -277,7 +277,7 @@ def test_guarantee_8_without_any_record_everybody_leaves_the_live_collection(ind
     targets = erasure.pending(made.warehouse)
     found = erasure.find(made.warehouse, targets)
     items = erasure.write_down(made.warehouse, targets, found, ring, now=now)
-    assert erasure.close(made.warehouse, targets, found, items, ring, run_id="e2", now=now) == (0, 0, 1, 0)
+    assert erasure.close(made.warehouse, targets, found, items, ring, blind=False, run_id="e2", now=now) == (0, 0, 1, 0)
     assert "1 requests stay open" in Outcome(0, 0, {}, 1).waiting
     remove_tree(made.spark, str(basis))
     shutil.copytree(Path(indexed.warehouse.location) / PROCESSING_BASIS.name, basis)
