@@ -310,6 +310,15 @@ class Oracle:
                 answers.append(Says.MAYBE)
         return Says.any_of(answers)
 
+    def _is_in(self, picture: str, record: Record) -> Says:
+        """Whether a record was given for the bytes that a picture holds now, or for none yet: in force or not."""
+        stored = self.pictures[picture]
+        links = record.links.get(picture, ())
+        if any(link.content in (None, stored.content) for link in links):
+            return Says.YES
+        # Given in the very run that changed the bytes.
+        return Says.MAYBE if any(link.ingest == stored.ingest for link in links) else Says.NO
+
     def permits(self, picture: str, record: Record) -> Says:
         """Whether a record permits this picture as it is now."""
         stored = self.pictures[picture]
@@ -390,6 +399,8 @@ class Oracle:
         """A pass over all open requests has ended well."""
         self._finish_what_was_cut_off()
         wanted = [r for r in self.requests if r.open]
+        # Where nothing leads to anybody's picture nobody can say that a person has none.
+        blind = bool(self.pictures) and not any(record.links for record in self.records.values())
         leaving: set[str] = set()
         asked_ids = {r.value for r in wanted if r.kind == "picture"}
         named: set[str] = {p for p in self.pictures if p in asked_ids or (sweep and self.barred(p))}
@@ -417,9 +428,13 @@ class Oracle:
             leaving |= {i for i, r in self.records.items() if self._batch_is_erased(r.newest.batch)}
         for picture in list(self.pictures):
             of = [i for i, r in self.records.items() if picture in r.links]
-            alone = bool(set(of) & leaving) and not set(of) - leaving
+            others = Says.any_of(self._is_in(picture, self.records[i]) for i in set(of) - leaving)
+            alone = bool(set(of) & leaving) and others is Says.NO
             if self._people(set(of) & leaving) - self._people(set(of) - leaving) and not alone:
                 self.left |= {picture, self.pictures[picture].content}
+            if set(of) & leaving and others is Says.MAYBE and not self.held(picture):
+                self.unsure_pictures.add(picture)
+                self.unsure_stones |= {picture, self.pictures[picture].content}
             if (picture in named | asked or alone) and not self.held(picture):
                 self._destroy(picture, erased=picture in self.erased_ids or picture in asked or alone)
         # A record of a held picture stays as long, for by it an erasure that waits is found again.
@@ -427,7 +442,7 @@ class Oracle:
         for request in wanted:
             stays = bool(request.records & kept)
             stays |= any(p in self.pictures and self.held(p) for p in request.pictures)
-            request.open = stays
+            request.open = stays or (blind and request.kind == "person")
         for record_id in leaving - kept:
             del self.records[record_id]
 

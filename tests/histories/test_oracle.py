@@ -393,3 +393,51 @@ def test_what_comes_in_after_a_batch_was_assessed_again_is_not_of_its_erasure(or
     take(oracle, r=GIVEN)
     oracle.carry_out(sweep=True)
     assert (set(oracle.pictures), set(oracle.records), ann(oracle, "y")) == ({"y"}, {"n"}, Says.YES)
+
+
+def test_who_was_recorded_for_former_bytes_keeps_no_picture_of_somebody_else(oracle: Oracle) -> None:
+    take(oracle, o=replace(GIVEN, person="bob", pictures=("g", "h")), g="s1", h="s1")
+    take(oracle, g="x2", h="x3")
+    oracle.shows["x3"] = (("ann", LEFT),)
+    take(oracle, q=replace(GIVEN, pictures=("g", "h")))
+    take(oracle, o=replace(GIVEN, person="bob", pictures=("h",), expires_at=99.0))
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert (set(oracle.pictures), set(oracle.records)) == ({"h"}, {"o"}), "bob was given for what h holds now"
+    take(oracle, g="s1")
+    assert set(oracle.pictures) == {"h"}, "the id is barred, too"
+
+
+def test_of_a_record_in_the_run_that_changed_the_bytes_nobody_knows_what_it_is_for(oracle: Oracle) -> None:
+    take(oracle, o=replace(GIVEN, person="bob"), x="x2")
+    take(oracle, q=GIVEN)
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert oracle.unsure_pictures == {"x"}
+    oracle.adopt({}, ["o"], [])
+    assert not oracle.pictures
+
+
+def test_somebody_whose_consent_has_lapsed_comes_back_to_a_shared_picture(oracle: Oracle) -> None:
+    theirs = replace(GIVEN, person="bob", pictures=("s",), box=RIGHT)
+    take(oracle, a=replace(GIVEN, pictures=("s",), box=LEFT), o=replace(theirs, expires_at=9.0), s="s1")
+    oracle.ask("person", "ann", 11.0)
+    oracle.sweep()
+    oracle.expire()
+    assert set(oracle.records) == {"o"}
+    assert not oracle.pictures
+    oracle.now = oracle.real = 20.0
+    take(oracle, o=replace(theirs, events=(Event(1.0, True), Event(12.0, True))), s="s1")
+    assert oracle.served("s") == {"ann": Says.NO, "bob": Says.YES}
+
+
+def test_while_nothing_leads_to_pictures_a_person_may_have_some(oracle: Oracle) -> None:
+    record = oracle.records.pop("r")
+    for kind, value in (("person", "ann"), ("picture", "y")):
+        oracle.ask(kind, value, 11.0)
+    oracle.carry_out()
+    assert [request.open for request in oracle.requests] == [True, False]
+    oracle.records["r"] = record
+    oracle.carry_out()
+    assert not oracle.pictures
+    assert not oracle.requests[0].open

@@ -14,9 +14,10 @@ from jobs.governance import audit, erasure
 from jobs.governance.basis import record_batch
 from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
-from jobs.governance.tombstones import CONTENT, IMAGE, LEFT, LEFT_CONTENT, key_ring
+from jobs.governance.tombstones import CONTENT, EXPIRED, IMAGE, LEFT, LEFT_CONTENT, key_ring
 from jobs.runs.standing import changed_since
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, TOMBSTONES
+from jobs.tables.links import NOT_READ
 from jobs.tables.store import materialise
 from tests.spark.helpers import BATCH, rows
 from tests.spark.indexed import SHARED, Indexed, image, picture, principal, record_row
@@ -133,6 +134,71 @@ def test_guarantee_6_what_comes_in_after_a_later_assessment_is_not_taken_by_the_
     went = pass_over(made)
     assert {("record", "r4"), ("image", image(4))} <= went
     assert {value for kind, value in went if kind in ("record", "image")} == {"r4", image(4)}
+    # Its record comes in again, under the id that the open request has written down.
+    row = record_row("r4", 4, source_batch_id="b2")
+    made.warehouse.append(made.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
+    brought(made, "again", "r4", like=image(7))
+    assert not pass_over(made) & {("record", "r4"), ("image", "again")}
+    assert made.faces("image_id = 'again'")
+
+
+def test_guarantee_9_others_are_those_who_are_recorded_for_a_picture_as_it_is(made: Indexed) -> None:
+    """A permission for former bytes keeps no picture of somebody who is erased; one that has lapsed does."""
+    warehouse, ring, now = made.warehouse, key_ring(made.settings), datetime.now(UTC)
+    content = {person: hashlib.sha256(picture(f"picture {person}")).hexdigest() for person in (5, 6, 8)}
+    links = [(image(5), "r7", "7" * 64), (image(6), "r7", "7" * 64), (image(6), "r7", content[6])]
+    links += [(image(8), "r9", content[8])]
+    bound = [(name, record_id, now, bytes_) for name, record_id, bytes_ in links]
+    warehouse.append(made.spark.createDataFrame(bound, BASIS_LINKS.columns), BASIS_LINKS)
+    # Both people of picture 8 go: one asks for it, and of the other the consent has ended.
+    due = made.spark.createDataFrame([("image", image(8)), ("expired", "r9")], "kind string, value string")
+    assert erasure.request_all(warehouse, due, ring, kind=erasure.EXPIRY, run_id="x", now=now) == 2
+    ask(made, *(Target("subject", principal(person)) for person in (5, 6, 8)))
+    went = pass_over(made)
+    assert {(IMAGE, image(5)), (CONTENT, content[5]), ("shared", image(6)), (IMAGE, image(8))} <= went
+    assert not went & {(IMAGE, image(6)), (CONTENT, content[6])}
+    stones = {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
+    assert {ring.digest(IMAGE, image(5)), ring.digest(EXPIRED, image(8))} <= stones
+    assert not {ring.digest(IMAGE, image(8)), ring.digest(CONTENT, content[8])} & stones
+    # By the id: also the permission for what was there before.
+    of_7 = rows(warehouse.read(BASIS_LINKS).where("record_id = 'r7'"), "image_id")
+    assert of_7 == {(image(6),), (image(7),)}
+
+
+@pytest.mark.faults
+def test_guarantee_9_no_persons_request_is_complete_while_nothing_leads_to_pictures(made: Indexed) -> None:
+    """The table of links was removed: what faces tell of goes, and requests wait until the links are here again."""
+    warehouse = made.warehouse
+    links = warehouse.read(BASIS_LINKS).where(F.col("image_id") == image(7)).collect()
+    warehouse.delta(BASIS_LINKS).delete()
+    ask(made, *(Target("subject", principal(person)) for person in (5, 1)))
+    assert carried_out(made) == (0, 0, 2, 0)
+    assert image_rows(made) & {(image(5),), (image(1),), (SHARED,)} == {(SHARED,)}
+    # Whose face stands in that picture is somebody else there, though no link says so.
+    assert len(made.faces(f"image_id = '{SHARED}'")) == 1
+    stones = {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
+    assert key_ring(made.settings).digest(LEFT, SHARED) in stones
+    warehouse.append(made.spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
+    assert carried_out(made) == (2, 0, 0, 0)
+
+
+@pytest.mark.faults
+def test_guarantee_7_a_hold_of_the_very_bytes_suspends_no_erasure_that_takes_none(made: Indexed) -> None:
+    """Of a shared picture that stays its hash is noted at once; what could not be read is the same for many."""
+    warehouse, ring = made.warehouse, key_ring(made.settings)
+    made.record(9, legal_hold_ref="case-1")
+    copy = warehouse.read(IMAGES).where(F.col("image_id") == SHARED).withColumn("image_id", F.lit("held"))
+    warehouse.append(copy, IMAGES)
+    link = made.spark.createDataFrame([("held", "r9", datetime.now(UTC), None)], BASIS_LINKS.columns)
+    warehouse.append(link, BASIS_LINKS)
+    unread = F.lit(f"{NOT_READ}EMPTY")
+    warehouse.delta(IMAGES).update(F.col("image_id").isin(image(5), image(9)), {"content_sha256": unread})
+    ask(made, *(Target("subject", principal(person)) for person in (5, 1)))
+    assert carried_out(made) == (2, 0, 0, 0)
+    assert image_rows(made) >= {(SHARED,), ("held",), (image(9),)}
+    content = hashlib.sha256(picture("shared")).hexdigest()
+    stones = {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
+    assert ring.digest(LEFT_CONTENT, content) in stones
 
 
 def test_guarantee_9_a_picture_stays_for_somebody_whose_record_is_lost(made: Indexed) -> None:
