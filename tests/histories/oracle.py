@@ -187,6 +187,8 @@ class Oracle:
         #: Pictures, by id and by content, that somebody was erased from and that others may still be in.
         self.left: set[str] = set()
         self.ever: set[tuple[str, str, str]] = set()
+        #: Other pictures of the very bytes that the last pass erased: it had looked before, so they are the next one's.
+        self.barred_meanwhile: set[str] = set()
         #: What a pass that was cut off may have begun to destroy: then it is not taken back.
         self.begun: set[str] = set()
         self.unsure_pictures: set[str] = set()
@@ -361,7 +363,7 @@ class Oracle:
         if self.held(picture):
             return Says.NO
         revoked = self.batches.get(stored.batch, Batch()).revoked
-        if revoked is Says.YES or self.barred(picture):
+        if revoked is Says.YES or (self.barred(picture) and picture not in self.barred_meanwhile):
             return Says.YES
         records = [r for r in self.records.values() if picture in r.links]
         if not records:
@@ -398,6 +400,7 @@ class Oracle:
     def carry_out(self, *, sweep: bool = False) -> None:
         """A pass over all open requests has ended well."""
         self._finish_what_was_cut_off()
+        barred = {picture for picture in self.pictures if self.barred(picture)}
         wanted = [r for r in self.requests if r.open]
         # Where nothing leads to anybody's picture nobody can say that a person has none.
         blind = bool(self.pictures) and not any(record.links for record in self.records.values())
@@ -445,6 +448,7 @@ class Oracle:
             request.open = stays or (blind and request.kind == "person")
         for record_id in leaving - kept:
             del self.records[record_id]
+        self.barred_meanwhile = {picture for picture in self.pictures if self.barred(picture)} - barred
 
     def expire(self) -> None:
         """What is due has been destroyed."""

@@ -441,3 +441,12 @@ def test_while_nothing_leads_to_pictures_a_person_may_have_some(oracle: Oracle) 
     oracle.carry_out()
     assert not oracle.pictures
     assert not oracle.requests[0].open
+
+
+def test_another_picture_of_the_very_bytes_goes_with_the_pass_after(oracle: Oracle) -> None:
+    take(oracle, r=replace(GIVEN, pictures=("x", "y")), y="x1")
+    oracle.ask("picture", "x", 11.0)
+    for left in ({"y"}, set()):
+        oracle.carry_out()
+        oracle.expire()
+        assert set(oracle.pictures) == left
