@@ -28,7 +28,7 @@ from jobs.index.milvus import VectorIndex
 from jobs.index.regate import key_pages, own_keys
 from jobs.runs.aliases import has_switched
 from jobs.runs.evidence import evidence_path, whole_text
-from jobs.runs.history import buckets_of, holds_stage, promoted_collections
+from jobs.runs.history import buckets_of, holds_stage, promoted_collections, promoted_runs
 from jobs.runs.loading import staged_folders, unrecorded_staging
 from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
@@ -310,21 +310,22 @@ def _erase_staged(run: Run, index: VectorIndex) -> dict[str, int]:
     needed.
 
     All other runs have ended. One that is resumed stages anew; so does this one, which may be a reindex that was killed
-    and has not loaded anything since. What has promoted its collection has nothing left to load.
+    and has not loaded anything since. Whose collection readers see has nothing left to load.
     """
     removed = staged_folders(run)
     for base, name in removed:
         remove_tree(run.job.spark, f"{base}/{name}")
     for step in () if has_switched(run, index) else _REDONE:
         run.forget(step)
-    _forget_unpromoted(run)
+    _forget_unpromoted(run, index)
     return {"folders": len(removed)}
 
 
-def _forget_unpromoted(run: Run) -> None:
+def _forget_unpromoted(run: Run, index: VectorIndex) -> None:
     """Runs that did not come to their end stage and load anew when they are resumed."""
     steps = run.warehouse.read(RUN_STEPS)
-    promoted = steps.where("step = 'promote' AND state = 'done'").select("run_id")
+    here = own_collections(run.warehouse, run.settings, index)
+    promoted = promoted_runs(run.warehouse, [name for name in here if index.aliases_of(name)])
     started = steps.where(F.col("step").isin(*_REDONE) | F.col("step").startswith("import/"))
     latest = started.groupBy("run_id", "step").agg(F.max_by("state", "ended_at").alias("state"))
     open_ones = latest.where((F.col("state") == "done") & (F.col("run_id") != run.run_id))

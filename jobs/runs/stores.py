@@ -25,9 +25,9 @@ from jobs.tables.store import Warehouse
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-#: Steps of a run: a collection that single rows come into; collections that are about to be dropped; those of which an
-#: operator says that they are gone.
-FILL, DROP, LOST = "fill-collection", "drop-collections", "lost-collections"
+#: Steps of a run: a collection that single rows come into; collections that are about to be dropped; those that were;
+#: those of which an operator says that they are gone.
+FILL, DROP, DROPPED, LOST = "fill-collection", "drop-collections", "dropped-collections", "lost-collections"
 _NAMED = 5
 
 
@@ -151,6 +151,13 @@ def about_to_drop(run: Run, names: Sequence[str]) -> None:
         run.record_steps({DROP: {"dropped": sorted(names)}}, utc_now(), 0.0)
 
 
+def drop(run: Run, index: VectorIndex, collection: str) -> None:
+    """Drop a collection, with what is about to be done, and that it is done, on record."""
+    about_to_drop(run, [collection])
+    index.drop(collection)
+    run.record_steps({DROPPED: {"dropped": [collection]}}, utc_now(), 0.0)
+
+
 def _filled(warehouse: Warehouse) -> DataFrame:
     """Collections (name) that rows came into last; ``on_record``: no drop of them can be that nothing is known of."""
     steps = warehouse.read(RUN_STEPS).where("state = 'done'")
@@ -163,7 +170,7 @@ def _filled(warehouse: Warehouse) -> DataFrame:
         name.alias("name"), F.lit(True).alias("there"), on_record.alias("on_record"), order
     )
     listed = F.from_json(F.get_json_object("result", "$.dropped"), "array<string>")
-    gone = steps.where(F.col("step").isin(LOST, "promote")).select(F.explode(listed).alias("name"), order)
+    gone = steps.where(F.col("step").isin(LOST, DROPPED, "promote")).select(F.explode(listed).alias("name"), order)
     perhaps = steps.where(F.col("step") == DROP).select(F.explode(listed).alias("name"), order)
     perhaps = perhaps.groupBy("name").agg(F.max("at").alias("perhaps_at"))
     facts = F.from_json(F.get_json_object("result", "$.collections"), "map<string, map<string, string>>")
