@@ -180,6 +180,13 @@ def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dr
     assert unaccounted(warehouse, ["again"]) == ["back", "begun"]
     # Of one that was about to be dropped nobody knows, unless another of that index is here.
     assert unaccounted(warehouse, []) == ["again", "back", "begun", "old"]
+    # After a move what is here was filled since: it tells nothing of the former index.
+    at = later[-1] + timedelta(seconds=1)
+    moved = ("r14", "import/0", "done", at, at, 0.0, json.dumps({"collection": "moved"}), 1)
+    dropped = ("r14", "dropped-collections", "done", at, at, 0.0, json.dumps({"dropped": ["begun"]}), 1)
+    warehouse.append(spark.createDataFrame([moved, dropped], RUN_STEPS.columns), RUN_STEPS)
+    assert unaccounted(warehouse, ["moved"]) == ["again", "back", "old"]
+    assert unaccounted(warehouse, ["again", "moved"]) == ["back"]
     assert recorded_bases(warehouse) == {"/a", "s3a://b/c", "/d/_staging"}
 
 
