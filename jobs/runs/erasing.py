@@ -83,8 +83,9 @@ class Outcome:
         """What stays open, as the end of a message; empty where nothing does."""
         held = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
         lost = (
-            "for pictures are linked to records that are not there, and may be theirs: ingest the records again; "
-            "`erase --lost-records` takes the pictures of those that no file has any more"
+            "for pictures are linked to records that are not there, and may be theirs: ingest the records again; of "
+            "those that no file has any more (also of people erased since, where links came from a backup) "
+            "`erase --lost-records` takes the links, and the pictures that no other record is for"
         )
         return held + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
 
