@@ -104,7 +104,7 @@ def has_switched(run: Run, index: VectorIndex) -> bool:
     run may be killed before that.
     """
     alias = run.settings.milvus.alias
-    own = collection_name(alias, run.run_id)
+    own = (run.result("promote") or {}).get("current") or collection_name(alias, run.run_id)
     if index.alias_target(alias) == own:
         return True
     # The record is only read for a run that has a collection: most have none.
