@@ -13,9 +13,16 @@ from jobs.index.milvus import EMBEDDED, VectorIndex, connect
 from jobs.index.planner import plan_load
 from jobs.index.regate import not_permitted
 from jobs.runs.history import last_fingerprint, staged_under
-from jobs.runs.loading import build_and_load, import_staged, stage_faces, staged_files, staging_path
+from jobs.runs.loading import (
+    build_and_load,
+    check_not_seen,
+    import_staged,
+    stage_faces,
+    staged_files,
+    staging_path,
+)
 from jobs.runs.record import Job, Run, open_run
-from jobs.runs.stores import about_to_drop
+from jobs.runs.stores import drop
 from jobs.tables.embeddings import permitted_faces, resalt
 from jobs.tables.files import remove_tree
 
@@ -25,13 +32,15 @@ def load_steps(run: Run, index: VectorIndex) -> str:
     collection = collection_name(run.settings.milvus.alias, run.run_id)
     run.facts["collection"] = collection
     fingerprint = known_fingerprint(run)
+    if not run.result("import"):
+        # Before the files are staged: it may take hours, and one that readers see is neither filled nor dropped.
+        check_not_seen(run, index, collection)
     run.step("resalt", lambda: {"faces": resalt(run.warehouse, fingerprint)}, once=False)
     gated = None if run.result("stage") else gate_step(run)
     _stage(run, index, fingerprint, once=True)
     if not run.result("import") and _withdrawn_since(run, gated, fingerprint):
         # The files hold what is no longer permitted: they go, and a collection begun with them.
-        about_to_drop(run, [collection])
-        index.drop(collection)
+        drop(run, index, collection)
         run.forget("import")
         _stage(run, index, fingerprint, once=False)
     staged = staged_files(run)

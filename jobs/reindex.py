@@ -29,10 +29,12 @@ python -m jobs.reindex --config conf/local.yaml --run-id nightly-2026-01-31
 def night_steps(run: Run, index: VectorIndex, *, recompute: bool) -> None:
     """From gated images to a proven collection behind the alias.
 
-    A run that is resumed behind its switch did all of it: its staged files are gone, and another import would bring
-    every row into the live collection twice.
+    A run that is resumed behind its switch did all of it, but for the watch that it may have been killed in: its staged
+    files are gone, and another import would bring every row into the live collection twice.
     """
     if has_switched(run, index):
+        if not run.result("promote"):
+            promote_steps(run, index)
         clear_staging(run)
         return
     embed_steps(run, recompute=recompute)

@@ -12,6 +12,9 @@ from typing import Final
 
 _COMMON: Final = {"delta.enableDeletionVectors": "true"}
 
+#: A property of `processing_basis` since it was made: whatever keys names in it, its id stands in `pseudonym_keys`.
+KEYS_NOTED: Final = "face_reindex.keys_noted"
+
 RECORD_STRUCT: Final = "struct<record_id: string, principal: string, box: array<float>>"
 
 
@@ -77,7 +80,7 @@ PROCESSING_BASIS: Final = TableSpec(
     "written_release_ref string, authority_disclosure_ref string, legal_hold_ref string, "
     "content_digest string, recorded_at timestamp, authority_disclosed_at timestamp",
     stats_columns="recorded_at",
-    properties={"delta.enableChangeDataFeed": "true"},
+    properties={"delta.enableChangeDataFeed": "true", KEYS_NOTED: "true"},
     migrations=(("ALTER TABLE {table} ADD COLUMNS (authority_disclosed_at timestamp)",), _PLAIN_IDS),
 )
 

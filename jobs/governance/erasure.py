@@ -11,6 +11,7 @@ the others, and the receipt counts it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -80,6 +81,8 @@ _ITEM: Final = ("request_id", "kind", "value", "image_id")
 #: Steps of a request. Of EXPIRY and SWEEP: BEGUN, rows go from now on; VOID, it was taken back before. SETTLED: nothing
 #: is left in the ledger of what it named, in no file either, and its receipt is written.
 COMPLETE, BEGUN, VOID, SETTLED = "complete", "begun", "void", "settled"
+#: A step of no request: what the pass that was closed at that instant did, for its receipts.
+CARRIED_OUT: Final = "carried-out"
 #: How a request ended: something was found; nothing, for an earlier request had erased it; nothing that is known here.
 ERASED, ERASED_BEFORE, NOT_FOUND = "erased", "erased before", "nothing found"
 #: What the step COMPLETE has of a request, in numbers; beside its `outcome`, which an earlier release did not record.
@@ -944,10 +947,12 @@ def close(
     blind: bool,
     run_id: str,
     now: datetime,
+    pass_did: dict[str, Any] | None = None,
 ) -> Closed:
     """Mark the requests of ``targets`` complete, but those of which something is held, not known, or came meanwhile.
 
     With what was found and how that ends it: once the items are gone, or a key has left the ring, nobody could tell.
+    And with ``pass_did``, what the pass did: receipts need it, and the table of runs' steps may be removed.
 
     Not known is what to do for a person while images are linked to records that are not there: see `_unknown`. Or while
     none is linked to any (``blind``): see `is_blind`.
@@ -989,6 +994,12 @@ def close(
             F.to_json(F.struct("images", "faces", "records", "shared_images", "outcome")).alias("result"),
             F.lit(now).cast("timestamp").alias("recorded_at"),
         )
+        if pass_did is not None:
+            at, did = F.lit(now).cast("timestamp"), F.lit(json.dumps(pass_did))
+            row = warehouse.spark.range(1).select(
+                F.lit(None).cast("string"), F.lit(CARRIED_OUT), F.lit(run_id), did, at
+            )
+            rows = rows.unionByName(row.toDF(*rows.columns))
         warehouse.append(rows, ERASURE_STEPS)
     return closed
 

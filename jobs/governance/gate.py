@@ -200,15 +200,17 @@ def with_void_until(batches: DataFrame, erased: DataFrame | None = None) -> Data
 
 
 def assessed_since(warehouse: Warehouse, erased: DataFrame) -> DataFrame:
-    """``erased`` batches (row_key, erased_at) by each assessment dated later, with when it was recorded (again_at).
+    """``erased`` batches (row_key, erased_at) by each assessment that counts, with when it was recorded (again_at).
 
-    As `with_void_until` has it, so that it is in force again by one of these, or not at all.
+    As `with_void_until` has it, so that it is in force again by one of these, or not at all: dated later than the
+    erasure, and than the last revocation.
     """
-    assessed = warehouse.read(SOURCE_BATCHES).where(F.col("state") == BATCH_ASSESSED)
+    assessed = with_void_until(warehouse.read(SOURCE_BATCHES)).where(F.col("state") == BATCH_ASSESSED)
     assessed = assessed.select(
-        F.col("source_batch_id").alias("row_key"), "assessed_at", F.col("recorded_at").alias("again_at")
+        F.col("source_batch_id").alias("row_key"), "assessed_at", "void_until", F.col("recorded_at").alias("again_at")
     )
-    return erased.join(assessed, "row_key").where("assessed_at > erased_at").drop("assessed_at")
+    since = erased.join(assessed, "row_key").where("assessed_at > greatest(erased_at, void_until)")
+    return since.drop("assessed_at", "void_until")
 
 
 def not_assessed_since(warehouse: Warehouse, erased: DataFrame) -> DataFrame:

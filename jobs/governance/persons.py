@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import GovernanceError, SettingsError
 from jobs.governance.tombstones import SUBJECT, KeyRing, Stones, is_guessable
-from jobs.schemas import PROCESSING_BASIS, PSEUDONYM_KEYS, TOMBSTONES
+from jobs.schemas import KEYS_NOTED, PROCESSING_BASIS, PSEUDONYM_KEYS, TOMBSTONES
 from jobs.tables.store import looked_up, materialise
 
 if TYPE_CHECKING:
@@ -47,9 +47,12 @@ def _in_use(warehouse: Warehouse, key_id: str, *, for_names: bool) -> bool:
     keys, stones = (warehouse.read(spec).select("key_id") for spec in (PSEUDONYM_KEYS, TOMBSTONES))
     if not keys.unionByName(stones).where(F.col("key_id") == key_id).isEmpty():
         return True
-    # A release of the first rule for names left no id of what it keyed them with.
+    # A release of the first rule for names left no id of what it keyed them with. Pseudonyms that look like its own may
+    # as well have come in a file.
     first = warehouse.read(PROCESSING_BASIS).where(F.col("pii_principal_id").startswith("hmac:"))
-    return for_names and keys.isEmpty() and not first.isEmpty()
+    if not for_names or not keys.isEmpty() or first.isEmpty():
+        return False
+    return not warehouse.has_property(PROCESSING_BASIS, KEYS_NOTED)
 
 
 def keep_keys(warehouse: Warehouse, names: Pseudonyms, *, now: datetime) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, LeaseLost
+from jobs.index.collections import collection_name
 from jobs.index.milvus import VectorIndex
 from jobs.runs.record import Run, utc_now
 from jobs.schemas import RUN_STEPS
@@ -97,9 +98,18 @@ def settle_alias(run: Run, index: VectorIndex) -> None:
 
 
 def has_switched(run: Run, index: VectorIndex) -> bool:
-    """Whether this run, in an earlier start of it, has promoted what readers see now."""
-    done = run.result("promote")
-    return done is not None and index.alias_target(run.settings.milvus.alias) == done["current"]
+    """Whether readers see this run's own collection, by an earlier start of it.
+
+    By the index, and by the last word on the alias: the step `promote` is recorded only when the watch is over, and a
+    run may be killed before that.
+    """
+    alias = run.settings.milvus.alias
+    own = (run.result("promote") or {}).get("current") or collection_name(alias, run.run_id)
+    if index.alias_target(alias) == own:
+        return True
+    # The record is only read for a run that has a collection: most have none.
+    last = recorded(run.warehouse, alias) if index.exists(own) else None
+    return last is not None and last.collection == own
 
 
 def _put_back(run: Run, index: VectorIndex, collection: str, before: str | None) -> None:

@@ -28,7 +28,7 @@ from jobs.index.milvus import VectorIndex
 from jobs.index.regate import key_pages, own_keys
 from jobs.runs.aliases import has_switched
 from jobs.runs.evidence import evidence_path, whole_text
-from jobs.runs.history import buckets_of, holds_stage, promoted_collections
+from jobs.runs.history import buckets_of, holds_stage, promoted_collections, promoted_runs
 from jobs.runs.loading import staged_folders, unrecorded_staging
 from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
@@ -49,6 +49,8 @@ from jobs.tables.store import Warehouse, materialise
 
 # The step of a pass that rewrites the ledger, where its former files stay for some time.
 _LEDGER = "erase-ledger"
+# What a receipt says where the steps of its pass were removed, and an earlier release kept them nowhere else.
+_NOT_ON_RECORD = "not on record any more"
 # What a run has to do again when its staged files, or its collection, are gone.
 _REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
 
@@ -81,8 +83,9 @@ class Outcome:
         """What stays open, as the end of a message; empty where nothing does."""
         held = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
         lost = (
-            "for pictures may be theirs whose records are not there, or what links them: ingest the records again; "
-            "`erase --lost-records` takes the pictures of those that no file has any more"
+            "for pictures may be theirs whose records are not there, or what links them: ingest the records again; of "
+            "those that no file has any more (also of people erased since, where links came from a backup) "
+            "`erase --lost-records` takes the links, and the pictures that no other record is for"
         )
         return held + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
 
@@ -119,7 +122,10 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         counts = _by_kind(items)
     run.step("erase-find", lambda: {"items": counts}, once=False)
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
-    run.step("erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False)
+    index_did = run.step(
+        "erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False
+    )
+    index_at = utc_now()
     run.step("erase-staged", lambda: _erase_staged(run, index), once=False)
     # After a run that is unfinished knows that what it has loaded is dropped.
     need_all(warehouse, settings, index)
@@ -127,12 +133,15 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
         erasure.begin(warehouse, targets, run_id=run.run_id, now=utc_now())
     run.step("erase-shared", lambda: {"images": erasure.settle_shared(warehouse, items, staying)}, once=False)
-    told = run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
-    run.step("erase-purge", lambda: _purge(run), once=False)
+    tables_did = run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
+    tables_at = utc_now()
+    purged = run.step("erase-purge", lambda: _purge(run), once=False)
+    pass_did = _told((index_did, index_at.timestamp()), (tables_did, tables_at.timestamp()), purged)
     with run.job.watching("erase-close"):
-        now = utc_now()
-        blind = erasure.is_blind(told["tables"])
-        closed = erasure.close(warehouse, targets, found, items, ring, blind=blind, run_id=run.run_id, now=now)
+        now, blind = utc_now(), erasure.is_blind(tables_did["tables"])
+        closed = erasure.close(
+            warehouse, targets, found, items, ring, blind=blind, run_id=run.run_id, now=now, pass_did=pass_did
+        )
         audit.append(warehouse, "erasure-ended", run.run_id, closed._asdict(), now=now)
         shared = counts.get(erasure.SHARED, 0)
         if any(closed[1:]):
@@ -311,21 +320,22 @@ def _erase_staged(run: Run, index: VectorIndex) -> dict[str, int]:
     needed.
 
     All other runs have ended. One that is resumed stages anew; so does this one, which may be a reindex that was killed
-    and has not loaded anything since. What has promoted its collection has nothing left to load.
+    and has not loaded anything since. Whose collection readers see has nothing left to load.
     """
     removed = staged_folders(run)
     for base, name in removed:
         remove_tree(run.job.spark, f"{base}/{name}")
     for step in () if has_switched(run, index) else _REDONE:
         run.forget(step)
-    _forget_unpromoted(run)
+    _forget_unpromoted(run, index)
     return {"folders": len(removed)}
 
 
-def _forget_unpromoted(run: Run) -> None:
+def _forget_unpromoted(run: Run, index: VectorIndex) -> None:
     """Runs that did not come to their end stage and load anew when they are resumed."""
     steps = run.warehouse.read(RUN_STEPS)
-    promoted = steps.where("step = 'promote' AND state = 'done'").select("run_id")
+    here = own_collections(run.warehouse, run.settings, index)
+    promoted = promoted_runs(run.warehouse, [name for name in here if index.aliases_of(name)])
     started = steps.where(F.col("step").isin(*_REDONE) | F.col("step").startswith("import/"))
     latest = started.groupBy("run_id", "step").agg(F.max_by("state", "ended_at").alias("state"))
     open_ones = latest.where((F.col("state") == "done") & (F.col("run_id") != run.run_id))
@@ -423,8 +433,10 @@ def receipts(warehouse: Warehouse, settings: Any, run_id: str | None = None) -> 
 
 def _complete(warehouse: Warehouse, run_id: str | None) -> DataFrame:
     requests = warehouse.read(ERASURE_REQUESTS).withColumnRenamed("run_id", "asked_by")
-    steps = warehouse.read(ERASURE_STEPS).where(F.col("step") == erasure.COMPLETE)
-    complete = steps.join(requests, "request_id").withColumn("outcome", _outcome())
+    steps, on = warehouse.read(ERASURE_STEPS), ["run_id", "recorded_at"]
+    told = steps.where(F.col("step") == erasure.CARRIED_OUT).select(*on, F.col("result").alias("told"))
+    complete = steps.where(F.col("step") == erasure.COMPLETE).join(requests, "request_id").join(told, on, "left")
+    complete = complete.withColumn("outcome", _outcome())
     return complete if run_id is None else complete.where(F.col("run_id") == run_id)
 
 
@@ -432,15 +444,16 @@ def _receipts(warehouse: Warehouse, settings: Any, complete: DataFrame) -> Itera
     """Receipts, each with the time (µs) that its pass was closed at: a run may have several."""
     passes: dict[tuple[str, int], dict[str, Any]] = {}
     for row in complete.orderBy("request_id").select(
-        "outcome", "request_id", "kind", "target", "key_id", "run_id", "result",
+        "outcome", "request_id", "kind", "target", "key_id", "run_id", "result", "told",
         F.date_format("requested_at", "yyyy-MM-dd'T'HH:mm:ss'Z'").alias("requested_at"),
         F.date_format("recorded_at", "yyyy-MM-dd'T'HH:mm:ss'Z'").alias("completed_at"),
         F.unix_micros("recorded_at").alias("closed"),
     ).toLocalIterator():  # fmt: skip
         facts = row.asDict()
-        key = facts["run_id"], facts.pop("closed")
+        key, told = (facts["run_id"], facts.pop("closed")), facts.pop("told")
         if key not in passes:
-            passes[key] = _pass(warehouse, settings, *key)
+            # A pass of an earlier release has left what it did among the steps of its run.
+            passes[key] = _pass(json.loads(told) if told else _told_by_run(warehouse, *key), settings)
         counts = json.loads(facts.pop("result"))
         # Recorded with them, and first of all in the receipt.
         counts.pop("outcome", None)
@@ -457,8 +470,23 @@ def _outcome() -> Column:
     return F.coalesce(F.get_json_object("result", "$.outcome"), said)
 
 
-def _pass(warehouse: Warehouse, settings: Any, run_id: str, closed: int) -> dict[str, Any]:
-    """What the pass of a run that was ``closed`` then did in each store, and when what it left behind goes."""
+def _told(
+    index: tuple[dict[str, Any], float | None], tables: tuple[dict[str, Any], float | None], purge: dict[str, Any]
+) -> dict[str, Any]:
+    """What a pass did, for its receipts: results of steps, and when (seconds since 1970; None: not on record)."""
+    (index_did, index_at), (tables_did, tables_at) = index, tables
+    return {
+        "collections": index_did.get("collections"),
+        "tables": tables_did.get("tables"),
+        "index_at": index_at,
+        "tables_at": tables_at,
+        "physically_gone_at": purge.get("physically_gone_at"),
+        "elsewhere": purge.get("elsewhere"),
+    }
+
+
+def _told_by_run(warehouse: Warehouse, run_id: str, closed: int) -> dict[str, Any]:
+    """The same by the steps of a run, of its pass that was ``closed`` then (µs)."""
     rows = (
         warehouse.read(RUN_STEPS)
         .where((F.col("run_id") == run_id) & F.col("step").startswith("erase-") & (F.col("state") == "done"))
@@ -468,21 +496,28 @@ def _pass(warehouse: Warehouse, settings: Any, run_id: str, closed: int) -> dict
         .collect()
     )
     steps = {row["step"]: (json.loads(row["result"]), row["at"]) for row in rows}
-    index, index_at = steps.get("erase-index", ({}, 0))
-    tables, tables_at = steps.get("erase-tables", ({}, 0))
-    purge, _ = steps.get("erase-purge", ({}, 0))
+    index, tables, purge = (steps.get(name, ({}, None)) for name in ("erase-index", "erase-tables", "erase-purge"))
+    return _told(index, tables, purge[0])
+
+
+def _pass(did: dict[str, Any], settings: Any) -> dict[str, Any]:
+    """What a pass did in each store, and when what it left behind goes, as a receipt says it."""
     # Of a pass of an earlier release: what the settings say now.
-    stays = purge.get("elsewhere") or _elsewhere(settings)
+    stays = did["elsewhere"] or _elsewhere(settings)
+
+    def at(step: str, later: float = 0.0) -> str:
+        return _NOT_ON_RECORD if did[step] is None else _stamp(did[step] + later)
+
     return {
-        "stores": {"collections": index.get("collections", {}), "tables": tables.get("tables", {})},
-        "no_longer_served_at": _stamp(index_at),
-        "logically_gone_at": _stamp(tables_at),
+        "stores": {place: _NOT_ON_RECORD if did[place] is None else did[place] for place in ("collections", "tables")},
+        "no_longer_served_at": at("index_at"),
+        "logically_gone_at": at("tables_at"),
         "physically_gone": {
-            "tables": purge.get("physically_gone_at"),
-            "staged_files": _stamp(tables_at),
-            "milvus_segments_by": _stamp(index_at + 3600 * stays["milvus_gc_hours"]),
-            "milvus_queue_by": _stamp(index_at + 3600 * stays["milvus_queue_hours"]),
-            "backups_by": _stamp(tables_at + 86400 * stays["backup_days"]),
+            "tables": did["physically_gone_at"] or _NOT_ON_RECORD,
+            "staged_files": at("tables_at"),
+            "milvus_segments_by": at("index_at", 3600 * stays["milvus_gc_hours"]),
+            "milvus_queue_by": at("index_at", 3600 * stays["milvus_queue_hours"]),
+            "backups_by": at("tables_at", 86400 * stays["backup_days"]),
         },
     }
 

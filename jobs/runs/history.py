@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,9 +31,28 @@ def proven_collections(warehouse: Warehouse) -> list[str]:
 
 def promoted_collections(warehouse: Warehouse) -> list[str]:
     """Collections that an alias has pointed at, newest first: those that a rollback may go back to."""
-    done = warehouse.read(RUN_STEPS).where("step = 'promote' AND state = 'done'").orderBy(F.col("ended_at").desc())
-    rows = done.select(F.get_json_object("result", "$.current").alias("name")).limit(1000).collect()
+    rows = _promoted(warehouse).orderBy(F.col("ended_at").desc()).select("name").limit(1000).collect()
     return list(dict.fromkeys(row["name"] for row in rows))
+
+
+def _promoted(warehouse: Warehouse) -> DataFrame:
+    """Collections (name, ended_at) that an alias has pointed at.
+
+    Also by what is recorded of the alias itself: the step comes behind the watch, in which a run may be killed.
+    """
+    steps = warehouse.read(RUN_STEPS).where("step IN ('promote', 'alias') AND state = 'done'")
+    name = F.coalesce(F.get_json_object("result", "$.current"), F.get_json_object("result", "$.collection"))
+    return steps.select(name.alias("name"), "ended_at").where("name IS NOT NULL")
+
+
+def promoted_runs(warehouse: Warehouse, live: Sequence[str]) -> DataFrame:
+    """Runs (run_id) whose collection an alias has pointed at, or is among the ``live`` ones: these need no other."""
+    done = warehouse.read(RUN_STEPS).where("state = 'done'")
+    own = done.where(F.col("step").startswith("import"))
+    own = own.select("run_id", F.get_json_object("result", "$.collection").alias("name"))
+    seen = warehouse.spark.createDataFrame([(name,) for name in live], "name string")
+    built = own.join(seen.unionByName(_promoted(warehouse).select("name")), "name", "left_semi").select("run_id")
+    return done.where("step = 'promote'").select("run_id").unionByName(built)
 
 
 def staged_at(warehouse: Warehouse, run_id: str) -> float | None:

@@ -16,9 +16,10 @@ from jobs.index.loader import RebuildNeeded, StagedFile, load_files
 from jobs.index.milvus import CollectionInfo, VectorIndex
 from jobs.index.milvus_types import DIM
 from jobs.index.planner import imports, plan_load
+from jobs.runs.aliases import has_switched
 from jobs.runs.imports import RunImportRecorder
 from jobs.runs.record import Run, utc_now
-from jobs.runs.stores import about_to_drop, staging_base, staging_bases
+from jobs.runs.stores import drop, staging_base, staging_bases
 from jobs.runs.workers import workers
 from jobs.schemas import AUDIT_EVENTS, RUN_STEPS, RUNS
 from jobs.settings import Settings
@@ -113,8 +114,12 @@ def import_staged(
 ) -> dict[str, Any]:
     """Bring every staged row into the collection exactly once; one that is left in doubt is built anew.
 
+    So is one that is there while no import into it is on record: what it holds would be in it twice, for Milvus keeps
+    both rows of a key.
+
     Raises:
         MixedFingerprints: the collection holds another model's embeddings.
+        NotProvenError: readers see the collection.
         RebuildNeeded: still in doubt after `milvus.import_attempts` collections (a ``NotProvenError``).
     """
     # Milvus would take rows from a run that has lost its lease as well.
@@ -125,6 +130,9 @@ def import_staged(
             f"Collection {collection} holds embeddings of another model than this run's; nothing was imported.",
             hint="start a new run without --run-id.",
         )
+    check_not_seen(run, index, collection)
+    if there is not None and not run.done_like("import/"):
+        drop(run, index, collection)
     attempts = run.settings.milvus.import_attempts
     for attempt in range(1, attempts + 1):
         if not index.exists(collection):
@@ -137,9 +145,22 @@ def import_staged(
             if attempt == attempts:
                 raise
             run.job.console.step("import", "in doubt, so the collection is built anew", reason=doubt)
-            about_to_drop(run, [collection])
-            index.drop(collection)
+            drop(run, index, collection)
     return {"collection": collection, "rows": staged.rows, **_nodes(run, index)}
+
+
+def check_not_seen(run: Run, index: VectorIndex, collection: str) -> None:
+    """Make sure that the run may fill its ``collection``, or drop it: no alias leads readers there.
+
+    Raises:
+        NotProvenError: one does.
+    """
+    if index.exists(collection) and (index.aliases_of(collection) or has_switched(run, index)):
+        raise NotProvenError(
+            f"Collection {collection} of run {run.run_id} is live, and no import into it is on record; nothing was "
+            "imported, for each row would be there twice.",
+            hint="start a new run without --run-id.",
+        )
 
 
 def _nodes(run: Run, index: VectorIndex) -> dict[str, Any]:

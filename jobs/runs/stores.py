@@ -23,11 +23,11 @@ from jobs.settings import Settings
 from jobs.tables.store import Warehouse
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, Row
 
-#: Steps of a run: a collection that single rows come into; collections that are about to be dropped; those of which an
-#: operator says that they are gone.
-FILL, DROP, LOST = "fill-collection", "drop-collections", "lost-collections"
+#: Steps of a run: a collection that single rows come into; collections that are about to be dropped; those that were;
+#: those of which an operator says that they are gone.
+FILL, DROP, DROPPED, LOST = "fill-collection", "drop-collections", "dropped-collections", "lost-collections"
 _NAMED = 5
 
 
@@ -84,13 +84,21 @@ class Missing:
 def not_here(warehouse: Warehouse, here: Collection[str]) -> Missing:
     """Collections that were filled, are not ``here``, and of which no record says that they were dropped.
 
-    Some were dropped without a word, by a release before this one, and of some it is only known that they were about to
-    be. These count as dropped where another collection that is on record is ``here``: in the index that they were in.
+    Some were dropped without a word, by a release before this one: these count as dropped where another collection that
+    is on record is ``here``. Of some it is only known that they were about to be: these do where one is here that was
+    filled before that, for then this is the index that they were in. After a move it is another, and they may be in the
+    former one still.
     """
     there = _filled(warehouse).collect()
     missing = [row for row in there if row["name"] not in here]
-    reached = len(missing) < len(there)
-    return Missing(sorted(row["name"] for row in missing if row["on_record"] or not reached), reached)
+    since = [tuple(row["first_at"]) for row in there if row["name"] in here]
+
+    def dropped(row: Row) -> bool:
+        if row["perhaps_at"] is not None:
+            return any(first_at < tuple(row["perhaps_at"]) for first_at in since)
+        return not row["on_record"] and bool(since)
+
+    return Missing(sorted(row["name"] for row in missing if not dropped(row)), bool(since))
 
 
 def unaccounted(warehouse: Warehouse, here: Collection[str]) -> list[str]:
@@ -151,10 +159,21 @@ def about_to_drop(run: Run, names: Sequence[str]) -> None:
         run.record_steps({DROP: {"dropped": sorted(names)}}, utc_now(), 0.0)
 
 
+def drop(run: Run, index: VectorIndex, collection: str) -> None:
+    """Drop a collection, with what is about to be done, and that it is done, on record."""
+    about_to_drop(run, [collection])
+    index.drop(collection)
+    run.record_steps({DROPPED: {"dropped": [collection]}}, utc_now(), 0.0)
+
+
 def _filled(warehouse: Warehouse) -> DataFrame:
-    """Collections (name) that rows came into last; ``on_record``: no drop of them can be that nothing is known of."""
+    """Collections (name) that rows came into last, and first at ``first_at``; times by the lease's token, in µs.
+
+    ``on_record``: no drop of them can be that nothing is known of; ``perhaps_at``: they were about to be dropped since.
+    """
     steps = warehouse.read(RUN_STEPS).where("state = 'done'")
-    order = F.struct("fencing_token", "ended_at").alias("at")
+    token = F.coalesce("fencing_token", F.lit(0)).alias("token")
+    order = F.struct(token, F.unix_micros("ended_at").alias("ended_at")).alias("at")
     brought, switched = F.col("step").startswith("import") | (F.col("step") == FILL), F.col("step") == "promote"
     name = F.when(switched, F.get_json_object("result", "$.current"))
     name = name.otherwise(F.get_json_object("result", "$.collection"))
@@ -163,7 +182,7 @@ def _filled(warehouse: Warehouse) -> DataFrame:
         name.alias("name"), F.lit(True).alias("there"), on_record.alias("on_record"), order
     )
     listed = F.from_json(F.get_json_object("result", "$.dropped"), "array<string>")
-    gone = steps.where(F.col("step").isin(LOST, "promote")).select(F.explode(listed).alias("name"), order)
+    gone = steps.where(F.col("step").isin(LOST, DROPPED, "promote")).select(F.explode(listed).alias("name"), order)
     perhaps = steps.where(F.col("step") == DROP).select(F.explode(listed).alias("name"), order)
     perhaps = perhaps.groupBy("name").agg(F.max("at").alias("perhaps_at"))
     facts = F.from_json(F.get_json_object("result", "$.collections"), "map<string, map<string, string>>")
@@ -172,11 +191,14 @@ def _filled(warehouse: Warehouse) -> DataFrame:
     gone = gone.select("name", F.lit(False).alias("there"), F.lit(False).alias("on_record"), "at")
     each = filled.unionByName(gone).where("name IS NOT NULL").groupBy("name")
     last = each.agg(
-        F.max_by("there", "at").alias("there"), F.max("on_record").alias("on_record"), F.max("at").alias("at")
+        F.max_by("there", "at").alias("there"),
+        F.max("on_record").alias("on_record"),
+        F.max("at").alias("at"),
+        F.min(F.when(F.col("there"), F.col("at"))).alias("first_at"),
     )
     last = last.where("there").join(perhaps, "name", "left")
-    told = F.col("on_record") & ~F.coalesce(F.col("perhaps_at") > F.col("at"), F.lit(False))
-    return last.select("name", told.alias("on_record"))
+    since = F.when(F.col("perhaps_at") > F.col("at"), F.col("perhaps_at")).alias("perhaps_at")
+    return last.select("name", "on_record", "first_at", since)
 
 
 def staging_bases(warehouse: Warehouse, settings: Settings) -> list[str]:

@@ -401,6 +401,10 @@ class Warehouse:
                 self.spark.sql(statement.format(table=self._identifier(spec)))
             self._set_property(spec, _VERSION_KEY, str(version + 1))
 
+    def has_property(self, spec: TableSpec, key: str) -> bool:
+        """Whether a table that is there has a property of this name."""
+        return key in self._properties(spec)
+
     def _properties(self, spec: TableSpec) -> dict[str, str]:
         rows = self.spark.sql(f"SHOW TBLPROPERTIES {self._identifier(spec)}").collect()
         return {row["key"]: row["value"] for row in rows}

@@ -178,7 +178,7 @@ class Oracle:
         self.requests: list[Request] = []
         self.erased_people: dict[str, float] = {}
         self.erased_ids: set[str] = set()
-        self.erased_batches: dict[str, float] = {}
+        self.erased_batches: set[str] = set()
         #: The last ingest before an erased batch was assessed again: what came in later is not the erasure's.
         self.assessed_again: dict[str, int] = {}
         self.erased_contents: set[str] = set()
@@ -211,6 +211,7 @@ class Oracle:
     def revoke(self, batch: str, at: float) -> None:
         """A batch was revoked."""
         self.batches.setdefault(batch, Batch()).revoke(at)
+        self.assessed_again.pop(batch, None)
 
     def import_record(self, record_id: str, version: Version) -> None:
         """A line of a basis file was read. The very content of the newest version again is no version more."""
@@ -263,8 +264,7 @@ class Oracle:
             self.erased_ids.add(value)
         else:
             self.revoke(value, at)
-            self.erased_batches[value] = self.batches[value].void_until
-            self.assessed_again.pop(value, None)
+            self.erased_batches.add(value)
         if not any(r.open and (r.kind, r.value) == (kind, value) for r in self.requests):
             self.requests.append(Request(kind, value, at))
 
@@ -544,8 +544,8 @@ class Oracle:
         self.begun = set()
 
     def _batch_is_erased(self, batch: str) -> bool:
-        erased = self.erased_batches.get(batch)
-        return erased is not None and self.batches[batch].last_dated <= erased
+        known = self.batches.get(batch, Batch())
+        return batch in self.erased_batches and known.last_dated <= known.void_until
 
     def _people(self, record_ids: Iterable[str]) -> set[str]:
         return {self.records[i].newest.person for i in record_ids}

@@ -202,6 +202,21 @@ def test_records_of_an_erased_batch_are_not_taken_until_it_is_assessed_since(ora
     assert set(oracle.records) == {"r"}
 
 
+def test_an_erased_batch_that_is_assessed_and_revoked_again_is_as_if_it_was_not_assessed(oracle: Oracle) -> None:
+    oracle.ask("batch", "b", 11.0)
+    oracle.sweep()
+    oracle.assess("b", 12.0)
+    take(oracle, r=GIVEN)
+    oracle.revoke("b", 13.0)
+    take(oracle, o=replace(GIVEN, pictures=("z",)), z="x3")
+    assert set(oracle.records) == {"r"}
+    oracle.sweep()
+    assert not oracle.records
+    oracle.assess("b", 14.0)
+    take(oracle, r=GIVEN)
+    assert set(oracle.records) == {"r"}
+
+
 def test_a_consent_dated_ahead_is_not_given_since_an_erasure(oracle: Oracle) -> None:
     ahead = replace(GIVEN, events=(Event(99.0, True),))
     take(oracle, r=ahead)

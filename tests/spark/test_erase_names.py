@@ -29,9 +29,11 @@ from jobs.schemas import (
     ERASURE_STEPS,
     IMAGES,
     PROCESSING_BASIS,
+    RUN_STEPS,
     RUNS,
     TOMBSTONES,
 )
+from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 from tests.spark.indexed import KEY, Indexed, image, picture, principal, record_row
 from tests.unit.test_pseudonyms import rule_1, rule_2, rule_3, settings_with
@@ -208,6 +210,15 @@ def test_guarantee_14_who_was_erased_before_is_known_under_a_new_key(indexed: In
     )
     assert receipts(made.warehouse, later, "e1") == first
     assert receipts(made.warehouse, later, "e2") == done["receipts"]
+    # As docs/operations.md lets people do with a damaged table.
+    remove_tree(made.spark, f"{made.warehouse.location}/{RUN_STEPS.name}")
+    warehouse = warehouse_for(made.spark, made.settings)
+    assert receipts(warehouse, later, "e1") == first
+    # Of an earlier release's pass nothing is left then, which is no date of 1970.
+    warehouse.delta(ERASURE_STEPS).delete("step = 'carried-out'")
+    said = receipts(warehouse, later, "e1")[0]
+    assert (said["no_longer_served_at"], said["erased"]) == ("not on record any more", first[0]["erased"])
+    assert set(said["stores"].values()) == set(said["physically_gone"].values()) == {"not on record any more"}
 
 
 @pytest.mark.parametrize(

@@ -609,6 +609,12 @@ def test_guarantee_6_what_an_erased_batch_held_is_stored_again_after_a_later_ass
     warehouse.delta(PROCESSING_BASIS).delete("record_id = 'b1'")
     assert imported(spark, tmp_path, records).barred == 0
     assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("b1",), ("b2",)}
+    # Revoked since, it is not in force by that assessment any more, in this respect neither.
+    assert record_batch(warehouse, {**BATCH, "state": "revoked"}, ring=RING, now=NOW + 3 * hour)
+    assert [tuple(row) for row in _records_again(warehouse, stones).collect()] == [("record", "b1")]
+    for spec in (PROCESSING_BASIS, BASIS_LINKS):
+        warehouse.delta(spec).delete("record_id = 'b1'")
+    assert imported(spark, tmp_path, records).barred == 1
 
 
 def test_an_incomplete_assessment_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from jobs.governance.persons import check_keys
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import SUBJECT, key_ring
 from jobs.runs.record import open_run
-from jobs.schemas import AUDIT_EVENTS, LEASES, PROCESSING_BASIS, PSEUDONYM_KEYS, RUNS, TOMBSTONES
+from jobs.schemas import AUDIT_EVENTS, KEYS_NOTED, LEASES, PROCESSING_BASIS, PSEUDONYM_KEYS, RUNS, TOMBSTONES
 from jobs.settings import Settings
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 from tests.spark.test_gate import GOOD
@@ -103,8 +103,13 @@ def test_guarantee_14_a_key_that_can_be_guessed_is_not_taken_into_use(records: R
                 check(**{name: short})
     check(hmac_key=f"{long},a", tombstone_keys=long)
     assert said == []
-    # A warehouse of an earlier release, which left no id; then one that did.
+    # A pseudonym of a file's own is no name that was keyed here, whatever it looks like.
     records.store("r1", rule_1("A", "old"))
+    with pytest.raises(SettingsError):
+        check(hmac_key="old")
+    # A warehouse of an earlier release, which left no id; then one that did.
+    table = f"delta.`{records.warehouse.location}/{PROCESSING_BASIS.name}`"
+    records.spark.sql(f"ALTER TABLE {table} UNSET TBLPROPERTIES ('{KEYS_NOTED}')")
     check(hmac_key="old")
     records.bring(("r1", "A Person", BEFORE), hmac_key="old")
     check(hmac_key="old")

@@ -20,10 +20,14 @@ from jobs.governance import erasure
 from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
+from jobs.index import promotion
 from jobs.index.milvus import connect
+from jobs.load import load_steps
+from jobs.promote import last_proof
 from jobs.reindex import erase_open, night_steps
+from jobs.runs.aliases import settle_alias
 from jobs.runs.erased import prove_erased
-from jobs.runs.erasing import Outcome
+from jobs.runs.erasing import Outcome, erase_pending
 from jobs.runs.lease import Lease
 from jobs.runs.stores import own_live, recorded_bases, unaccounted
 from jobs.runs.syncing import add_small, withdraw_live
@@ -176,6 +180,13 @@ def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dr
     assert unaccounted(warehouse, ["again"]) == ["back", "begun"]
     # Of one that was about to be dropped nobody knows, unless another of that index is here.
     assert unaccounted(warehouse, []) == ["again", "back", "begun", "old"]
+    # After a move what is here was filled since: it tells nothing of the former index.
+    at = later[-1] + timedelta(seconds=1)
+    moved = ("r14", "import/0", "done", at, at, 0.0, json.dumps({"collection": "moved"}), 1)
+    dropped = ("r14", "dropped-collections", "done", at, at, 0.0, json.dumps({"dropped": ["begun"]}), 1)
+    warehouse.append(spark.createDataFrame([moved, dropped], RUN_STEPS.columns), RUN_STEPS)
+    assert unaccounted(warehouse, ["moved"]) == ["again", "back", "old"]
+    assert unaccounted(warehouse, ["again", "moved"]) == ["back"]
     assert recorded_bases(warehouse) == {"/a", "s3a://b/c", "/d/_staging"}
 
 
@@ -198,6 +209,39 @@ def test_a_run_that_is_resumed_behind_its_switch_loads_nothing_again(
 
 class Cut(BaseException):
     """Ends a run where it stands."""
+
+
+@pytest.mark.faults
+def test_guarantee_12_a_night_that_is_killed_in_the_watch_is_watched_again_and_loads_nothing(
+    indexed: Indexed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alias leads to its collection, and no step of it says so yet; an erasure comes in between."""
+    made = indexed.copy_to(tmp_path / "w")
+
+    def cut(*_: object) -> None:
+        # No error of ours, which would switch the alias back; and the lease is given back.
+        raise RuntimeError("cut off")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(promotion, "_look_through", cut)
+        with pytest.raises(RuntimeError, match="cut off"):
+            reindex(made, "night-2")
+    ring, now = key_ring(made.settings), datetime.now(UTC)
+    erasure.request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
+    with run_of(made, "s1", "sync") as run, closing(made.index()) as index:
+        settle_alias(run, index)
+        assert erase_pending(run, index).completed == 1
+    monkeypatch.setattr(reindexing, "embed_steps", lambda *_, **__: pytest.fail("it begins again"))
+    with run_of(made, "night-2", "reindex") as run, closing(made.index()) as index:
+        settle_alias(run, index)
+        night_steps(run, index, recompute=False)
+        assert (run.result("promote") or {})["previous"] == "faces_night_1"
+        assert last_proof(run)[1] == index.alias_target("faces") == "faces_night_2"
+        # As an earlier release has forgotten it.
+        run.forget("import")
+        with pytest.raises(NotProvenError, match="faces_night_2 of run night-2 is live"):
+            load_steps(run, index)
+        assert index.exists("faces_night_2")
 
 
 def test_guarantee_9_a_collection_is_on_record_before_sync_brings_a_row_into_it(
@@ -235,7 +279,7 @@ def test_guarantee_9_pictures_go_whose_records_are_gone_for_good(indexed: Indexe
     done = erase(job, {Target("subject", principal(5)): ["--subject"]})
     assert (done["exit_code"], done["receipts"]) == (3, [])
     assert "0 requests complete: 0 images, 0 faces, 0 records erased; 1 requests stay open" in done["message"]
-    assert "erase --lost-records" in done["message"]
+    assert "where links came from a backup) `erase --lost-records` takes the links" in done["message"]
     done = erase(job, {}, lost_records=True)
     assert done["exit_code"] == 0
     assert {r["kind"]: (r["erased"]["images"], r["erased"]["shared_images"]) for r in done["receipts"]} == {

@@ -25,6 +25,7 @@ from jobs.errors import (
 )
 from jobs.index.staging import Staged, bucket_count, digests, stage
 from jobs.index.truth import recall_sample
+from jobs.runs import loading
 from jobs.runs.history import run_state
 from jobs.runs.lease import Lease, last_act
 from jobs.runs.loading import import_staged
@@ -34,7 +35,7 @@ from jobs.schemas import ALL_TABLES, EMBEDDINGS, ERASURE_ITEMS, IMAGES, LEASES, 
 from jobs.tables import store
 from jobs.tables.embeddings import Chunk, chunk_input, face_id, plan_chunks, resalt
 from tests.milvus.fake import FakeIndex
-from tests.milvus.rows import INFO
+from tests.milvus.rows import DIM, INFO, make_keys, make_vectors
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 
 pytestmark = pytest.mark.spark
@@ -156,6 +157,34 @@ def test_another_models_collection_is_not_added_to(spark, tmp_path: Path) -> Non
     with open_run(job_for(spark, settings_for(tmp_path), "f1"), "load") as run, pytest.raises(MixedFingerprints):
         import_staged(run, index, "faces_f1", staged, "0" * 64)
     assert not len(index.collections["faces_f1"].ids)
+
+
+def test_nothing_is_imported_beside_rows_of_no_import_on_record(
+    spark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server would keep every row twice: what readers see is left alone, anything else is built anew."""
+    monkeypatch.setattr(loading, "_load_files", lambda *_: None)
+    index, staged, model = FakeIndex(), Staged(str(tmp_path), (), 4), INFO.model_fingerprint
+    index.create("faces_f1", dim=DIM, shards=1, properties=INFO)
+
+    def fill() -> None:
+        index.collections["faces_f1"].append(make_keys(3), make_vectors(3), np.zeros(3, np.int64))
+
+    fill()
+    index.switch_alias("faces", "faces_f1")
+    with open_run(job_for(spark, settings_for(tmp_path), "f1"), "load") as run:
+        with pytest.raises(NotProvenError, match="faces_f1 of run f1 is live, and no import into it is on record"):
+            import_staged(run, index, "faces_f1", staged, model)
+        assert run.result("drop-collections") is None
+        index.drop_alias("faces")
+        import_staged(run, index, "faces_f1", staged, model)
+        assert not len(index.collections["faces_f1"].ids)
+        assert run.result("dropped-collections") == {"dropped": ["faces_f1"]}
+        # An import that is on record is gone on with.
+        run.record_steps({"import/0": {"job_id": "1", "state": "started", "collection": "faces_f1"}}, NOW, 0.0)
+        fill()
+        import_staged(run, index, "faces_f1", staged, model)
+        assert len(index.collections["faces_f1"].ids) == 3
 
 
 def test_a_catalog_schema_is_a_warehouse_too(spark, tmp_path: Path) -> None:
