@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from udfs import casia
 from udfs.nets import ModelFile, ModelMeta, file_sha256, mtcnn_state_dicts, save_model_file
 from udfs.random_weights import write_random_weights
 from udfs.weights_files import (
@@ -29,7 +30,7 @@ __all__ = ["PUBLISHED_URLS", "Weights", "WeightsError", "build_model_file", "res
 _RELEASE = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
 PUBLISHED_URLS = {
     "vggface2": _RELEASE + "20180402-114759-vggface2.pt",
-    "casia-webface": _RELEASE + "20180408-102900-casia-webface.pt",
+    casia.NAME: _RELEASE + "20180408-102900-casia-webface.pt",
 }
 _VGGFACE2_LICENCE = (
     "MIT (facenet, facenet-pytorch); trained on VGGFace2, pictures from the web: whether the weights may serve your "
@@ -41,7 +42,7 @@ _VGGFACE2_LICENCE = (
 class Weights:
     """Checked weights of the embedding network: a local file and what it is.
 
-    ``sha256`` is the file's. ``origin``: for people,
+    ``sha256`` is the file's; of `casia-webface` the tensors', for that file is written here. ``origin``: for people,
     the way the weights came. ``licence``: what is known of it, of published ones.
     """
 
@@ -62,11 +63,13 @@ def resolve_weights(
     ``source``: ``vggface2``, ``casia-webface``, ``random`` (from ``seed``; untrained), a local path,
     ``file://``, ``s3://`` or ``s3a://``. A file is a ``state_dict`` or, by the name ``.pb``, a frozen graph of facenet.
     ``sha256``: the digest that `Weights` must have. A download's digest is recorded beside it on first use and must be
-    the same ever after. ``timeout_s`` holds for each wait on the network.
+    the same ever after; that of `casia-webface` is known. ``timeout_s`` holds for each wait on the network.
 
     Raises `WeightsError`.
     """
     cache = Path(cache_dir).expanduser()
+    if source == casia.NAME:
+        return _casia(cache, sha256, timeout_s)
     licence = ""
     if source == "random":
         label, origin = f"random(seed={seed}), UNTRAINED", "seeded random numbers"
@@ -96,12 +99,27 @@ def build_model_file(weights: Weights, out_path: str | Path) -> Path:
     Raises `WeightsError` (``mismatch``) where the weights changed since they were resolved.
     """
     out = Path(out_path)
-    if file_sha256(weights.path) != weights.sha256:
+    if _identity(weights.source, weights.path) != weights.sha256:
         raise WeightsError("mismatch", f"{weights.path.name} changed since it was checked; resolve it again")
     meta = ModelMeta(weights.label, weights.trained, weights.source, weights.sha256, weights.origin, weights.licence)
     nets = {**mtcnn_state_dicts(), "resnet": load_state_dict(weights.path)}
     out.parent.mkdir(parents=True, exist_ok=True)
     return write_atomically(out, lambda target: save_model_file(target, ModelFile(nets, meta)))
+
+
+def _casia(cache: Path, expected: str | None, timeout_s: float) -> Weights:
+    path = casia.fetch(cache, PUBLISHED_URLS[casia.NAME], timeout_s)
+    actual = casia.check(path)
+    if expected is not None and expected.lower() != actual:
+        raise WeightsError(
+            "mismatch",
+            f"{casia.NAME}: SHA-256 of the tensors is {actual}, the setting says {expected.lower()}; correct it",
+        )
+    return Weights(path, actual, casia.NAME, True, casia.NAME, casia.origin_of(path), casia.LICENCE)
+
+
+def _identity(source: str, path: Path) -> str:
+    return casia.check(path) if source == casia.NAME else file_sha256(path)
 
 
 def _local(source: str) -> Path:
