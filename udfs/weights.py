@@ -32,10 +32,7 @@ PUBLISHED_URLS = {
     "vggface2": _RELEASE + "20180402-114759-vggface2.pt",
     casia.NAME: _RELEASE + "20180408-102900-casia-webface.pt",
 }
-_VGGFACE2_LICENCE = (
-    "MIT (facenet, facenet-pytorch); trained on VGGFace2, pictures from the web: whether the weights may serve your "
-    "purpose is for you to clear"
-)
+_VGGFACE2_LICENCE = "MIT; but trained on VGGFace2, pictures from the web with terms of their own (docs/weights.md)"
 
 
 @dataclass(frozen=True)
@@ -73,16 +70,16 @@ def resolve_weights(
     licence = ""
     if source == "random":
         label, origin = f"random(seed={seed}), UNTRAINED", "seeded random numbers"
-        path = _cached(cache / f"random-v1-seed{seed}.pt", lambda target: write_random_weights(target, seed))
+        path = _cached(cache / f"random-v1-seed{seed}.pt", label, lambda target: write_random_weights(target, seed))
     elif source in PUBLISHED_URLS:
         url = PUBLISHED_URLS[source]
         name = url.rsplit("/", 1)[1]
         label, origin, licence = source, f"facenet-pytorch's release {name}", _VGGFACE2_LICENCE
-        path = _cached(cache / name, lambda target: download(url, target, timeout_s))
+        path = _cached(cache / name, name, lambda target: download(url, target, timeout_s))
     elif source.startswith(("s3://", "s3a://")):
         label = origin = f"file {source.rsplit('/', 1)[1]}"
         name = hashlib.sha256(source.encode()).hexdigest()[:16] + (".pb" if is_graph(source) else ".pt")
-        path = _cached(cache / name, lambda target: copy_from_store(source, target, timeout_s))
+        path = _cached(cache / name, label, lambda target: copy_from_store(source, target, timeout_s))
     else:
         path = _local(source)
         label = origin = f"file {path.name}"
@@ -153,20 +150,20 @@ def _verified(path: Path, expected: str | None, *, cached: bool) -> str:
     return actual
 
 
-def _cached(path: Path, fetch: Callable[[Path], None]) -> Path:
+def _cached(path: Path, label: str, fetch: Callable[[Path], None]) -> Path:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
 
         def fetch_and_check(target: Path) -> None:
             fetch(target)
             # A proxy's error page must not become the trusted first use.
-            load_state_dict(target)
+            load_state_dict(target, label)
             # The record goes first: a kill in between leaves a record without a file, which the next run renews.
             _record(path, file_sha256(target))
 
         return write_atomically(path, fetch_and_check)
     if not _sidecar(path).exists():
-        load_state_dict(path)
+        load_state_dict(path, label)
         _record(path, file_sha256(path))
     return path
 

@@ -35,20 +35,23 @@ def is_graph(name: str) -> bool:
     return name.lower().endswith(".pb")
 
 
-def load_state_dict(path: Path) -> StateDict:
+def load_state_dict(path: Path, what: str | None = None) -> StateDict:
     """The embedding network's tensors from a ``state_dict`` file or a frozen graph of facenet (``.pb``).
+
+    ``what``: how messages name the file, where its own name is a temporary one.
 
     Raises `WeightsError` (``invalid``).
     """
+    what = what or path.name
     if is_graph(path.name):
-        return _load_graph(path)
+        return _load_graph(path, what)
     try:
-        content = load_tensors(path.read_bytes(), what=path.name)
+        content = load_tensors(path.read_bytes(), what=what)
         if not isinstance(content, dict):
-            raise ModelFileError(f"{path.name} is not a state_dict")
+            raise ModelFileError(f"{what} is not a state_dict")
         return check_state_dict("resnet", content)
     except ModelFileError as error:
-        raise WeightsError("invalid", f"weights {path.name}: {error}") from None
+        raise WeightsError("invalid", f"weights {what}: {error}") from None
 
 
 def download(url: str, target: Path, timeout_s: float) -> None:
@@ -94,7 +97,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     return path
 
 
-def _load_graph(path: Path) -> StateDict:
+def _load_graph(path: Path, what: str) -> StateDict:
     try:
         with path.open("rb") as stream:
             # One byte more than is read of a graph: no more memory is taken for a file that grows, or that never ends.
@@ -102,5 +105,5 @@ def _load_graph(path: Path) -> StateDict:
         return facenet_state_dict(read_graph(data))
     except (GraphError, ModelFileError) as error:
         raise WeightsError(
-            "invalid", f"weights {path.name}: {error} (a frozen graph of davidsandberg/facenet's InceptionResnetV1)"
+            "invalid", f"weights {what}: {error} (a frozen graph of davidsandberg/facenet's InceptionResnetV1)"
         ) from None

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from jobs.errors import DependencyUnavailable
+from jobs.runs.model import find_model
+from jobs.settings import load_settings
 from tests.golden.support import model, random_weights
 from tests.unit.graphs import facenet, written
 from tests.unit.wheelhouse import FILE, make_wheel, serve
@@ -73,7 +76,7 @@ def test_both_ways_give_one_network_and_one_fingerprint(tmp_path: Path, monkeypa
     for found in (by_wheel, by_release):
         assert (found.label, found.trained, found.sha256) == (casia.NAME, True, casia.TENSORS_SHA256)
         assert "CASIA-WebFace" in found.licence
-        assert "for research" in found.licence
+        assert "for research only" in found.licence
         assert list(names(found.path.parent)) == ["-folded.pt", "-folded.pt.origin"]
     assert file_sha256(by_wheel.path) == file_sha256(by_release.path)
     assert by_wheel.origin == (
@@ -94,6 +97,22 @@ def test_both_ways_give_one_network_and_one_fingerprint(tmp_path: Path, monkeypa
     assert resolved(tmp_path / "b") == by_release
     (by_release.path.parent / f"{by_release.path.name}.origin").unlink()
     assert resolved(tmp_path / "b").origin == "a file that was put into the cache"
+
+
+def test_a_job_says_which_way_they_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(
+        overrides=[f"model.weights={casia.NAME}", f"model.cache_dir={tmp_path / 'cache'}"], environ={}
+    )
+    model = find_model(settings)
+    assert model.described() == {
+        "fingerprint": model.fingerprint[:12], "origin": model.weights.origin, "licence": casia.LICENCE,
+    }  # fmt: skip
+    for digest in (casia.GRAPH.sha256, casia.GRAPH.wheel_sha256):
+        assert digest in model.described()["origin"]
+    model.weights.path.unlink()
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(DependencyUnavailable, match="pip cannot fetch"):
+        find_model(settings)
 
 
 def test_a_release_that_an_earlier_version_kept_is_used(tmp_path: Path) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.golden.support import model, random_weights
-from tests.unit.graphs import Nodes, const, facenet, norm, written
+from tests.unit.graphs import Nodes, attribute, const, facenet, message, node, norm, written
+from udfs import weights as module
 from udfs.facenet_graph import facenet_state_dict
 from udfs.fingerprint import model_fingerprint, tensors_sha256
 from udfs.folding import fold_batch_norms
 from udfs.graphdef import GraphError, read_graph
-from udfs.nets import StateDict, build_nets, read_model_file
+from udfs.nets import StateDict, build_nets, empty_net, file_sha256, read_model_file
 from udfs.params import PipelineParams
 from udfs.weights import WeightsError, build_model_file, resolve_weights
 
@@ -26,6 +30,10 @@ FIRST = "InceptionResnetV1/Conv2d_1a_3x3"
 
 def state() -> StateDict:
     return model().state_dicts["resnet"]
+
+
+# Names and shapes only: what is made when the tests are collected must be made at once.
+STAND_IN = {name: torch.zeros((1,) * tensor.dim()) for name, tensor in empty_net("resnet").state_dict().items()}
 
 
 @cache
@@ -131,13 +139,10 @@ def test_a_scale_of_one_may_be_left_out() -> None:
 def test_a_graph_as_the_setting(tmp_path: Path) -> None:
     path = tmp_path / "my model.PB"
     path.write_bytes(written(published()))
-    for source in (str(path), f"file://{str(path).replace(' ', '%20')}"):
-        found = resolve_weights(source, cache_dir=tmp_path / "cache")
-        assert (found.path, found.label, found.trained) == (path, "file my model.PB", True)
-        assert found.origin == f"file my model.PB, a TensorFlow graph (sha256 {found.sha256})"
-    assert resolve_weights(str(path), cache_dir=tmp_path / "cache", sha256=found.sha256) == resolve_weights(
-        str(path), cache_dir=tmp_path / "cache"
-    )
+    digest = file_sha256(path)
+    found = resolve_weights(f"file://{str(path).replace(' ', '%20')}", cache_dir=tmp_path / "cache", sha256=digest)
+    assert (found.path, found.label, found.trained) == (path, "file my model.PB", True)
+    assert found.origin == f"file my model.PB, a TensorFlow graph (sha256 {digest})"
     built = read_model_file(build_model_file(found, tmp_path / "m.pt"))
     assert built.meta.origin == found.origin
     params = PipelineParams()
@@ -147,6 +152,36 @@ def test_a_graph_as_the_setting(tmp_path: Path) -> None:
         stream.write(b"\x22\x00")
     with pytest.raises(WeightsError, match="changed"):
         build_model_file(found, tmp_path / "n.pt")
+
+
+def test_a_graph_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "copy_from_store", lambda _, target, __: target.write_bytes(written(folded())))
+    found = resolve_weights("s3a://models/own.pb", cache_dir=tmp_path)
+    assert (found.path.suffix, found.label) == (".pb", "file own.pb")
+    monkeypatch.setattr(module, "copy_from_store", lambda _, target, __: target.write_bytes(b"<html>"))
+    with pytest.raises(WeightsError, match=r"^weights file other\.pb: .*field"):
+        resolve_weights("s3a://models/other.pb", cache_dir=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [found.path.name, f"{found.path.name}.sha256"]
+
+
+# What may be wrong with a constant. None: it is not there.
+FAULTS: list[Callable[[str], bytes] | None] = [
+    None,
+    lambda name: const(name, np.zeros((2, 2, 2), "<f4")),
+    lambda name: const(name, np.zeros(0, "<f4")),
+    lambda name: node(name, "VariableV2"),
+    lambda name: node(name, "Const", attribute("value", message(8, b"\x08\x01"))),
+    lambda name: node(name, "Const", attribute("value", message(8, b"\x08"))),
+]
+NEEDED = st.sampled_from(sorted(name for name in facenet(STAND_IN, folded=False) if "/cond/" not in name))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(NEEDED.filter(lambda name: name != "InceptionResnetV1/Block8/mul/x"), st.sampled_from(FAULTS))
+def test_any_fault_of_any_constant_is_found(name: str, fault: Callable[[str], bytes] | None) -> None:
+    nodes = {key: data for key, data in published().items() if key != name}
+    with pytest.raises(GraphError):
+        facenet_state_dict(read_graph(written(nodes if fault is None else nodes | {name: fault(name)})))
 
 
 def test_files_that_are_no_graph_are_refused_in_words(tmp_path: Path) -> None:
