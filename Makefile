@@ -16,7 +16,7 @@ PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 # make test ARGS='-k gate -x'
 ARGS ?=
 
-.PHONY: help docs setup demo lint test test-unit test-spark test-server test-e2e test-faults test-histories test-mutants test-cluster \
+.PHONY: help docs setup weights demo lint test test-unit test-spark test-server test-e2e test-faults test-histories test-mutants test-cluster \
 	test-gpu bench notebooks zip wheel env-archive lock clean distclean
 
 help: ## this list
@@ -24,6 +24,9 @@ help: ## this list
 
 setup: ## make .venv with all dependencies; install Java 17 where it is missing and apt can
 	@.ci/setup
+
+weights: setup ## trained weights (casia-webface) into the cache: 87 MB, once
+	@$(PY) -m bench.weights
 
 demo: setup ## index pictures into an embedded Milvus (own ones: IMAGES=folder BASIS=basis.csv)
 	@$(PY) -m bench.demo $(if $(IMAGES),--images '$(IMAGES)') $(if $(BASIS),--basis '$(BASIS)')
@@ -35,6 +38,7 @@ lint: setup ## ruff and mypy
 
 test: lint ## lint, then every test but the long and the cluster ones; counts by kind at the end
 	@mkdir -p build
+	$(PY) -m bench.weights || echo 'Tests that need trained weights are skipped.'
 	code=0
 	$(PYTEST) -m '$(QUICK)' $(PARALLEL) --junitxml=build/tests.xml --durations=40 $(ARGS) || code=$$?
 	if [[ -f build/tests.xml ]]; then .venv/bin/python .ci/counts build/tests.xml; fi

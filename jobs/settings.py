@@ -124,9 +124,13 @@ class ModelSettings(_Section):
 
     weights: NamedPlace = Field(
         "vggface2",
-        description="`vggface2`, `casia-webface` (downloaded), `random` (seeded, untrained), a file or a URI.",
+        description="`vggface2`, `casia-webface` (downloaded), `random` (seeded, untrained), a file or a URI: a "
+        "`state_dict`, or a frozen graph of facenet (`.pb`).",
     )
-    sha256: str | None = Field(None, description="Expected SHA-256 of the weights file; a mismatch stops the job.")
+    sha256: str | None = Field(
+        None,
+        description="Expected SHA-256 of the weights file (`casia-webface`: of its tensors); a mismatch stops the job.",
+    )
     seed: int = Field(0, description="Seed of `random` weights.")
     cache_dir: Place = Field("~/.cache/face-reindex", description="Where downloaded weights are kept.")
     download_timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for the download to answer.")

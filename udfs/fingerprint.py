@@ -44,11 +44,22 @@ def model_fingerprint(state_dicts: Mapping[str, Mapping[str, Tensor]], params: P
     digest = hashlib.sha256()
     _add_json(digest, {"params": params.to_dict(), "algorithm": ALGORITHM})
     for net in sorted(state_dicts):
-        for name in sorted(state_dicts[net]):
-            tensor = state_dicts[net][name].detach().cpu().contiguous()
-            _add_json(digest, [net, name, str(tensor.dtype), list(tensor.shape)])
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        _add_tensors(digest, net, state_dicts[net])
     return digest.hexdigest()
+
+
+def tensors_sha256(net: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over one network's tensors (name, type, shape, bytes), however a file may hold them."""
+    digest = hashlib.sha256()
+    _add_tensors(digest, net, tensors)
+    return digest.hexdigest()
+
+
+def _add_tensors(digest: Any, net: str, tensors: Mapping[str, Tensor]) -> None:
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        _add_json(digest, [net, name, str(tensor.dtype), list(tensor.shape)])
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _add_json(digest: Any, value: object) -> None:

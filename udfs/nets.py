@@ -34,12 +34,17 @@ class ModelFileError(ValueError):
 
 @dataclass(frozen=True)
 class ModelMeta:
-    """Where the embedding weights come from: ``label`` is for people, ``trained`` is False for random ones."""
+    """Where the embedding weights come from: ``label`` is for people, ``trained`` is False for random ones.
+
+    ``origin`` and ``licence`` are for people too: the way they came, with digests, and what is known of their licence.
+    """
 
     label: str
     trained: bool
     source: str
     sha256: str
+    origin: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,9 @@ def read_model_file(path: str | Path) -> ModelFile:
     if not isinstance(content, dict) or content.get("format") != MODEL_FILE_FORMAT:
         raise ModelFileError(f"not a model file of format {MODEL_FILE_FORMAT}; write one with build_model_file")
     nets, meta = content.get("nets"), content.get("meta")
-    kinds = {"label": str, "trained": bool, "source": str, "sha256": str}
+    kinds = {"label": str, "trained": bool, "source": str, "sha256": str, "origin": str, "licence": str}
+    # Files that were written before the last two were noted are as good.
+    meta = {"origin": "", "licence": "", **meta} if isinstance(meta, dict) else meta
     if not isinstance(nets, dict) or not all(_plain_tensors(nets.get(name)) for name in NET_NAMES):
         raise ModelFileError(
             f"the model file lacks one of {', '.join(NET_NAMES)}; write it again with build_model_file"

@@ -8,58 +8,48 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import Literal
 from urllib.parse import unquote, urlsplit
-from uuid import uuid4
 
-from udfs.nets import (
-    ModelFile,
-    ModelFileError,
-    ModelMeta,
-    StateDict,
-    check_state_dict,
-    file_sha256,
-    load_tensors,
-    mtcnn_state_dicts,
-    save_model_file,
-)
+from udfs import casia
+from udfs.nets import ModelFile, ModelMeta, file_sha256, mtcnn_state_dicts, save_model_file
 from udfs.random_weights import write_random_weights
-from udfs.reading import ReadFailure, read_bytes
+from udfs.weights_files import (
+    WeightsError,
+    copy_from_store,
+    download,
+    is_graph,
+    load_state_dict,
+    write_atomically,
+)
+
+__all__ = ["PUBLISHED_URLS", "Weights", "WeightsError", "build_model_file", "resolve_weights"]
 
 _RELEASE = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
 PUBLISHED_URLS = {
     "vggface2": _RELEASE + "20180402-114759-vggface2.pt",
-    "casia-webface": _RELEASE + "20180408-102900-casia-webface.pt",
+    casia.NAME: _RELEASE + "20180408-102900-casia-webface.pt",
 }
-MAX_WEIGHTS_BYTES = 2 * 1024**3
-
-Kind = Literal["unavailable", "mismatch", "invalid"]
-
-
-class WeightsError(Exception):
-    """Weights can't be used. ``kind``: ``unavailable`` (a retry may help), ``mismatch`` or ``invalid``."""
-
-    def __init__(self, kind: Kind, message: str) -> None:
-        super().__init__(message)
-        self.kind: Kind = kind
-        self.retryable = kind == "unavailable"
+_VGGFACE2_LICENCE = "MIT; but trained on VGGFace2, pictures from the web with terms of their own (docs/weights.md)"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Checked weights of the embedding network: a local ``state_dict`` file and what it is."""
+    """Checked weights of the embedding network: a local file and what it is.
+
+    ``sha256`` is the file's; of `casia-webface` the tensors', for that file is written here. ``origin``: for people,
+    the way the weights came. ``licence``: what is known of it, of published ones.
+    """
 
     path: Path
     sha256: str
     label: str
     trained: bool
     source: str
+    origin: str = ""
+    licence: str = ""
 
 
 def resolve_weights(
@@ -68,30 +58,36 @@ def resolve_weights(
     """Return checked weights for ``source``, downloading into ``cache_dir`` where needed.
 
     ``source``: ``vggface2``, ``casia-webface``, ``random`` (from ``seed``; untrained), a local path,
-    ``file://``, ``s3://`` or ``s3a://``. ``sha256``: the digest the file must have. A download's digest is
-    recorded beside it on first use and must be the same ever after. ``timeout_s`` holds for each wait on the
-    network.
+    ``file://``, ``s3://`` or ``s3a://``. A file is a ``state_dict`` or, by the name ``.pb``, a frozen graph of facenet.
+    ``sha256``: the digest that `Weights` must have. A download's digest is recorded beside it on first use and must be
+    the same ever after; that of `casia-webface` is known. ``timeout_s`` holds for each wait on the network.
 
     Raises `WeightsError`.
     """
     cache = Path(cache_dir).expanduser()
+    if source == casia.NAME:
+        return _casia(cache, sha256, timeout_s)
+    licence = ""
     if source == "random":
-        label, trained = f"random(seed={seed}), UNTRAINED", False
-        path = _cached(cache / f"random-v1-seed{seed}.pt", lambda target: write_random_weights(target, seed))
+        label, origin = f"random(seed={seed}), UNTRAINED", "seeded random numbers"
+        path = _cached(cache / f"random-v1-seed{seed}.pt", label, lambda target: write_random_weights(target, seed))
     elif source in PUBLISHED_URLS:
-        label, trained = source, True
         url = PUBLISHED_URLS[source]
-        path = _cached(cache / url.rsplit("/", 1)[1], lambda target: _download(url, target, timeout_s))
+        name = url.rsplit("/", 1)[1]
+        label, origin, licence = source, f"facenet-pytorch's release {name}", _VGGFACE2_LICENCE
+        path = _cached(cache / name, name, lambda target: download(url, target, timeout_s))
     elif source.startswith(("s3://", "s3a://")):
-        label, trained = f"file {source.rsplit('/', 1)[1]}", True
-        name = hashlib.sha256(source.encode()).hexdigest()[:16] + ".pt"
-        path = _cached(cache / name, lambda target: _copy_from_store(source, target, timeout_s))
+        label = origin = f"file {source.rsplit('/', 1)[1]}"
+        name = hashlib.sha256(source.encode()).hexdigest()[:16] + (".pb" if is_graph(source) else ".pt")
+        path = _cached(cache / name, label, lambda target: copy_from_store(source, target, timeout_s))
     else:
         path = _local(source)
-        label, trained = f"file {path.name}", True
+        label = origin = f"file {path.name}"
     actual = _verified(path, sha256, cached=path.is_relative_to(cache))
     load_state_dict(path)
-    return Weights(path, actual, label, trained, source)
+    if is_graph(path.name):
+        origin += ", a TensorFlow graph"
+    return Weights(path, actual, label, source != "random", source, f"{origin} (sha256 {actual})", licence)
 
 
 def build_model_file(weights: Weights, out_path: str | Path) -> Path:
@@ -100,23 +96,27 @@ def build_model_file(weights: Weights, out_path: str | Path) -> Path:
     Raises `WeightsError` (``mismatch``) where the weights changed since they were resolved.
     """
     out = Path(out_path)
-    if file_sha256(weights.path) != weights.sha256:
+    if _identity(weights.source, weights.path) != weights.sha256:
         raise WeightsError("mismatch", f"{weights.path.name} changed since it was checked; resolve it again")
-    meta = ModelMeta(weights.label, weights.trained, weights.source, weights.sha256)
+    meta = ModelMeta(weights.label, weights.trained, weights.source, weights.sha256, weights.origin, weights.licence)
     nets = {**mtcnn_state_dicts(), "resnet": load_state_dict(weights.path)}
     out.parent.mkdir(parents=True, exist_ok=True)
-    return _atomically(out, lambda target: save_model_file(target, ModelFile(nets, meta)))
+    return write_atomically(out, lambda target: save_model_file(target, ModelFile(nets, meta)))
 
 
-def load_state_dict(path: Path) -> StateDict:
-    """The embedding network's tensors from a ``state_dict`` file. Raises `WeightsError` (``invalid``)."""
-    try:
-        content = load_tensors(path.read_bytes(), what=path.name)
-        if not isinstance(content, dict):
-            raise ModelFileError(f"{path.name} is not a state_dict")
-        return check_state_dict("resnet", content)
-    except ModelFileError as error:
-        raise WeightsError("invalid", f"weights {path.name}: {error}") from None
+def _casia(cache: Path, expected: str | None, timeout_s: float) -> Weights:
+    path = casia.fetch(cache, PUBLISHED_URLS[casia.NAME], timeout_s)
+    actual = casia.check(path)
+    if expected is not None and expected.lower() != actual:
+        raise WeightsError(
+            "mismatch",
+            f"{casia.NAME}: SHA-256 of the tensors is {actual}, the setting says {expected.lower()}; correct it",
+        )
+    return Weights(path, actual, casia.NAME, True, casia.NAME, casia.origin_of(path), casia.LICENCE)
+
+
+def _identity(source: str, path: Path) -> str:
+    return casia.check(path) if source == casia.NAME else file_sha256(path)
 
 
 def _local(source: str) -> Path:
@@ -150,67 +150,27 @@ def _verified(path: Path, expected: str | None, *, cached: bool) -> str:
     return actual
 
 
-def _cached(path: Path, fetch: Callable[[Path], None]) -> Path:
+def _cached(path: Path, label: str, fetch: Callable[[Path], None]) -> Path:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
 
         def fetch_and_check(target: Path) -> None:
             fetch(target)
             # A proxy's error page must not become the trusted first use.
-            load_state_dict(target)
+            load_state_dict(target, label)
             # The record goes first: a kill in between leaves a record without a file, which the next run renews.
             _record(path, file_sha256(target))
 
-        return _atomically(path, fetch_and_check)
+        return write_atomically(path, fetch_and_check)
     if not _sidecar(path).exists():
-        load_state_dict(path)
+        load_state_dict(path, label)
         _record(path, file_sha256(path))
     return path
 
 
 def _record(path: Path, digest: str) -> None:
-    _atomically(_sidecar(path), lambda target: _write(target, digest + "\n"))
+    write_atomically(_sidecar(path), lambda target: _write(target, digest + "\n"))
 
 
 def _write(target: Path, text: str) -> None:
     target.write_text(text)
-
-
-def _atomically(path: Path, write: Callable[[Path], None]) -> Path:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it: readers see all of it or nothing."""
-    # With the mode that this process gives its files: who shares a cache among users widens the umask.
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    temporary.touch(exist_ok=False)
-    try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def _download(url: str, target: Path, timeout_s: float) -> None:
-    name = url.rsplit("/", 1)[1]
-    try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer, target.open("wb") as out:  # noqa: S310 - our table
-            shutil.copyfileobj(answer, out, 1 << 20)
-            expected = answer.headers.get("Content-Length")
-    except (OSError, HTTPException) as error:
-        raise WeightsError(
-            "unavailable",
-            f"weights {name} can't be downloaded ({type(error).__name__}); check the network, "
-            "or give a local file, or use `random` for a trial",
-        ) from None
-    if expected is not None and target.stat().st_size != int(expected):
-        raise WeightsError("unavailable", f"weights {name}: the download ended early; run again")
-
-
-def _copy_from_store(uri: str, target: Path, timeout_s: float) -> None:
-    try:
-        # The whole file has to come within the limit, so it is wider than that for one answer.
-        target.write_bytes(read_bytes(None, uri, timeout_s=timeout_s * 30, max_bytes=MAX_WEIGHTS_BYTES))
-    except ReadFailure as failure:
-        kind: Kind = "unavailable" if failure.reason in ("TIMEOUT", "IO_ERROR") else "invalid"
-        raise WeightsError(kind, f"weights can't be read from the object store: {failure.reason}") from None

@@ -49,13 +49,20 @@ class Embedded:
 def evaluate(job: Job, pairs: Pairs, images: str) -> dict[str, Any]:
     """Embed, compare, count: the content of evaluation.json."""
     model = find_model(job.settings)
+    job.console.step("model", model.weights.label, **model.described())
     job.console.step("evaluate", "embedding", pictures=len(pairs.images), weights=model.weights.label)
     embedded = embed_pictures(job.spark, images, pairs.images, model, job.settings)
     job.console.step("evaluate", "comparing", pairs=len(pairs), without_face=sum(embedded.failed.values()))
     weights = model.weights
     return {
         "at": job.clock().isoformat(timespec="seconds"),
-        "weights": {"label": weights.label, "trained": weights.trained, "sha256": weights.sha256},
+        "weights": {
+            "label": weights.label,
+            "trained": weights.trained,
+            "sha256": weights.sha256,
+            "origin": weights.origin,
+            "licence": weights.licence,
+        },
         "fingerprint": model.fingerprint,
         "parameters": model.params.to_dict(),
         "pairs": {**counts(pairs), "sha256": pairs.sha256},

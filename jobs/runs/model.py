@@ -30,6 +30,11 @@ class Model:
     params: PipelineParams
     fingerprint: str
 
+    def described(self) -> dict[str, str]:
+        """For people: the fingerprint, the way the weights came, and what is known of their licence."""
+        known = {"fingerprint": self.fingerprint[:12], "origin": self.weights.origin, "licence": self.weights.licence}
+        return {name: text for name, text in known.items() if text}
+
 
 def pipeline_params(settings: Settings) -> PipelineParams:
     """The settings that move a result."""
@@ -110,5 +115,6 @@ def prepare_model(run: Run) -> EmbedSpec:
             f"Run {run.run_id} began with another model (fingerprint {known[:12]}, now {model.fingerprint[:12]}).",
             hint="start a new run without --run-id.",
         )
+    run.job.console.step("model", model.weights.label, **model.described())
     run.facts.update(model_fingerprint=model.fingerprint, weights=model.weights.label)
     return ship_model(run.job.spark, model, run.settings)

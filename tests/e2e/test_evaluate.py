@@ -98,6 +98,7 @@ def test_guarantee_15_pictures_to_aggregates(
 
     # Untrained, everywhere; and which model it was.
     assert found["weights"]["label"].endswith("UNTRAINED")
+    assert found["weights"]["origin"].startswith("seeded random numbers (sha256 ")
     assert not found["weights"]["trained"]
     assert "UNTRAINED" in result["message"]
     assert "UNTRAINED" in (out / "roc.svg").read_text()
