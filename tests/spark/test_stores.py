@@ -29,7 +29,7 @@ from jobs.runs.aliases import settle_alias
 from jobs.runs.erased import prove_erased
 from jobs.runs.erasing import Outcome, erase_pending
 from jobs.runs.lease import Lease
-from jobs.runs.stores import own_live, recorded_bases, unaccounted
+from jobs.runs.stores import LOST, own_live, recorded_bases, unaccounted
 from jobs.runs.syncing import add_small, withdraw_live
 from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, RUN_STEPS
 from jobs.settings import Settings
@@ -248,9 +248,9 @@ def test_guarantee_9_a_collection_is_on_record_before_sync_brings_a_row_into_it(
     indexed: Indexed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though somebody had given it up: settings lead to it again, and it is filled again."""
-    made, now = indexed.copy_to(tmp_path / "w"), datetime.now(UTC)
-    step = ("l1", "lost-collections", "done", now, now, 0.0, json.dumps({"dropped": ["faces_night_1"]}), 1)
-    made.warehouse.append(made.spark.createDataFrame([step], RUN_STEPS.columns), RUN_STEPS)
+    made = indexed.copy_to(tmp_path / "w")
+    with run_of(made, "l1", "erase") as run:
+        run.record_steps({LOST: {"dropped": ["faces_night_1"]}}, datetime.now(UTC), 0.0)
     assert unaccounted(made.warehouse, []) == []
     # A face that is permitted and missing, of a record that was given since.
     made.record(5)

@@ -27,6 +27,7 @@ from udfs.nets import (
     check_state_dict,
     empty_net,
     read_model_file,
+    save_tensors,
 )
 from udfs.params import PipelineParams
 from udfs.random_weights import random_state_dict
@@ -258,3 +259,11 @@ def test_guarantee_14_a_model_file_that_lacks_something_is_refused_by_name(tmp_p
     torch.save({"format": MODEL_FILE_FORMAT}, tmp_path / "m.pt")
     with pytest.raises(ModelFileError, match="pnet"):
         read_model_file(tmp_path / "m.pt")
+
+
+def test_a_model_file_has_the_same_bytes_each_time_it_is_built(tmp_path: Path) -> None:
+    """Spark refuses another file under a name that an executor has, and a second run of a session has that name."""
+    content = {"tensor": torch.arange(4.0)}
+    for name in ("one.pt", ".a0b1.other.pt"):
+        save_tensors(tmp_path / name, content)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / ".a0b1.other.pt").read_bytes()
