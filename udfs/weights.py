@@ -23,6 +23,7 @@ from udfs.weights_files import (
     is_graph,
     load_state_dict,
     write_atomically,
+    write_line,
 )
 
 __all__ = ["PUBLISHED_URLS", "Weights", "WeightsError", "build_model_file", "resolve_weights"]
@@ -159,18 +160,10 @@ def _cached(path: Path, label: str, fetch: Callable[[Path], None]) -> Path:
             # A proxy's error page must not become the trusted first use.
             load_state_dict(target, label)
             # The record goes first: a kill in between leaves a record without a file, which the next run renews.
-            _record(path, file_sha256(target))
+            write_line(_sidecar(path), file_sha256(target))
 
         return write_atomically(path, fetch_and_check)
     if not _sidecar(path).exists():
         load_state_dict(path, label)
-        _record(path, file_sha256(path))
+        write_line(_sidecar(path), file_sha256(path))
     return path
-
-
-def _record(path: Path, digest: str) -> None:
-    write_atomically(_sidecar(path), lambda target: _write(target, digest + "\n"))
-
-
-def _write(target: Path, text: str) -> None:
-    target.write_text(text)

@@ -97,6 +97,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     return path
 
 
+def write_line(path: Path, line: str) -> None:
+    """Let ``line`` be the whole of the file ``path``: see `write_atomically`."""
+    write_atomically(path, lambda target: _write(target, line + "\n"))
+
+
+def _write(target: Path, text: str) -> None:
+    target.write_text(text, encoding="utf-8")
+
+
 def _load_graph(path: Path, what: str) -> StateDict:
     try:
         with path.open("rb") as stream:

@@ -86,7 +86,8 @@ CARRIED_OUT: Final = "carried-out"
 #: How a request ended: something was found; nothing, for an earlier request had erased it; nothing that is known here.
 ERASED, ERASED_BEFORE, NOT_FOUND = "erased", "erased before", "nothing found"
 #: What the step COMPLETE has of a request, in numbers; beside its `outcome`, which an earlier release did not record.
-COUNTS: Final = "images bigint, faces bigint, records bigint, shared_images bigint"
+_COUNTED: Final = ("images", "faces", "records", "shared_images")
+_COUNTS: Final = ", ".join(f"{name} bigint" for name in _COUNTED)
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -377,9 +378,8 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     count = touched.count()
     near = _near(warehouse, touched, asked, count)
     whole = materialise(_whole(touched, near, leaving, ended))
-    bytes_gone = near.images.join(whole, "image_id").select("request_id", "image_id", "content_sha256")
     # A pass bars no bytes: of what expired others may have the same, and are permitted, also where they are missing.
-    barred = bytes_gone.where(~_of_pass()).select("request_id", "content_sha256")
+    barred = near.images.join(whole.where(~_of_pass()), "image_id").select("request_id", "content_sha256")
     barred = barred.unionByName(asked.of(LINK, "content_sha256"))
     # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
     loose = _loose_links(warehouse, barred, count + asked.counts.get(LINK, 0))
@@ -387,7 +387,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     rows = [
         _items(leaving, RECORD, F.col("record_id"), None),
         _items(whole, IMAGE, F.col("image_id"), "image_id"),
-        _items(_hashes(whole, bytes_gone, near.links), CONTENT, F.col("content_sha256"), "image_id"),
+        _items(_hashes(whole, near.images, near.links), CONTENT, F.col("content_sha256"), "image_id"),
         _items(loose, LINK, F.col("content_sha256"), None),
         _items(shared, SHARED, F.col("image_id"), "image_id"),
         *_somebody_leaves(near, leaving, whole),
@@ -976,7 +976,7 @@ def close(
         marked = of_requests.select("request_id").distinct().withColumn(reason, F.lit(True))
         requests = requests.join(marked, "request_id", "left")
     requests = materialise(requests.fillna(False))
-    done, nothing = ~reduce(Column.__or__, [F.col(reason) for reason in waiting]), ~F.expr(_SOMETHING)
+    done, nothing = ~reduce(Column.__or__, [F.col(reason) for reason in waiting]), ~_something(F.struct(*_COUNTED))
     numbers = [F.count_if(done), *(F.count_if(reason) for reason in waiting), F.count_if(done & nothing)]
     told = requests.agg(*numbers).first()
     assert told is not None  # noqa: S101 - an aggregate without groups always has its one row
@@ -991,7 +991,7 @@ def close(
             "request_id",
             F.lit(COMPLETE).alias("step"),
             F.lit(run_id).alias("run_id"),
-            F.to_json(F.struct("images", "faces", "records", "shared_images", "outcome")).alias("result"),
+            F.to_json(F.struct(*_COUNTED, "outcome")).alias("result"),
             F.lit(now).cast("timestamp").alias("recorded_at"),
         )
         if pass_did is not None:
@@ -1004,7 +1004,13 @@ def close(
     return closed
 
 
-_SOMETHING: Final = "greatest(0, images, faces, records, shared_images) > 0"
+def _something(counts: Column) -> Column:
+    return F.greatest(F.lit(0), *(counts[name] for name in _COUNTED)) > 0
+
+
+def found_something() -> Column:
+    """Whether anything was found of a request, by the `result` of its step COMPLETE."""
+    return _something(F.from_json("result", _COUNTS))
 
 
 def _erased_before(warehouse: Warehouse, targets: DataFrame, ring: KeyRing) -> DataFrame:
@@ -1016,10 +1022,9 @@ def _erased_before(warehouse: Warehouse, targets: DataFrame, ring: KeyRing) -> D
     named = targets.where(F.col("kind").isin(*kinds) & ~_of_pass())
     named = named.select("request_id", *(F.when(F.col("kind") == kind, F.col("value")).alias(kind) for kind in kinds))
     keyed = digests(named, kinds, "request_id", ring, list(ring.keys)).where("digest IS NOT NULL")
-    done = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE)
-    done = done.select("request_id", F.from_json("result", COUNTS).alias("n")).select("request_id", "n.*")
+    done = warehouse.read(ERASURE_STEPS).where((F.col("step") == COMPLETE) & found_something())
     stones = warehouse.read(TOMBSTONES).select("kind", "key_id", "digest", "request_id")
-    erased = stones.join(done.where(_SOMETHING), "request_id", "left_semi")
+    erased = stones.join(done.select("request_id"), "request_id", "left_semi")
     found = keyed.join(erased, ["kind", "key_id", "digest"], "left_semi")
     return found.select(F.col("row_key").alias("request_id")).distinct()
 

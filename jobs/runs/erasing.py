@@ -462,8 +462,7 @@ def _receipts(warehouse: Warehouse, settings: Any, complete: DataFrame) -> Itera
 
 def _outcome() -> Column:
     """As it was recorded; of a request that an earlier release has closed, by requests for the very same target."""
-    counts = F.from_json("result", erasure.COUNTS)
-    found = F.greatest(F.lit(0), *(counts[name] for name in ("images", "faces", "records", "shared_images"))) > 0
+    found = erasure.found_something()
     earlier = Window.partitionBy("key_id", "target").orderBy("recorded_at").rowsBetween(Window.unboundedPreceding, -1)
     before = F.coalesce(F.max(found).over(earlier), F.lit(False))
     said = F.when(found, erasure.ERASED).when(before, erasure.ERASED_BEFORE).otherwise(erasure.NOT_FOUND)
