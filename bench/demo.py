@@ -20,6 +20,7 @@ import click
 import numpy as np
 import yaml
 
+from bench.weights import UNTRAINED, demo_weights
 from jobs.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -79,8 +80,6 @@ def _warm_spark() -> None:
 
 
 def _settings() -> str:
-    from bench.weights import demo_weights
-
     config = {
         "warehouse": f"./{HOME}/warehouse",
         "governance": {"purposes": [PURPOSE], "allowed_purposes": [PURPOSE]},
@@ -186,7 +185,6 @@ def _damages(
     from pyspark.sql import functions as F
 
     from bench.damage import damages, table
-    from bench.weights import UNTRAINED
     from jobs.runs.model import find_model
     from jobs.schemas import EMBEDDINGS
 

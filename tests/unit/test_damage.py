@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,11 +75,11 @@ def test_with_untrained_weights_no_cosine_is_shown(pictures: list[Picture]) -> N
 
 
 def test_without_fetching_the_cache_alone_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "resolve_weights", None)
+    monkeypatch.setattr("udfs.weights.resolve_weights", None)
     monkeypatch.setattr(weights, "_cache", lambda: tmp_path)
     assert weights.demo_weights(fetch=False) == "random"
     casia.cached_file(tmp_path).touch()
-    assert weights.demo_weights(fetch=False) == "casia-webface"
+    assert weights.demo_weights(fetch=False) == weights.TRAINED == casia.NAME
 
 
 def test_where_none_can_be_had_the_random_ones_are_called_untrained(
@@ -98,7 +100,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
     def resolve(*_: object, **__: object) -> None:
         raise WeightsError(kind, "not there")
 
-    monkeypatch.setattr(weights, "resolve_weights", resolve)
+    monkeypatch.setattr("udfs.weights.resolve_weights", resolve)
 
 
 def test_no_job_chooses_by_what_is_reached() -> None:
@@ -106,3 +108,10 @@ def test_no_job_chooses_by_what_is_reached() -> None:
     sources = [path for folder in ("jobs", "udfs") for path in (root / folder).rglob("*.py")]
     assert len(sources) > 100
     assert [path.name for path in sources if "demo_weights" in path.read_text(encoding="utf-8")] == []
+
+
+def test_who_asks_for_weights_has_not_imported_torch_yet() -> None:
+    """An import of udfs says how OpenMP's threads wait; the benchmarks' others are timed with nobody's settings."""
+    code = "import sys, bench.weights, bench.demo, bench.pipeline, bench.growth; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
