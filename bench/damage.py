@@ -72,6 +72,7 @@ def embedded(
 ) -> dict[str, NDArray[np.float32]]:
     """The vector of each portrait's face, where one is found."""
     from udfs.coverage import CoveredPrincipal
+    from udfs.device import pick_device
     from udfs.pipeline import Pipeline
     from udfs.results import ImageInput
 
@@ -80,7 +81,8 @@ def embedded(
         ImageInput(path, content=_encode(image, "PNG", compress_level=1), covered=herself)
         for path, image in portraits.items()
     ]
-    results = Pipeline(model, params).run(items)
+    # One thread: several wait for each other wherever something else is at work.
+    results = Pipeline(model, params, placement=pick_device(cpu_threads=1)).run(items)
     return {result.image_id: result.faces[0].embedding for result in results if result.faces}
 
 
