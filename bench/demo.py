@@ -1,7 +1,7 @@
-"""`make demo`: pictures to a promoted Milvus collection in one go, and a table of what became of each kind.
+"""`make demo`: pictures to a promoted Milvus collection in one go, and what became of each kind of picture.
 
 Without arguments it makes pictures that may be passed on (bench/pictures.py); with `--images` and `--basis` it does
-the same with a person's own. The weights are `vggface2` where the download answers soon, else `random` (untrained).
+the same with a person's own. The weights are those of bench/weights.py: trained ones where they can be had.
 """
 
 from __future__ import annotations
@@ -14,11 +14,22 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 import yaml
 
-from jobs.settings import load_settings
+from bench.weights import UNTRAINED, demo_weights
+from jobs.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench.pictures import Picture
+    from jobs.tables.store import Warehouse
 
 HOME = Path(".demo")
 REPORT = HOME / "report.html"
@@ -45,18 +56,18 @@ def main() -> None:
     # Java needs its ten seconds while the weights are looked for and the pictures are made.
     Thread(target=_warm_spark, daemon=True).start()
     config = _settings()
-    kinds: dict[str, str] = {}
+    pictures: list[Picture] = []
     if arguments.images:
         code = _own(config, arguments.images, arguments.basis)
     else:
-        kinds = _pictures()
+        pictures = _pictures()
         code = _run("ingest", config, "--source", str(HOME / "pictures"), "--batch", str(HOME / "demo.batch.yaml"),
                     "--basis", str(HOME / "basis.jsonl"))  # fmt: skip
     code = code or _run("reindex", config)
     if code == 0:
         code = _run("report", config, "--out", str(REPORT))
     if code == 0:
-        _summary(config, kinds, time.monotonic() - started)
+        _summary(config, pictures, started)
     sys.exit(code)
 
 
@@ -72,7 +83,7 @@ def _settings() -> str:
     config = {
         "warehouse": f"./{HOME}/warehouse",
         "governance": {"purposes": [PURPOSE], "allowed_purposes": [PURPOSE]},
-        "model": {"weights": _weights()},
+        "model": {"weights": demo_weights()},
         "milvus": {"uri": f"./{HOME}/face-index.db", "alias": "faces"},
     }
     path = HOME / "demo.yaml"
@@ -80,30 +91,14 @@ def _settings() -> str:
     return str(path)
 
 
-def _weights() -> str:
-    """`vggface2` where it is cached or the download works soon; otherwise untrained ones, and the reader is told."""
-    from udfs.weights import WeightsError, resolve_weights
-
-    cache = Path(load_settings().model.cache_dir).expanduser()
-    try:
-        resolve_weights("vggface2", cache_dir=cache, timeout_s=5)
-    except WeightsError as error:
-        if error.kind != "unavailable":
-            raise
-        print("The trained weights (vggface2) cannot be downloaded here: using seeded random ones, UNTRAINED.")
-        print("The index is real, its distances mean nothing. Put weights of your own into model.weights.")
-        return "random"
-    return "vggface2"
-
-
-def _pictures() -> dict[str, str]:
+def _pictures() -> list[Picture]:
     from bench.pictures import make_pictures, write_basis
 
     pictures = make_pictures(HOME / "pictures")
     write_basis(pictures, HOME / "basis.jsonl", now=datetime.now(UTC))
     (HOME / "demo.batch.yaml").write_text(yaml.safe_dump(BATCH), encoding="utf-8")
     print(f"{len(pictures)} pictures made in {HOME / 'pictures'} (one public-domain portrait, altered).")
-    return {picture.path: picture.kind for picture in pictures}
+    return pictures
 
 
 def _own(config: str, images: str, basis: str | None) -> int:
@@ -131,25 +126,46 @@ def _run(name: str, config: str, *arguments: str) -> int:
     return int(code or 0)
 
 
-def _summary(config: str, kinds: dict[str, str], seconds: float) -> None:
+def _summary(config: str, pictures: list[Picture], started: float) -> None:
     from pyspark.sql import functions as F
     from rich.console import Console
-    from rich.table import Table
 
-    from jobs.schemas import IMAGE_STATUS, IMAGES
+    from jobs.schemas import IMAGES
     from jobs.session import open_session
     from jobs.tables.store import Warehouse
 
     settings = load_settings(config)
     spark = open_session("demo")
     warehouse = Warehouse(spark, settings.warehouse, is_path=True, read_only=True)
-    names = spark.createDataFrame(list(kinds.items()) or [("", "")], "name string, kind string")
+    kinds = [(picture.path, picture.kind) for picture in pictures] or [("", "")]
     # The demo's pictures lie in a folder a kind, so the end of the address says which.
     named = warehouse.read(IMAGES).select("image_id", F.substring_index("uri", "/", -2).alias("name"))
-    status = warehouse.read(IMAGE_STATUS).join(named, "image_id").join(F.broadcast(names), "name", "left")
+    named = named.join(F.broadcast(spark.createDataFrame(kinds, "name string, kind string")), "name", "left")
+    console = Console(highlight=False)
+    console.print(_outcomes(warehouse, named))
+    if pictures:
+        _damages(console, warehouse, named, pictures, settings)
+    milvus, seconds = settings.milvus, time.monotonic() - started
+    print(f"\nDone in {seconds:.0f} s. The index: {milvus.uri}, alias {milvus.alias}.")
+    print(f"The report of this run, to be opened in a browser: {REPORT.absolute().as_uri()}")
+    print("Try next:")
+    print(f"  .venv/bin/python -m jobs.status --config {config}")
+    print(f"  .venv/bin/python -m jobs.reindex --config {config}      # again: nothing is embedded twice")
+    print("  make demo IMAGES=your/folder                            # your own pictures")
+    spark.stop()
+
+
+def _outcomes(warehouse: Warehouse, named: DataFrame) -> Table:
+    from pyspark.sql import functions as F
+    from rich.table import Table
+
+    from jobs.schemas import IMAGE_STATUS
+
     outcome = F.when(F.col("status") == "embedded", "embedded").otherwise(F.concat_ws(": ", "status", "reason"))
     rows = (
-        status.groupBy(F.coalesce("kind", F.lit("your images")).alias("kind"), outcome.alias("outcome"))
+        warehouse.read(IMAGE_STATUS)
+        .join(named, "image_id")
+        .groupBy(F.coalesce("kind", F.lit("your images")).alias("kind"), outcome.alias("outcome"))
         .agg(F.count("*").alias("images"), F.sum(F.coalesce("faces", F.lit(0))).alias("faces"))
         .orderBy("kind", "outcome")
         .collect()
@@ -159,14 +175,28 @@ def _summary(config: str, kinds: dict[str, str], seconds: float) -> None:
         table.add_column(column, justify="right" if column in {"images", "faces"} else "left")
     for row in rows:
         table.add_row(row["kind"], row["outcome"], str(row["images"]), str(row["faces"]))
-    Console(highlight=False).print(table)
-    print(f"\nDone in {seconds:.0f} s. The index: {settings.milvus.uri}, alias {settings.milvus.alias}.")
-    print(f"The report of this run, to be opened in a browser: {REPORT.absolute().as_uri()}")
-    print("Try next:")
-    print(f"  .venv/bin/python -m jobs.status --config {config}")
-    print(f"  .venv/bin/python -m jobs.reindex --config {config}      # again: nothing is embedded twice")
-    print("  make demo IMAGES=your/folder                            # your own pictures")
-    spark.stop()
+    return table
+
+
+def _damages(
+    console: Console, warehouse: Warehouse, named: DataFrame, pictures: list[Picture], settings: Settings
+) -> None:
+    """What rotation, colours, size and lossy formats do to an embedding: nothing that untrained weights could show."""
+    from pyspark.sql import functions as F
+
+    from bench.damage import damages, table
+    from jobs.runs.model import find_model
+    from jobs.schemas import EMBEDDINGS
+
+    if settings.model.weights == UNTRAINED:
+        console.print("\nThe weights are UNTRAINED, so no cosine of two pictures means anything, and none is shown.")
+        return
+    model = find_model(settings)
+    faces = warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == model.fingerprint)
+    rows = faces.join(named, "image_id").select("name", "embedding").collect()
+    vectors = {row["name"]: np.array(row["embedding"], np.float32) for row in rows}
+    console.print(table(damages(pictures, vectors, model.path, model.params)))
+    console.print("For comparison, by these weights: pictures of two people have 0.17 on average (docs/evaluation.md).")
 
 
 if __name__ == "__main__":

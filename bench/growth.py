@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import record
+from bench import record, weights
 from bench.photos import THUMBNAILS, make_photos
 from bench.spark import SparkSide, model_file
 
@@ -50,7 +50,7 @@ def main() -> None:
         f"cost_at_{middle}_to_{small}": cost[middle] / cost[small],
         "two_workers_to_one": alone / pair,
     }
-    setting = {"photographs": THUMBNAILS.name, "distinct": DISTINCT, "weights": "random (untrained)"}
+    setting = {"photographs": THUMBNAILS.name, "distinct": DISTINCT, "weights": weights.label(weights.demo_weights())}
     path = record.write("growth", figures, ratios, setting=setting)
     _plot(cost, {1: alone, 2: pair}, path.with_suffix(".png"))
     print(path)

@@ -1,6 +1,6 @@
 """Makes the pictures of the demo and the tests: faces in every shape that a batch indexer meets, and what is no face.
 
-    python -m bench.pictures FOLDER            # 270 files and basis.jsonl
+    python -m bench.pictures FOLDER            # 282 files and basis.jsonl
     python -m bench.pictures FOLDER --check    # the same, then facenet-pytorch's detector over all of it
 
 Every picture is made from ones that scikit-image's wheel carries and that anybody may pass on, or from nothing:
@@ -62,11 +62,12 @@ class Picture:
 
 
 class Drawing(NamedTuple):
-    """A drawn file: its bytes, its suffix, and where the faces are."""
+    """A drawn file: its bytes, its suffix, where the faces are, and the portrait of one before it was treated."""
 
     content: bytes
     suffix: str
     boxes: tuple[Box, ...] = ()
+    untreated: Image.Image | None = None
 
 
 class Kind(NamedTuple):
@@ -118,6 +119,16 @@ def make_pictures(
                 )
             )
     return pictures
+
+
+def reference_of(picture: Picture, *, seed: int = 0) -> Image.Image | None:
+    """The portrait of a picture's person before it was made a picture of its kind; None of what is no single portrait.
+
+    So what differs between the two is what the kind does: rotation, colours, size, a lossy format.
+    """
+    kind = next(kind for kind in KINDS if kind.name == picture.kind)
+    index = int(picture.name.rsplit("-", 1)[1])
+    return kind.draw(random.Random(f"{seed}/{kind.name}/{index}"), index).untreated
 
 
 def _people(kind: Kind, index: int, faces: int) -> tuple[str, ...]:
@@ -278,7 +289,7 @@ def _single(rng: random.Random, index: int) -> Drawing:
     if index % 5 == 4:
         return _group(rng, 1)
     image, box = _portrait(rng, (0.5, 2.0))
-    return Drawing(_jpeg(image), ".jpg", (box,))
+    return Drawing(_jpeg(image), ".jpg", (box,), image)
 
 
 def _group(rng: random.Random, faces: int) -> Drawing:
@@ -329,18 +340,18 @@ def _exif_rotated(rng: random.Random, index: int) -> Drawing:
     orientation = 2 + index % 7
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return Drawing(_jpeg(image.transpose(_STORED[orientation]), exif=exif), ".jpg", (box,))
+    return Drawing(_jpeg(image.transpose(_STORED[orientation]), exif=exif), ".jpg", (box,), image)
 
 
 def _cmyk(rng: random.Random, _: int) -> Drawing:
     image, box = _portrait(rng)
-    return Drawing(_jpeg(image.convert("CMYK")), ".jpg", (box,))
+    return Drawing(_jpeg(image.convert("CMYK")), ".jpg", (box,), image)
 
 
 def _greyscale(rng: random.Random, index: int) -> Drawing:
     image, box = _portrait(rng)
     grey = image.convert("L")
-    return Drawing(*((_encode(grey, "PNG"), ".png") if index % 2 else (_jpeg(grey), ".jpg")), (box,))
+    return Drawing(*((_encode(grey, "PNG"), ".png") if index % 2 else (_jpeg(grey), ".jpg")), (box,), image)
 
 
 def _alpha(rng: random.Random, _: int) -> Drawing:
@@ -349,30 +360,32 @@ def _alpha(rng: random.Random, _: int) -> Drawing:
     mask = Image.new("L", image.size, 0)
     around = (int(box[0]) - 40, int(box[1]) - 40, int(box[2]) + 40, int(box[3]) + 60)
     mask.paste(255, around)
-    image.putalpha(mask.filter(ImageFilter.GaussianBlur(6)))
-    return Drawing(_encode(image, "PNG"), ".png", (box,))
+    covered = image.copy()
+    covered.putalpha(mask.filter(ImageFilter.GaussianBlur(6)))
+    return Drawing(_encode(covered, "PNG"), ".png", (box,), image)
 
 
 def _palette(rng: random.Random, index: int) -> Drawing:
     image, box = _portrait(rng)
     indexed = image.quantize(colors=256, method=Image.Quantize.MEDIANCUT)
-    return Drawing(*((_encode(indexed, "GIF"), ".gif") if index % 2 else (_encode(indexed, "PNG"), ".png")), (box,))
+    files = ((_encode(indexed, "PNG"), ".png"), (_encode(indexed, "GIF"), ".gif"))
+    return Drawing(*files[index % 2], (box,), image)
 
 
 def _sixteen_bit(rng: random.Random, _: int) -> Drawing:
     image, box = _portrait(rng)
     deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    return Drawing(_encode(deep, "PNG"), ".png", (box,))
+    return Drawing(_encode(deep, "PNG"), ".png", (box,), image)
 
 
 def _progressive(rng: random.Random, _: int) -> Drawing:
     image, box = _portrait(rng)
-    return Drawing(_jpeg(image, progressive=True), ".jpg", (box,))
+    return Drawing(_jpeg(image, progressive=True), ".jpg", (box,), image)
 
 
 def _webp(rng: random.Random, _: int) -> Drawing:
     image, box = _portrait(rng)
-    return Drawing(_encode(image, "WEBP", quality=85, method=2), ".webp", (box,))
+    return Drawing(_encode(image, "WEBP", quality=85, method=2), ".webp", (box,), image)
 
 
 def _animated(rng: random.Random, _: int) -> Drawing:
@@ -380,7 +393,24 @@ def _animated(rng: random.Random, _: int) -> Drawing:
     image, box = _portrait(rng)
     frames = [frame.quantize(colors=128) for frame in (image, _gradient(rng, image.size), _gradient(rng, image.size))]
     content = _encode(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=200, loop=0)
-    return Drawing(content, ".gif", (box,))
+    return Drawing(content, ".gif", (box,), image)
+
+
+def _compressed(rng: random.Random, _: int) -> Drawing:
+    """What messengers make of a JPEG: blocks and smeared colours."""
+    image, box = _portrait(rng)
+    return Drawing(_jpeg(image, quality=rng.randint(10, 20)), ".jpg", (box,), image)
+
+
+def _small(rng: random.Random, _: int) -> Drawing:
+    """A face about as small as is embedded at all."""
+    image, box = _portrait(rng, (1.0, 1.2))
+    factor = rng.uniform(0.25, 0.4)
+    size = (round(image.width * factor), round(image.height * factor))
+    across, down = size[0] / image.width, size[1] / image.height
+    shrunk = image.resize(size, Image.Resampling.BICUBIC)
+    smaller = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+    return Drawing(_jpeg(shrunk), ".jpg", (smaller,), image)
 
 
 # --- Pictures without, and files that are none -----------------------------------------------------------------------
@@ -476,6 +506,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("progressive", 8, _progressive),
     Kind("webp", 6, _webp),
     Kind("animated", 4, _animated),
+    Kind("compressed", 6, _compressed),
+    Kind("small", 6, _small),
     Kind("no_face", 20, _no_face, expected="no_face"),
     Kind("truncated", 6, _truncated, expected="broken"),
     Kind("fake", 6, _fake, expected="broken"),

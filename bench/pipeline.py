@@ -3,9 +3,9 @@
     python -m bench.pipeline              # about eight minutes on two cores; writes bench/results/pipeline.{json,png}
     python -m bench.pipeline --images 16 --rounds 1
 
-Side by side, all of them see the same photographs (bench/photos.py) with the same networks (random weights: they cost
-what trained ones do) on the same cores. Rounds alternate between them, for a shared machine drifts; the median of each
-is reported.
+Side by side, all of them see the same photographs (bench/photos.py) with the same networks on the same cores: ours with
+the weights of bench/weights.py, facenet-pytorch's as its constructor leaves them, for weights cost nothing. Rounds
+alternate between them, for a shared machine drifts; the median of each is reported.
 Time runs from stored bytes to embeddings, after each has loaded its networks and done a few images. The faster ones
 are given the photographs several times over, so that a Spark job's second of planning weighs what it does at scale.
 """
@@ -26,6 +26,7 @@ from bench import limit, naive, record
 from bench.naive import WARM, WORKERS
 from bench.photos import MIXED, Photo, make_photos
 from bench.spark import SparkSide, model_file, write_parquet
+from bench.weights import demo_weights, label
 
 NAMES = {
     "naive_full": "facenet-pytorch, full size",
@@ -164,7 +165,7 @@ def _write(
     ratios["ours_spark_bf16_to_best_framework"] = middle[best] / middle["ours_spark_bf16"]
     megapixels = sum(photo.width * photo.height for photo in photos) / len(photos) / 1e6
     setting = {"photographs": MIXED.name, "images": len(photos), "mean_megapixels": round(megapixels, 2),
-               "rounds": rounds, "workers": WORKERS, "weights": "random (untrained)"}  # fmt: skip
+               "rounds": rounds, "workers": WORKERS, "weights": label(demo_weights())}  # fmt: skip
     path = record.write("pipeline", figures, ratios, setting=setting)
     _plot(middle, path.with_suffix(".png"))
     print(path)

@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.naive import BATCH, predictor
 from bench.photos import Photo
+from bench.weights import demo_weights, resolved
 
 
 class SparkSide:
@@ -70,10 +71,10 @@ class SparkSide:
 
 
 def model_file(folder: Path) -> str:
-    """A model file with random weights."""
-    from udfs.weights import build_model_file, resolve_weights
+    """A model file with the weights that all is shown with."""
+    from udfs.weights import build_model_file
 
-    return str(build_model_file(resolve_weights("random", cache_dir=folder), folder / "model.pt"))
+    return str(build_model_file(resolved(demo_weights()), folder / "model.pt"))
 
 
 def write_parquet(folder: Path, photos: Sequence[Photo], *, times: int = 1, files: int = 8) -> None:

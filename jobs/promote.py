@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from jobs.cli import Result, job
@@ -92,8 +92,7 @@ def last_proof(run: Run) -> tuple[Proof, str]:
     collection = str(record.get("collection", ""))
     if not collection or not record.get("passed") or counts.get("faults"):
         raise NotProvenError(f"Run {run.run_id} has no passed proof.", hint="run `verify --run-id` for it first.")
-    proof = {field.name: record[field.name] for field in fields(Proof)}
-    return Proof(**proof | {"faults": tuple(record["faults"])}), collection
+    return Proof.of_record(record), collection
 
 
 @job("promote", examples="python -m jobs.promote --config conf/local.yaml --run-id ID")

@@ -299,6 +299,11 @@ class VerifySettings(_Section):
 
     recall_sample: int = Field(200, ge=1, description="Queries of the recall check.")
     recall_floor: float = Field(0.95, ge=0, le=1, description="Least recall@10 against exact search.")
+    sanity: bool = Field(
+        True,
+        description="Do not promote an index whose vectors no trained network can have made: all nearly one, or noise, "
+        "by pairs of the recall check's sample. Needs 50 faces in the sample; does nothing for `random` weights.",
+    )
 
 
 class LeaseSettings(_Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import click
 from pyspark.sql import DataFrame
@@ -27,13 +27,20 @@ from jobs.schemas import IMAGE_STATUS
 from jobs.tables.embeddings import outcomes, permitted_faces
 from jobs.tables.store import looked_up, materialise
 
+_AGAIN: Final = "run the same command with the same --run-id, or a new reindex; `status` shows the counts."
+_IMPLAUSIBLE: Final = (
+    "look at model.weights; `evaluate` says whether they tell people apart. Once they do, start a new reindex. If the "
+    "index is right all the same, start one with --set verify.sanity=false: nothing is embedded twice."
+)
+
 
 def verify_steps(run: Run, index: VectorIndex) -> Proof:
     """Gate a last time, take out what was withdrawn, prove the collection, reconcile the images.
 
     Raises:
         NotProvenError: anything is missing, unexpected or twice; the recall is below its floor; an image has no
-            outcome; or the faces of the images are not the rows of the collection.
+            outcome; the faces of the images are not the rows of the collection; or no trained network can have made
+            the vectors.
     """
     collection = str((run.result("import") or {}).get("collection", ""))
     if not collection:
@@ -57,9 +64,14 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
     if faults:
         raise NotProvenError(
             f"Collection {collection} is not proven: {'; '.join(faults)}. The alias was not switched.",
-            hint="run the same command with the same --run-id, or a new reindex; `status` shows the counts.",
+            hint=hint_for(proof),
         )
     return proof
+
+
+def hint_for(proof: Proof) -> str:
+    """What helps where a collection is not proven: vectors that no network can have made come again."""
+    return _IMPLAUSIBLE if proof.implausible else _AGAIN
 
 
 def withdraw(run: Run, index: VectorIndex, collection: str, permitted: DataFrame) -> DataFrame:
@@ -82,6 +94,7 @@ def _prove(run: Run, index: VectorIndex, collection: str, permitted: DataFrame, 
         compared=compare_keys(spark, index, collection, run.settings, expected, staged.buckets),
         sample=sample,
         recall_floor=settings.recall_floor,
+        trained=settings.sanity and run.trained,
     )
 
 

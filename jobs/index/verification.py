@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from jobs.index.distances import Distances, distances_of, implausible
 from jobs.index.milvus_types import Keys, VectorIndex, Vectors
 
 TIE = 1e-5
@@ -58,7 +60,10 @@ class KeyComparison:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was found, and whether it is enough. All numbers, no keys and no vectors: it goes into records."""
+    """What was found, and whether it is enough. All numbers, no keys and no vectors: it goes into records.
+
+    ``implausible``: why no trained network can have made the vectors, where that was asked and is so.
+    """
 
     rows_expected: int
     rows_found: int
@@ -73,6 +78,17 @@ class Proof:
     latency_p99_ms: float
     passed: bool
     faults: tuple[str, ...]
+    distances: Distances | None = None
+    implausible: str = ""
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Proof:
+        """The proof that a run has on record, also one of a release before there were distances."""
+        found = {field.name: record[field.name] for field in fields(cls) if field.name in record}
+        distances = record.get("distances")
+        if distances is not None:
+            found["distances"] = Distances(**{**distances, "nearest": tuple(distances["nearest"])})
+        return cls(**{**found, "faults": tuple(record["faults"])})
 
 
 def prove(
@@ -85,6 +101,7 @@ def prove(
     k: int = 10,
     recall_floor: float,
     canaries_absent: Sequence[int] = (),
+    trained: bool = False,
 ) -> Proof:
     """Compare a loaded collection with what it should be.
 
@@ -97,10 +114,12 @@ def prove(
         k: neighbours that recall looks at.
         recall_floor: least recall@k, and least share of rows that find themselves.
         canaries_absent: keys that were erased and must not be found.
+        trained: the vectors must be such as a trained network makes (`jobs.index.distances`).
     """
     recall, self_hit = recall_of(index, collection, sample, k)
     p50, p99 = latency_ms(index, collection, sample.vectors[:LATENCY_QUERIES], k)
     canaries = np.asarray(canaries_absent, dtype=np.int64)
+    distances = distances_of(sample.ids, sample.vectors, sample.exact_ids, sample.exact_scores)
     proof = Proof(
         rows_expected=int(expected_rows),
         rows_found=index.count(collection),
@@ -115,6 +134,8 @@ def prove(
         latency_p99_ms=p99,
         passed=False,
         faults=(),
+        distances=distances,
+        implausible=implausible(sample.vectors, distances) if trained else "",
     )
     faults = faults_of(proof, compared, k=k, recall_floor=recall_floor)
     return replace(proof, faults=faults, passed=not faults)
@@ -143,6 +164,7 @@ def faults_of(proof: Proof, compared: KeyComparison, *, k: int, recall_floor: fl
         # Written so that NaN fails: a comparison with NaN is false either way.
         (not proof.recall >= recall_floor, f"recall@{k} is {proof.recall:.4f}, below {recall_floor}"),
         (not proof.self_hit >= recall_floor, f"only {proof.self_hit:.4f} of the sample finds itself"),
+        (bool(proof.implausible), proof.implausible),
     )
     return tuple(text for wrong, text in checks if wrong)
 

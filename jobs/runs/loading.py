@@ -173,7 +173,7 @@ def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> 
     info = CollectionInfo(
         model_fingerprint=fingerprint,
         run_id=run.run_id,
-        trained="UNTRAINED" not in str(run.facts.get("weights")),
+        trained=run.trained,
         label=str(run.facts.get("weights")),
         created_at=utc_now().isoformat(timespec="seconds"),
         warehouse=run.warehouse.identity,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
@@ -50,6 +51,7 @@ def render(report: Report) -> str:
             rates=_chart(report.pace, [point.rate for point in report.pace]),
             shares=_chart(report.pace, [point.share or 0.0 for point in report.pace], top=1.0),
             ends=_months(report.standing.months),
+            apart=_apart(report.recorded.of("verify")),
             on_gpu=[name for name in report.recorded.computed.devices if name.startswith("cuda")],
             stage_units=_stage_units(report),
         )
@@ -65,6 +67,18 @@ def _months(counts: tuple[int, ...]) -> dict[str, object]:
     # Records are whole: an axis that ends at less than one would be drawn to nothing.
     end = max(1.0, charts.round_up(max(counts)))
     return {"bars": charts.side_by_side(counts, end), "top": end}
+
+
+def _apart(proof: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The histogram of nearest neighbours; None where the proof has none, of few faces or by an earlier release."""
+    distances = proof.get("distances")
+    if distances is None:
+        return None
+    counts = distances["nearest"]
+    end = charts.round_up(max(counts))
+    edges = [(n / len(counts), (n + 1) / len(counts)) for n in range(len(counts))]
+    rows = [(low, high, count) for (low, high), count in zip(edges, counts, strict=True) if count]
+    return {**distances, "bars": charts.side_by_side(counts, end), "top": end, "rows": rows}
 
 
 def _node_tone(node: charts.Node) -> str:

@@ -128,6 +128,11 @@ class Run:
         """The tables."""
         return self.job.warehouse
 
+    @property
+    def trained(self) -> bool:
+        """Whether the weights that it embedded with are trained ones, as their label says."""
+        return "UNTRAINED" not in str(self.facts.get("weights"))
+
     def result(self, step: str) -> StepResult | None:
         """The result of a step that this run has completed, in this process or before a kill."""
         return self._done.get(step)

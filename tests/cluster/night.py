@@ -115,14 +115,12 @@ def _promote(run: Any, index: Any, collection: str) -> dict[str, Any]:
     from jobs.index.verification import Proof
 
     milvus = run.settings.milvus
-    record = dict(run.result("prove"))
-    record["faults"] = tuple(record["faults"])
     live = index.alias_target(milvus.alias)
     done = promote(
         index,
         milvus.alias,
         collection,
-        proof=Proof(**record),
+        proof=Proof.of_record(run.result("prove")),
         proven=[collection, *([live] if live else [])],
         keep=milvus.keep_collections,
         replicas=milvus.replicas,

@@ -26,7 +26,7 @@ ROWS = 20_000
 
 def test_switches_under_load_fail_no_request(night: Night) -> None:
     first, second = (night.run(run, ROWS, "--seed", seed) for run, seed in (("r1", "1"), ("r2", "2")))
-    proof = Proof(**{**second["proof"], "faults": ()})
+    proof = Proof.of_record(second["proof"])
     names = [second["collection"], first["collection"]]
     index = night.index()
     _, vectors = index.peek(night.alias, 500)

@@ -12,6 +12,7 @@ import click
 import yaml
 
 from bench.pictures import Picture, write_basis
+from bench.weights import UNTRAINED, demo_weights
 from tests.conftest import PURPOSE
 
 BATCH = {
@@ -32,7 +33,7 @@ def prepare(home: Path, chosen: list[Picture], **overrides: Any) -> Path:
     settings: dict[str, Any] = {
         "warehouse": str(home / "warehouse"),
         "governance": {"purposes": [PURPOSE], "allowed_purposes": [PURPOSE]},
-        "model": {"weights": "random", "cache_dir": str(home.parent / "weights")},
+        "model": model_settings(home.parent / "weights"),
         "milvus": {"uri": str(home / "index.db")},
         "verify": {"recall_sample": 20},
     }
@@ -40,6 +41,16 @@ def prepare(home: Path, chosen: list[Picture], **overrides: Any) -> Path:
         settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
     (home / "settings.yaml").write_text(yaml.safe_dump(settings))
     return home / "settings.yaml"
+
+
+def trained() -> bool:
+    """Whether `make weights` has put trained weights into the user's cache, so that the line runs on them."""
+    return demo_weights(fetch=False) != UNTRAINED
+
+
+def model_settings(cache: Path) -> dict[str, Any]:
+    """The section `model`: trained weights where they are, else random ones in a ``cache`` of the test's own."""
+    return {"weights": demo_weights(fetch=False)} if trained() else {"weights": UNTRAINED, "cache_dir": str(cache)}
 
 
 def run_job(name: str, config: Path, *arguments: str, read: Callable[[], str]) -> tuple[int, dict[str, Any]]:

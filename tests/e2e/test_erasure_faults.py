@@ -86,7 +86,7 @@ def test_guarantee_11_an_erasure_that_meets_a_night_at_any_step_is_carried_out(
     console = Injecting(line, ask)
     index = made.index()
     with open_run(Job(**{**vars(job_for(made.spark, made.settings, "night-2")), "console": console}), "reindex") as run:
-        run.step("gate", lambda: {"fingerprint": FINGERPRINT, "weights": "random"}, once=False)
+        run.step("gate", lambda: {"fingerprint": FINGERPRINT, "weights": "random(seed=0), UNTRAINED"}, once=False)
         erase_pending(run, index)
         load_steps(run, index)
         verify_steps(run, index)

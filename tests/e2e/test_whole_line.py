@@ -20,7 +20,7 @@ from jobs.index.milvus import connect
 from jobs.schemas import ALL_TABLES, EMBEDDINGS, IMAGE_STATUS, IMAGES, RUN_STEPS, RUNS
 from jobs.settings import load_settings
 from jobs.tables.store import Warehouse
-from tests.e2e.line import BATCH, prepare, run_job
+from tests.e2e.line import BATCH, prepare, run_job, trained
 from tests.milvus.server import MilvusStandalone, temporary
 from tests.unit.test_metrics import read
 
@@ -118,6 +118,7 @@ def test_2_every_picture_ends_as_it_should(night: Night) -> None:
     metrics = night.config.parent / "reindex.prom"
     code, result = night.run("reindex", "--run-id", "n1", "--set", f"metrics.file={metrics.parent}/{{job}}.prom")
     assert code == 0, result
+    assert ("weights casia-webface" if trained() else "weights random(seed=0), UNTRAINED") in result["message"]
     found = outcomes(night)
     refused = sum(status == "refused" for status, _ in found.values())
     assert plan["work"]["refused"] == refused > 0

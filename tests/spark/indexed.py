@@ -153,12 +153,12 @@ def build(spark: SparkSession, folder: Path) -> Indexed:
     return made
 
 
-def reindex(made: Indexed, run_id: str) -> None:
-    """A night over the embeddings that are there."""
+def reindex(made: Indexed, run_id: str, *, weights: str = "random(seed=0), UNTRAINED") -> None:
+    """A night over the embeddings that are there, which ``weights`` are said to have made."""
     index = made.index()
     try:
         with open_run(job_for(made.spark, made.settings, run_id), "reindex") as run:
-            run.step("gate", lambda: {"fingerprint": FINGERPRINT, "weights": "random"}, once=False)
+            run.step("gate", lambda: {"fingerprint": FINGERPRINT, "weights": weights}, once=False)
             load_steps(run, index)
             verify_steps(run, index)
             promote_steps(run, index)

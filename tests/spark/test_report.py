@@ -96,6 +96,7 @@ def test_a_proven_night_is_told_with_its_proof_and_its_sums(first: Report) -> No
     assert sum(stage.seconds for stage in first.stages) == pytest.approx(end - first.run.started, rel=0.2)
     assert "✓ proven" in page
     assert "recall@10" in page
+    assert "the proof's sample has too few faces" in page
     assert first.standing.in_force == PEOPLE + 2
     assert dict(first.standing.bases) == {"eu-gdpr:A6-1-a": PEOPLE + 2}
     # Given 60 days ago for five years.

@@ -18,7 +18,11 @@ GATE = {"images": 1_000, "accepted": 852, "refused": 148, "reasons": REASONS, "f
 PROOF: dict[str, Any] = {
     "collection": "faces_night", "rows_expected": 800, "rows_found": 800, "keys_missing": 0, "keys_unexpected": 0,
     "keys_duplicated": 0, "canaries_found": 0, "recall": 0.9981, "self_hit": 1.0, "sample_size": 200,
-    "latency_p50_ms": 3.4, "latency_p99_ms": 9.2, "passed": True, "faults": [],
+    "latency_p50_ms": 3.4, "latency_p99_ms": 9.2, "passed": True, "faults": [], "implausible": "",
+    "distances": {
+        "faces": 200, "nearest": [0] * 8 + [2, 9, 14, 11, 6, 4, 8, 19, 38, 51, 29, 9], "low": -0.1512, "median": 0.1694,
+        "high": 0.5103, "spread": 0.1713,
+    },
     "counts": {
         "images": 1_000, "faces": 800, "faults": [],
         "statuses": {"embedded": 750, "no_face": 90, "broken": 10, "left_for_next_run": 2, "refused": 148},

@@ -62,9 +62,7 @@ def test_a_faithful_collection_is_proven_and_the_proof_can_be_recorded() -> None
     assert proof.passed
     assert proof.faults == ()
     assert (proof.rows_expected, proof.rows_found, proof.recall, proof.self_hit) == (ROWS, ROWS, 1.0, 1.0)
-    record = json.loads(json.dumps(asdict(proof)))
-    record["faults"] = tuple(record["faults"])
-    assert Proof(**record) == proof
+    assert Proof.of_record(json.loads(json.dumps(asdict(proof)))) == proof
 
 
 def test_an_empty_collection_is_proven_where_nothing_is_expected() -> None:

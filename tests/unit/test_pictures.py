@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bench.pictures import FACE, KINDS, Picture, make_pictures, overlap, write_basis
+from bench.pictures import FACE, KINDS, Picture, make_pictures, overlap, reference_of, write_basis
 
 Image = pytest.importorskip("PIL.Image")
 pytestmark = pytest.mark.unit
@@ -156,6 +157,35 @@ def test_a_face_level_record_covers_one_of_two_planted_faces(few: tuple[Path, li
         overlaps = [overlap(box, record["face"]["box"]) for box in picture.boxes]
         assert overlaps[0] > 0.95
         assert overlaps[1] == 0
+
+
+ALTERED = {
+    "single_face", "exif_rotated", "cmyk", "greyscale", "alpha", "palette", "sixteen_bit", "progressive", "webp",
+    "animated", "compressed", "small",
+}  # fmt: skip
+
+
+def test_an_altered_portrait_has_its_untreated_one(few: tuple[Path, list[Picture]]) -> None:
+    from PIL import ImageOps
+
+    folder, pictures = few
+    assert {picture.kind for picture in pictures if reference_of(picture) is not None} >= ALTERED
+    for picture in (each for each in pictures if each.kind in ALTERED):
+        reference = reference_of(picture)
+        assert reference.mode == "RGB", picture.name
+        with Image.open(folder / picture.path) as image:
+            shown = ImageOps.exif_transpose(image)
+            assert shown.size == reference.size or (picture.kind == "small" and shown.width < 0.45 * reference.width)
+            # The very same portrait: what the kind did to it is small beside what another picture is.
+            grey = np.asarray(reference.resize(shown.size).convert("L"), float)
+            if picture.kind not in {"alpha", "sixteen_bit"}:
+                away = np.abs(np.asarray(shown.convert("RGB").convert("L"), float) - grey).mean()
+                assert away < 12, picture.name
+
+
+def test_groups_and_pictures_without_a_face_have_no_reference(few: tuple[Path, list[Picture]]) -> None:
+    kinds = {"several_faces", "bystanders", "face_level", "no_face", "truncated", "tiny", "huge_header"}
+    assert {reference_of(picture) for picture in few[1] if picture.kind in kinds} == {None}
 
 
 def test_overlap() -> None:

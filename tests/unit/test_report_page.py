@@ -173,7 +173,40 @@ def test_each_diagram_has_its_numbers_as_text() -> None:
     assert "<desc" in shown
     for link in GOOD.links:
         assert f"{link.images:,} {link.group}" in shown
+    assert shown.count("The same as a table") == 4
+
+
+def test_how_far_apart_faces_are_is_a_histogram_of_the_sample() -> None:
+    trained = replace(GOOD, run=replace(GOOD.run, weights="casia-webface"))
+    shown = page.render(trained)
+    assert "How far apart are faces" in shown
+    assert "Near 1 lie other pictures of the same person" in shown
+    assert '<td>0.85 to 0.90</td><td class="n">51</td>' in shown
+    assert "0.35 to 0.40" not in shown  # nobody's nearest
+    assert "median 0.17; one pair in a hundred is below -0.15, one above 0.51" in shown
+    # Untrained weights say nothing of faces, and the page says so.
+    shown = page.render(GOOD)
+    assert "so this says nothing of faces" in shown
+    assert "Near 1 lie" not in shown
+
+
+@pytest.mark.parametrize("proof", [{**PROOF, "distances": None}, {k: v for k, v in PROOF.items() if k != "distances"}])
+def test_a_proof_of_few_faces_or_of_an_earlier_release_has_no_histogram(proof: dict[str, object]) -> None:
+    recorded = replace(GOOD.recorded, results={**GOOD.recorded.results, "verify": proof})
+    shown = page.render(replace(GOOD, recorded=recorded))
+    assert "too few faces, or its release did not record it" in shown
     assert shown.count("The same as a table") == 3
+
+
+def test_a_refused_index_is_told_with_its_histogram() -> None:
+    """All nearest neighbours at 1: what a collapsed network makes."""
+    fault = "the vectors have collapsed: 99 of 100 pairs of faces have a cosine of 0.9990 or more"
+    alike = {"faces": 200, "nearest": [0] * 19 + [200], "low": 0.999, "median": 1.0, "high": 1.0, "spread": 0.7}
+    proof = {**PROOF, "passed": False, "faults": [fault], "implausible": fault, "distances": alike}
+    shown = page.render(replace(FAILED, recorded=replace(FAILED.recorded, results={"verify": proof})))
+    assert fault in shown
+    assert "✗ not proven" in shown
+    assert '<td>0.95 to 1.00</td><td class="n">200</td>' in shown
 
 
 def test_without_a_gpu_and_without_times_the_page_says_so() -> None:
