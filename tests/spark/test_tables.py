@@ -35,7 +35,7 @@ from jobs.schemas import ALL_TABLES, EMBEDDINGS, ERASURE_ITEMS, IMAGES, LEASES, 
 from jobs.tables import store
 from jobs.tables.embeddings import Chunk, chunk_input, face_id, plan_chunks, resalt
 from tests.milvus.fake import FakeIndex
-from tests.milvus.rows import DIM, INFO, make_keys, make_vectors
+from tests.milvus.rows import INFO, make_keys, make_vectors
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 
 pytestmark = pytest.mark.spark
@@ -165,10 +165,10 @@ def test_nothing_is_imported_beside_rows_of_no_import_on_record(
     """A server would keep every row twice: what readers see is left alone, anything else is built anew."""
     monkeypatch.setattr(loading, "_load_files", lambda *_: None)
     index, staged, model = FakeIndex(), Staged(str(tmp_path), (), 4), INFO.model_fingerprint
-    index.create("faces_f1", dim=DIM, shards=1, properties=INFO)
+    index.create("faces_f1", dim=512, shards=1, properties=INFO)
 
     def fill() -> None:
-        index.collections["faces_f1"].append(make_keys(3), make_vectors(3), np.zeros(3, np.int64))
+        index.collections["faces_f1"].append(make_keys(3), make_vectors(3, dim=512), np.zeros(3, np.int64))
 
     fill()
     index.switch_alias("faces", "faces_f1")
