@@ -12,6 +12,9 @@ MAX_NAME = 255
 FLAT_BELOW = 50_000
 # 200 million faces are 0.4 TiB as HNSW in memory; a byte a dimension is a quarter of it.
 SQ8_ABOVE = 200_000_000
+# Bytes that IVF_PQ keeps of a vector: half of what IVF_SQ8 keeps. Fewer lose too many neighbours to be promoted
+# (docs/operations.md, "Which index").
+PQ_BYTES = 256
 SEGMENT_ROWS = 2**30 // (4 * DIM + 8 * len(SCALARS))
 """Milvus seals a segment at 1 GiB (dataCoord.segment.maxSize of 2.3 to 2.6) and indexes each by itself."""
 
@@ -72,8 +75,7 @@ def _build_params(index_type: str, rows: int) -> dict[str, int]:
         case "GPU_CAGRA":
             return {"intermediate_graph_degree": 128, "graph_degree": 64}
         case "IVF_PQ":
-            # 64 sub-vectors of 8 dimensions of FaceNet's 512.
-            return {"nlist": _nlist(rows), "m": 64, "nbits": 8}
+            return {"nlist": _nlist(rows), "m": PQ_BYTES, "nbits": 8}
         case _:
             return {}
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from jobs.index.collections import default_index
+from jobs.index.collections import PQ_BYTES, default_index
 from jobs.index.milvus_types import DIM, SCALARS, Features, IndexSpec
 from jobs.settings import Settings
 
@@ -121,9 +121,10 @@ def index_bytes(spec: IndexSpec, rows: int, dim: int = DIM) -> int:
         "FLAT": raw,
         "IVF_FLAT": raw + 8,
         "IVF_SQ8": dim + 8,
-        "IVF_PQ": params.get("m", 64) * params.get("nbits", 8) // 8 + 8,
+        "IVF_PQ": params.get("m", PQ_BYTES) * params.get("nbits", 8) // 8 + 8,
         # Neighbours of all layers: 2 M at the lowest, and half as many again above it at the most.
         "HNSW": raw + 4 * 2 * params.get("M", 16) + 8,
+        # The vectors themselves (`with_raw_data`), and half a byte for each two dimensions (`sub_dim`).
         "SCANN": raw + dim // 4 + 8,
         # On disk: the vector and 56 neighbours. (In memory an eighth of it.)
         "DISKANN": raw + 4 * 56,

@@ -71,7 +71,8 @@ def test_info_travels_as_json_and_foreign_text_is_not_info() -> None:
         ("HNSW", 10, True, IndexSpec("HNSW", params={"M": 16, "efConstruction": 200})),
         ("IVF_SQ8", 1_000_000, False, IndexSpec("IVF_SQ8", params={"nlist": 2048})),
         ("IVF_FLAT", 0, False, IndexSpec("IVF_FLAT", params={"nlist": 16})),
-        ("IVF_PQ", 3_000_000_000, False, IndexSpec("IVF_PQ", params={"nlist": 2048, "m": 64, "nbits": 8})),
+        ("IVF_PQ", 3_000_000_000, False, IndexSpec("IVF_PQ", params={"nlist": 2048, "m": 256, "nbits": 8})),
+        ("SCANN", 100_000, False, IndexSpec("SCANN", params={"nlist": 1024})),
         ("DISKANN", 10, False, IndexSpec("DISKANN")),
     ],
 )
@@ -83,7 +84,10 @@ def test_the_index_fits_the_rows(index_type: str, rows: int, embedded: bool, exp
 def test_search_parameters_grow_with_k() -> None:
     assert IndexSpec("HNSW").search_params(10) == {"ef": 128}
     assert IndexSpec("HNSW").search_params(1000) == {"ef": 2000}
-    assert IndexSpec("IVF_SQ8", params={"nlist": 4096}).search_params(10) == {"nprobe": 512}
+    assert IndexSpec("IVF_SQ8", params={"nlist": 4096}).search_params(10) == {"nprobe": 1024}
+    assert IndexSpec("IVF_PQ", params={"nlist": 1024}).search_params(10) == {"nprobe": 256}
+    assert IndexSpec("SCANN", params={"nlist": 1024}).search_params(10) == {"nprobe": 256, "reorder_k": 200}
+    assert IndexSpec("SCANN", params={"nlist": 1024}).search_params(100)["reorder_k"] == 2000
     assert IndexSpec("IVF_SQ8", params={"nlist": 4}).search_params(10) == {"nprobe": 4}
     assert IndexSpec("DISKANN").search_params(10) == {"search_list": 100}
     assert IndexSpec("FLAT").search_params(10) == {}

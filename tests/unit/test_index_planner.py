@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.index.collections import default_index
 from jobs.index.milvus_server import detect
 from jobs.index.milvus_types import Features, IndexSpec
 from jobs.index.planner import FILE_BYTES_LIMIT, index_bytes, plan_load
@@ -85,3 +86,14 @@ def test_without_bulk_import_files_are_written_one_by_one() -> None:
 )
 def test_every_index_has_a_size(index_type: str) -> None:
     assert 64 <= index_bytes(IndexSpec(index_type), 1) <= 4096
+
+
+def test_quantised_indexes_are_as_large_as_their_codes() -> None:
+    sizes = {}
+    for index_type in ("IVF_SQ8", "IVF_PQ"):
+        chosen = Settings.model_validate({"milvus": {"uri": "http://x:1", "index_type": index_type}})
+        sizes[index_type] = index_bytes(default_index(chosen, 1_000_000, embedded=False), 1_000_000)
+    assert sizes == {"IVF_SQ8": 1_000_000 * (512 + 8), "IVF_PQ": 1_000_000 * (256 + 8)}
+    assert index_bytes(IndexSpec("IVF_PQ"), 1) == 256 + 8  # what is built where nothing is said
+    assert index_bytes(IndexSpec("IVF_PQ", params={"m": 64, "nbits": 8}), 1) == 64 + 8
+    assert index_bytes(IndexSpec("IVF_PQ", params={"m": 512, "nbits": 4}), 1) == 256 + 8
