@@ -77,7 +77,7 @@ test-cluster: setup ## against a real Milvus cluster
 test-gpu: setup ## needs a CUDA device
 	@$(PYTEST) -m gpu $(ARGS)
 
-bench: setup ## benchmarks of the images (15 minutes on two cores) and the README's tables; others: NAME=loading
+bench: setup ## benchmarks of the images (15 minutes on two cores) and the README's tables; others: NAME='loading index_types erasing'
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[bench]'
 	$(PY) -m bench $(NAME)
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import record
+from bench.faces import SHAPE, drawn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +54,7 @@ def main() -> None:
         "gate_with_tombstones_to_a_run_that_embeds_all": figures["gate"]["seconds_with_tombstones"] / run_s,
         f"erasing_{max(erasure, key=int)}_to_erasing_{min(erasure, key=int)}": many / few,
     }
-    setting = {"rows": arguments.rows, "pictures": PICTURES, "picture_bytes": PICTURE_BYTES}
+    setting = {"rows": arguments.rows, "pictures": PICTURES, "picture_bytes": PICTURE_BYTES, "vectors": SHAPE}
     path = record.write("erasing", figures, ratios, setting=setting)
     _plot(figures, path.with_suffix(".png"))
     print(path)
@@ -145,7 +146,7 @@ class Governance:
             "input_digest": F.lit("d"), "face_index": F.lit(0), "basis_record_ids": F.array(record_id),
             "run_id": F.lit("r"), "embedding": F.col("embedding"),
         }  # fmt: skip
-        vectors = numbers.mapInArrow(_vectors, "id bigint, embedding array<float>")
+        vectors = numbers.mapInArrow(drawn(0), "id bigint, embedding array<float>")
         columns = self.spark.createDataFrame([], EMBEDDINGS.columns).columns
         warehouse.append(vectors.select(*(faces.get(c, F.lit(None)).alias(c) for c in columns)), EMBEDDINGS)
         status = {
@@ -206,7 +207,7 @@ class Governance:
             )
             for n in range(people)
         ]
-        watch = Watch()
+        watch = record.Watch()
         erasure.request(warehouse, targets, ring, run_id="bench", now=NOW)
         watch.lap("request")
         wanted = materialise(erasure.pending(warehouse))
@@ -266,19 +267,6 @@ class Governance:
         return {"seconds_a_million_events": round((time.monotonic() - begin) * 1e6 / self._rows, 1)}
 
 
-class Watch:
-    """Laps by name, in seconds."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._begin = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        """The time since the last lap goes to ``name``."""
-        now = time.monotonic()
-        self.laps[name], self._begin = now - self._begin, now
-
-
 def _bytes(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
@@ -288,18 +276,6 @@ def _bytes(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             some = ids[start : start + 100]
             content = [np.random.default_rng(number).bytes(PICTURE_BYTES) for number in some]
             yield pa.RecordBatch.from_arrays([pa.array(some), pa.array(content, pa.binary())], names=["id", "content"])
-
-
-def _vectors(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-
-    for batch in batches:
-        rng = np.random.default_rng(batch.column("id")[0].as_py())
-        flat = pa.array(rng.standard_normal(len(batch) * 512).astype(np.float32))
-        offsets = pa.array(np.arange(0, len(flat) + 1, 512, dtype=np.int32))
-        yield pa.RecordBatch.from_arrays(
-            [batch.column("id"), pa.ListArray.from_arrays(offsets, flat)], names=["id", "embedding"]
-        )
 
 
 def _plot(figures: dict[str, Any], path: Path) -> None:

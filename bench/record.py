@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,19 @@ _PACKAGES = (
     "ray",
     "daft",
 )
+
+
+class Watch:
+    """Laps by name, in seconds."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._begin = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """The time since the last lap goes to ``name``."""
+        now = time.monotonic()
+        self.laps[name], self._begin = now - self._begin, now
 
 
 def write(name: str, figures: dict[str, Any], ratios: dict[str, float], *, setting: dict[str, Any]) -> Path:

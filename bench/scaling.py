@@ -82,17 +82,20 @@ def scaling() -> str:
 
 
 def _basis() -> str:
-    measured, loading = result("pipeline"), result("loading")
+    measured, loading, indexed = result("pipeline"), result("loading"), result("index_types")
     machine, setting, figures = measured["machine"], measured["setting"], measured["figures"]
     by_rows = loading["figures"]["growth"]["us_a_row"]
     most = max(by_rows, key=int)
+    hnsw, sq8 = (indexed["figures"][name]["build_s"] for name in ("HNSW", "IVF_SQ8"))
     return (
         f"It rests on {figures['ours_spark_ms_an_image']['median']:.0f} ms an image ({setting['photographs']}) with "
         f"{setting['workers']} Python workers of {figures['peak_rss_mib_of_a_worker'] / 1024:.1f} GiB on "
         f"{machine['cores']} cores of {machine['cpu']} ({machine['vector']}), {measured['date'][:10]}; and on "
         f"`milvus.import_rows_per_s` at its default of {load_settings().milvus.import_rows_per_s:,} a data node. On "
         f"that machine, which Spark and {loading['setting']['server']} shared, {int(most):,} rows took "
-        f"{by_rows[most]['stage']:.0f} µs each to stage and {by_rows[most]['import']:.0f} µs to import."
+        f"{by_rows[most]['stage']:.0f} µs each to stage and {by_rows[most]['import']:.0f} µs to import. On "
+        f"{indexed['machine']['cores']} cores {indexed['setting']['rows']:,} rows were indexed in {hnsw:.0f} s as HNSW "
+        f"and in {sq8:.0f} s as IVF_SQ8."
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import scaling
+from bench.index_types import shown
 from bench.pipeline import NAMES
 from bench.record import RESULTS, result
 
@@ -29,7 +30,7 @@ def with_figures(readme: str) -> str:
         before
         + BEGIN
         + "\n"
-        + "\n".join([_pipeline(), _growth(), _recall(), *_loading(), *_erasing()])
+        + "\n".join([_pipeline(), _growth(), _recall(), *_loading(), *_index_types(), *_erasing()])
         + "\n"
         + END
         + rest.split(END)[1]
@@ -91,13 +92,27 @@ def _loading() -> list[str]:
         f"| stage with all checks | {figures['bulk_s']['stage']:.1f} | |",
         f"| import, or insert | {figures['bulk_s']['import']:.1f} | {figures['rpc_s']['insert']:.1f} |",
         f"| index and load | {figures['bulk_s']['index and load']:.1f} | {figures['rpc_s']['index and load']:.1f} |",
-        "",
-        "| index | build, s | recall@10 | median, ms | 99th percentile, ms |",
-        "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for name, found in figures["index_types"].items():
-        speed = f"{found['p50_ms']:.1f} | {found['p99_ms']:.1f}"
-        lines.append(f"| {name} | {found['build_s']:.1f} | {found['recall_at_10']:.3f} | {speed} |")
+    return ["\n".join(lines) + "\n"]
+
+
+def _index_types() -> list[str]:
+    if not (RESULTS / "index_types.json").exists():
+        return []
+    measured = result("index_types")
+    setting = measured["setting"]
+    lines = [
+        f"Index types over {setting['rows']:,} faces ({setting['vectors']}) in {setting['server']}, on "
+        f"{_on(measured)}. Searched for: {setting['queries']}. Bytes are what the plan counts with.",
+        "",
+        "| index | built with | searched with | recall@10 | median, ms | 99 % within, ms | build, s | bytes a face |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, found in measured["figures"].items():
+        how = f"{shown(found['parameters'])} | {shown(found['search'])}"
+        speed = f"{found['p50_ms']:.1f} | {found['p99_ms']:.1f} | {found['build_s']:.1f}"
+        size = f"{found['bytes_a_row']['planned']:,}"
+        lines.append(f"| {name} | {how} | {found['recall_at_10']:.3f} | {speed} | {size} |")
     return ["\n".join(lines) + "\n"]
 
 

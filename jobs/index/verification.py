@@ -232,20 +232,25 @@ def _exact_scores(
 
 
 def latency_ms(index: VectorIndex, collection: str, vectors: Vectors, k: int) -> tuple[float, float]:
-    """Median and 99th percentile of searches for one vector at a time, after one that warms up.
+    """Median and 99th percentile of `search_times_ms`."""
+    if not len(vectors):
+        return 0.0, 0.0
+    p50, p99 = np.percentile(search_times_ms(index, collection, vectors, k), [50, 99])
+    return round(float(p50), 3), round(float(p99), 3)
+
+
+def search_times_ms(index: VectorIndex, collection: str, vectors: Vectors, k: int) -> npt.NDArray[np.float64]:
+    """What each search for one vector at a time takes, after one that warms up.
 
     Not with Strong consistency: on a server that would measure the tick of its clock (0.2 s) and nothing else.
     """
-    if not len(vectors):
-        return 0.0, 0.0
     index.warm_up(collection, vectors[:1])
-    times = []
-    for vector in vectors:
+    times = np.empty(len(vectors))
+    for number, vector in enumerate(vectors):
         start = time.perf_counter()
         index.search(collection, vector[None], k, strong=False)
-        times.append((time.perf_counter() - start) * 1e3)
-    p50, p99 = np.percentile(times, [50, 99])
-    return round(float(p50), 3), round(float(p99), 3)
+        times[number] = (time.perf_counter() - start) * 1e3
+    return times
 
 
 def exact_neighbours(vectors: Vectors, blocks: Iterable[tuple[Keys, Vectors]], k: int) -> Neighbours:

@@ -59,7 +59,7 @@ def test_guarantee_3_no_other_package_writes() -> None:
     writes = {"load_files", "do_bulk_insert", "bulk_import", "upsert"}
     found = {(file, name) for folder in ("udfs", "bench") for file, name, _ in calls(folder) if name in writes}
     # Invented faces, into a server of the benchmark's own.
-    assert found == {("bench/loading.py", "load_files")}
+    assert found == {("bench/server.py", "load_files")}
 
 
 def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:

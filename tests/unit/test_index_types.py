@@ -1,0 +1,107 @@
+"""The benchmark of index types: what is searched for, what is compared, and a row of its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bench import index_types
+from bench.faces import person_of, pictures
+from bench.index_types import QUERIES, IndexTypes, queries_of, ratios, recall, shown
+from bench.record import result
+from bench.server import SEED
+from jobs.index.milvus_types import CollectionInfo, IndexSpec
+from jobs.index.verification import exact_neighbours
+from jobs.settings import Settings
+from tests.milvus.fake import FakeIndex
+
+pytestmark = pytest.mark.unit
+
+ROWS, INDEX_FILE = 1_800, 7_200
+
+
+class Writing(FakeIndex):
+    """An index that leaves a file, as a server with local storage does."""
+
+    place: Path
+    searches = 0
+
+    def build_index(self, name: str, spec: IndexSpec, **given: Any) -> None:
+        self.place.mkdir(parents=True)
+        (self.place / "part").write_bytes(bytes(INDEX_FILE))
+        super().build_index(name, spec, **given)
+
+    def search(self, name: str, vectors: Any, k: int, *, strong: bool = True) -> Any:
+        self.searches += 1
+        return super().search(name, vectors, k, strong=strong)
+
+
+class Offline(IndexTypes):
+    """The benchmark without Spark and without a server."""
+
+    def __init__(self, folder: Path, index: Writing) -> None:
+        self.settings = Settings.model_validate({"milvus": {"uri": "http://x:1", "index_type": "IVF_PQ"}})
+        self.index, self.folder = index, folder
+
+    def imported(self, rows: int) -> str:
+        self.index.create("made", dim=512, shards=1, properties=CollectionInfo("0" * 64, "made", False, "", ""))
+        vectors, ids = pictures(np.arange(rows), SEED), np.arange(rows)
+        flat = pa.array(list(vectors), pa.list_(pa.float32()))
+        zeros = pa.array(np.zeros_like(ids))
+        columns = {"face_id": ids, "embedding": flat, "bucket": zeros, "purposes": zeros, "expires_at": zeros}
+        self.index.insert("made", pa.table(columns))
+        return "made"
+
+
+def test_queries_are_other_pictures_of_people_who_are_there() -> None:
+    queries, rows = queries_of(ROWS), pictures(np.arange(ROWS), SEED)
+    assert queries.shape == (QUERIES, 512)
+    cosines = queries @ rows.T
+    assert cosines.max() < 0.9999
+    people = person_of(np.arange(ROWS))[np.argsort(-cosines, axis=1)[:, :10]]
+    # Of most the nearest is the same person's, and no two are of one person.
+    most = [np.bincount(of).argmax() for of in people]
+    assert len(set(most)) > 0.95 * QUERIES
+    assert np.mean([of[0] == person for of, person in zip(people, most, strict=True)]) > 0.95
+    assert len(queries_of(20)) == len(set(person_of(np.arange(20)).tolist()))
+
+
+def test_recall_is_the_part_of_the_true_neighbours() -> None:
+    truth = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
+    assert recall(truth[:, ::-1], truth) == 1.0
+    assert recall(np.array([[1, 2, 9, 9], [5, 6, 7, 0]]), truth) == 0.625
+
+
+def test_a_row_says_what_was_built_how_it_was_searched_and_what_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_types, "TIMES", 1)
+    index = Writing()
+    index.place = tmp_path / "m" / "data" / "index_files" / "7" / "1"
+    queries = queries_of(ROWS)
+    truth = exact_neighbours(queries, [(np.arange(ROWS), pictures(np.arange(ROWS), SEED))], 10).ids
+    found = Offline(tmp_path, index)._one(ROWS, queries, truth)
+    assert found["parameters"] == {"nlist": 128, "m": 256, "nbits": 8}
+    assert found["search"] == {"nprobe": 32}
+    assert found["recall_at_10"] == 1.0
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+    assert found["bytes_a_row"] == {"planned": 264, "stored": INDEX_FILE / ROWS}
+    assert index.searches == 1 + 1 + QUERIES  # one for all, one that warms up, and each alone
+    assert not index.exists("made")
+
+
+def test_the_committed_result_has_what_the_tables_and_the_plan_read() -> None:
+    committed = result("index_types")
+    for found in committed["figures"].values():
+        assert {"parameters", "search", "build_s", "recall_at_10", "p50_ms", "p99_ms", "bytes_a_row"} <= found.keys()
+    assert committed["ratios"] == {name: round(value, 3) for name, value in ratios(committed["figures"]).items()}
+    assert committed["setting"].keys() >= {"server", "rows", "shards", "vectors", "queries"}
+
+
+def test_parameters_are_shown_as_settings_name_them() -> None:
+    assert shown({"nlist": 1024, "m": 256}) == "nlist=1024 m=256"
+    assert shown({}) == ""
