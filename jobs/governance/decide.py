@@ -179,10 +179,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Content:
-    """What an image shows now: its digest, and whether other bytes came in place of its first ones."""
+    """What an image shows now: its digest, whether other bytes came in place of its first ones, and were read."""
 
     sha256: str | None
     changed: bool = False
+    read: bool = True
 
 
 @dataclass(frozen=True)
@@ -243,6 +244,23 @@ def decide_record(record: Record, *, policy: Policy, now: datetime) -> Decision:
     return Decision(allowed=True, valid_until=valid_until(record, rule))
 
 
+def has_ended(record: Record, *, policy: Policy, now: datetime) -> bool:
+    """Whether what a record gave is over for good: what stands under it is destroyed then, and not only refused.
+
+    Whatever else it lacks, or the law asks for: a withdrawal counts without a field, too. But nothing is destroyed by
+    what cannot be read, nor by what is held.
+    """
+    if record.quarantined or record.schema_version not in SCHEMA_VERSIONS or record.legal_hold_ref is not None:
+        return False
+    event, until = current_event(record.events), valid_until(record, policy.rule(record.jurisdiction))
+    over = until is not None and until <= now
+    if event is None or event.event_time is None:
+        return over
+    erased = record.erased_at is not None and event.event_time <= record.erased_at
+    # What begins later is yet to come.
+    return erased or event.event_state in STATES_ENDED or (over and event.event_time <= now)
+
+
 def decide_image(
     batch: Batch | None,
     batch_id: str,
@@ -299,6 +317,29 @@ def decide_records(
         else decision
         for record, decision in decided
     ]
+
+
+def is_over(
+    batch: Batch,
+    batch_id: str,
+    records: Sequence[Record | None],
+    *,
+    policy: Policy,
+    now: datetime,
+    content: Content = Content(None),
+) -> bool:
+    """Whether an image has reached its end by its records: nobody is in it any more of whom one is not over.
+
+    A permission for bytes that stood under its id before is for nobody in it, if somebody whose record has ended was
+    recorded for those that are there now. Else it may be anybody's.
+    """
+    ended = [record for record in records if record is not None and has_ended(record, policy=policy, now=now)]
+    others = [record for record in records if record not in ended]
+    if not others:
+        return bool(ended)
+    reasons = {_decide_linked(batch, batch_id, record, content, policy, now).reason for record in others}
+    of_now = content.read and any(_given_for(record.contents, content) for record in ended)
+    return of_now and reasons == {Reason.CONTENT_CHANGED}
 
 
 def _decide_linked(
@@ -444,15 +485,12 @@ def current_event(events: Sequence[Event] | None) -> Event | None:
 
 
 def valid_until(record: Record, rule: JurisdictionRule | None) -> datetime | None:
-    """The first end of a well-formed record: of its validity, or of a retention."""
-    event = current_event(record.events)
-    if event is None or event.event_time is None:
-        return None
-    ends = [
-        add_duration(event.event_time, event.validity_duration),
-        add_duration(event.event_time, record.retention_period),
-    ]
-    return min([*ends, *_recorded_ends(record, rule)])
+    """The first end of a record, of its validity or of a retention; of those that its fields tell."""
+    ends, event = _recorded_ends(record, rule), current_event(record.events)
+    if event is not None and event.event_time is not None:
+        told = [text for text in (event.validity_duration, record.retention_period) if _duration(text)]
+        ends += [add_duration(event.event_time, text) for text in told]
+    return min(ends, default=None)
 
 
 def _duration(text: str | None) -> re.Match[str] | None:

@@ -52,6 +52,7 @@ from jobs.schemas import (
     TOMBSTONES,
 )
 from jobs.settings import Settings
+from jobs.tables.links import NOT_READ
 from jobs.tables.store import Warehouse, materialise
 
 _INPUTS = (IMAGES, PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES, TOMBSTONES, BASIS_QUARANTINE)
@@ -63,8 +64,8 @@ class Gated:
 
     Columns of ``decisions``: image_id, part, content_sha256, reason (null: accepted), covered (array of record_id,
     principal, box), valid_until, input_digest (hash of the content and of whom the records cover: what an
-    embedding was computed from), held (a legal hold is recorded: neither served nor destroyed), reasons (of each linked
-    record; null: it permits).
+    embedding was computed from), held (a legal hold is recorded: neither served nor destroyed), over (it has reached
+    its end by its records: `decide.is_over`), reasons (of each linked record; null: it permits).
     """
 
     decisions: DataFrame
@@ -152,6 +153,7 @@ _LINK_FIELDS = (
     "record_collection",
     "lawful_basis",
     "held",
+    "ended",
     "contents",
 )
 
@@ -239,7 +241,10 @@ def current_records(basis: DataFrame) -> DataFrame:
 
 
 def record_decisions(basis: DataFrame, *, policy: Policy, now: datetime, barred: Barred | None = None) -> DataFrame:
-    """Decide every record: record_id, reason (null: in force and granting), principal, box, valid_until, …"""
+    """Decide every record: record_id, reason (null: in force and granting), principal, box, valid_until, ended, …
+
+    `ended` is `decide.has_ended`: over for good, whatever the reason is that is named first.
+    """
     records = current_records(basis).select("*", _current_event().alias("event"))
     barred = barred or Barred()
     records = _flagged(records, barred.records, "record_id", "quarantined")
@@ -257,17 +262,19 @@ def record_decisions(basis: DataFrame, *, policy: Policy, now: datetime, barred:
         *_purpose(policy.purposes, policy.allowed_purposes),
         (F.lit(policy.box_required) & F.col("face_box").isNull(), Reason.BOX_REQUIRED),
     ]
+    until = F.least(
+        _end(F.col("event.event_time"), F.col("event.validity_duration")),
+        _end(F.col("event.event_time"), F.col("processing.retention_period")),
+        *_recorded_ends(policy.rules),
+    )
     return records.select(
         "record_id",
         F.lit(True).alias("found"),
         _first_reason(rules).alias("reason"),
         F.col("pii_principal_id").alias("principal"),
         F.col("face_box").alias("box"),
-        F.least(
-            _end(F.col("event.event_time"), F.col("event.validity_duration")),
-            _end(F.col("event.event_time"), F.col("processing.retention_period")),
-            *_recorded_ends(policy.rules),
-        ).alias("valid_until"),
+        until.alias("valid_until"),
+        _ended(until, moment).alias("ended"),
         F.col("source_batch_id").alias("record_batch"),
         F.col("processing.collection_method").alias("record_collection"),
         F.col("processing.lawful_basis").alias("lawful_basis"),
@@ -401,6 +408,16 @@ def _not_in_force(now: Column, rules: Sequence[JurisdictionRule]) -> list[tuple[
     ]
 
 
+def _ended(until: Column, now: Column) -> Column:
+    """Whether a record is over for good, of those that can be read and are not held: `decide.has_ended`."""
+    kept = F.col("quarantined") | F.col("contested") | F.col("legal_hold_ref").isNotNull()
+    begun, state = F.col("event.event_time"), F.col("event.event_state")
+    over = (until <= now) & (begun.isNull() | (begun <= now))
+    ended = state.isin(*STATES_ENDED) | (begun <= F.col("erased_at")) | over
+    # What is unknown destroys nothing.
+    return F.coalesce(F.col("schema_version").isin(*SCHEMA_VERSIONS) & ~kept & ended, F.lit(False))
+
+
 def _purpose(purposes: Sequence[str], allowed_purposes: Sequence[str]) -> list[tuple[Column, Reason]]:
     asked = F.array(*(F.lit(p) for p in purposes)).cast("array<string>")
     granted = (F.size(asked) > 0) & (F.size(F.array_except(asked, "processing.purposes")) == 0)
@@ -423,7 +440,8 @@ def _end(start: Column, duration: Column) -> Column:
 
 
 def _judge_links() -> Column:
-    """Add to each link what depends on the image's own batch."""
+    """Add to each link what depends on the image's own batch and content."""
+    was_read = ~F.col("content_sha256").startswith(NOT_READ)
     return F.transform(
         F.coalesce("links", F.array().cast("array<struct<" + _LINK_TYPES + ">>")),
         lambda link: F.struct(
@@ -432,6 +450,8 @@ def _judge_links() -> Column:
             link["box"].alias("box"),
             link["valid_until"].alias("valid_until"),
             link["held"].alias("held"),
+            F.coalesce(link["ended"], F.lit(False)).alias("ended"),
+            (_given_for(link["contents"]) & was_read).alias("of_now"),
             F.coalesce(
                 F.when(~F.coalesce(link["found"], F.lit(False)), F.lit(Reason.BASIS_NOT_FOUND.value)),
                 link["reason"],
@@ -479,8 +499,17 @@ def _given_for(contents: Column) -> Column:
 _LINK_TYPES = (
     "record_id: string, found: boolean, reason: string, principal: string, box: array<float>, "
     "valid_until: timestamp, record_batch: string, record_collection: string, lawful_basis: string, held: boolean, "
-    "contents: array<string>"
+    "ended: boolean, contents: array<string>"
 )
+
+
+def _over() -> Column:
+    """Whether an image has reached its end by its records: `decide.is_over`."""
+    former = F.lit(Reason.CONTENT_CHANGED.value)
+    nobody_else = F.forall("judged", lambda link: link["ended"] | link["reason"].eqNullSafe(former))
+    all_ended = F.forall("judged", lambda link: link["ended"])
+    of_now = F.exists("judged", lambda link: link["ended"] & link["of_now"])
+    return (F.size("judged") > 0) & nobody_else & (all_ended | of_now)
 
 
 def _batch_reason() -> Column:
@@ -524,6 +553,7 @@ def _decisions(judged: DataFrame) -> DataFrame:
             covered.alias("covered"),
             F.array_min(F.transform(permitted, lambda link: link["valid_until"])).alias("valid_until"),
             held.alias("held"),
+            _over().alias("over"),
             F.transform("judged", lambda link: link["reason"]).alias("reasons"),
         )
         .withColumn("covered", F.when(F.col("reason").isNull(), F.col("covered")).otherwise(nobody))

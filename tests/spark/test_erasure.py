@@ -277,6 +277,9 @@ def test_guarantee_16_where_somebody_was_erased_records_without_boxes_cover_nobo
     warehouse.append(made.spark.createDataFrame(rows, PROCESSING_BASIS.columns), PROCESSING_BASIS)
     links = [(image_id, record_id, now, None) for image_id, record_id in given]
     warehouse.append(made.spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
+    # Of whom it ends there was a face in the picture.
+    face = warehouse.read(EMBEDDINGS).where(F.col("image_id") == image(5)).withColumn("face_id", F.col("face_id") + 1)
+    warehouse.append(face.withColumn("basis_record_ids", F.array(F.lit("e6"))), EMBEDDINGS)
     some = made.spark.createDataFrame([(i,) for i, _ in given], "image_id string")
 
     def decided() -> tuple[Gated, dict[str, object]]:

@@ -30,8 +30,10 @@ from jobs.governance.decide import (
     Record,
     decide_image,
     decide_records,
+    has_ended,
+    is_over,
 )
-from jobs.governance.gate import Barred, Gated, RunGate, current_batches, gate, gate_warehouse
+from jobs.governance.gate import Barred, Gated, RunGate, current_batches, gate, gate_warehouse, record_decisions
 from jobs.governance.jurisdictions import load_rules
 from jobs.governance.tombstones import key_ring
 from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
@@ -130,15 +132,17 @@ def together(rng: random.Random) -> list[Record | None]:
 
 
 def apart(records: list[list[Record | None]]) -> list[list[Record | None]]:
-    """Whoever was erased is a person without other records: the others are not erased along."""
+    """Whoever was erased is a person without other records: the others are not erased along. Nobody erases no one."""
     number = itertools.count()
-    return [
-        [
-            replace(r, pii_principal_id=f"hmac:{next(number):064x}") if r and r.erased_at and r.pii_principal_id else r
-            for r in linked
-        ]
-        for linked in records
-    ]
+
+    def alone(r: Record | None) -> Record | None:
+        if r is None or r.erased_at is None:
+            return r
+        if r.pii_principal_id is None:
+            return replace(r, erased_at=None)
+        return replace(r, pii_principal_id=f"hmac:{next(number):064x}")
+
+    return [[alone(r) for r in linked] for linked in records]
 
 
 def event(rng: random.Random) -> Event:
@@ -188,8 +192,10 @@ def basis_row(number: int, record: Record) -> tuple[object, ...]:
     )
 
 
-def image_row(number: int, batch: str | None = "b1", *, changed: bool = False) -> tuple[object, ...]:
-    return (0, f"i{number}", None, None, "c", 1, batch, NOW, True, NOW if changed else None, None)
+def image_row(
+    number: int, batch: str | None = "b1", *, changed: bool = False, content: str | None = "c"
+) -> tuple[object, ...]:
+    return (0, f"i{number}", None, None, content, 1, batch, NOW, True, NOW if changed else None, None)
 
 
 def somebody_left(number: int, linked: list[Record | None]) -> bool:
@@ -199,13 +205,14 @@ def somebody_left(number: int, linked: list[Record | None]) -> bool:
 
 def content_of(number: int) -> Content:
     """What the images of these tests show."""
-    return Content("c", changed=number % 3 == 2)
+    read = number % 7 != 6
+    return Content("c" if read else "unread:EMPTY", changed=number % 3 == 2, read=read)
 
 
 class Tables:
     """The gate's inputs for images of which image i is linked to ``records[i]`` (None: a link to nothing).
 
-    Every third image has other bytes than the first that it had.
+    Every third image has other bytes than the first that it had, of every seventh there is nothing to read.
     """
 
     def __init__(self, spark, records: list[list[Record | None]], batch: Batch | None) -> None:
@@ -221,7 +228,8 @@ class Tables:
                     if record.quarantined:
                         quarantined.append((f"r{number}",))
                 number += 1
-        images = [image_row(i, changed=content_of(i).changed) for i in range(len(records))]
+        shown = [content_of(i) for i in range(len(records))]
+        images = [image_row(i, changed=content.changed, content=content.sha256) for i, content in enumerate(shown)]
         batches = [("b1", "s", batch.collection_method, "a", NOW, batch.state, NOW)] if batch else []
         self.images = spark.createDataFrame(images, IMAGES.columns)
         self.links = spark.createDataFrame(links, BASIS_LINKS.columns)
@@ -240,8 +248,15 @@ class Tables:
             self.images, self.links, self.basis, self.batches, policy=policy, now=NOW, barred=self.barred
         )  # fmt: skip
         until = "unix_micros(valid_until) AS until"
-        found = result.decisions.selectExpr("image_id", "reason", until, "size(covered) AS n", "covered", "held")
+        found = result.decisions.selectExpr(
+            "image_id", "reason", until, "size(covered) AS n", "covered", "held", "over"
+        )
         return {row["image_id"]: row for row in found.collect()}
+
+    def ended(self) -> dict[str, bool]:
+        """Whether each record is over for good."""
+        decided = record_decisions(self.basis, policy=POLICY, now=NOW, barred=self.barred)
+        return {row["record_id"]: row["ended"] for row in decided.select("record_id", "ended").collect()}
 
 
 def gated(spark, records: list[list[Record | None]], batch: Batch | None) -> dict[str, Any]:
@@ -259,6 +274,7 @@ def drawn(spark) -> Callable[[int], tuple[list[list[Record | None]], Tables]]:
     def draw(images: int) -> tuple[list[list[Record | None]], Tables]:
         rng = random.Random(25)
         records: list[list[Record | None]] = [[replace(GOOD, **changes)] for changes in edges()]  # type: ignore[arg-type]
+        records += [list(linked) for linked in itertools.product(linked_records(), repeat=2)]
         records += [together(rng) for _ in range(images - len(records))]
         records = apart(records)
         return records, Tables(spark, records, ASSESSED)
@@ -274,9 +290,27 @@ def edges() -> Iterator[dict[str, object]]:
         at = NOW - timedelta(days=30)
         yield {"events": tuple(Event(at, "P1Y", "explicit_consent", s) for s in (state, "Nonsense"))}
     yield {"source_batch_id": "b2"}
+    yield {"events": (), "expires_at": NOW}
+    for begun in (NOW, NOW + timedelta(seconds=1)):
+        yield {"events": (Event(begun, "P1Y", "explicit_consent", "ConsentGiven"),), "expires_at": NOW}
     for durations in TIES:
         at = NOW - timedelta(days=20)
         yield {"events": tuple(Event(at, d, "explicit_consent", "ConsentGiven") for d in durations)}
+
+
+def linked_records() -> Iterator[Record]:
+    """Of people of their own: what has ended or not, was given for the bytes that are there now, or for former ones."""
+    gone = (*(GOOD.events or ()), Event(NOW - timedelta(days=1), None, "withdrawal", "ConsentWithdrawn"))
+    changes: tuple[dict[str, object], ...] = (
+        {}, {"contents": ("c",)}, {"contents": ("d",)}, {"contents": ("d",), "purposes": ("p:a",)},
+        {"events": gone}, {"events": gone, "contents": ("c",)}, {"events": gone, "contents": ("d",)},
+        {"events": gone, "contents": ("c",), "impact_assessment": None},
+        {"events": gone, "contents": ("c",), "jurisdiction": "XX"},
+        {"events": gone, "contents": ("c",), "schema_version": "2.0"},
+        {"events": gone, "contents": ("c",), "legal_hold_ref": "h"},
+    )  # fmt: skip
+    for number, changed in enumerate(changes):
+        yield replace(GOOD, pii_principal_id=f"hmac:{number + 10**9:064x}", **changed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("images", [1_100, pytest.param(100_000, marks=pytest.mark.faults)])
@@ -284,7 +318,7 @@ def test_guarantee_4_the_spark_expression_equals_the_pure_rule(drawn, images: in
     records, tables = drawn(images)
     found, boxed = tables.decide(), tables.decide(BOX_ONLY)
     assert len(found) == images
-    seen = set()
+    seen, over = set(), set()
     for number, linked in enumerate(records):
         content, left = content_of(number), somebody_left(number, linked)
         with_box = decide_image(ASSESSED, "b1", linked, policy=BOX_ONLY, now=NOW, content=content, left=left).reason
@@ -301,6 +335,14 @@ def test_guarantee_4_the_spark_expression_equals_the_pure_rule(drawn, images: in
             assert expected.valid_until is not None
             assert row["until"] == int(expected.valid_until.timestamp() * 1e6), linked
         seen.add(expected.reason)
+        is_over_ = is_over(ASSESSED, "b1", linked, policy=POLICY, now=NOW, content=content)
+        assert row["over"] is is_over_, linked
+        over.add((is_over_, expected.reason))
+    every = [record for linked in records for record in linked]
+    ended = {f"r{n}": has_ended(record, policy=POLICY, now=NOW) for n, record in enumerate(every) if record}
+    assert tables.ended() == ended
+    # What is refused for its form or its law is over as well, and so is what shares a picture with former bytes.
+    assert over >= {(True, Reason.FIELD_MISSING), (True, Reason.JURISDICTION_UNKNOWN), (True, Reason.CONTENT_CHANGED)}
     # Everything that a record alone can cause did occur, so that the comparison means something.
     batch_reasons = {Reason.BATCH_UNKNOWN, Reason.BATCH_NOT_ASSESSED, Reason.BATCH_REVOKED, Reason.PURPOSE_NOT_ALLOWED}
     assert seen >= set(Reason) - batch_reasons - {Reason.PUBLIC_WEB_WITHOUT_CONSENT} | {None}

@@ -25,6 +25,8 @@ from jobs.governance.decide import (
     decide_image,
     decide_record,
     decide_records,
+    has_ended,
+    is_over,
     valid_until,
 )
 from jobs.governance.jurisdictions import load_rules
@@ -303,6 +305,101 @@ def test_guarantee_7_what_has_ended_says_so_with_a_box_or_without() -> None:
     assert decide_record(ended, policy=BOX_ONLY, now=NOW).reason == Reason.CONSENT_ENDED
     elsewhere = replace(GOOD, purposes=("q",))
     assert decide_record(elsewhere, policy=BOX_ONLY, now=NOW).reason == Reason.PURPOSE_NOT_GRANTED
+
+
+LATER = replace(GIVEN, event_time=NOW + timedelta(days=1))
+GONE = (GIVEN, replace(GIVEN, event_time=NOW - timedelta(days=1), event_state="ConsentWithdrawn"))
+LONG_AGO = NOW.replace(year=2023)
+# What a record says, and whether it is over for good.
+ENDS: dict[str, tuple[dict[str, object], bool]] = {
+    "in force": ({}, False),
+    "not given yet": ({"events": (replace(GIVEN, event_state="ConsentRequested"),)}, False),
+    "withdrawn": ({"events": GONE}, True),
+    "withdrawn, dated ahead": ({"events": (replace(LATER, event_state="ConsentWithdrawn"),)}, True),
+    "erased": ({"erased_at": GIVEN.event_time}, True),
+    "erased, and given since": ({"erased_at": NOW - timedelta(days=31)}, False),
+    "past its validity": ({"events": (replace(GIVEN, validity_duration="P30D"),)}, True),
+    "past its validity, and not given": ({"events": (Event(GIVEN.event_time, "P1D", "t", "ConsentRequested"),)}, True),
+    "past its retention": ({"retention_period": "P30D"}, True),
+    "a day before": ({"retention_period": "P31D"}, False),
+    "past its end": ({"expires_at": NOW}, True),
+    "past its end, without an event": ({"events": (), "expires_at": NOW}, True),
+    "without an event": ({"events": ()}, False),
+    "past its end when it begins": ({"events": (replace(LATER, event_time=NOW),), "expires_at": NOW}, True),
+    "before it begins": ({"events": (LATER,), "expires_at": NOW}, False),
+    "past what its jurisdiction keeps": ({"jurisdiction": "US-IL", "last_interaction_at": LONG_AGO}, True),
+    "past what another one keeps": ({"last_interaction_at": LONG_AGO}, False),
+}  # fmt: skip
+# What a record may lack, or be refused for: by its form, or by the law.
+LACKING: tuple[dict[str, object], ...] = (
+    {}, {"pii_principal_id": "Jane"}, {"impact_assessment": None}, {"purposes": ()}, {"lawful_basis": "x"},
+    {"special_category_condition": None}, {"collection_method": "x"}, {"face_box": (1.0,)}, {"source_batch_id": None},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_guarantee_7_what_has_ended_has_so_whatever_a_field_or_the_law_lacks(case: str) -> None:
+    changes, expected = ENDS[case]
+    record = replace(GOOD, **changes)  # type: ignore[arg-type]
+    for lacking in LACKING:
+        assert has_ended(replace(record, **lacking), policy=POLICY, now=NOW) is expected  # type: ignore[arg-type]
+    # A controller may leave a jurisdiction, or a rule get a field that it asks for.
+    if record.jurisdiction == "EU":
+        assert has_ended(record, policy=replace(POLICY, rules=()), now=NOW) is expected
+    # What cannot be read destroys nothing, and a hold keeps it.
+    for keeps in ({"quarantined": True}, {"schema_version": "1.1"}, {"schema_version": None}, {"legal_hold_ref": "h"}):
+        assert not has_ended(replace(record, **keeps), policy=POLICY, now=NOW)  # type: ignore[arg-type]
+
+
+def test_guarantee_7_an_end_is_told_by_the_durations_that_can_be_read() -> None:
+    for broken in ({"retention_period": "x"}, {"events": (replace(GIVEN, validity_duration=None),)}):
+        record = replace(GOOD, **broken)  # type: ignore[arg-type]
+        (until,) = {valid_until(record, RULES[0])} - {None}
+        assert [has_ended(record, policy=POLICY, now=until - timedelta(days=days)) for days in (1, 0)] == [False, True]
+
+
+FORMER, HERE, ANY = ("d",), ("c",), ()
+# Links of one image, each by whether its record has ended, and what it was given for; and whether the image is over.
+OVER: dict[str, tuple[list[tuple[bool, tuple[str, ...]]], bool]] = {
+    "nobody": ([], False),
+    "in force": ([(False, HERE)], False),
+    "ended": ([(True, HERE)], True),
+    "ended, for no bytes yet": ([(True, ANY)], True),
+    "ended, of former bytes": ([(True, FORMER)], True),
+    "both ended": ([(True, HERE), (True, FORMER)], True),
+    "another is in force": ([(True, HERE), (False, HERE)], False),
+    "another is in force, for no bytes yet": ([(True, HERE), (False, ANY)], False),
+    "another is in force for former bytes": ([(True, HERE), (False, FORMER)], True),
+    "others are in force for former bytes": ([(True, HERE), (False, FORMER), (False, FORMER)], True),
+    "nobody has ended": ([(False, FORMER), (False, FORMER)], False),
+    "whose bytes these are nobody can tell": ([(True, FORMER), (False, FORMER)], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OVER)
+def test_guarantee_7_an_image_is_over_when_nobody_in_it_has_a_record_that_is_not(case: str) -> None:
+    links, expected = OVER[case]
+    records = [
+        replace(GOOD, pii_principal_id=f"hmac:{n:064x}", events=GONE if ended else (GIVEN,), contents=contents)
+        for n, (ended, contents) in enumerate(links)
+    ]
+
+    def over(*more: Record | None, read: bool = True) -> bool:
+        shown = Content("c", read=read)
+        return is_over(ASSESSED, "b", [*records, *more], policy=POLICY, now=NOW, content=shown)
+
+    assert over() is expected
+    # Of what could not be read, and of what others gave, nobody can tell.
+    assert over(read=False) is (expected and all(ended for ended, _ in links))
+    for other in (None, *(replace(GOOD, **changes, contents=FORMER) for changes in WAITING)):  # type: ignore[arg-type]
+        assert not over(other)
+
+
+WAITING: tuple[dict[str, object], ...] = (
+    {"purposes": ("q",)}, {"quarantined": True}, {"source_batch_id": "x"}, {"events": (LATER,)},
+    {"events": (replace(GIVEN, event_state="ConsentRequested"),)}, {"schema_version": "1.1"}, {"legal_hold_ref": "h"},
+    {"impact_assessment": None},
+)  # fmt: skip
 
 
 # What shows nothing, of every kind: a field that holds nothing else is empty.
