@@ -221,7 +221,8 @@ def _erase_index(
     """
     began, milvus, warehouse = utc_now(), run.settings.milvus, run.warehouse
     keep = promoted_collections(warehouse)
-    names = own_collections(warehouse, run.settings, index)
+    here = own_collections(warehouse, run.settings, index)
+    names = list(here)
     looked_at = names if every else [n for n in names if index.aliases_of(n) or n in keep or _abandoned(run, index, n)]
     report = erase_keys(
         index,
@@ -230,10 +231,10 @@ def _erase_index(
         keep=keep,
         load_timeout_s=milvus.index_timeout_s,
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
-        before_drop=lambda dropped: about_to_drop(run, dropped),
+        before_drop=lambda dropped: about_to_drop(run, index, dropped),
     )
     # With none in an index that the settings lead to by mistake nobody has looked at those that hold the keys.
-    if looked_at == names and not unaccounted(warehouse, names):
+    if looked_at == names and not unaccounted(warehouse, here):
         erasure.forget_removed(warehouse, began)
     return report | {name: {"lost": True} for name in given_up(run)}
 
