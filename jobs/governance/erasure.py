@@ -85,7 +85,8 @@ COMPLETE, BEGUN, VOID, SETTLED = "complete", "begun", "void", "settled"
 CARRIED_OUT: Final = "carried-out"
 #: How a request ended: something was found; nothing, for an earlier request had erased it; nothing that is known here.
 ERASED, ERASED_BEFORE, NOT_FOUND = "erased", "erased before", "nothing found"
-#: What the step COMPLETE has of a request, in numbers; beside its `outcome`, which an earlier release did not record.
+#: What the step COMPLETE has of a request, in numbers; beside its `outcome` and how often it was `asked` for, which
+#: earlier releases did not record.
 _COUNTED: Final = ("images", "faces", "records", "shared_images")
 _COUNTS: Final = ", ".join(f"{name} bigint" for name in _COUNTED)
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
