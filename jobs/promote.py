@@ -70,7 +70,7 @@ def _switch(run: Run, index: VectorIndex, proof: Proof, collection: str, fingerp
             timeout=milvus.index_timeout_s,
             # An embedded index has no readers but this process.
             watch=None if run.settings.embedded else Watch(milvus.watch_s, milvus.watch_p99_ms),
-            before_drop=lambda names: about_to_drop(run, names),
+            before_drop=lambda names: about_to_drop(run, index, names),
         )
     return {
         "alias": milvus.alias,

@@ -85,7 +85,8 @@ COMPLETE, BEGUN, VOID, SETTLED = "complete", "begun", "void", "settled"
 CARRIED_OUT: Final = "carried-out"
 #: How a request ended: something was found; nothing, for an earlier request had erased it; nothing that is known here.
 ERASED, ERASED_BEFORE, NOT_FOUND = "erased", "erased before", "nothing found"
-#: What the step COMPLETE has of a request, in numbers; beside its `outcome`, which an earlier release did not record.
+#: What the step COMPLETE has of a request, in numbers; beside its `outcome` and how often it was `asked` for, which
+#: earlier releases did not record.
 _COUNTED: Final = ("images", "faces", "records", "shared_images")
 _COUNTS: Final = ", ".join(f"{name} bigint" for name in _COUNTED)
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -146,8 +147,8 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     """Write requests down, and the tombstones of what they name, so that nothing of it is indexed from now on.
 
     No lease is needed: rows are only added. A target with an unfinished request keeps it, and is barred anew: what was
-    said of it since the former time is over as well. If a pass completes it meanwhile it is asked for anew. Returns the
-    requests' ids.
+    said of it since the former time is over as well. If a pass completes it meanwhile it is asked for anew: here, or,
+    where that pass saw the tombstones first, by it (`ask_again`). Returns the requests' ids.
     """
     ids = {target: f"er-{ring.digest(target.kind, target.value)[:20]}-{now:%Y%m%dT%H%M%S}" for target in targets}
     pending = _pending_ids(warehouse)
@@ -175,7 +176,7 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     if items:
         warehouse.append(spark.createDataFrame(items, ERASURE_ITEMS.columns), ERASURE_ITEMS)
     if len(fresh) < len(ids):
-        # Else the pass saw what was written here, or is yet to see it: `close`.
+        # Else the pass saw what was written here, or is yet to see it: `close`, `ask_again`.
         left = {row["request_id"] for row in _pending_ids(warehouse).select("request_id").collect()}
         closed = [t for t, i in ids.items() if t not in fresh and i not in left]
         if closed:
@@ -952,7 +953,8 @@ def close(
     """Mark the requests of ``targets`` complete, but those of which something is held, not known, or came meanwhile.
 
     With what was found and how that ends it: once the items are gone, or a key has left the ring, nobody could tell.
-    And with ``pass_did``, what the pass did: receipts need it, and the table of runs' steps may be removed.
+    With how often it was asked for as this pass saw it, for `ask_again`; and with ``pass_did``, what the pass did:
+    receipts need it, and the table of runs' steps may be removed.
 
     Not known is what to do for a person while images are linked to records that are not there: see `_unknown`. Or while
     none is linked to any (``blind``): see `is_blind`.
@@ -971,7 +973,8 @@ def close(
         "unknown": _unknown(warehouse, targets, blind=blind),
         "again": _asked_since(warehouse, targets),
     }
-    requests = targets.select("request_id").distinct().join(counts, "request_id", "left").fillna(0)
+    # How often one was asked for stands beside each of its targets.
+    requests = targets.select("request_id", "asked").distinct().join(counts, "request_id", "left").fillna(0)
     for reason, of_requests in waiting.items():
         marked = of_requests.select("request_id").distinct().withColumn(reason, F.lit(True))
         requests = requests.join(marked, "request_id", "left")
@@ -991,7 +994,7 @@ def close(
             "request_id",
             F.lit(COMPLETE).alias("step"),
             F.lit(run_id).alias("run_id"),
-            F.to_json(F.struct(*_COUNTED, "outcome")).alias("result"),
+            F.to_json(F.struct(*_COUNTED, "outcome", "asked")).alias("result"),
             F.lit(now).cast("timestamp").alias("recorded_at"),
         )
         if pass_did is not None:
@@ -1039,6 +1042,37 @@ def _asked_since(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     return pending(warehouse).where(~_of_pass()).join(targets, asked, "left_anti")
 
 
+def ask_again(warehouse: Warehouse, over: DataFrame, count: int, *, run_id: str, now: datetime) -> int:
+    """Ask anew for what was asked for once more just before its request was closed; returns how many.
+
+    ``over``: as `unsettled` has it, with ``count`` that have been asked for. `close` looks for that before it closes,
+    and `request` looks whether it is still open: in between, neither sees the other. So each looks once more behind
+    what it has written; here there are more tombstones then than the pass saw. They go with the new request, under the
+    time that they count from, and so do all names. Repeating it is harmless: behind a pass that was cut off the next
+    one looks at what is not settled, and the names stay until then.
+    """
+    closed = looked_up(over.where("asked IS NOT NULL").select("request_id", "asked"), count)
+    names = F.col("kind").isin(SUBJECT, BATCH)
+    stones = warehouse.read(TOMBSTONES).where(names).join(closed, "request_id")
+    more = stones.groupBy("request_id", "asked").count().where("count > asked")
+    # Without a name it was cleaned up before it was asked for: then `request` saw that it was closed.
+    named = warehouse.read(ERASURE_ITEMS).where(names).select("request_id")
+    again = materialise(more.join(named, "request_id", "left_semi").select("request_id"))
+    if not (asked := again.count()):
+        return 0
+    new = {"request_id": F.concat("request_id", F.lit("-again"))}
+    of_request = {"run_id": F.lit(run_id), "requested_at": F.lit(now).cast("timestamp")}
+    # In the order of `request`.
+    for spec, key, values in (
+        (ERASURE_REQUESTS, ["request_id"], new | of_request),
+        (TOMBSTONES, ["request_id", "kind", "key_id", "digest", "recorded_at"], new),
+        (ERASURE_ITEMS, ["request_id", "kind", "value"], new),
+    ):
+        rows = warehouse.read(spec).where(names).join(looked_up(again, asked), "request_id").withColumns(values)
+        warehouse.append(materialise(rows.join(warehouse.read(spec).select(*key), key, "left_anti")), spec)
+    return asked
+
+
 def is_blind(tables: Mapping[str, Mapping[str, int]]) -> bool:
     """Whether there were images, and no records or no links, when a pass destroyed its rows: `destroy_rows` told.
 
@@ -1075,11 +1109,15 @@ def lost_records(warehouse: Warehouse) -> DataFrame:
 
 
 def unsettled(warehouse: Warehouse) -> DataFrame:
-    """Requests that are over, and have not been cleaned up behind: request_id, step, run_id, recorded_at."""
+    """Requests that are over, and have not been cleaned up behind: request_id, step, run_id, recorded_at, asked.
+
+    ``asked``: how often a person or a batch was asked for by one that is complete, as the pass saw it that closed it.
+    """
     steps = warehouse.read(ERASURE_STEPS)
     settled = steps.where(F.col("step") == SETTLED).select("request_id")
     over = steps.where(F.col("step").isin(COMPLETE, VOID)).join(settled, "request_id", "left_anti")
-    return over.select("request_id", "step", "run_id", "recorded_at")
+    asked = F.expr("nullif(CAST(get_json_object(result, '$.asked') AS BIGINT), 0)").alias("asked")
+    return over.select("request_id", "step", "run_id", "recorded_at", asked)
 
 
 def forget_items(warehouse: Warehouse) -> bool:

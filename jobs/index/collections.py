@@ -40,18 +40,18 @@ def belongs_to(alias: str, name: str, info: CollectionInfo | None) -> bool:
     return info is not None and collection_name(alias, info.run_id) == name
 
 
-def collections_of(index: VectorIndex, alias: str, warehouse: str) -> list[str]:
+def collections_of(index: VectorIndex, alias: str, warehouse: str) -> dict[str, CollectionInfo]:
     """Every collection with faces of this warehouse: those of ``alias``, and those that it built for another one.
 
     ``warehouse``: its identity, which a collection carries since it was made. One of ``alias`` that carries another's
     is another warehouse's: its faces are not known here, and what is not known must not be taken for not permitted.
     """
     named = [(name, index.info(name)) for name in index.list_collections()]
-    return [
-        name
+    return {
+        name: info
         for name, info in named
         if info and (info.warehouse == warehouse or (info.warehouse is None and belongs_to(alias, name, info)))
-    ]
+    }
 
 
 def _plain(text: str) -> str:

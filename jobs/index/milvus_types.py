@@ -40,6 +40,9 @@ class CollectionInfo:
     """Identity of the warehouse whose faces these are (`Warehouse.identity`); None: made by an earlier release."""
     purposes: tuple[str, ...] | None = None
     """What its faces were permitted for; None: made by an earlier release."""
+    index: str | None = None
+    """An id of the index that it was made in: that of the collections which it stood beside, else one of its own making
+    (`stores.own_collections`); None: made by an earlier release."""
 
     def to_json(self) -> str:
         """As compact JSON with sorted keys."""

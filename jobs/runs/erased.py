@@ -53,8 +53,9 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
     index = connect(settings)
     try:
         own_live(warehouse, settings, index)
-        keys, strays = _erased_keys(job, index, stones)
-        missing = not_here(warehouse, list(keys))
+        here = own_collections(warehouse, settings, index)
+        keys, strays = _erased_keys(job, index, list(here), stones)
+        missing = not_here(warehouse, here)
     finally:
         # An embedded index is open in one process at a time, and its files are searched next.
         index.close()
@@ -116,8 +117,10 @@ def _keyed(job: Job, rows: DataFrame, kind: str, column: str) -> DataFrame:
     return digests_of(rows, {kind: column}, column, ring, list(ring.keys)).select("row_key", "digest")
 
 
-def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> tuple[dict[str, int], dict[str, int]]:
-    """How many keys of each collection of this warehouse have a tombstone; and how many are of no face that is known.
+def _erased_keys(
+    job: Job, index: VectorIndex, collections: Sequence[str], stones: DataFrame
+) -> tuple[dict[str, int], dict[str, int]]:
+    """How many keys of each of these ``collections`` have a tombstone; and how many are of no face that is known.
 
     The latter are of faces whose rows went before anybody wrote down whose they were. Those that were written down
     (`removed_faces`) were withdrawn and not erased: a collection beside the live one holds them until the next erasure.
@@ -130,7 +133,7 @@ def _erased_keys(job: Job, index: VectorIndex, stones: DataFrame) -> tuple[dict[
     known = erasure.known_faces(warehouse).select("face_id")
     found: dict[str, int] = {}
     strays: dict[str, int] = {}
-    for name in own_collections(warehouse, job.settings, index):
+    for name in collections:
         index.load(name, timeout=milvus.index_timeout_s)
         rows = index.count(name)
         keys = materialise(keys_in(job.spark, index, name, job.settings, buckets_of(warehouse, name)))

@@ -110,11 +110,11 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
             if sweep:
                 _sweep_index(run, index)
                 _sweep_staged(run)
-            _settle(run)
+            again = _settle(run)
             _finish_physically(run)
             if sweep:
                 need_all(warehouse, settings, index)
-            return Outcome(0, 0, {})
+            return Outcome(0, 0, {}, again=again)
         found = erasure.find(warehouse, targets)
         ring = key_ring(settings)
         items = erasure.write_down(warehouse, targets, found, ring, now=utc_now())
@@ -148,10 +148,10 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
             # Of a request that stays open an earlier pass may have told already; its receipt counts everything.
             done = warehouse.read(ERASURE_STEPS).where(F.col("step") == erasure.COMPLETE).select("request_id")
             counts = _by_kind(items.join(done, "request_id", "left_semi"))
-        _settle(run, ended=now)
+        again = closed.again + _settle(run, ended=now)
     _finish_physically(run)
     run.gate = None
-    return Outcome(closed.completed, closed.suspended, counts, closed.unknown, closed.again, shared)
+    return Outcome(closed.completed, closed.suspended, counts, closed.unknown, again, shared)
 
 
 def records_given_up(run: Run) -> DataFrame:
@@ -221,7 +221,8 @@ def _erase_index(
     """
     began, milvus, warehouse = utc_now(), run.settings.milvus, run.warehouse
     keep = promoted_collections(warehouse)
-    names = own_collections(warehouse, run.settings, index)
+    here = own_collections(warehouse, run.settings, index)
+    names = list(here)
     looked_at = names if every else [n for n in names if index.aliases_of(n) or n in keep or _abandoned(run, index, n)]
     report = erase_keys(
         index,
@@ -230,10 +231,10 @@ def _erase_index(
         keep=keep,
         load_timeout_s=milvus.index_timeout_s,
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
-        before_drop=lambda dropped: about_to_drop(run, dropped),
+        before_drop=lambda dropped: about_to_drop(run, index, dropped),
     )
     # With none in an index that the settings lead to by mistake nobody has looked at those that hold the keys.
-    if looked_at == names and not unaccounted(warehouse, names):
+    if looked_at == names and not unaccounted(warehouse, here):
         erasure.forget_removed(warehouse, began)
     return report | {name: {"lost": True} for name in given_up(run)}
 
@@ -289,14 +290,21 @@ class _Going:
         return permitted_faces(warehouse, gated, fingerprint).select("face_id").unionByName(staying)
 
 
-def _settle(run: Run, *, ended: datetime | None = None) -> None:
+def _settle(run: Run, *, ended: datetime | None = None) -> int:
     """Clean up behind every request that is over, also of a pass that was cut off before it could; write receipts.
 
-    ``ended``: when this run has closed requests, if it has.
+    ``ended``: when this run has closed requests, if it has. Returns how many were asked for again before they were
+    closed, unseen: they are asked for anew.
     """
     warehouse = run.warehouse
     over = materialise(erasure.unsettled(warehouse))
-    forgotten, none = erasure.forget_items(warehouse), over.isEmpty()
+    counts = over.agg(F.count("*"), F.count("asked")).first()
+    assert counts is not None  # noqa: S101 - an aggregate without groups always has its one row
+    none, asked = not counts[0], counts[1]
+    again = erasure.ask_again(warehouse, over, asked, run_id=run.run_id, now=utc_now()) if asked else 0
+    if again:
+        audit.append(warehouse, "erasure-requested", run.run_id, {"requests": again, "again": True}, now=utc_now())
+    forgotten = erasure.forget_items(warehouse)
     # Also where an earlier pass has deleted them: it may have been cut off before the files were rewritten.
     if forgotten or not none:
         began = utc_now()
@@ -307,6 +315,7 @@ def _settle(run: Run, *, ended: datetime | None = None) -> None:
     if not none:
         _write_receipts(run, over, ended)
         erasure.settle(warehouse, over, run_id=run.run_id, now=utc_now())
+    return again
 
 
 def _sweep_staged(run: Run) -> None:
@@ -455,8 +464,9 @@ def _receipts(warehouse: Warehouse, settings: Any, complete: DataFrame) -> Itera
             # A pass of an earlier release has left what it did among the steps of its run.
             passes[key] = _pass(json.loads(told) if told else _told_by_run(warehouse, *key), settings)
         counts = json.loads(facts.pop("result"))
-        # Recorded with them, and first of all in the receipt.
-        counts.pop("outcome", None)
+        # Recorded with them: how it ended is told first of all, and how often it was asked for is the ledger's own.
+        for name in ("outcome", "asked"):
+            counts.pop(name, None)
         yield key[1], {**facts, "erased": counts, **passes[key]}
 
 

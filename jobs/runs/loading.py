@@ -19,7 +19,7 @@ from jobs.index.planner import imports, plan_load
 from jobs.runs.aliases import has_switched
 from jobs.runs.imports import RunImportRecorder
 from jobs.runs.record import Run, utc_now
-from jobs.runs.stores import drop, staging_base, staging_bases
+from jobs.runs.stores import drop, index_id, staging_base, staging_bases
 from jobs.runs.workers import workers
 from jobs.schemas import AUDIT_EVENTS, RUN_STEPS, RUNS
 from jobs.settings import Settings
@@ -178,6 +178,7 @@ def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> 
         created_at=utc_now().isoformat(timespec="seconds"),
         warehouse=run.warehouse.identity,
         purposes=run.settings.governance.purposes,
+        index=index_id(run.warehouse, run.settings, index),
     )
     index.create(collection, dim=DIM, shards=run.settings.milvus.shards, properties=info)
 

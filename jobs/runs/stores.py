@@ -6,10 +6,11 @@ another `milvus.uri`, another database or a lost index, what is to be looked at 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from pyspark.sql import functions as F
 
@@ -52,9 +53,19 @@ def own_live(warehouse: Warehouse, settings: Settings, index: VectorIndex) -> tu
     return live, info
 
 
-def own_collections(warehouse: Warehouse, settings: Settings, index: VectorIndex) -> list[str]:
-    """Every collection in this index with faces of this warehouse."""
-    return collections_of(index, settings.milvus.alias, warehouse.identity)
+def own_collections(warehouse: Warehouse, settings: Settings, index: VectorIndex) -> dict[str, str]:
+    """Every collection in this index with faces of this warehouse, each with an id of the index that it is in.
+
+    Not the index's address, behind which another may stand tomorrow, and which another may lead to as well: an id that
+    its collections hand on to those that are made beside them. One of an earlier release has its own name for it.
+    """
+    named = collections_of(index, settings.milvus.alias, warehouse.identity)
+    return {name: info.index or name for name, info in named.items()}
+
+
+def index_id(warehouse: Warehouse, settings: Settings, index: VectorIndex) -> str:
+    """The id of this index, for a collection that is made in it; a new one where it has none of this warehouse's."""
+    return min(own_collections(warehouse, settings, index).values(), default=None) or uuid4().hex
 
 
 @dataclass(frozen=True)
@@ -81,19 +92,21 @@ class Missing:
         )
 
 
-def not_here(warehouse: Warehouse, here: Collection[str]) -> Missing:
-    """Collections that were filled, are not ``here``, and of which no record says that they were dropped.
+def not_here(warehouse: Warehouse, here: Mapping[str, str]) -> Missing:
+    """Collections that were filled, are not ``here`` (`own_collections`), and that no record says were dropped.
 
     Some were dropped without a word, by a release before this one: these count as dropped where another collection that
-    is on record is ``here``. Of some it is only known that they were about to be: these do where one is here that was
-    filled before that, for then this is the index that they were in. After a move it is another, and they may be in the
-    former one still.
+    is on record is ``here``. Of some it is only known that they were about to be: these do where the index is the very
+    one that they were in. Of any other nothing can be said by a look at this one. (An earlier release has not recorded
+    which it was: there one tells that is here and was filled before that.)
     """
     there = _filled(warehouse).collect()
     missing = [row for row in there if row["name"] not in here]
     since = [tuple(row["first_at"]) for row in there if row["name"] in here]
 
     def dropped(row: Row) -> bool:
+        if row["perhaps_in"] is not None:
+            return not set(row["perhaps_in"]).isdisjoint(here.values())
         if row["perhaps_at"] is not None:
             return any(first_at < tuple(row["perhaps_at"]) for first_at in since)
         return not row["on_record"] and bool(since)
@@ -101,7 +114,7 @@ def not_here(warehouse: Warehouse, here: Collection[str]) -> Missing:
     return Missing(sorted(row["name"] for row in missing if not dropped(row)), bool(since))
 
 
-def unaccounted(warehouse: Warehouse, here: Collection[str]) -> list[str]:
+def unaccounted(warehouse: Warehouse, here: Mapping[str, str]) -> list[str]:
     """The names of what is `not_here`."""
     return not_here(warehouse, here).names
 
@@ -153,15 +166,19 @@ def about_to_fill(run: Run, collection: str) -> None:
     run.record_steps({FILL: {"collection": collection}}, utc_now(), 0.0)
 
 
-def about_to_drop(run: Run, names: Sequence[str]) -> None:
-    """Put on record what is dropped next: killed in between, nobody could tell that it is gone."""
+def about_to_drop(run: Run, index: VectorIndex, names: Sequence[str]) -> None:
+    """Put on record what is dropped next, and from which index: killed in between, nobody could tell that it is gone.
+
+    By every id that its collections have for it: some may go, and those that are made later have one of them.
+    """
     if names:
-        run.record_steps({DROP: {"dropped": sorted(names)}}, utc_now(), 0.0)
+        ids = set(own_collections(run.warehouse, run.settings, index).values())
+        run.record_steps({DROP: {"dropped": sorted(names), "index": sorted(ids)}}, utc_now(), 0.0)
 
 
 def drop(run: Run, index: VectorIndex, collection: str) -> None:
     """Drop a collection, with what is about to be done, and that it is done, on record."""
-    about_to_drop(run, [collection])
+    about_to_drop(run, index, [collection])
     index.drop(collection)
     run.record_steps({DROPPED: {"dropped": [collection]}}, utc_now(), 0.0)
 
@@ -169,7 +186,8 @@ def drop(run: Run, index: VectorIndex, collection: str) -> None:
 def _filled(warehouse: Warehouse) -> DataFrame:
     """Collections (name) that rows came into last, and first at ``first_at``; times by the lease's token, in µs.
 
-    ``on_record``: no drop of them can be that nothing is known of; ``perhaps_at``: they were about to be dropped since.
+    ``on_record``: no drop of them can be that nothing is known of; ``perhaps_at``: they were about to be dropped since,
+    from the index with these ids (``perhaps_in``; null: not recorded by an earlier release).
     """
     steps = warehouse.read(RUN_STEPS).where("state = 'done'")
     token = F.coalesce("fencing_token", F.lit(0)).alias("token")
@@ -183,8 +201,9 @@ def _filled(warehouse: Warehouse) -> DataFrame:
     )
     listed = F.from_json(F.get_json_object("result", "$.dropped"), "array<string>")
     gone = steps.where(F.col("step").isin(LOST, DROPPED, "promote")).select(F.explode(listed).alias("name"), order)
-    perhaps = steps.where(F.col("step") == DROP).select(F.explode(listed).alias("name"), order)
-    perhaps = perhaps.groupBy("name").agg(F.max("at").alias("perhaps_at"))
+    ids = F.from_json(F.get_json_object("result", "$.index"), "array<string>").alias("ids")
+    perhaps = steps.where(F.col("step") == DROP).select(F.explode(listed).alias("name"), ids, order)
+    perhaps = perhaps.groupBy("name").agg(F.max("at").alias("perhaps_at"), F.max_by("ids", "at").alias("perhaps_in"))
     facts = F.from_json(F.get_json_object("result", "$.collections"), "map<string, map<string, string>>")
     erased = steps.where("step = 'erase-index'").select(F.explode(facts).alias("name", "facts"), order)
     gone = gone.unionByName(erased.where("facts['dropped'] = 'true'").select("name", "at"))
@@ -197,8 +216,9 @@ def _filled(warehouse: Warehouse) -> DataFrame:
         F.min(F.when(F.col("there"), F.col("at"))).alias("first_at"),
     )
     last = last.where("there").join(perhaps, "name", "left")
-    since = F.when(F.col("perhaps_at") > F.col("at"), F.col("perhaps_at")).alias("perhaps_at")
-    return last.select("name", "on_record", "first_at", since)
+    later = F.col("perhaps_at") > F.col("at")
+    since = [F.when(later, F.col(name)).alias(name) for name in ("perhaps_at", "perhaps_in")]
+    return last.select("name", "on_record", "first_at", *since)
 
 
 def staging_bases(warehouse: Warehouse, settings: Settings) -> list[str]:

@@ -534,7 +534,7 @@ class Player:
 
         with self.world.as_job() as job:
             live: str | None = self.world._shared_index(job.settings).alias_target("faces")
-            return live if live in unaccounted(job.warehouse, ()) else None
+            return live if live in unaccounted(job.warehouse, {}) else None
 
     def word_resume(self) -> None:
         if self.killed is not None:

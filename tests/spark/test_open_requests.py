@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.erase import erase
 from jobs.governance import audit, erasure
 from jobs.governance.basis import record_batch
 from jobs.governance.erasure import Target
@@ -19,7 +21,7 @@ from jobs.runs.standing import changed_since
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.links import NOT_READ
 from jobs.tables.store import materialise
-from tests.spark.helpers import BATCH, rows
+from tests.spark.helpers import BATCH, job_for, rows
 from tests.spark.indexed import SHARED, Indexed, image, picture, principal, record_row
 
 pytestmark = pytest.mark.spark
@@ -287,6 +289,49 @@ def test_guarantee_11_what_is_asked_for_while_a_pass_works_is_left_to_the_next(
     (second,) = erasure.request(warehouse, people[:1], ring, run_id="asked", now=later)
     assert (second,) not in rows(targets, "request_id")
     assert rows(erasure.pending(warehouse), "request_id", "value") == {(second, principal(5))}
+    erasure.forget_items(warehouse)
+    # Or they ask between its last look and its end, and are told that the request is open.
+    targets, look = materialise(erasure.pending(warehouse)), erasure._asked_since
+    more = Target("subject", principal(5), (principal(7),))
+
+    def unseen(*of: Any) -> DataFrame:
+        seen = materialise(look(*of))
+        monkeypatch.undo()
+        assert erasure.request(warehouse, [more], ring, run_id="asked", now=later) == [second]
+        return seen
+
+    monkeypatch.setattr(erasure, "_asked_since", unseen)
+    assert close("e3") == (1, 0, 0, 0)
+    over = materialise(erasure.unsettled(warehouse))
+    # Also where that is cut off and done once more.
+    for _ in range(2):
+        assert erasure.ask_again(warehouse, over, 4, run_id="e3", now=later) == 1
+    erasure.forget_items(warehouse)
+    anew = {(f"{second}-again", name, 3) for name in more.values}
+    assert rows(erasure.pending(warehouse), "request_id", "value", "asked") == anew
+
+
+@pytest.mark.faults
+def test_guarantee_11_a_pass_that_was_asked_again_unseen_says_so_and_leaves_that_to_the_next(
+    made: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is on record how often it was asked for when it was closed; of that the receipt says nothing."""
+    person, look = Target("subject", principal(5)), erasure._asked_since
+
+    def unseen(*of: Any) -> DataFrame:
+        seen = materialise(look(*of))
+        monkeypatch.undo()
+        ask(made, person)
+        return seen
+
+    monkeypatch.setattr(erasure, "_asked_since", unseen)
+    done = erase(job_for(made.spark, made.settings), {person: ["--subject"]})
+    assert done["exit_code"] == 5
+    assert "1 requests complete: 1 images, 1 faces, 1 records erased; 1 were asked for again" in done["message"]
+    (receipt,) = done["receipts"]
+    assert receipt["erased"] == {"images": 1, "faces": 1, "records": 1, "shared_images": 0}
+    waiting = rows(erasure.pending(made.warehouse), "request_id", "value", "asked")
+    assert waiting == {(f"{receipt['request_id']}-again", principal(5), 2)}
 
 
 def test_guarantee_9_no_persons_request_is_complete_while_a_record_is_lost_that_was_there(made: Indexed) -> None:

@@ -52,7 +52,7 @@ def test_a_warehouse_knows_its_collections_behind_whatever_alias() -> None:
     for name, (run_id, warehouse) in made.items():
         info = CollectionInfo(**{**INFO.__dict__, "run_id": run_id, "warehouse": warehouse})
         index.create(name, dim=4, shards=1, properties=info)
-    assert collections_of(index, "faces", "here") == ["faces_1", "faces_2", "people_1"]
+    assert list(collections_of(index, "faces", "here")) == ["faces_1", "faces_2", "people_1"]
 
 
 def test_info_travels_as_json_and_foreign_text_is_not_info() -> None:
