@@ -240,14 +240,29 @@ def strike_off(warehouse: Warehouse, *, run_id: str, now: datetime) -> None:
     _note(warehouse, idle, VOID, run_id=run_id, now=now)
 
 
-def begin(warehouse: Warehouse, targets: DataFrame, *, run_id: str, now: datetime) -> None:
-    """Mark the requests of a pass among ``targets`` as begun: what is destroyed in part is not taken back."""
-    _note(warehouse, targets.where(_of_pass()), BEGUN, run_id=run_id, now=now)
+def begin(
+    warehouse: Warehouse, targets: DataFrame, found: DataFrame, ring: KeyRing, *, run_id: str, now: datetime
+) -> None:
+    """Mark the requests of a pass among ``targets`` as begun: what is destroyed in part is not taken back.
+
+    Then its tombstones, which nobody takes back either. A pass that is cut off in between finds the same again, for it
+    has destroyed no row.
+    """
+    passes = targets.where(_of_pass())
+    if passes.isEmpty():
+        return
+    _note(warehouse, passes, BEGUN, run_id=run_id, now=now)
+    _bar(warehouse, found.where(_of_pass() & ~F.col("held")), ring, now=now)
 
 
 def _of_pass() -> Column:
     """Whether a request is one of a pass and not of somebody: an EXPIRY or a SWEEP."""
-    return F.col("request_id").startswith(f"er-{EXPIRY}-") | F.col("request_id").startswith(f"er-{SWEEP}-")
+    return _expires() | F.col("request_id").startswith(f"er-{SWEEP}-")
+
+
+def _expires() -> Column:
+    """Whether a request is an EXPIRY: what goes by it comes in again under a permission given since."""
+    return F.col("request_id").startswith(f"er-{EXPIRY}-")
 
 
 def _note(warehouse: Warehouse, requests: DataFrame, step: str, *, run_id: str, now: datetime) -> None:
@@ -754,7 +769,8 @@ def write_down(
 
     Before anything is destroyed (Guarantee 12): afterwards nothing else could tell what has to be gone. What is held is
     found again by its records, which stay; but for the hash of an image that goes now, while another of the very bytes
-    is held.
+    is held. The tombstones of a pass are written when it begins: what was due may be taken
+    back until then, and tombstones may not.
     """
     wanted = found.where(~F.col("held")).select(*_ITEM)
     known = warehouse.read(ERASURE_ITEMS)
@@ -765,24 +781,7 @@ def write_down(
     noted = wanted.unionByName(hashes.join(going, ["request_id", "image_id"], "left_semi").select(*_ITEM))
     noted = noted.select(*_ITEM, place)
     fresh = materialise(noted.join(known.select(*item[:3], place), item, "left_anti").drop("place"))
-    left = F.col("kind").isin(LEFT, LEFT_CONTENT)
-    # What came back has its tombstone, or (a face whose picture is gone) was never erased.
-    wanted = wanted.where(left | ~F.col("request_id").startswith(f"er-{SWEEP}-"))
-    expiry = F.col("request_id").startswith(f"er-{EXPIRY}-")
-    columns = {kind: kind for kind in (IMAGE, CONTENT, FACE, EXPIRED, LEFT, LEFT_CONTENT)}
-    pivoted = wanted.where(left | F.col("kind").isin(IMAGE, CONTENT, FACE)).select(
-        "request_id",
-        *(F.when(F.col("kind") == kind, F.col("value")).alias(kind) for kind in (LEFT, LEFT_CONTENT)),
-        *(F.when(~expiry & (F.col("kind") == kind), F.col("value")).alias(kind) for kind in (IMAGE, CONTENT, FACE)),
-        F.when(expiry & (F.col("kind") == IMAGE), F.col("value")).alias(EXPIRED),
-    )
-    keyed = digests(pivoted, columns, "request_id", ring, [ring.current]).where("digest IS NOT NULL")
-    # One of an expiry is written each time: it bars what was permitted until then.
-    there = warehouse.read(TOMBSTONES).where(F.col("kind") != EXPIRED).select("kind", "key_id", "digest")
-    rows = keyed.join(there, ["kind", "key_id", "digest"], "left_anti").withColumnRenamed("row_key", "request_id")
-    stones = materialise(rows.withColumn("recorded_at", F.lit(now).cast("timestamp")))
-    if not stones.isEmpty():
-        warehouse.append(stones, TOMBSTONES)
+    _bar(warehouse, wanted.where(~_of_pass()), ring, now=now)
     if not fresh.isEmpty():
         warehouse.append(fresh, ERASURE_ITEMS)
     # Of a pass that was cut off it may have destroyed all by which it can be found; of others that is among ``found``.
@@ -792,6 +791,27 @@ def write_down(
     every = every.groupBy("request_id", "kind", "value").agg(F.max("image_id").alias("image_id"))
     kept = found.where("held").select("kind", "value").distinct()
     return materialise(every.join(kept, ["kind", "value"], "left_anti"))
+
+
+def _bar(warehouse: Warehouse, wanted: DataFrame, ring: KeyRing, *, now: datetime) -> None:
+    """Write the tombstones of what goes (request_id, kind, value)."""
+    left = F.col("kind").isin(LEFT, LEFT_CONTENT)
+    # What came back has its tombstone, or (a face whose picture is gone) was never erased.
+    wanted = wanted.where(left | ~F.col("request_id").startswith(f"er-{SWEEP}-"))
+    columns = {kind: kind for kind in (IMAGE, CONTENT, FACE, EXPIRED, LEFT, LEFT_CONTENT)}
+    pivoted = wanted.where(left | F.col("kind").isin(IMAGE, CONTENT, FACE)).select(
+        "request_id",
+        *(F.when(F.col("kind") == kind, F.col("value")).alias(kind) for kind in (LEFT, LEFT_CONTENT)),
+        *(F.when(~_expires() & (F.col("kind") == kind), F.col("value")).alias(kind) for kind in (IMAGE, CONTENT, FACE)),
+        F.when(_expires() & (F.col("kind") == IMAGE), F.col("value")).alias(EXPIRED),
+    )
+    keyed = digests(pivoted, columns, "request_id", ring, [ring.current]).where("digest IS NOT NULL")
+    # One of an expiry is written each time: it bars what was permitted until then.
+    there = warehouse.read(TOMBSTONES).where(F.col("kind") != EXPIRED).select("kind", "key_id", "digest")
+    rows = keyed.join(there, ["kind", "key_id", "digest"], "left_anti").withColumnRenamed("row_key", "request_id")
+    stones = materialise(rows.withColumn("recorded_at", F.lit(now).cast("timestamp")))
+    if not stones.isEmpty():
+        warehouse.append(stones, TOMBSTONES)
 
 
 def destroy_rows(warehouse: Warehouse, items: DataFrame) -> dict[str, dict[str, int]]:

@@ -117,7 +117,8 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
             return Outcome(0, 0, {})
         found = erasure.find(warehouse, targets)
         ring = key_ring(settings)
-        items = erasure.write_down(warehouse, targets, found, ring, now=utc_now())
+        found_at = utc_now()
+        items = erasure.write_down(warehouse, targets, found, ring, now=found_at)
         leaving = materialise(erasure.leaving_records(targets, found))
         counts = _by_kind(items)
     run.step("erase-find", lambda: {"items": counts}, once=False)
@@ -131,7 +132,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     need_all(warehouse, settings, index)
     with run.job.watching("erase-shared"):
         staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
-        erasure.begin(warehouse, targets, run_id=run.run_id, now=utc_now())
+        erasure.begin(warehouse, targets, found, ring, run_id=run.run_id, now=found_at)
     run.step("erase-shared", lambda: {"images": erasure.settle_shared(warehouse, items, staying)}, once=False)
     tables_did = run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
     tables_at = utc_now()

@@ -41,9 +41,10 @@ def pass_over(made: Indexed) -> set[tuple[object, ...]]:
 
 def destroyed(made: Indexed, targets: DataFrame) -> tuple[DataFrame, DataFrame, bool]:
     """What was found, what of it went, and whether nothing could be found of people."""
-    warehouse = made.warehouse
+    warehouse, ring, now = made.warehouse, key_ring(made.settings), datetime.now(UTC)
     found = erasure.find(warehouse, targets)
-    items = erasure.write_down(warehouse, targets, found, key_ring(made.settings), now=datetime.now(UTC))
+    items = erasure.write_down(warehouse, targets, found, ring, now=now)
+    erasure.begin(warehouse, targets, found, ring, run_id="e", now=now)
     return found, items, erasure.is_blind(erasure.destroy_rows(warehouse, items))
 
 
@@ -180,6 +181,36 @@ def test_guarantee_9_no_persons_request_is_complete_while_nothing_leads_to_pictu
     assert key_ring(made.settings).digest(LEFT, SHARED) in stones
     warehouse.append(made.spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
     assert carried_out(made) == (2, 0, 0, 0)
+
+
+def test_guarantee_7_an_expiry_that_is_taken_back_has_left_no_tombstone(made: Indexed) -> None:
+    """Else a picture of two people who have consented anew is refused. From where it begins it goes on to its end."""
+    warehouse, ring, now = made.warehouse, key_ring(made.settings), datetime.now(UTC)
+    due = made.spark.createDataFrame([("image", SHARED)], "kind string, value string")
+
+    def stones() -> set[str]:
+        return {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
+
+    def found_due(run_id: str) -> tuple[DataFrame, DataFrame]:
+        erasure.request_all(warehouse, due, ring, kind=erasure.EXPIRY, run_id=run_id, now=now)
+        targets = materialise(erasure.pending(warehouse))
+        found = erasure.find(warehouse, targets)
+        erasure.write_down(warehouse, targets, found, ring, now=now)
+        return targets, found
+
+    found_due("x")
+    assert stones() == set()
+    erasure.strike_off(warehouse, run_id="y", now=now)
+    assert erasure.pending(warehouse).isEmpty()
+    targets, found = found_due("y")
+    erasure.begin(warehouse, targets, found, ring, run_id="y", now=now)
+    content = hashlib.sha256(picture("shared")).hexdigest()
+    barred = {(EXPIRED, SHARED), (LEFT, SHARED), (LEFT_CONTENT, content)}
+    assert stones() == {ring.digest(kind, value) for kind, value in barred}
+    # Cut off right there, it is carried out by the next one.
+    erasure.strike_off(warehouse, run_id="z", now=now)
+    assert carried_out(made) == (1, 0, 0, 0)
+    assert (SHARED,) not in image_rows(made)
 
 
 @pytest.mark.faults
