@@ -83,9 +83,10 @@ class Outcome:
         """What stays open, as the end of a message; empty where nothing does."""
         held = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
         lost = (
-            "for pictures may be theirs whose records are not there, or what links them: ingest the records again; of "
-            "those that no file has any more (also of people erased since, where links came from a backup) "
-            "`erase --lost-records` takes the links, and the pictures that no other record is for"
+            "for there are pictures whose records are not there, or what links them, and nobody can tell whose they "
+            "are, or whether a legal hold is on them: ingest the records again; of those that no file has any more "
+            "(also of people erased since, where links came from a backup) `erase --lost-records` takes the links, and "
+            "the pictures that no other record is for"
         )
         return held + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
 
@@ -169,7 +170,8 @@ def records_given_up(run: Run) -> DataFrame:
             hint="ingest the records again first.",
         )
     lost = materialise(erasure.lost_records(run.warehouse))
-    audit.append(run.warehouse, "records-lost", run.run_id, {"records": lost.count()}, now=utc_now())
+    records = lost.where(F.col("kind") == erasure.RECORD).count()
+    audit.append(run.warehouse, "records-lost", run.run_id, {"records": records}, now=utc_now())
     return lost
 
 
