@@ -71,8 +71,9 @@ if TYPE_CHECKING:
 #: Kinds of targets and items beside those of tombstones; EXPIRY is the request of a pass over all that is due, SWEEP
 #: over all that came back. LINK: the hash of erased bytes, in links of an image that holds others now. ORPHAN: an image
 #: that has faces or a status, and no row: its links stay, for nobody asked for an erasure, and it may come in again.
+#: UNLINKED: an image to which a person's faces led, and no link of anybody: their request waits until one does.
 RECORD, SHARED, LINK, EXPIRY, SWEEP = "record", "shared", "link", "expiry", "sweep"
-ORPHAN: Final = "orphan"
+ORPHAN, UNLINKED = "orphan", "unlinked"
 _ASKED: Final = (SUBJECT, IMAGE, BATCH, EXPIRED, RECORD, FACE, LINK, ORPHAN)
 _NAMED: Final = "request_id string, kind string, value string"
 #: What `pending` gives, and `find` takes: also how often, and when last, a person or a batch was asked for.
@@ -140,7 +141,10 @@ _STORES: Final[Sequence[tuple[TableSpec, str, str, str]]] = (
     (PROCESSING_BASIS, RECORD, "record_id", "string"),
     (BASIS_QUARANTINE, RECORD, "record_id", "string"),
 )
-TABLES: Final = (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS, IMAGES, BASIS_LINKS, PROCESSING_BASIS, BASIS_QUARANTINE)
+# What leads to pictures goes behind them, for whoever is cut off in between has to find them, and what a hold keeps.
+_PICTURES: Final = (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS, IMAGES)
+_LEADING: Final = (BASIS_LINKS, PROCESSING_BASIS, BASIS_QUARANTINE)
+TABLES: Final = (*_PICTURES, *_LEADING)
 
 
 def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, run_id: str, now: datetime) -> list[str]:
@@ -241,14 +245,29 @@ def strike_off(warehouse: Warehouse, *, run_id: str, now: datetime) -> None:
     _note(warehouse, idle, VOID, run_id=run_id, now=now)
 
 
-def begin(warehouse: Warehouse, targets: DataFrame, *, run_id: str, now: datetime) -> None:
-    """Mark the requests of a pass among ``targets`` as begun: what is destroyed in part is not taken back."""
-    _note(warehouse, targets.where(_of_pass()), BEGUN, run_id=run_id, now=now)
+def begin(
+    warehouse: Warehouse, targets: DataFrame, found: DataFrame, ring: KeyRing, *, run_id: str, now: datetime
+) -> None:
+    """Mark the requests of a pass among ``targets`` as begun: what is destroyed in part is not taken back.
+
+    Then its tombstones, which nobody takes back either. A pass that is cut off in between finds the same again, for it
+    has destroyed no row.
+    """
+    passes = targets.where(_of_pass())
+    if passes.isEmpty():
+        return
+    _note(warehouse, passes, BEGUN, run_id=run_id, now=now)
+    _bar(warehouse, found.where(_of_pass() & ~F.col("held")), ring, now=now)
 
 
 def _of_pass() -> Column:
     """Whether a request is one of a pass and not of somebody: an EXPIRY or a SWEEP."""
-    return F.col("request_id").startswith(f"er-{EXPIRY}-") | F.col("request_id").startswith(f"er-{SWEEP}-")
+    return _expires() | F.col("request_id").startswith(f"er-{SWEEP}-")
+
+
+def _expires() -> Column:
+    """Whether a request is an EXPIRY: what goes by it comes in again under a permission given since."""
+    return F.col("request_id").startswith(f"er-{EXPIRY}-")
 
 
 def _note(warehouse: Warehouse, requests: DataFrame, step: str, *, run_id: str, now: datetime) -> None:
@@ -360,7 +379,9 @@ def _links_again(warehouse: Warehouse, stones: Stones, held: DataFrame) -> list[
 
 
 def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
-    """Everything that ``targets`` (as TARGETS has them) ask for: rows of `erasure_items`, `held` ones marked.
+    """Everything that ``targets`` (as TARGETS has them) ask for: rows of `erasure_items`, marked.
+
+    `held`: it stays; `unknown`: not for a legal hold, but because nobody can tell whose it is, or what a hold keeps.
 
     Also what an earlier pass wrote down. Reads keys and hashes; no image byte and no vector. What no target is of is
     not looked for: each kind costs scans of its tables, and no table is shuffled for a few people.
@@ -376,31 +397,46 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         expired = basis.join(asked.of(EXPIRED, "record_id"), "record_id").select(*leaving.columns)
         ended = materialise(leaving.unionByName(expired).distinct())
     touched = materialise(_touched(warehouse, asked, batches, ended))
-    count = touched.count()
+    told = touched.agg(F.count("*"), F.count_if("linked"), F.count_if(~F.col("linked") & ~F.col("named"))).first()
+    assert told is not None  # noqa: S101 - an aggregate without groups always has its one row
+    count, by_links, by_faces = told
     near = _near(warehouse, touched, asked, count)
-    whole = materialise(_whole(touched, near, leaving, ended))
+    bare = materialise(_bare(touched, near)) if by_faces else None
+    whole = materialise(_whole(touched, near, leaving, ended, bare))
+    shown = _shown(near, leaving, bare)
     # A pass bars no bytes: of what expired others may have the same, and are permitted, also where they are missing.
-    barred = near.images.join(whole.where(~_of_pass()), "image_id").select("request_id", "content_sha256")
-    barred = barred.unionByName(asked.of(LINK, "content_sha256"))
+    contents = _contents(asked, touched, near, shown)
+    barred = contents.select("request_id", "content_sha256").unionByName(asked.of(LINK, "content_sha256"))
     # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
     loose = _loose_links(warehouse, barred, count + asked.counts.get(LINK, 0))
     shared = touched.join(whole.select("image_id"), "image_id", "left_anti")
     rows = [
         _items(leaving, RECORD, F.col("record_id"), None),
         _items(whole, IMAGE, F.col("image_id"), "image_id"),
-        _items(_hashes(whole, near.images, near.links), CONTENT, F.col("content_sha256"), "image_id"),
+        _items(contents, CONTENT, F.col("content_sha256"), "image_id"),
         _items(loose, LINK, F.col("content_sha256"), None),
         _items(shared, SHARED, F.col("image_id"), "image_id"),
-        *_somebody_leaves(near, leaving, whole),
+        _somebody_leaves(shown, whole),
         _faces(warehouse, asked, near, whole, ended),
         _written_down(warehouse, asked, leaving),
     ]
+    waits = []
+    if bare is not None:
+        alone = materialise(shared.where(~_of_pass()).join(bare, "image_id", "left_semi"))
+        rows += _by_faces_alone(alone, near)
+        waits.append(_unlinked(alone, near).select("request_id"))
     found = reduce(DataFrame.unionByName, rows).distinct()
-    held = _held(warehouse)
-    if held is None:
-        return materialise(found.withColumn("held", F.lit(False)))
-    marked = found.withColumn("held_by", _held_by()).join(held, ["kind", "held_by"], "left")
-    return materialise(marked.fillna({"held": False}).select(*_ITEM, "held"))
+    doubtful = None
+    # Where a record was found, and a link of it, both tables are there.
+    if (RECORD in asked.counts or not by_links) and _is_lost(warehouse):
+        found = materialise(found)
+        doubtful = materialise(_still_there(warehouse, found))
+        named = found.where(F.col("kind") == IMAGE).withColumn("image_id", F.col("value"))
+        waits.append(named.join(doubtful, "image_id", "left_semi").select("request_id"))
+        waits.append(targets.where(F.col("kind") == SUBJECT).select("request_id"))
+    elif asked.counts.keys() & {IMAGE, BATCH}:
+        doubtful = _of_lost_records(touched, near, leaving)
+    return materialise(_marked(found, _held(warehouse), _in_doubt(doubtful, near, leaving, waits)))
 
 
 @dataclass(frozen=True)
@@ -419,12 +455,14 @@ class _Asked:
 class _Near(NamedTuple):
     """What there is of the images that a pass touches, under their image_id: few rows, computed once.
 
-    ``images``: content_sha256. ``links``: record_id, content_sha256; also of faces, whose link may be lost. ``faces``:
-    face_id, record_id (null: under none). ``records``: record_id, pii_principal_id, of those that are there.
+    ``images``: content_sha256. ``links``: record_id, content_sha256; also of faces, whose link may be lost; ``linked``:
+    without these. ``faces``: face_id, record_id (null: under none). ``records``: record_id, pii_principal_id, of those
+    that are there.
     """
 
     images: DataFrame
     links: DataFrame
+    linked: DataFrame
     faces: DataFrame
     records: DataFrame
 
@@ -448,7 +486,8 @@ def _leaving(warehouse: Warehouse, asked: _Asked, batches: DataFrame) -> DataFra
 def _touched(warehouse: Warehouse, asked: _Asked, batches: DataFrame, ended: DataFrame) -> DataFrame:
     """Images (request_id, image_id) of the ``ended`` records, and those that are asked for by name or batch (`named`).
 
-    By links, and by faces, which tell of a picture where its link is lost.
+    By links (`linked`), and by faces, which tell of a picture where its link is lost: also by those that an earlier
+    pass has destroyed.
     """
     found = []
     count = ended.count()
@@ -456,15 +495,24 @@ def _touched(warehouse: Warehouse, asked: _Asked, batches: DataFrame, ended: Dat
         records = looked_up(ended, count)
         links = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
         under = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
-        found += [frame.join(records, "record_id").withColumn("named", F.lit(False)) for frame in (links, under)]
+        found += [_led(links.join(records, "record_id"), linked=True), _led(under.join(records, "record_id"))]
+    if asked.counts.keys() & {SUBJECT, BATCH}:
+        requests = asked.targets.where(~_of_pass()).select("request_id")
+        before = warehouse.read(ERASURE_ITEMS).where(F.col("kind") == UNLINKED)
+        found.append(_led(before.join(requests, "request_id", "left_semi")))
     if BATCH in asked.counts:
         images = warehouse.read(IMAGES).select("image_id", "source_batch_id", "ingested_at")
         of_batches = images.join(batches, "source_batch_id").where(_in_time("ingested_at"))
-        found.append(of_batches.withColumn("named", F.lit(True)))
+        found.append(_led(of_batches, named=True))
     if IMAGE in asked.counts:
-        found.append(_standing(warehouse, asked.of(IMAGE, "image_id")).withColumn("named", F.lit(True)))
-    every = _union(warehouse, found, "request_id string, image_id string, named boolean")
-    return every.groupBy("request_id", "image_id").agg(F.max("named").alias("named"))
+        found.append(_led(_standing(warehouse, asked.of(IMAGE, "image_id")), named=True))
+    every = _union(warehouse, found, "request_id string, image_id string, named boolean, linked boolean")
+    return every.groupBy("request_id", "image_id").agg(*(F.max(name).alias(name) for name in ("named", "linked")))
+
+
+def _led(images: DataFrame, *, named: bool = False, linked: bool = False) -> DataFrame:
+    """``images`` with what led to them."""
+    return images.withColumns({"named": F.lit(named), "linked": F.lit(linked)})
 
 
 def _near(warehouse: Warehouse, touched: DataFrame, asked: _Asked, count: int) -> _Near:
@@ -484,6 +532,7 @@ def _near(warehouse: Warehouse, touched: DataFrame, asked: _Asked, count: int) -
     return _Near(
         images.select("image_id", "content_sha256"),
         links.select(*linked).unionByName(unlinked.select(*linked)),
+        links.select("image_id"),
         faces.select("image_id", "face_id", "record_id"),
         records,
     )
@@ -508,37 +557,108 @@ def _around(warehouse: Warehouse, ids: DataFrame) -> DataFrame:
     return _union(warehouse, rows, _AROUND)
 
 
-def _whole(touched: DataFrame, near: _Near, leaving: DataFrame, ended: DataFrame) -> DataFrame:
+def _bare(touched: DataFrame, near: _Near) -> DataFrame:
+    """Images (image_id) to which somebody's faces lead, and no link of anybody."""
+    by_faces = touched.where(~F.col("linked") & ~F.col("named")).select("image_id").distinct()
+    return by_faces.join(near.linked, "image_id", "left_anti")
+
+
+def _whole(touched: DataFrame, near: _Near, leaving: DataFrame, ended: DataFrame, bare: DataFrame | None) -> DataFrame:
     """Images (request_id, image_id) that go: asked for by name, or in which nobody else is recorded.
 
-    Beside an erasure others are those who do not leave, by a record that counts for the bytes that are there now;
-    whose consent has lapsed is somebody, for it may be renewed. What only expires spares whatever else is linked.
+    Beside an erasure others are those who are not erased, by a record that counts for the bytes that are there now;
+    whose consent has lapsed is somebody, for it may be renewed, and so is who is lost. What only expires spares
+    whatever else is linked. Of ``bare`` images nobody knows who is recorded.
     """
+    erased = leaving.where(~_expires())
     beside = {
-        False: _counting(near).join(leaving, "record_id", "left_anti"),
+        False: _given(near).where("counts").join(erased, "record_id", "left_anti"),
         True: near.links.join(ended, "record_id", "left_anti"),
     }
     others = [frame.select("image_id", F.lit(expires).alias("expires")) for expires, frame in beside.items()]
-    alone = touched.where(~F.col("named")).withColumn("expires", F.col("request_id").startswith(f"er-{EXPIRY}-"))
+    alone = touched.where(~F.col("named")).withColumn("expires", _expires())
     alone = alone.join(reduce(DataFrame.unionByName, others).distinct(), ["image_id", "expires"], "left_anti")
+    if bare is not None:
+        alone = alone.join(bare, "image_id", "left_anti")
     both = touched.where("named").select("request_id", "image_id")
     return both.unionByName(alone.select(*both.columns)).distinct()
 
 
-def _counting(near: _Near) -> DataFrame:
-    """Links (image_id, record_id) by which somebody is in a picture as it is now.
+def _given(near: _Near) -> DataFrame:
+    """For which bytes each record was given: image_id, record_id, `people`, `contents`, `now`, `counts`.
 
-    That is: given for the bytes that it holds, or for none yet. All count where nobody can tell: where its row is
-    missing, or was not read; or the record is lost.
+    `people`: whom it is about (null: it is lost); `contents`: the hashes that its links name; `now`: that of the image,
+    null where its row is missing, or was not read. `counts`: by it somebody is in the picture as it is now. That is:
+    given for these bytes, or for none yet. All count where nobody can tell: without `now`, or if the record is lost.
     """
-    pair = ["image_id", "record_id"]
-    given = near.links.groupBy(*pair).agg(F.collect_set("content_sha256").alias("contents"))
-    given = given.join(near.images.withColumnRenamed("content_sha256", "now"), "image_id", "left")
-    there = near.records.select("record_id").distinct().withColumn("there", F.lit(True))
-    given = given.join(there, "record_id", "left")
-    of_others = (F.size("contents") > 0) & F.col("there") & ~F.col("now").startswith(NOT_READ)
+    given = near.links.groupBy("image_id", "record_id").agg(F.collect_set("content_sha256").alias("contents"))
+    people = near.records.groupBy("record_id").agg(F.collect_set("pii_principal_id").alias("people"))
+    now = _read(near.images).withColumnRenamed("content_sha256", "now")
+    given = given.join(now, "image_id", "left").join(people, "record_id", "left")
+    of_others = (F.size("contents") > 0) & F.col("people").isNotNull()
     former = of_others & ~F.array_contains("contents", F.col("now"))
-    return given.where(~F.coalesce(former, F.lit(False))).select(*pair)
+    return given.withColumn("counts", ~F.coalesce(former, F.lit(False)))
+
+
+def _shown(near: _Near, leaving: DataFrame, bare: DataFrame | None) -> DataFrame:
+    """Whom each picture shows by what is recorded, as it is now (`kind` LEFT) and by each of its hashes (LEFT_CONTENT).
+
+    A row for each image_id, kind, value (its id, or a hash), record_id, `who`, and request_id by which that record goes
+    (null: it stays). `now`: of the bytes that are there now, or may be. `several`: more than one person is in it;
+    `stays`: this one does, by a record; `others`: somebody is in it who is not erased.
+    """
+    given = _given(near)
+    if bare is not None:
+        given = given.join(bare, "image_id", "left_anti")
+    none = F.array().cast("array<string>")
+    given = given.withColumn("every", F.flatten(F.collect_set("contents").over(Window.partitionBy("image_id"))))
+    # Whoever is in the picture as it is now is in these bytes; who waits for any, where nobody knows them, in each.
+    as_now = F.when(F.col("counts") & F.col("now").isNotNull(), F.array("now")).otherwise(none)
+    as_any = F.when(F.col("now").isNull() & (F.size("contents") == 0), F.col("every")).otherwise(none)
+    given = given.withColumn("hashes", F.array_distinct(F.concat("contents", as_now, as_any)))
+    people = F.when(F.size("people") > 0, F.col("people")).otherwise(F.array("record_id"))
+    given = given.withColumn("who", F.explode(people))
+    record = ["image_id", "record_id", "who"]
+    by_id = given.where("counts").select(
+        *record, F.lit(LEFT).alias("kind"), F.col("image_id").alias("value"), F.lit(True).alias("now")
+    )
+    by_hash = given.select(*record, "now", F.explode("hashes").alias("value"))
+    by_hash = by_hash.withColumns(
+        {"kind": F.lit(LEFT_CONTENT), "now": F.coalesce(F.col("value") == F.col("now"), F.lit(True))}
+    )
+    going = leaving.withColumn("erased", F.max(~_expires()).over(Window.partitionBy("record_id")))
+    shown = by_id.unionByName(by_hash).join(going, "record_id", "left")
+    of_place, of_person = Window.partitionBy(*_PLACE), Window.partitionBy(*_PLACE, "who")
+    return shown.withColumns(
+        {
+            "several": F.size(F.collect_set("who").over(of_place)) > 1,
+            "stays": F.max(F.col("request_id").isNull()).over(of_person),
+            "others": F.max(~F.coalesce("erased", F.lit(False))).over(of_place),
+        }
+    )
+
+
+_PLACE: Final = ("image_id", "kind", "value")
+
+
+def _contents(asked: _Asked, touched: DataFrame, near: _Near, shown: DataFrame) -> DataFrame:
+    """The hashes (request_id, image_id, content_sha256) of what goes with a request, and does not come back.
+
+    Of an image that is asked for, by name or by its batch, it is that of its row; else those that its own records were
+    given for, whatever the image holds now, and of which nobody else is recorded under the same id.
+    """
+    own = shown.where((F.col("kind") == LEFT_CONTENT) & ~_of_pass() & ~F.col("others"))
+    own = own.select("request_id", "image_id", F.col("value").alias("content_sha256"))
+    if not asked.counts.keys() & {IMAGE, BATCH}:
+        return own.distinct()
+    named = touched.where(F.col("named") & ~_of_pass()).select("request_id", "image_id")
+    by_name = _hashes(named, near)
+    return own.join(named, named.columns, "left_anti").unionByName(by_name).distinct()
+
+
+def _read(images: DataFrame) -> DataFrame:
+    """Those of the ``images`` whose bytes could be read."""
+    return images.where(~F.col("content_sha256").startswith(NOT_READ))
 
 
 def _held_by() -> Column:
@@ -598,41 +718,107 @@ def _items(rows: DataFrame, kind: str, value: Any, image: str | None) -> DataFra
     return rows.select("request_id", F.lit(kind).alias("kind"), value.alias("value"), image_id.alias("image_id"))
 
 
-def _hashes(named: DataFrame, rows: DataFrame, links: DataFrame) -> DataFrame:
-    """The ``named`` images (request_id, image_id) with the content_sha256 of their ``rows``, if they were read.
+def _hashes(named: DataFrame, near: _Near) -> DataFrame:
+    """The ``named`` images (request_id, image_id) with the content_sha256 of their rows.
 
-    Where the row of one is missing, its ``links`` have the hash of the bytes that they hold for.
+    Where that of one is missing, or was not read, its links have the hash of the bytes that they hold for.
     """
-    own, linked = (frame.select("image_id", "content_sha256") for frame in (rows, links))
+    own, linked = _read(near.images), near.links.select("image_id", "content_sha256").dropna()
     known = own.withColumn("own", F.lit(True)).unionByName(linked.withColumn("own", F.lit(False)))
-    found = known.dropna().distinct().join(named, "image_id")
+    found = known.distinct().join(named, "image_id")
     best = F.max("own").over(Window.partitionBy("image_id"))
-    found = found.withColumn("best", best).where("own = best")
-    return found.where(~F.col("content_sha256").startswith(NOT_READ)).select(*named.columns, "content_sha256")
+    return found.withColumn("best", best).where("own = best").select(*named.columns, "content_sha256")
 
 
-def _somebody_leaves(near: _Near, leaving: DataFrame, whole: DataFrame) -> list[DataFrame]:
+def _somebody_leaves(shown: DataFrame, whole: DataFrame) -> DataFrame:
     """Pictures of several people of whom somebody goes without a trace, by their ids and by their bytes.
 
     Those that stay, for other people; and whole ones, for what expired may come back without all of its links. (A
     record that has ended and stays tells by its own link that its person is in the picture.)
     """
-    who = F.coalesce("pii_principal_id", "record_id").alias("who")
-    shown = near.links.join(near.records, "record_id", "left").select("image_id", "record_id", who)
-    shown = shown.distinct().join(leaving, "record_id", "left")
-    of_person, of_image = Window.partitionBy("image_id", "who"), Window.partitionBy("image_id")
-    people = F.size(F.collect_set("who").over(of_image))
-    stays = F.max(F.col("request_id").isNull()).over(of_person)
-    several = shown.withColumns({"people": people, "stays": stays}).where("people > 1")
-    parted = several.where("NOT stays").select("request_id", "image_id")
+    item = ("request_id", *_PLACE)
+    several = shown.where("several")
+    parted = several.where(F.col("request_id").isNotNull() & ~F.col("stays"))
     # What came back, and goes again, has its own tombstone.
     may_return = whole.where(~F.col("request_id").startswith(f"er-{SWEEP}-"))
-    left = parted.unionByName(may_return.join(several.select("image_id"), "image_id", "left_semi")).distinct()
-    read = near.images.where(~F.col("content_sha256").startswith(NOT_READ))
+    may_return = may_return.join(several.where(F.col("now")).select(*_PLACE), "image_id")
+    return parted.select(*item).unionByName(may_return.select(*item)).select(*_ITEM)
+
+
+def _unlinked(alone: DataFrame, near: _Near) -> DataFrame:
+    """Those of the images to which faces led ``alone`` (request_id, image_id) that are there: they wait for links."""
+    return alone.select("request_id", "image_id").join(near.images.select("image_id"), "image_id", "left_semi")
+
+
+def _by_faces_alone(alone: DataFrame, near: _Near) -> list[DataFrame]:
+    """Items of images to which a person's faces led ``alone``: these go, and without a box nobody tells whose more are.
+
+    Without the links nobody knows whether others are in it, so the picture stays.
+    """
+    left = alone.select("request_id", "image_id")
     return [
+        _items(_unlinked(alone, near), UNLINKED, F.col("image_id"), "image_id"),
         _items(left, LEFT, F.col("image_id"), "image_id"),
-        _items(_hashes(left, read, near.links), LEFT_CONTENT, F.col("content_sha256"), "image_id"),
+        _items(_hashes(left, near), LEFT_CONTENT, F.col("content_sha256"), "image_id"),
     ]
+
+
+def _is_lost(warehouse: Warehouse) -> bool:
+    """Whether there are images, and no record or no link at all: nobody can tell whose they are, or what is held."""
+    leading = (warehouse.read(spec).isEmpty() for spec in (BASIS_LINKS, PROCESSING_BASIS))
+    return any(leading) and not warehouse.read(IMAGES).isEmpty()
+
+
+def _still_there(warehouse: Warehouse, found: DataFrame) -> DataFrame:
+    """Images (image_id, content_sha256) that are to go, and are there."""
+    going = looked_up(found.where(F.col("kind") == IMAGE).select(F.col("value").alias("image_id")).distinct())
+    return warehouse.read(IMAGES).select("image_id", "content_sha256").join(going, "image_id", "left_semi")
+
+
+def _of_lost_records(touched: DataFrame, near: _Near, leaving: DataFrame) -> DataFrame:
+    """Images (image_id, content_sha256) that somebody asks for by name or batch, and that a lost record is linked to.
+
+    A hold may be on that one; unless it was given up, and is among those that go (``leaving``).
+    """
+    named = touched.where(F.col("named") & ~_of_pass()).select("image_id")
+    known = near.records.select("record_id").unionByName(leaving.select("record_id"))
+    lost = near.links.join(known, "record_id", "left_anti").select("image_id")
+    return near.images.join(named, "image_id", "left_semi").join(lost, "image_id", "left_semi")
+
+
+def _in_doubt(
+    doubtful: DataFrame | None, near: _Near, leaving: DataFrame, waits: Sequence[DataFrame]
+) -> DataFrame | None:
+    """What stays, as (kind, held_by), because nobody can tell whose it is, or whether a hold is on it; None: nothing.
+
+    ``doubtful`` images, with their bytes and faces; and the records of requests that wait (request_id): by these, when
+    all are ingested again, their pictures are found.
+    """
+    parts = []
+    if doubtful is not None:
+        faces = near.faces.join(doubtful, "image_id", "left_semi").select(
+            F.col("face_id").cast("string").alias("value")
+        )
+        ids, hashes = (doubtful.select(F.col(name).alias("value")) for name in ("image_id", "content_sha256"))
+        parts += [(IMAGE, ids), (CONTENT, hashes), (FACE, faces)]
+    for requests in waits:
+        kept = leaving.join(requests, "request_id", "left_semi")
+        parts.append((RECORD, kept.select(F.col("record_id").alias("value"))))
+    marks = [frame.select(F.lit(kind).alias("kind"), F.col("value").alias("held_by")) for kind, frame in parts]
+    return reduce(DataFrame.unionByName, marks) if marks else None
+
+
+def _marked(found: DataFrame, held: DataFrame | None, doubt: DataFrame | None) -> DataFrame:
+    """``found`` with what is held, and what of it is unknown: see `find`. Of both a hold is what is said."""
+    marks = [(held, False), (doubt, True)]
+    known = [frame.withColumn("unknown", F.lit(unknown)) for frame, unknown in marks if frame is not None]
+    waits = F.col("kind") == UNLINKED
+    if not known:
+        return found.withColumns({"held": F.lit(False), "unknown": waits})
+    by = reduce(DataFrame.unionByName, known).groupBy("kind", "held_by").agg(F.bool_and("unknown").alias("unknown"))
+    marked = found.withColumn("held_by", _held_by()).join(by, ["kind", "held_by"], "left")
+    held_by_any = F.col("unknown").isNotNull().alias("held")
+    return marked.select(*_ITEM, held_by_any, F.coalesce("unknown", waits).alias("unknown"))
 
 
 def _written_down(warehouse: Warehouse, asked: _Asked, leaving: DataFrame) -> DataFrame:
@@ -643,7 +829,9 @@ def _written_down(warehouse: Warehouse, asked: _Asked, leaving: DataFrame) -> Da
     that stand under these and under none that goes.
     """
     requests = asked.targets.select("request_id").distinct()
-    items = warehouse.read(ERASURE_ITEMS).where(~_of_pass()).join(requests, "request_id", "left_semi").select(*_ITEM)
+    # Whether an image waits for links still is asked anew: `_touched`.
+    items = warehouse.read(ERASURE_ITEMS).where(~_of_pass() & (F.col("kind") != UNLINKED))
+    items = items.join(requests, "request_id", "left_semi").select(*_ITEM)
     if not {SUBJECT, BATCH} & asked.counts.keys():
         return items
     item, on = ["request_id", "kind", "value"], ["request_id", "record_id"]
@@ -721,7 +909,7 @@ def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -
 
 
 def _held(warehouse: Warehouse) -> DataFrame | None:
-    """What a legal hold keeps as it is, as (kind, held_by, held): images, their content, all their records.
+    """What a legal hold keeps as it is, as (kind, held_by): images, their content, all their records.
 
     See `_held_by`. None: there is no hold.
     """
@@ -730,9 +918,9 @@ def _held(warehouse: Warehouse) -> DataFrame | None:
         return None
     images = materialise(_images_under(warehouse, under_hold))
     records = _kept_records(warehouse, under_hold, images)
-    content = warehouse.read(IMAGES).select("image_id", "content_sha256").join(images, "image_id")
+    content = _read(warehouse.read(IMAGES).select("image_id", "content_sha256")).join(images, "image_id")
     links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").dropna().join(images, "image_id")
-    # As `_hashes`: of one whose row is missing.
+    # As `_hashes`: of one whose row is missing, or was not read.
     content = content.unionByName(links.join(content.select("image_id"), "image_id", "left_anti"))
     faces = known_faces(warehouse).join(images, "image_id")
     parts = [
@@ -745,7 +933,7 @@ def _held(warehouse: Warehouse) -> DataFrame | None:
         links.select(F.lit(LINK).alias("kind"), F.col("content_sha256").alias("held_by")),
         faces.select(F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("held_by")),
     ]
-    return reduce(DataFrame.unionByName, parts).distinct().withColumn("held", F.lit(True))
+    return reduce(DataFrame.unionByName, parts).distinct()
 
 
 def write_down(
@@ -754,36 +942,20 @@ def write_down(
     """Add what was found, and its tombstones, to the ledger; returns all items of ``targets`` that may go.
 
     Before anything is destroyed (Guarantee 12): afterwards nothing else could tell what has to be gone. What is held is
-    found again by its records, which stay; but for the hash of an image that goes now, while another of the very bytes
-    is held.
+    found again by its records, which stay; but for the hash of an image that goes now, or that somebody leaves, while
+    another of the very bytes is held. The tombstones of a pass are written when it begins: what was due may be taken
+    back until then, and tombstones may not.
     """
     wanted = found.where(~F.col("held")).select(*_ITEM)
     known = warehouse.read(ERASURE_ITEMS)
     place = F.coalesce("image_id", F.lit("")).alias("place")
     item = ["request_id", "kind", "value", "place"]
-    going = wanted.where(F.col("kind") == IMAGE).select("request_id", "image_id")
+    going = wanted.where(F.col("kind").isin(IMAGE, SHARED)).select("image_id")
     hashes = found.where(F.col("held") & (F.col("kind") == CONTENT)).select(*_ITEM)
-    noted = wanted.unionByName(hashes.join(going, ["request_id", "image_id"], "left_semi").select(*_ITEM))
+    noted = wanted.unionByName(hashes.join(going, "image_id", "left_semi").select(*_ITEM))
     noted = noted.select(*_ITEM, place)
     fresh = materialise(noted.join(known.select(*item[:3], place), item, "left_anti").drop("place"))
-    left = F.col("kind").isin(LEFT, LEFT_CONTENT)
-    # What came back has its tombstone, or (a face whose picture is gone) was never erased.
-    wanted = wanted.where(left | ~F.col("request_id").startswith(f"er-{SWEEP}-"))
-    expiry = F.col("request_id").startswith(f"er-{EXPIRY}-")
-    columns = {kind: kind for kind in (IMAGE, CONTENT, FACE, EXPIRED, LEFT, LEFT_CONTENT)}
-    pivoted = wanted.where(left | F.col("kind").isin(IMAGE, CONTENT, FACE)).select(
-        "request_id",
-        *(F.when(F.col("kind") == kind, F.col("value")).alias(kind) for kind in (LEFT, LEFT_CONTENT)),
-        *(F.when(~expiry & (F.col("kind") == kind), F.col("value")).alias(kind) for kind in (IMAGE, CONTENT, FACE)),
-        F.when(expiry & (F.col("kind") == IMAGE), F.col("value")).alias(EXPIRED),
-    )
-    keyed = digests(pivoted, columns, "request_id", ring, [ring.current]).where("digest IS NOT NULL")
-    # One of an expiry is written each time: it bars what was permitted until then.
-    there = warehouse.read(TOMBSTONES).where(F.col("kind") != EXPIRED).select("kind", "key_id", "digest")
-    rows = keyed.join(there, ["kind", "key_id", "digest"], "left_anti").withColumnRenamed("row_key", "request_id")
-    stones = materialise(rows.withColumn("recorded_at", F.lit(now).cast("timestamp")))
-    if not stones.isEmpty():
-        warehouse.append(stones, TOMBSTONES)
+    _bar(warehouse, wanted.where(~_of_pass()), ring, now=now)
     if not fresh.isEmpty():
         warehouse.append(fresh, ERASURE_ITEMS)
     # Of a pass that was cut off it may have destroyed all by which it can be found; of others that is among ``found``.
@@ -793,6 +965,27 @@ def write_down(
     every = every.groupBy("request_id", "kind", "value").agg(F.max("image_id").alias("image_id"))
     kept = found.where("held").select("kind", "value").distinct()
     return materialise(every.join(kept, ["kind", "value"], "left_anti"))
+
+
+def _bar(warehouse: Warehouse, wanted: DataFrame, ring: KeyRing, *, now: datetime) -> None:
+    """Write the tombstones of what goes (request_id, kind, value)."""
+    left = F.col("kind").isin(LEFT, LEFT_CONTENT)
+    # What came back has its tombstone, or (a face whose picture is gone) was never erased.
+    wanted = wanted.where(left | ~F.col("request_id").startswith(f"er-{SWEEP}-"))
+    columns = {kind: kind for kind in (IMAGE, CONTENT, FACE, EXPIRED, LEFT, LEFT_CONTENT)}
+    pivoted = wanted.where(left | F.col("kind").isin(IMAGE, CONTENT, FACE)).select(
+        "request_id",
+        *(F.when(F.col("kind") == kind, F.col("value")).alias(kind) for kind in (LEFT, LEFT_CONTENT)),
+        *(F.when(~_expires() & (F.col("kind") == kind), F.col("value")).alias(kind) for kind in (IMAGE, CONTENT, FACE)),
+        F.when(_expires() & (F.col("kind") == IMAGE), F.col("value")).alias(EXPIRED),
+    )
+    keyed = digests(pivoted, columns, "request_id", ring, [ring.current]).where("digest IS NOT NULL")
+    # One of an expiry is written each time: it bars what was permitted until then.
+    there = warehouse.read(TOMBSTONES).where(F.col("kind") != EXPIRED).select("kind", "key_id", "digest")
+    rows = keyed.join(there, ["kind", "key_id", "digest"], "left_anti").withColumnRenamed("row_key", "request_id")
+    stones = materialise(rows.withColumn("recorded_at", F.lit(now).cast("timestamp")))
+    if not stones.isEmpty():
+        warehouse.append(stones, TOMBSTONES)
 
 
 def destroy_rows(warehouse: Warehouse, items: DataFrame) -> dict[str, dict[str, int]]:
@@ -818,7 +1011,8 @@ def destroy_rows(warehouse: Warehouse, items: DataFrame) -> dict[str, dict[str, 
             erased += warehouse.delete_matching(spec, keys, keys.columns)
         return Store(before, erased, warehouse.read(spec).count(), _matching(warehouse.read(spec), ways))
 
-    stores = dict(zip([spec.name for spec in TABLES], warehouse.side_by_side(destroy, TABLES), strict=True))
+    done = [store for specs in (_PICTURES, _LEADING) for store in warehouse.side_by_side(destroy, specs)]
+    stores = dict(zip([spec.name for spec in TABLES], done, strict=True))
     for name, store in stores.items():
         if store.left or store.before != store.after + store.erased:
             raise NotProvenError(
@@ -836,7 +1030,7 @@ def _keys(items: DataFrame, kind: str, column: str, type_: str) -> DataFrame:
 def _loose_links(warehouse: Warehouse, erased: DataFrame, count: int) -> DataFrame:
     """Links (image_id, content_sha256, …) to ``erased`` bytes, but of images that hold these now.
 
-    ``erased``: content_sha256, perhaps with more; at most ``count``. Neither all links nor all images are shuffled.
+    ``erased``: content_sha256, perhaps with more; about ``count``. Neither all links nor all images are shuffled.
     """
     if not count:
         return erased.withColumn("image_id", F.lit(None).cast("string")).limit(0)
@@ -957,7 +1151,7 @@ def close(
     receipts need it, and the table of runs' steps may be removed.
 
     Not known is what to do for a person while images are linked to records that are not there: see `_unknown`. Or while
-    none is linked to any (``blind``): see `is_blind`.
+    none is linked to any (``blind``): see `is_blind`. Or for whatever is `unknown` of what was found.
 
     Those of a pass are complete with what is not held: what is will be due again, or here again, when the hold ends.
     """
@@ -969,8 +1163,10 @@ def close(
         F.count(F.when(kind == SHARED, 1)).alias("shared_images"),
     )
     waiting = {
-        "suspended": found.where(F.col("held") & ~_of_pass()),
-        "unknown": _unknown(warehouse, targets, blind=blind),
+        "suspended": found.where(F.col("held") & ~F.col("unknown") & ~_of_pass()).select("request_id"),
+        "unknown": _unknown(warehouse, targets, blind=blind)
+        .select("request_id")
+        .unionByName(found.where(F.col("unknown") & ~_of_pass()).select("request_id")),
         "again": _asked_since(warehouse, targets),
     }
     # How often one was asked for stands beside each of its targets.
@@ -1103,9 +1299,14 @@ def _links_of_lost(warehouse: Warehouse) -> DataFrame:
 
 
 def lost_records(warehouse: Warehouse) -> DataFrame:
-    """Records that are not there and that links name, as (kind, value)."""
+    """Records that are not there and that links name, as (kind, value); and images for whose links requests wait."""
     lost = _links_of_lost(warehouse).select("record_id").distinct()
-    return lost.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
+    waiting = warehouse.read(ERASURE_ITEMS).where(F.col("kind") == UNLINKED).select(F.col("value").alias("image_id"))
+    for spec, how in ((IMAGES, "left_semi"), (BASIS_LINKS, "left_anti")):
+        waiting = waiting.join(warehouse.read(spec).select("image_id"), "image_id", how)
+    parts = [lost.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))]
+    parts.append(waiting.distinct().select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value")))
+    return reduce(DataFrame.unionByName, parts)
 
 
 def unsettled(warehouse: Warehouse) -> DataFrame:

@@ -31,7 +31,7 @@ def held_about(warehouse: Warehouse, targets: Sequence[Target]) -> dict[str, Any
     names = {"image": "images", "face": "faces", "record": "records", "shared": "pictures shared with others"}
     kinds = F.col("kind").isin(*names)
     rows = found.where(kinds).groupBy("kind").agg(F.count_distinct("value").alias("n")).collect()
-    held = found.where(kinds & F.col("held")).select("kind", "value").distinct().count()
+    held = found.where(kinds & F.col("held") & ~F.col("unknown")).select("kind", "value").distinct().count()
     listed = found.where(kinds).select("kind", "value").distinct().orderBy("kind", "value").limit(_LISTED).collect()
     details: dict[str, list[str]] = {}
     for row in listed:
@@ -45,10 +45,10 @@ def export(warehouse: Warehouse, targets: Sequence[Target], path: str, kind_of: 
     """Write one person's copy: records, faces and the stored pictures, as a zip of JSON and image files.
 
     What may be another person's too is listed or counted and not copied (GDPR article 15(4)): a picture that anybody
-    else's record is for, a face that does not stand under this person's records alone, a version of a record that
-    names another. ``kind_of`` tells the suffix that the person's computer opens a picture by, from its bytes. Files
-    have numbers for names: an image's id may be anything, a path that leads out of the folder it is unpacked in
-    included.
+    else's record is for, or that holds other bytes than this person's records are for, a face that does not stand under
+    these alone, a version of a record that names another. ``kind_of`` tells the suffix that the person's computer opens
+    a picture by, from its bytes. Files have numbers for names: an image's id may be anything, a path that leads out of
+    the folder it is unpacked in included.
 
     Raises:
         SettingsError: not one person; or ``path`` is there already, or cannot be written.
@@ -66,7 +66,7 @@ def export(warehouse: Warehouse, targets: Sequence[Target], path: str, kind_of: 
     versions, own_id = rows(PROCESSING_BASIS, RECORD, "record_id"), F.col("pii_principal_id").isin(*targets[0].values)
     own = materialise(current_records(versions).where(own_id & ~F.col("contested")).select("record_id", "face_box"))
     images = found.where(F.col("kind").isin(IMAGE, SHARED)).select(F.col("value").alias("image_id"))
-    shared = materialise(_linked_elsewhere(warehouse, images.distinct(), own))
+    shared = materialise(_not_ones_own(warehouse, images.distinct(), own))
     faces = rows(EMBEDDINGS, FACE, "face_id", "bigint")
     own_faces = materialise(_own_faces(faces, own, shared))
     with new_file(path, "--export") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -98,10 +98,24 @@ def _copied(
                "ingested_at": str(row["ingested_at"])}  # fmt: skip
 
 
-def _linked_elsewhere(warehouse: Warehouse, images: DataFrame, own: DataFrame) -> DataFrame:
-    """Those of ``images`` (image_id) that a record was given for which is not among one's ``own``."""
-    links = warehouse.read(BASIS_LINKS).join(images, "image_id", "left_semi")
-    return links.join(own, "record_id", "left_anti").select("image_id").distinct()
+def _not_ones_own(warehouse: Warehouse, images: DataFrame, own: DataFrame) -> DataFrame:
+    """Those of ``images`` (image_id) that may be another's, or another's too.
+
+    A record was given for it which is not among one's ``own``; or none was for the bytes that it holds now (a link is,
+    that names these or none), for somebody may have brought them without a record.
+    """
+    wanted = F.broadcast(images)
+    now = warehouse.read(IMAGES).select("image_id", F.col("content_sha256").alias("now"))
+    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256")
+    links = links.join(wanted, "image_id", "left_semi")
+    given = links.groupBy("image_id", "record_id").agg(F.collect_set("content_sha256").alias("contents"))
+    given = given.join(own.select("record_id", F.lit(True).alias("own")), "record_id", "left")
+    given = given.join(now.join(wanted, "image_id", "left_semi"), "image_id", "left")
+    # Of a picture whose row is missing there is nothing to copy.
+    for_now = (F.size("contents") == 0) | F.coalesce(F.array_contains("contents", F.col("now")), F.lit(True))
+    alone = F.bool_and(F.coalesce("own", F.lit(False))) & F.bool_or(for_now)
+    ones_own = given.groupBy("image_id").agg(alone.alias("alone")).where("alone")
+    return images.join(ones_own, "image_id", "left_anti")
 
 
 def _own_faces(faces: DataFrame, own: DataFrame, shared: DataFrame) -> DataFrame:

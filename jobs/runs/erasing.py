@@ -83,9 +83,10 @@ class Outcome:
         """What stays open, as the end of a message; empty where nothing does."""
         held = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
         lost = (
-            "for pictures may be theirs whose records are not there, or what links them: ingest the records again; of "
-            "those that no file has any more (also of people erased since, where links came from a backup) "
-            "`erase --lost-records` takes the links, and the pictures that no other record is for"
+            "for there are pictures whose records are not there, or what links them, and nobody can tell whose they "
+            "are, or whether a legal hold is on them: ingest the records again; of those that no file has any more "
+            "(also of people erased since, where links came from a backup) `erase --lost-records` takes the links, and "
+            "the pictures that no other record is for"
         )
         return held + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
 
@@ -117,7 +118,8 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
             return Outcome(0, 0, {}, again=again)
         found = erasure.find(warehouse, targets)
         ring = key_ring(settings)
-        items = erasure.write_down(warehouse, targets, found, ring, now=utc_now())
+        found_at = utc_now()
+        items = erasure.write_down(warehouse, targets, found, ring, now=found_at)
         leaving = materialise(erasure.leaving_records(targets, found))
         counts = _by_kind(items)
     run.step("erase-find", lambda: {"items": counts}, once=False)
@@ -131,7 +133,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     need_all(warehouse, settings, index)
     with run.job.watching("erase-shared"):
         staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
-        erasure.begin(warehouse, targets, run_id=run.run_id, now=utc_now())
+        erasure.begin(warehouse, targets, found, ring, run_id=run.run_id, now=found_at)
     run.step("erase-shared", lambda: {"images": erasure.settle_shared(warehouse, items, staying)}, once=False)
     tables_did = run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
     tables_at = utc_now()
@@ -168,7 +170,8 @@ def records_given_up(run: Run) -> DataFrame:
             hint="ingest the records again first.",
         )
     lost = materialise(erasure.lost_records(run.warehouse))
-    audit.append(run.warehouse, "records-lost", run.run_id, {"records": lost.count()}, now=utc_now())
+    records = lost.where(F.col("kind") == erasure.RECORD).count()
+    audit.append(run.warehouse, "records-lost", run.run_id, {"records": records}, now=utc_now())
     return lost
 
 
