@@ -62,7 +62,7 @@ class Loading:
 
     def __init__(self, folder: Path, uri: str) -> None:
         from bench.faces import invented_faces
-        from jobs.index.milvus import connect
+        from jobs.index.milvus.connect import connect
         from jobs.session import open_session
         from jobs.settings import Settings
 
@@ -203,7 +203,7 @@ class Loading:
         return str(path)
 
     def _new(self) -> str:
-        from jobs.index.milvus import CollectionInfo
+        from jobs.index.milvus.connect import CollectionInfo
 
         self._number += 1
         name = f"bench_{self._number}"
@@ -212,7 +212,7 @@ class Loading:
         return name
 
     def _stage(self, table: str, name: str) -> Any:
-        from jobs.index.planner import plan_load
+        from jobs.index.load_plan import plan_load
         from jobs.index.staging import stage
 
         faces = self._spark.read.format("delta").load(table)

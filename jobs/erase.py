@@ -18,7 +18,7 @@ from jobs.governance.persons import keep_keys
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import BATCH, key_ring
-from jobs.index.milvus import VectorIndex, connect
+from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.erasing import erase_pending, receipts, records_given_up
 from jobs.runs.record import Job, check_may_begin, new_run_id, open_run, utc_now

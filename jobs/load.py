@@ -9,9 +9,9 @@ from jobs.embed import gate_step
 from jobs.errors import LeaseLost, NotProvenError
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.collections import collection_name
-from jobs.index.milvus import EMBEDDED, VectorIndex, connect
-from jobs.index.planner import plan_load
-from jobs.index.regate import not_permitted
+from jobs.index.load_plan import plan_load
+from jobs.index.milvus.connect import EMBEDDED, VectorIndex, connect
+from jobs.index.permitted_keys import not_permitted
 from jobs.runs.history import last_fingerprint, staged_under
 from jobs.runs.loading import (
     build_and_load,

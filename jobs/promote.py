@@ -8,7 +8,7 @@ from typing import Any
 from jobs.cli import Result, job
 from jobs.embed import gate_step
 from jobs.errors import NotProvenError
-from jobs.index.milvus import VectorIndex, connect
+from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.index.promotion import Promotion, Watch, promote
 from jobs.index.verification import Proof
 from jobs.load import known_fingerprint

@@ -9,7 +9,7 @@ import click
 from jobs.cli import Result, job
 from jobs.embed import dry_run, embed_steps, embedded_message, gate_step
 from jobs.errors import StoreMissing
-from jobs.index.milvus import VectorIndex, connect
+from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.load import load_steps
 from jobs.promote import last_proof, promote_steps
 from jobs.runs.aliases import has_switched, settle_alias

@@ -13,7 +13,7 @@ from pyspark.errors import AnalysisException
 from jobs.cli import Result, job
 from jobs.errors import FaceReindexError, SettingsError
 from jobs.governance.gate import gate_warehouse
-from jobs.index.milvus import connect
+from jobs.index.milvus.connect import connect
 from jobs.runs.history import last_outcomes, last_step, proven_collections, recent, run_state
 from jobs.runs.processing import processing_record
 from jobs.runs.record import Job

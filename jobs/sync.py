@@ -9,7 +9,7 @@ from jobs.embed import embed_steps, gate_step
 from jobs.errors import LeaseHeld
 from jobs.expire import due_now, expire_steps
 from jobs.governance.gate import Gated, gate_warehouse
-from jobs.index.milvus import VectorIndex, connect
+from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.model import prepare_model
 from jobs.runs.record import Job, Run, open_run, utc_now

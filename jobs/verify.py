@@ -12,9 +12,9 @@ from jobs.cli import Result, job
 from jobs.embed import gate_step
 from jobs.errors import NotProvenError
 from jobs.governance.gate import Gated
-from jobs.index.milvus import VectorIndex, connect
-from jobs.index.regate import compare_keys, not_permitted, remove_keys
-from jobs.index.truth import recall_sample
+from jobs.index.ground_truth import recall_sample
+from jobs.index.milvus.connect import VectorIndex, connect
+from jobs.index.permitted_keys import compare_keys, not_permitted, remove_keys
 from jobs.index.verification import Proof, prove
 from jobs.load import known_fingerprint
 from jobs.runs.erased import prove_erased

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from jobs.errors import NotProvenError
-from jobs.index.milvus_types import Keys, VectorIndex
+from jobs.index.protocol import Keys, VectorIndex
 
 #: The keys that go, a page at a time; each call begins anew.
 Pages = Callable[[], Iterator[Keys]]

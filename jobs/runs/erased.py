@@ -16,8 +16,8 @@ from jobs.governance.erasure import COMPLETE
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, given_since, key_ring, last_given
 from jobs.governance.tombstones import digests as digests_of
-from jobs.index.milvus import VectorIndex, connect
-from jobs.index.regate import keys_in
+from jobs.index.milvus.connect import VectorIndex, connect
+from jobs.index.permitted_keys import keys_in
 from jobs.runs.history import buckets_of
 from jobs.runs.record import Job
 from jobs.runs.scanner import places_of, scan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jobs.index.milvus_records import FAILED
+from jobs.index.import_records import FAILED
 from jobs.runs.record import Run, utc_now
 
 

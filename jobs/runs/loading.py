@@ -12,10 +12,10 @@ from pyspark.sql import functions as F
 from jobs.errors import MixedFingerprints, NotProvenError
 from jobs.index import staging
 from jobs.index.collections import default_index
+from jobs.index.load_plan import imports, plan_load
 from jobs.index.loader import RebuildNeeded, StagedFile, load_files
-from jobs.index.milvus import CollectionInfo, VectorIndex
-from jobs.index.milvus_types import DIM
-from jobs.index.planner import imports, plan_load
+from jobs.index.milvus.connect import CollectionInfo, VectorIndex
+from jobs.index.protocol import DIM
 from jobs.runs.aliases import has_switched
 from jobs.runs.imports import RunImportRecorder
 from jobs.runs.record import Run, utc_now

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from jobs.errors import DependencyUnavailable
 from jobs.index.collections import default_index
-from jobs.index.milvus import EMBEDDED, Features, connect
-from jobs.index.planner import LoadPlan, imports, plan_load
+from jobs.index.load_plan import LoadPlan, imports, plan_load
+from jobs.index.milvus.connect import EMBEDDED, Features, connect
 from jobs.runs.plan_counts import faces_each
 from jobs.runs.planning import NightPlan, Pools, Rate, Rates, Work, night
 from jobs.runs.rates import choose, defaults, recorded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.index.milvus_types import DIM
-from jobs.index.planner import LoadPlan
+from jobs.index.load_plan import LoadPlan
+from jobs.index.protocol import DIM
 from jobs.runs.planning import NightPlan, Work
 from jobs.settings import PlanningSettings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.index.planner import LoadPlan
+from jobs.index.load_plan import LoadPlan
 from jobs.runs.plan_needs import Needs
 from jobs.runs.planning import (
     CLOCK,

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from jobs.index.collections import SEGMENT_ROWS
-from jobs.index.milvus_types import IndexSpec
-from jobs.index.planner import LoadPlan
+from jobs.index.load_plan import LoadPlan
+from jobs.index.protocol import IndexSpec
 
 # Pools of machines by what they are called in `Pools`; the last two cannot be enlarged.
 CORES, GPUS, NODES, DRIVER, CLOCK = "cores", "gpus", "data_nodes", "driver", "clock"

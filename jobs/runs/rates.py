@@ -11,7 +11,7 @@ import yaml
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from jobs.index.milvus_types import IndexSpec
+from jobs.index.protocol import IndexSpec
 from jobs.runs.planning import CORES, GPUS, LABELS, NODES, Rate, Rates, index_growth
 from jobs.schemas import RUN_STEPS
 from jobs.session import packaged_conf

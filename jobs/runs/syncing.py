@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 from jobs.errors import LeaseLost
 from jobs.governance.gate import Gated
 from jobs.index import staging
-from jobs.index.milvus import VectorIndex
-from jobs.index.regate import own_keys, remove_unpermitted
+from jobs.index.milvus.connect import VectorIndex
+from jobs.index.permitted_keys import own_keys, remove_unpermitted
 from jobs.runs.history import buckets_of, staged_at
 from jobs.runs.loading import purpose_flags
 from jobs.runs.record import Run

@@ -212,7 +212,7 @@ class World:
         import jobs.runs.lease
         import jobs.runs.model
         import jobs.runs.record
-        from jobs.index.milvus_embedded import EmbeddedIndex
+        from jobs.index.milvus.embedded import EmbeddedIndex
         from jobs.tables.store import Warehouse
         from udfs import spark as udfs_spark
         from udfs.spark import EmbedSpec
@@ -317,7 +317,7 @@ class World:
         self.lease_skew += timedelta(seconds=LEASE_S + 1)
 
     def _shared_index(self, settings: Any) -> Any:
-        from jobs.index.milvus_embedded import EmbeddedIndex
+        from jobs.index.milvus.embedded import EmbeddedIndex
 
         place = Path(settings.milvus.uri)
         if self.index is not None and place != self._index_place:

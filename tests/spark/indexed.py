@@ -18,7 +18,7 @@ import numpy as np
 from pyspark.sql import functions as F
 
 from jobs.governance.gate import gate_warehouse
-from jobs.index.milvus import VectorIndex, connect
+from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.load import load_steps
 from jobs.promote import promote_steps
 from jobs.runs.record import Run, open_run

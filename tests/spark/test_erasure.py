@@ -30,7 +30,7 @@ from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import KeyRing, key_ring
 from jobs.index.collections import collection_name
-from jobs.index.milvus import IndexSpec
+from jobs.index.milvus.connect import IndexSpec
 from jobs.runs.erased import prove_erased
 from jobs.runs.erasing import Outcome, erase_pending, receipts, vacuum_due
 from jobs.runs.scanner import _COLUMNS, places_of, scan

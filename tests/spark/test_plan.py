@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.index.milvus_types import IndexSpec
+from jobs.index.protocol import IndexSpec
 from jobs.runs.planning import CORES, GPUS, NODES
 from jobs.runs.rates import choose, recorded
 from jobs.runs.workers import workers

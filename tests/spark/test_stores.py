@@ -21,7 +21,7 @@ from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.index import promotion
-from jobs.index.milvus import connect
+from jobs.index.milvus.connect import connect
 from jobs.load import load_steps
 from jobs.promote import last_proof
 from jobs.reindex import erase_open, night_steps

@@ -23,8 +23,8 @@ from jobs.errors import (
     NotProvenError,
     SettingsError,
 )
+from jobs.index.ground_truth import recall_sample
 from jobs.index.staging import Staged, bucket_count, digests, stage
-from jobs.index.truth import recall_sample
 from jobs.runs import loading
 from jobs.runs.history import run_state
 from jobs.runs.lease import Lease, last_act

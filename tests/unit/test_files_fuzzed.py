@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobs.errors import FaceReindexError, SettingsError
 from jobs.governance.jurisdictions import load_rules
-from jobs.index.milvus_types import CollectionInfo
+from jobs.index.protocol import CollectionInfo
 from jobs.runs.erased import _read_canaries
 from jobs.session import packaged_conf
 from jobs.settings import load_settings

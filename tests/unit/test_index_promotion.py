@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs.errors import FaceReindexError, MixedFingerprints, NotProvenError
-from jobs.index.milvus import IndexSpec
+from jobs.index.milvus.connect import IndexSpec
 from jobs.index.promotion import Promotion, Watch, promote, rollback
 from jobs.index.verification import Proof
 from tests.milvus.fake import FakeIndex

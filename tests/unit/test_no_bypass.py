@@ -47,12 +47,12 @@ def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
     permitted = "run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)"
     assert stagings == [("jobs/load.py", permitted)]
     # Between nights `sync` inserts a few, which the gate permits as well; compacting copies rows that are there.
-    inserts = {file for file in callers("insert") if not file.startswith("jobs/index/milvus_")}
+    inserts = {file for file in callers("insert") if not file.startswith("jobs/index/milvus/")}
     assert inserts == {"jobs/index/loader.py", "jobs/runs/syncing.py"}
     adding = (ROOT / "jobs/runs/syncing.py").read_text(encoding="utf-8")
     assert "faces = permitted_faces(warehouse, gated, info.model_fingerprint)" in adding
     for foreign in ("do_bulk_insert", "upsert", "bulk_import"):
-        assert {f for f in callers(foreign) if not f.startswith("jobs/index/milvus")} == set()
+        assert {f for f in callers(foreign) if not f.startswith("jobs/index/milvus/")} == set()
 
 
 def test_guarantee_3_no_other_package_writes() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import rates as bench_rates
-from jobs.index.milvus_types import EMBEDDED, Features, IndexSpec
+from jobs.index.protocol import EMBEDDED, Features, IndexSpec
 from jobs.plan import Count, main
 from jobs.runs.outlook import Outlook
 from jobs.runs.plan_needs import needs

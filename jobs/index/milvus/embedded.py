@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.errors import DependencyUnavailable, NotProvenError, SettingsError
-from jobs.index.milvus_base import MilvusIndex
-from jobs.index.milvus_calls import CALL_TIMEOUT_S, quiet_pymilvus
-from jobs.index.milvus_types import EMBEDDED, KEY, SCALARS, VECTOR
+from jobs.index.milvus.calls import CALL_TIMEOUT_S, quiet_pymilvus
+from jobs.index.milvus.client import MilvusIndex
+from jobs.index.protocol import EMBEDDED, KEY, SCALARS, VECTOR
 from jobs.settings import Settings
 
 _SPARE = "__compacted"

@@ -18,9 +18,9 @@ import numpy as np
 
 from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index.collections import default_index
-from jobs.index.milvus_files import REBUILD, RebuildNeeded, StagedFile, check_file, check_rows, import_path, read_keys
-from jobs.index.milvus_records import DONE, FAILED, STARTED, ImportRecorder, LoadResult
-from jobs.index.milvus_types import VectorIndex
+from jobs.index.import_records import DONE, FAILED, STARTED, ImportRecorder, LoadResult
+from jobs.index.protocol import VectorIndex
+from jobs.index.staged_files import REBUILD, RebuildNeeded, StagedFile, check_file, check_rows, import_path, read_keys
 from jobs.settings import Settings
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.index.milvus_types import DIM
+from jobs.index.protocol import DIM
 from jobs.index.verification import Neighbours, Sample, exact_neighbours, merge_neighbours
 
 if TYPE_CHECKING:

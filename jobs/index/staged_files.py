@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.errors import DependencyUnavailable, NotProvenError
-from jobs.index.milvus_types import KEY, Keys
+from jobs.index.protocol import KEY, Keys
 from udfs.reading import open_stream
 
 READ_BYTES = 8 * 2**20

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from jobs.errors import DependencyUnavailable, FaceReindexError
-from jobs.index.milvus_calls import CALL_TIMEOUT_S, call
-from jobs.index.milvus_types import ImportState, State
+from jobs.index.milvus.calls import CALL_TIMEOUT_S, call
+from jobs.index.protocol import ImportState, State
 from jobs.settings import Settings
 
 

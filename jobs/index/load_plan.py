@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 
 from jobs.index.collections import default_index
-from jobs.index.milvus_types import DIM, SCALARS, Features, IndexSpec
+from jobs.index.protocol import DIM, SCALARS, Features, IndexSpec
 from jobs.settings import Settings
 
 FILE_BYTES_LIMIT = 16 * 10**9

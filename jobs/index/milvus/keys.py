@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from jobs.errors import NotProvenError
-from jobs.index.milvus_types import MAX_KEY, MIN_KEY, Keys
+from jobs.index.protocol import MAX_KEY, MIN_KEY, Keys
 
 MAX_CUTS = 1024
 

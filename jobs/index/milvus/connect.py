@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from jobs.index.milvus_embedded import EmbeddedIndex
-from jobs.index.milvus_server import ServerIndex
-from jobs.index.milvus_types import (
+from jobs.index.milvus.embedded import EmbeddedIndex
+from jobs.index.milvus.server import ServerIndex
+from jobs.index.protocol import (
     BUCKET,
     EMBEDDED,
     EXPIRES,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import FaceReindexError
-from jobs.index.milvus_calls import CALL_TIMEOUT_S, Patience, call
-from jobs.index.milvus_rows import MilvusRows
-from jobs.index.milvus_types import (
+from jobs.index.milvus.calls import CALL_TIMEOUT_S, Patience, call
+from jobs.index.milvus.rows import MilvusRows
+from jobs.index.protocol import (
     BUCKET,
     EXPIRES,
     INFO_PROPERTY,

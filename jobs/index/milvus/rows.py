@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.errors import BadInput
-from jobs.index.milvus_calls import CALL_TIMEOUT_S, call
-from jobs.index.milvus_keys import iterate_keys
-from jobs.index.milvus_types import (
+from jobs.index.milvus.calls import CALL_TIMEOUT_S, call
+from jobs.index.milvus.keys import iterate_keys
+from jobs.index.protocol import (
     BUCKET,
     KEY,
     MIN_KEY,

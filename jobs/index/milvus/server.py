@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jobs.errors import DependencyUnavailable, SettingsError
-from jobs.index.milvus_base import MilvusIndex
-from jobs.index.milvus_calls import CALL_TIMEOUT_S, call, quiet_pymilvus
-from jobs.index.milvus_imports import Imports, RestImports, RpcImports
-from jobs.index.milvus_types import EMBEDDED, Features, ImportState, parse_version
+from jobs.index.milvus.calls import CALL_TIMEOUT_S, call, quiet_pymilvus
+from jobs.index.milvus.client import MilvusIndex
+from jobs.index.milvus.import_api import Imports, RestImports, RpcImports
+from jobs.index.protocol import EMBEDDED, Features, ImportState, parse_version
 from jobs.settings import Settings
 
 CONNECT_TIMEOUT_S = 20.0
