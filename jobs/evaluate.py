@@ -10,11 +10,11 @@ import click
 
 from jobs.cli import Result, job
 from jobs.errors import GovernanceError, SettingsError
-from jobs.runs.evaluation import evaluate
-from jobs.runs.pair_report import counts
-from jobs.runs.pairs import read_pairs
+from jobs.evaluation.embed import evaluate
+from jobs.evaluation.pairs import read_pairs
+from jobs.evaluation.roc_plot import can_draw, draw_roc
+from jobs.evaluation.summary import counts
 from jobs.runs.record import Job
-from jobs.runs.roc import can_draw, draw_roc
 
 _EXAMPLES = """
 python -m jobs.evaluate --config conf/local.yaml --pairs pairs.txt --images lfw/ --out lfw-report --dry-run

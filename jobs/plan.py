@@ -9,12 +9,12 @@ import click
 
 from jobs.cli import Result, job
 from jobs.governance.gate import gate_warehouse
+from jobs.planning.inputs import Outlook, faces_rate, outlook, pools_for
+from jobs.planning.model import Rate, Work, fit
+from jobs.planning.needs import needs
+from jobs.planning.text import notes, show, verdict
+from jobs.planning.work import count_work
 from jobs.runs.history import last_fingerprint
-from jobs.runs.outlook import Outlook, faces_rate, outlook, pools_for
-from jobs.runs.plan_counts import count_work
-from jobs.runs.plan_needs import needs
-from jobs.runs.plan_tables import notes, show, verdict
-from jobs.runs.planning import Rate, Work, fit
 from jobs.runs.record import Job
 
 _EXAMPLES = """

@@ -14,8 +14,8 @@ from jobs.cli import Result, job
 from jobs.errors import FaceReindexError, SettingsError
 from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus.connect import connect
+from jobs.reporting.article30 import processing_record
 from jobs.runs.history import last_outcomes, last_step, proven_collections, recent, run_state
-from jobs.runs.processing import processing_record
 from jobs.runs.record import Job
 from jobs.schemas import RUNS
 from jobs.tables.store import materialise

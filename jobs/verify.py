@@ -17,11 +17,11 @@ from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.index.permitted_keys import compare_keys, not_permitted, remove_keys
 from jobs.index.verification import Proof, prove
 from jobs.load import known_fingerprint
+from jobs.reporting.permissions import changed_since
 from jobs.runs.erased import prove_erased
 from jobs.runs.evidence import prove_audit
 from jobs.runs.loading import ensure_loaded, staged_files
 from jobs.runs.record import Job, Run, open_run
-from jobs.runs.standing import changed_since
 from jobs.runs.workers import workers
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.embeddings import outcomes, permitted_faces

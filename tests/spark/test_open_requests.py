@@ -15,7 +15,7 @@ from jobs.governance.basis import record_batch
 from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, EXPIRED, IMAGE, LEFT, LEFT_CONTENT, key_ring
-from jobs.runs.standing import changed_since
+from jobs.reporting.permissions import changed_since
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.links import NOT_READ
 from jobs.tables.store import materialise

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from jobs.evaluate import _result
-from jobs.runs import roc
-from jobs.runs.pair_report import evaluate_pairs
-from jobs.runs.roc import can_draw, draw_roc
+from jobs.evaluation import roc_plot
+from jobs.evaluation.roc_plot import can_draw, draw_roc
+from jobs.evaluation.summary import evaluate_pairs
 from tests.unit.test_evaluate_rates import labelled, made
 
 pytestmark = pytest.mark.unit
@@ -83,5 +83,5 @@ def test_a_group_s_name_is_text_and_no_formula(tmp_path: Path) -> None:
 
 def test_without_matplotlib_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert can_draw()
-    monkeypatch.setattr(roc, "find_spec", lambda _: None)
+    monkeypatch.setattr(roc_plot, "find_spec", lambda _: None)
     assert not can_draw()

@@ -64,15 +64,16 @@ def test_guarantee_3_no_other_package_writes() -> None:
 
 def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:
     """Labelled pictures without basis records are embedded in this one place, and neither vector nor score is kept."""
-    assert callers("embed_arrow") == {"jobs/tables/embeddings.py", "jobs/runs/evaluation.py"}
-    assert callers("embed_pictures") == {"jobs/runs/evaluation.py"}
+    assert callers("embed_arrow") == {"jobs/tables/embeddings.py", "jobs/evaluation/embed.py"}
+    assert callers("embed_pictures") == {"jobs/evaluation/embed.py"}
     source = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (ROOT / "jobs").rglob("*.py")}
     # Nothing else leaves bystanders out instead of refusing their picture.
-    assert {file for file, text in source.items() if "central_only" in text} == {"jobs/runs/evaluation.py"}
+    assert {file for file, text in source.items() if "central_only" in text} == {"jobs/evaluation/embed.py"}
     parts = {
         "jobs/evaluate.py",
-        *(f"jobs/runs/{n}.py" for n in ("evaluation", "pair_report", "pair_rates", "pairs", "roc")),
+        *(str(path.relative_to(ROOT)) for path in (ROOT / "jobs/evaluation").glob("[!_]*.py")),
     }
+    assert "jobs/evaluation/embed.py" in parts
     for file in parts:
         assert not {word for word in ("warehouse", "milvus", "open_run") if word in source[file].lower()}, file
     keeps = {
@@ -89,7 +90,7 @@ def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:
     called = {(file, name) for file, name, _ in calls("jobs") if file in parts}
     assert {name for _, name in called} & {*keeps, "tofile", "savez", "dump", "pickle", "write_bytes"} == set()
     assert {(f, n) for f, n in called if n in {"write_text", "savefig"}} == {
-        ("jobs/evaluate.py", "write_text"), ("jobs/runs/roc.py", "savefig"),
+        ("jobs/evaluate.py", "write_text"), ("jobs/evaluation/roc_plot.py", "savefig"),
     }  # fmt: skip
     assert "needs_write=False" in source["jobs/evaluate.py"]
 

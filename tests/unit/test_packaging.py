@@ -46,6 +46,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs.governance": BASE | {"jobs.tables"},  # not udfs: whether an image may be read is decided without reading it
     "jobs.index": BASE | {"jobs.tables", "udfs"},
     "jobs.runs": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "udfs"},
+    "jobs.planning": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
+    "jobs.reporting": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
+    "jobs.evaluation": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
     "jobs.cli": BASE | {"jobs.tables", "jobs.runs"},
     "jobs.__main__": {"jobs.cli"},
 }
@@ -164,7 +167,7 @@ def test_the_zip_holds_the_two_packages_and_nothing_else(zips: list[Path]) -> No
     code = {path.relative_to(ROOT).as_posix() for path in MODULES.values()}
     data = {f"jobs/_conf/{path.name}" for path in CONF.iterdir() if path.is_file()}
     assert {name for name in names if name.endswith(".py") and not name.startswith("jobs/_conf/")} == code
-    data |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "jobs" / "runs" / "templates").iterdir()}
+    data |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "jobs" / "reporting" / "templates").iterdir()}
     assert data <= set(names)
     assert not [
         name for name in names if not name.startswith(("jobs/", "udfs/")) or "test" in name or "__pycache__" in name
@@ -179,8 +182,8 @@ def test_the_zip_can_be_imported_from(zips: list[Path], tmp_path: Path) -> None:
 
 def test_the_report_finds_its_templates_in_the_zip(zips: list[Path], tmp_path: Path) -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(zips[0])!r}); from jobs.runs import page; "
-        "print(page.__file__); page._environment().get_template('report.html')"
+        f"import sys; sys.path.insert(0, {str(zips[0])!r}); from jobs.reporting import html; "
+        "print(html.__file__); html._environment().get_template('report.html')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert done.stdout.startswith(str(zips[0]))

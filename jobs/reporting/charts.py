@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from jobs.runs.flow import Link
-from jobs.runs.pace import Pace, Stage
+from jobs.reporting.flow import Link
+from jobs.reporting.timings import Pace, Stage
 
 _WIDTH: Final = 1000
 _TALL: Final = 230  # all images, in pixels

@@ -13,8 +13,8 @@ import numpy as np
 from pyspark.sql import functions as F
 
 from jobs.errors import BadInput
+from jobs.evaluation.summary import counts, evaluate_pairs
 from jobs.runs.model import Model, find_model, ship_model
-from jobs.runs.pair_report import counts, evaluate_pairs
 from jobs.tables.embeddings import gpu_profile
 from jobs.tables.sources import file_uri
 from udfs.spark import RESULT_SCHEMA, embed_arrow
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import SparkSession
 
-    from jobs.runs.pairs import Pairs
+    from jobs.evaluation.pairs import Pairs
     from jobs.runs.record import Job
     from jobs.settings import Settings
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from jobs.index.load_plan import LoadPlan
-from jobs.runs.plan_needs import Needs
-from jobs.runs.planning import (
+from jobs.planning.model import (
     CLOCK,
     DRIVER,
     GPUS,
@@ -17,6 +16,7 @@ from jobs.runs.planning import (
     Work,
     rate_needed,
 )
+from jobs.planning.needs import Needs
 from jobs.runs.progress import Console
 from jobs.settings import Settings
 

@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.governance.gate import Gated
-from jobs.runs.planning import Rate, Work
+from jobs.planning.model import Rate, Work
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.embeddings import REFUSED, RETRIED, computed, outcomes
 from jobs.tables.store import Warehouse, materialise

@@ -8,9 +8,9 @@ from jobs.errors import DependencyUnavailable
 from jobs.index.collections import default_index
 from jobs.index.load_plan import LoadPlan, imports, plan_load
 from jobs.index.milvus.connect import EMBEDDED, Features, connect
-from jobs.runs.plan_counts import faces_each
-from jobs.runs.planning import NightPlan, Pools, Rate, Rates, Work, night
-from jobs.runs.rates import choose, defaults, recorded
+from jobs.planning.model import NightPlan, Pools, Rate, Rates, Work, night
+from jobs.planning.rates import choose, defaults, recorded
+from jobs.planning.work import faces_each
 from jobs.runs.record import Job
 from jobs.runs.workers import workers
 from jobs.settings import Settings

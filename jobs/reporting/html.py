@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from jobs.runs import charts, flow
-from jobs.runs.pace import Pace
-from jobs.runs.reporting import Report
+from jobs.reporting import charts, flow
+from jobs.reporting.collect import Report
+from jobs.reporting.timings import Pace
 
 #: How a group of images is coloured; what is not here is neutral.
 _TONES: Final = {
@@ -130,7 +130,7 @@ def _environment() -> Environment:
 
 def _source(name: str) -> str:
     # Not a path: the package may be inside the zip of --py-files.
-    return resources.files("jobs.runs").joinpath("templates", name).read_text(encoding="utf-8")
+    return resources.files("jobs.reporting").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def duration(seconds: float) -> str:

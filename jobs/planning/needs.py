@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jobs.index.load_plan import LoadPlan
 from jobs.index.protocol import DIM
-from jobs.runs.planning import NightPlan, Work
+from jobs.planning.model import NightPlan, Work
 from jobs.settings import PlanningSettings
 
 _GIB = 2**30

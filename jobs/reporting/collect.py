@@ -16,10 +16,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import BadInput, SettingsError
-from jobs.runs import flow, pace
-from jobs.runs.drift import Drift, drift
+from jobs.reporting import flow, timings
+from jobs.reporting.drift import Drift, drift
+from jobs.reporting.permissions import Standing, standing
 from jobs.runs.history import last_states
-from jobs.runs.standing import Standing, standing
 from jobs.schemas import IMAGE_STATUS, RUN_STEPS, RUNS
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise
@@ -71,8 +71,8 @@ class Report:
     links: list[flow.Link]
     checks: list[flow.Check]
     dropped: dict[str, int]
-    stages: list[pace.Stage]
-    pace: list[pace.Pace]
+    stages: list[timings.Stage]
+    pace: list[timings.Pace]
     drift: Drift | None
     standing: Standing
     data_nodes: int | None  # as the settings say, where they are those of the run
@@ -100,9 +100,9 @@ def collect(warehouse: Warehouse, settings: Settings, run_id: str | None, now: d
     # Side by side: small tables cost waiting rather than work.
     with ThreadPoolExecutor(4) as pool:
         dropped = pool.submit(_dropped, warehouse, run_id)
-        over_time = pool.submit(lambda: pace.pace(pace.chunks_of(steps)))
+        over_time = pool.submit(lambda: timings.pace(timings.chunks_of(steps)))
         stands = pool.submit(standing, warehouse, settings, now)
-        timing = pool.submit(pace.stages, steps, history.where("state = 'running'"))
+        timing = pool.submit(timings.stages, steps, history.where("state = 'running'"))
         recorded = _recorded(steps)
         run = _facts(states, recorded, timing.result())
         at = datetime.fromtimestamp(run.started, now.tzinfo)
@@ -141,13 +141,13 @@ def _states(history: DataFrame) -> list[Row]:
 
 
 def _recorded(steps: DataFrame) -> flow.Recorded:
-    rows = pace.last_done(steps.where(F.col("step").isin(*_RESULTS))).select("step", "result", "ended_at").collect()
+    rows = timings.last_done(steps.where(F.col("step").isin(*_RESULTS))).select("step", "result", "ended_at").collect()
     results: dict[str, dict[str, Any]] = {row["step"]: json.loads(row["result"]) for row in rows}
     # Of these two only their sums: they list chunks and files.
     sums = {name: F.get_json_object("result", f"$.{name}").cast("bigint").alias(name) for name in ("images", "rows")}
-    listing = pace.last_done(steps.where("step IN ('plan', 'stage')")).select("step", *sums.values())
+    listing = timings.last_done(steps.where("step IN ('plan', 'stage')")).select("step", *sums.values())
     results |= {row["step"]: {name: row[name] for name in sums if row[name] is not None} for row in listing.collect()}
-    return flow.Recorded(results, pace.computed(pace.chunks_of(steps)), pace.imports(steps), _withdrawn(steps))
+    return flow.Recorded(results, timings.computed(timings.chunks_of(steps)), timings.imports(steps), _withdrawn(steps))
 
 
 def _withdrawn(steps: DataFrame) -> int:
@@ -158,7 +158,7 @@ def _withdrawn(steps: DataFrame) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _facts(states: list[Row], recorded: flow.Recorded, timed: list[pace.Stage]) -> RunFacts:
+def _facts(states: list[Row], recorded: flow.Recorded, timed: list[timings.Stage]) -> RunFacts:
     last = states[0]
     message, _, next_step = (last["message"] or "").partition(" Next step: ")
     final = max((stage for stage in timed), key=lambda stage: stage.end, default=None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from jobs.runs.pace import Computed, Imports
+from jobs.reporting.timings import Computed, Imports
 
 #: Reasons that the diagram shows on their own; the rest stand together.
 _SHOWN: Final = 8

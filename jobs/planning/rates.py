@@ -12,7 +12,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from jobs.index.protocol import IndexSpec
-from jobs.runs.planning import CORES, GPUS, LABELS, NODES, Rate, Rates, index_growth
+from jobs.planning.model import CORES, GPUS, LABELS, NODES, Rate, Rates, index_growth
 from jobs.schemas import RUN_STEPS
 from jobs.session import packaged_conf
 from jobs.settings import Settings

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from jobs.errors import BadInput
-from jobs.runs.pair_rates import LEVEL, SAMPLES, Scored, accuracy, decide_by_folds, rate, stated, thresholds
-from jobs.runs.pairs import LEAST_PAIRS, Pairs, enough
+from jobs.evaluation.metrics import LEVEL, SAMPLES, Scored, accuracy, decide_by_folds, rate, stated, thresholds
+from jobs.evaluation.pairs import LEAST_PAIRS, Pairs, enough
 
 if TYPE_CHECKING:
-    from jobs.runs.pair_rates import Bools, Floats
+    from jobs.evaluation.metrics import Bools, Floats
 
 FARS: Final = (1e-2, 1e-3, 1e-4)
 _POINTS: Final = 61

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.reporting.timings import chunks_of
 from jobs.runs.history import last_states
-from jobs.runs.pace import chunks_of
 from jobs.schemas import EMBEDDINGS, RUN_STEPS
 from jobs.tables.store import Warehouse
 
