@@ -12,7 +12,7 @@ import click
 from jobs.errors import FaceReindexError
 from jobs.private import keep_private
 from jobs.run_ids import checked_run_id
-from jobs.runs.progress import Console
+from jobs.runs.console import Console
 from jobs.settings import Settings, load_settings, refuse_credentials
 
 _COMMON = (
@@ -130,7 +130,7 @@ def _foreign(error: Exception, settings: Settings | None) -> FaceReindexError:
     """Say what is safe to say: the text of a foreign exception may hold a path, a name or a row."""
     if os.environ.get("FACE_REINDEX_TRACEBACK"):
         raise error
-    from jobs.runs.foreign import explained
+    from jobs.runs.error_messages import explained
 
     return explained(error, settings) or FaceReindexError(
         f"an unforeseen {type(error).__name__}.",

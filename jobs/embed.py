@@ -10,8 +10,8 @@ import click
 from jobs.cli import Result, job
 from jobs.governance.gate import Gated, RunGate, gate_warehouse
 from jobs.runs.counting import Counters
+from jobs.runs.machines import workers
 from jobs.runs.record import Job, Run, open_run, utc_now
-from jobs.runs.workers import workers
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.store import materialise
 

@@ -9,18 +9,19 @@ from typing import Any
 import click
 
 from jobs.cli import Result, job
+from jobs.erasure import tables as erasure
+from jobs.erasure.asked import Asked, asked_for, names_persons, nothing_found, places
+from jobs.erasure.run import erase_pending, receipts, records_given_up
+from jobs.erasure.subject_access import export, held_about
 from jobs.errors import NOTHING_FOUND, LeaseHeld, SettingsError
-from jobs.governance import audit, erasure
-from jobs.governance.asked import Asked, asked_for, names_persons, nothing_found, places
+from jobs.governance import audit
 from jobs.governance.basis import record_batch
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.persons import keep_keys
 from jobs.governance.pseudonyms import pseudonyms_of
-from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import BATCH, key_ring
 from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
-from jobs.runs.erasing import erase_pending, receipts, records_given_up
 from jobs.runs.record import Job, check_may_begin, new_run_id, open_run, utc_now
 from jobs.runs.stores import give_up
 from jobs.runs.syncing import withdraw_live

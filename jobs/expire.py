@@ -6,11 +6,11 @@ from contextlib import closing
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
+from jobs.erasure.run import Outcome, erase_pending
 from jobs.governance import retention
 from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
-from jobs.runs.erasing import Outcome, erase_pending
 from jobs.runs.record import Job, Run, open_run, utc_now
 from jobs.runs.stores import own_live
 

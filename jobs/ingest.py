@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from jobs.cli import Result, job
+from jobs.erasure.tables import held_images
 from jobs.errors import SettingsError
 from jobs.governance.basis import import_basis, is_void, link_images, read_batch, record_batch, write_template
 from jobs.governance.basis_files import read_basis
 from jobs.governance.blanks import is_plain
-from jobs.governance.erasure import held_images
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.ingesting import said_of_batch, said_of_images, said_of_records

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
+from jobs.erasure.verify import prove_erased
 from jobs.errors import NotProvenError
 from jobs.governance.gate import Gated
 from jobs.index.ground_truth import recall_sample
@@ -18,11 +19,10 @@ from jobs.index.permitted_keys import compare_keys, not_permitted, remove_keys
 from jobs.index.verification import Proof, prove
 from jobs.load import known_fingerprint
 from jobs.reporting.permissions import changed_since
-from jobs.runs.erased import prove_erased
 from jobs.runs.evidence import prove_audit
 from jobs.runs.loading import ensure_loaded, staged_files
+from jobs.runs.machines import workers
 from jobs.runs.record import Job, Run, open_run
-from jobs.runs.workers import workers
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.embeddings import outcomes, permitted_faces
 from jobs.tables.store import looked_up, materialise

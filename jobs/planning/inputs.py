@@ -11,8 +11,8 @@ from jobs.index.milvus.connect import EMBEDDED, Features, connect
 from jobs.planning.model import NightPlan, Pools, Rate, Rates, Work, night
 from jobs.planning.rates import choose, defaults, recorded
 from jobs.planning.work import faces_each
+from jobs.runs.machines import workers
 from jobs.runs.record import Job
-from jobs.runs.workers import workers
 from jobs.settings import Settings
 
 # An embedded index is searched by brute force in one process; beyond this a server is planned.

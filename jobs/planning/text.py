@@ -17,7 +17,7 @@ from jobs.planning.model import (
     rate_needed,
 )
 from jobs.planning.needs import Needs
-from jobs.runs.progress import Console
+from jobs.runs.console import Console
 from jobs.settings import Settings
 
 

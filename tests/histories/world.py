@@ -438,7 +438,7 @@ class World:
 
     @contextlib.contextmanager
     def _job(self) -> Iterator[Any]:
-        from jobs.runs.progress import Console
+        from jobs.runs.console import Console
         from jobs.runs.record import Job
         from jobs.settings import load_settings
         from jobs.tables.store import Warehouse

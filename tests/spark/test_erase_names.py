@@ -15,12 +15,12 @@ import pytest
 from pydantic import SecretStr
 
 from jobs.erase import erase
+from jobs.erasure.asked import Asked, asked_for
+from jobs.erasure.run import receipts
+from jobs.erasure.subject_access import export, held_about
+from jobs.erasure.tables import Target
 from jobs.errors import SettingsError
-from jobs.governance.asked import Asked, asked_for
-from jobs.governance.erasure import Target
-from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import SUBJECT, key_ring
-from jobs.runs.erasing import receipts
 from jobs.runs.record import Job
 from jobs.schemas import (
     BASIS_LINKS,

@@ -10,9 +10,10 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.governance import audit, erasure
+from jobs.erasure import tables as erasure
+from jobs.erasure.tables import Target
+from jobs.governance import audit
 from jobs.governance.basis import record_batch
-from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, EXPIRED, IMAGE, LEFT, LEFT_CONTENT, key_ring
 from jobs.reporting.permissions import changed_since

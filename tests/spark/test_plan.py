@@ -12,7 +12,7 @@ import pytest
 from jobs.index.protocol import IndexSpec
 from jobs.planning.model import CORES, GPUS, NODES
 from jobs.planning.rates import choose, recorded
-from jobs.runs.workers import workers
+from jobs.runs.machines import workers
 from jobs.schemas import RUN_STEPS
 from jobs.settings import load_settings
 from tests.spark.helpers import settings_for, warehouse_for

@@ -14,10 +14,12 @@ import pytest
 
 from jobs import reindex as reindexing
 from jobs.erase import erase
+from jobs.erasure import tables as erasure
+from jobs.erasure.run import Outcome, erase_pending
+from jobs.erasure.tables import Target
+from jobs.erasure.verify import prove_erased
 from jobs.errors import LeaseHeld, NotProvenError, SettingsError, StoreMissing
 from jobs.expire import expire_steps
-from jobs.governance import erasure
-from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.index import promotion
@@ -26,8 +28,6 @@ from jobs.load import load_steps
 from jobs.promote import last_proof
 from jobs.reindex import erase_open, night_steps
 from jobs.runs.aliases import settle_alias
-from jobs.runs.erased import prove_erased
-from jobs.runs.erasing import Outcome, erase_pending
 from jobs.runs.lease import Lease
 from jobs.runs.stores import LOST, own_live, recorded_bases, unaccounted
 from jobs.runs.syncing import add_small, withdraw_live

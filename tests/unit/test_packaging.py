@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs.governance": BASE | {"jobs.tables"},  # not udfs: whether an image may be read is decided without reading it
     "jobs.index": BASE | {"jobs.tables", "udfs"},
     "jobs.runs": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "udfs"},
+    "jobs.erasure": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
     "jobs.planning": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
     "jobs.reporting": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
     "jobs.evaluation": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},

@@ -21,7 +21,7 @@ from jobs.planning.model import CORES, GPUS, NODES, Fit, Pools, Rate, Rates, Wor
 from jobs.planning.needs import needs
 from jobs.planning.rates import Measured, PastRun, choose, defaults
 from jobs.planning.text import count, machines, notes, show, size, span, verdict
-from jobs.runs.progress import Console
+from jobs.runs.console import Console
 from jobs.settings import Settings, load_settings
 
 pytestmark = pytest.mark.unit

@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from jobs.runs.progress import Console, Show
-from jobs.runs.tasks import Stage, active_stages, stages_of_job, unfinished
+from jobs.runs.console import Console, Show
+from jobs.runs.spark_tasks import Stage, active_stages, stages_of_job, unfinished
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -10,9 +10,10 @@ from typing import Any, Final
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.erasure import tables as erasure
+from jobs.erasure.byte_scan import places_of, scan
+from jobs.erasure.tables import COMPLETE
 from jobs.errors import BadInput, NotProvenError
-from jobs.governance import erasure
-from jobs.governance.erasure import COMPLETE
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, given_since, key_ring, last_given
 from jobs.governance.tombstones import digests as digests_of
@@ -20,7 +21,6 @@ from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.index.permitted_keys import keys_in
 from jobs.runs.history import buckets_of
 from jobs.runs.record import Job
-from jobs.runs.scanner import places_of, scan
 from jobs.runs.stores import not_here, own_collections, own_live, recorded_bases
 from jobs.schemas import EMBEDDINGS, ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.store import materialise

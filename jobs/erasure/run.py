@@ -18,12 +18,13 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.erasure import tables as erasure
+from jobs.erasure.collections import Pages, erase_keys
 from jobs.errors import SettingsError
-from jobs.governance import audit, erasure
+from jobs.governance import audit
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.tombstones import FACE, IMAGE, key_ring
 from jobs.index.collections import belongs_to
-from jobs.index.erasing import Pages, erase_keys
 from jobs.index.milvus.connect import VectorIndex
 from jobs.index.permitted_keys import key_pages, own_keys
 from jobs.runs.aliases import has_switched
