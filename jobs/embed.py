@@ -9,16 +9,16 @@ import click
 
 from jobs.cli import Result, job
 from jobs.governance.gate import Gated, RunGate, gate_warehouse
-from jobs.runs.counting import Counters
 from jobs.runs.machines import workers
 from jobs.runs.record import Job, Run, open_run, utc_now
 from jobs.schemas import IMAGE_STATUS
+from jobs.steps.accumulators import Counters
 from jobs.tables.store import materialise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobs.tables.embeddings import Chunk
+    from jobs.embedding.chunks import Chunk
 
 _REASONS = 4
 
@@ -38,8 +38,8 @@ def _gate(run: Run) -> RunGate:
 
 def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
     """Refusals recorded, stale faces withdrawn, new and changed images (at most ``limit``) embedded chunk by chunk."""
-    from jobs.runs.model import prepare_model
-    from jobs.tables import embeddings as table
+    from jobs.embedding import chunks as table
+    from jobs.embedding.model import prepare_model
 
     warehouse = run.warehouse
     spec = prepare_model(run)
@@ -90,7 +90,7 @@ def _plan(chunks: list[Chunk]) -> dict[str, Any]:
 
 
 def _count(gated: Gated, fingerprint: str, run: Run) -> dict[str, Any]:
-    from jobs.tables.embeddings import record_refusals
+    from jobs.embedding.chunks import record_refusals
 
     refusals = record_refusals(run.warehouse, gated, run_id=run.run_id, now=run.job.clock())
     reasons = {row["reason"]: row["count"] for row in gated.decisions.groupBy("reason").count().collect()}

@@ -24,7 +24,7 @@ from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.record import Job, check_may_begin, new_run_id, open_run, utc_now
 from jobs.runs.stores import give_up
-from jobs.runs.syncing import withdraw_live
+from jobs.steps.sync import withdraw_live
 
 _EXAMPLES = """
 python -m jobs.erase --config conf/local.yaml --subject-file requests.txt

@@ -16,8 +16,8 @@ from jobs.governance.basis_files import read_basis
 from jobs.governance.blanks import is_plain
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import admission, key_ring
-from jobs.runs.ingesting import said_of_batch, said_of_images, said_of_records
 from jobs.runs.record import Job, open_run, utc_now
+from jobs.steps.ingest_messages import said_of_batch, said_of_images, said_of_records
 from jobs.tables.images import ingest_images
 from jobs.tables.sources import Source, open_source
 from udfs.sources import BROKEN_SHARD, UNREADABLE_FOLDER

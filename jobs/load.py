@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
+from jobs.embedding.chunks import permitted_faces, resalt
 from jobs.errors import LeaseLost, NotProvenError
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.collections import collection_name
@@ -13,7 +14,9 @@ from jobs.index.load_plan import plan_load
 from jobs.index.milvus.connect import EMBEDDED, VectorIndex, connect
 from jobs.index.permitted_keys import not_permitted
 from jobs.runs.history import last_fingerprint, staged_under
-from jobs.runs.loading import (
+from jobs.runs.record import Job, Run, open_run
+from jobs.runs.stores import drop
+from jobs.steps.load import (
     build_and_load,
     check_not_seen,
     import_staged,
@@ -21,9 +24,6 @@ from jobs.runs.loading import (
     staged_files,
     staging_path,
 )
-from jobs.runs.record import Job, Run, open_run
-from jobs.runs.stores import drop
-from jobs.tables.embeddings import permitted_faces, resalt
 from jobs.tables.files import remove_tree
 
 

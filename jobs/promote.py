@@ -7,6 +7,7 @@ from typing import Any
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
+from jobs.embedding.chunks import permitted_faces
 from jobs.errors import NotProvenError
 from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.index.promotion import Promotion, Watch, promote
@@ -14,10 +15,9 @@ from jobs.index.verification import Proof
 from jobs.load import known_fingerprint
 from jobs.runs.aliases import has_switched, settle_alias, switching
 from jobs.runs.history import live_runs, proven_collections
-from jobs.runs.loading import clear_staging, ensure_loaded
 from jobs.runs.record import Job, Run, open_run
 from jobs.runs.stores import about_to_drop
-from jobs.tables.embeddings import permitted_faces
+from jobs.steps.load import clear_staging, ensure_loaded
 from jobs.tables.store import materialise
 from jobs.verify import withdraw
 

@@ -14,10 +14,10 @@ from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.load import load_steps
 from jobs.promote import last_proof, promote_steps
 from jobs.runs.aliases import has_switched, settle_alias
-from jobs.runs.loading import clear_staging
-from jobs.runs.maintenance import maintain
 from jobs.runs.record import Job, Run, open_run
-from jobs.runs.syncing import add_small
+from jobs.steps.load import clear_staging
+from jobs.steps.maintain import maintain
+from jobs.steps.sync import add_small
 from jobs.verify import verify_steps
 
 _EXAMPLES = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.cli import Result, job
+from jobs.embedding.chunks import permitted_faces
 from jobs.errors import NotProvenError
 from jobs.governance.gate import gate_warehouse
 from jobs.index.collections import belongs_to
@@ -12,7 +13,6 @@ from jobs.index.promotion import rollback
 from jobs.runs.aliases import settle_alias, switching
 from jobs.runs.history import buckets_of, proven_collections
 from jobs.runs.record import Job, open_run
-from jobs.tables.embeddings import permitted_faces
 from jobs.tables.store import materialise
 
 

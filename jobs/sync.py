@@ -6,14 +6,14 @@ from contextlib import closing
 
 from jobs.cli import Result, job
 from jobs.embed import embed_steps, gate_step
+from jobs.embedding.model import prepare_model
 from jobs.errors import LeaseHeld
 from jobs.expire import due_now, expire_steps
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.runs.aliases import settle_alias
-from jobs.runs.model import prepare_model
 from jobs.runs.record import Job, Run, open_run, utc_now
-from jobs.runs.syncing import add_small, withdraw_live
+from jobs.steps.sync import add_small, withdraw_live
 
 
 def sync_steps(run: Run, index: VectorIndex) -> str:

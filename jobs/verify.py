@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
+from jobs.embedding.chunks import outcomes, permitted_faces
 from jobs.erasure.verify import prove_erased
 from jobs.errors import NotProvenError
 from jobs.governance.gate import Gated
@@ -20,11 +21,10 @@ from jobs.index.verification import Proof, prove
 from jobs.load import known_fingerprint
 from jobs.reporting.permissions import changed_since
 from jobs.runs.evidence import prove_audit
-from jobs.runs.loading import ensure_loaded, staged_files
 from jobs.runs.machines import workers
 from jobs.runs.record import Job, Run, open_run
 from jobs.schemas import IMAGE_STATUS
-from jobs.tables.embeddings import outcomes, permitted_faces
+from jobs.steps.load import ensure_loaded, staged_files
 from jobs.tables.store import looked_up, materialise
 
 _AGAIN: Final = "run the same command with the same --run-id, or a new reindex; `status` shows the counts."

@@ -18,6 +18,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.embedding.chunks import permitted_faces
 from jobs.erasure import tables as erasure
 from jobs.erasure.collections import Pages, erase_keys
 from jobs.errors import SettingsError
@@ -30,7 +31,6 @@ from jobs.index.permitted_keys import key_pages, own_keys
 from jobs.runs.aliases import has_switched
 from jobs.runs.evidence import evidence_path, whole_text
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections, promoted_runs
-from jobs.runs.loading import staged_folders, unrecorded_staging
 from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
 from jobs.schemas import (
@@ -44,7 +44,7 @@ from jobs.schemas import (
     TableSpec,
 )
 from jobs.settings import Settings
-from jobs.tables.embeddings import permitted_faces
+from jobs.steps.load import staged_folders, unrecorded_staging
 from jobs.tables.files import remove_tree, write_text
 from jobs.tables.store import Warehouse, materialise
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from pyspark.sql import functions as F
 
+from jobs.embedding.chunks import gpu_profile
+from jobs.embedding.model import Model, find_model, ship_model
 from jobs.errors import BadInput
 from jobs.evaluation.summary import counts, evaluate_pairs
-from jobs.runs.model import Model, find_model, ship_model
-from jobs.tables.embeddings import gpu_profile
 from jobs.tables.sources import file_uri
 from udfs.spark import RESULT_SCHEMA, embed_arrow
 

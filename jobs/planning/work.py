@@ -5,10 +5,10 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.embedding.chunks import REFUSED, RETRIED, computed, outcomes
 from jobs.governance.gate import Gated
 from jobs.planning.model import Rate, Work
 from jobs.schemas import IMAGE_STATUS
-from jobs.tables.embeddings import REFUSED, RETRIED, computed, outcomes
 from jobs.tables.store import Warehouse, materialise
 
 _KEY = ["image_id", "input_digest"]

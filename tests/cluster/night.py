@@ -49,9 +49,9 @@ def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
     from jobs.index.collections import collection_name
     from jobs.index.milvus.connect import connect
     from jobs.runs.console import Console
-    from jobs.runs.loading import build_and_load, import_staged, stage_faces, staged_files
     from jobs.runs.record import Job, open_run
     from jobs.settings import load_settings
+    from jobs.steps.load import build_and_load, import_staged, stage_faces, staged_files
     from jobs.tables.store import Warehouse
 
     settings = load_settings(arguments.settings)

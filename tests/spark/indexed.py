@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pyspark.sql import functions as F
 
+from jobs.embedding.chunks import face_id
 from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus.connect import VectorIndex, connect
 from jobs.load import load_steps
@@ -24,7 +25,6 @@ from jobs.promote import promote_steps
 from jobs.runs.record import Run, open_run
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.settings import Settings
-from jobs.tables.embeddings import face_id
 from jobs.tables.store import Warehouse
 from jobs.verify import verify_steps
 from tests.conftest import PURPOSE

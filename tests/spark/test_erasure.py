@@ -22,6 +22,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from jobs.embed import gate_step
+from jobs.embedding.chunks import withdraw_stale
 from jobs.erasure import tables as erasure
 from jobs.erasure.byte_scan import _COLUMNS, places_of, scan
 from jobs.erasure.run import Outcome, erase_pending, receipts, vacuum_due
@@ -35,7 +36,6 @@ from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.tombstones import KeyRing, key_ring
 from jobs.index.collections import collection_name
 from jobs.index.milvus.connect import IndexSpec
-from jobs.runs.syncing import withdraw_live
 from jobs.schemas import (
     ALL_TABLES,
     BASIS_LINKS,
@@ -49,7 +49,7 @@ from jobs.schemas import (
     RUN_STEPS,
     TOMBSTONES,
 )
-from jobs.tables.embeddings import withdraw_stale
+from jobs.steps.sync import withdraw_live
 from tests.milvus.rows import make_table
 from tests.spark.helpers import job_for, settings_for, warehouse_for
 from tests.spark.indexed import (

@@ -13,12 +13,11 @@ import pytest
 from pyspark.sql import DataFrame
 
 from jobs import load, schemas
+from jobs.embedding import chunks as embeddings
 from jobs.errors import FaceReindexError, LeaseLost, NotProvenError
 from jobs.runs.aliases import recorded, settle_alias, switching
 from jobs.runs.lease import Lease
-from jobs.runs.loading import staging_path, unrecorded_staging
 from jobs.runs.record import Run, open_run
-from jobs.runs.syncing import _insert_missing
 from jobs.schemas import (
     ALL_TABLES,
     AUDIT_EVENTS,
@@ -30,7 +29,8 @@ from jobs.schemas import (
     RUNS,
     TOMBSTONES,
 )
-from jobs.tables import embeddings
+from jobs.steps.load import staging_path, unrecorded_staging
+from jobs.steps.sync import _insert_missing
 from jobs.tables.files import remove_tree
 from jobs.tables.store import UNFENCED, Warehouse
 from tests.milvus.fake import FakeIndex

@@ -30,9 +30,9 @@ from jobs.reindex import erase_open, night_steps
 from jobs.runs.aliases import settle_alias
 from jobs.runs.lease import Lease
 from jobs.runs.stores import LOST, own_live, recorded_bases, unaccounted
-from jobs.runs.syncing import add_small, withdraw_live
 from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, RUN_STEPS
 from jobs.settings import Settings
+from jobs.steps.sync import add_small, withdraw_live
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 from tests.spark.indexed import SHARED, Indexed, image, principal, reindex, run_of

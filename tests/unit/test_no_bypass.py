@@ -34,22 +34,22 @@ def callers(*names: str) -> set[str]:
 
 def test_guarantee_3_embeddings_are_appended_in_one_place_behind_the_gate() -> None:
     appends = {file for file, name, text in calls("jobs") if name == "append" and "EMBEDDINGS" in text}
-    assert appends == {"jobs/tables/embeddings.py"}
+    assert appends == {"jobs/embedding/chunks.py"}
     assert callers("embed_chunk") == {"jobs/embed.py"}
     # The worklist of that one caller is what the gate accepted.
     assert "new = gated.accepted.join(done" in (ROOT / "jobs/embed.py").read_text(encoding="utf-8")
 
 
 def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
-    assert callers("stage") == callers("load_files") == {"jobs/runs/loading.py"}
+    assert callers("stage") == callers("load_files") == {"jobs/steps/load.py"}
     # What the one caller of that stages is what the gate permits at that moment.
     stagings = [(file, arguments) for file, name, arguments in calls("jobs") if name == "stage_faces"]
     permitted = "run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)"
     assert stagings == [("jobs/load.py", permitted)]
     # Between nights `sync` inserts a few, which the gate permits as well; compacting copies rows that are there.
     inserts = {file for file in callers("insert") if not file.startswith("jobs/index/milvus/")}
-    assert inserts == {"jobs/index/loader.py", "jobs/runs/syncing.py"}
-    adding = (ROOT / "jobs/runs/syncing.py").read_text(encoding="utf-8")
+    assert inserts == {"jobs/index/loader.py", "jobs/steps/sync.py"}
+    adding = (ROOT / "jobs/steps/sync.py").read_text(encoding="utf-8")
     assert "faces = permitted_faces(warehouse, gated, info.model_fingerprint)" in adding
     for foreign in ("do_bulk_insert", "upsert", "bulk_import"):
         assert {f for f in callers(foreign) if not f.startswith("jobs/index/milvus/")} == set()
@@ -64,7 +64,7 @@ def test_guarantee_3_no_other_package_writes() -> None:
 
 def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:
     """Labelled pictures without basis records are embedded in this one place, and neither vector nor score is kept."""
-    assert callers("embed_arrow") == {"jobs/tables/embeddings.py", "jobs/evaluation/embed.py"}
+    assert callers("embed_arrow") == {"jobs/embedding/chunks.py", "jobs/evaluation/embed.py"}
     assert callers("embed_pictures") == {"jobs/evaluation/embed.py"}
     source = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (ROOT / "jobs").rglob("*.py")}
     # Nothing else leaves bystanders out instead of refusing their picture.

@@ -46,10 +46,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs.governance": BASE | {"jobs.tables"},  # not udfs: whether an image may be read is decided without reading it
     "jobs.index": BASE | {"jobs.tables", "udfs"},
     "jobs.runs": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "udfs"},
-    "jobs.erasure": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
-    "jobs.planning": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
+    "jobs.erasure": BASE
+    | {"jobs.embedding", "jobs.steps", "jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
+    "jobs.planning": BASE | {"jobs.embedding", "jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
     "jobs.reporting": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
-    "jobs.evaluation": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
+    "jobs.evaluation": BASE | {"jobs.embedding", "jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "udfs"},
+    "jobs.embedding": BASE | {"jobs.tables", "jobs.runs", "udfs"},
+    "jobs.steps": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "jobs.runs", "jobs.embedding", "udfs"},
     "jobs.cli": BASE | {"jobs.tables", "jobs.runs"},
     "jobs.__main__": {"jobs.cli"},
 }

@@ -10,18 +10,18 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.embedding.chunks import permitted_faces
 from jobs.errors import LeaseLost
 from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.milvus.connect import VectorIndex
 from jobs.index.permitted_keys import own_keys, remove_unpermitted
 from jobs.runs.history import buckets_of, staged_at
-from jobs.runs.loading import purpose_flags
 from jobs.runs.record import Run
 from jobs.runs.stores import about_to_fill, need_all, own_live
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.settings import Settings
-from jobs.tables.embeddings import permitted_faces
+from jobs.steps.load import purpose_flags
 from jobs.tables.store import Warehouse
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from jobs.index.loader import RebuildNeeded, StagedFile, load_files
 from jobs.index.milvus.connect import CollectionInfo, VectorIndex
 from jobs.index.protocol import DIM
 from jobs.runs.aliases import has_switched
-from jobs.runs.imports import RunImportRecorder
 from jobs.runs.machines import workers
 from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import drop, staging_base, staging_bases
 from jobs.schemas import AUDIT_EVENTS, RUN_STEPS, RUNS
 from jobs.settings import Settings
+from jobs.steps.import_recorder import RunImportRecorder
 from jobs.tables.files import children, remove_tree
 
 
