@@ -203,7 +203,7 @@ class Loading:
         return str(path)
 
     def _new(self) -> str:
-        from jobs.index.milvus.connect import CollectionInfo
+        from jobs.index.protocol import CollectionInfo
 
         self._number += 1
         name = f"bench_{self._number}"

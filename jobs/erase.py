@@ -20,7 +20,8 @@ from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.persons import keep_keys
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import BATCH, key_ring
-from jobs.index.milvus.connect import VectorIndex, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias
 from jobs.runs.record import Job, check_may_begin, new_run_id, open_run, utc_now
 from jobs.runs.stores import give_up

@@ -9,7 +9,8 @@ from jobs.embed import gate_step
 from jobs.erasure.run import Outcome, erase_pending
 from jobs.governance import retention
 from jobs.governance.gate import gate_warehouse
-from jobs.index.milvus.connect import VectorIndex, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias
 from jobs.runs.record import Job, Run, open_run, utc_now
 from jobs.runs.stores import own_live

@@ -11,8 +11,9 @@ from jobs.errors import LeaseLost, NotProvenError
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.collections import collection_name
 from jobs.index.load_plan import plan_load
-from jobs.index.milvus.connect import EMBEDDED, VectorIndex, connect
+from jobs.index.milvus.connect import connect
 from jobs.index.permitted_keys import not_permitted
+from jobs.index.protocol import EMBEDDED, VectorIndex
 from jobs.runs.history import last_fingerprint, staged_under
 from jobs.runs.record import Job, Run, open_run
 from jobs.runs.stores import drop

@@ -9,8 +9,9 @@ from jobs.cli import Result, job
 from jobs.embed import gate_step
 from jobs.embedding.chunks import permitted_faces
 from jobs.errors import NotProvenError
-from jobs.index.milvus.connect import VectorIndex, connect
+from jobs.index.milvus.connect import connect
 from jobs.index.promotion import Promotion, Watch, promote
+from jobs.index.protocol import VectorIndex
 from jobs.index.verification import Proof
 from jobs.load import known_fingerprint
 from jobs.runs.aliases import has_switched, settle_alias, switching

@@ -10,7 +10,8 @@ from jobs.cli import Result, job
 from jobs.embed import dry_run, embed_steps, embedded_message, gate_step
 from jobs.erasure.run import Outcome, erase_pending
 from jobs.errors import StoreMissing
-from jobs.index.milvus.connect import VectorIndex, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import VectorIndex
 from jobs.load import load_steps
 from jobs.promote import last_proof, promote_steps
 from jobs.runs.aliases import has_switched, settle_alias

@@ -10,7 +10,8 @@ from jobs.embedding.model import prepare_model
 from jobs.errors import LeaseHeld
 from jobs.expire import due_now, expire_steps
 from jobs.governance.gate import Gated, gate_warehouse
-from jobs.index.milvus.connect import VectorIndex, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias
 from jobs.runs.record import Job, Run, open_run, utc_now
 from jobs.steps.sync import add_small, withdraw_live

@@ -15,8 +15,9 @@ from jobs.erasure.verify import prove_erased
 from jobs.errors import NotProvenError
 from jobs.governance.gate import Gated
 from jobs.index.ground_truth import recall_sample
-from jobs.index.milvus.connect import VectorIndex, connect
+from jobs.index.milvus.connect import connect
 from jobs.index.permitted_keys import compare_keys, not_permitted, remove_keys
+from jobs.index.protocol import VectorIndex
 from jobs.index.verification import Proof, prove
 from jobs.load import known_fingerprint
 from jobs.reporting.permissions import changed_since

@@ -26,8 +26,8 @@ from jobs.governance import audit
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.tombstones import FACE, IMAGE, key_ring
 from jobs.index.collections import belongs_to
-from jobs.index.milvus.connect import VectorIndex
 from jobs.index.permitted_keys import key_pages, own_keys
+from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import has_switched
 from jobs.runs.evidence import evidence_path, whole_text
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections, promoted_runs

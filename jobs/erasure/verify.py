@@ -17,8 +17,9 @@ from jobs.errors import BadInput, NotProvenError
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, given_since, key_ring, last_given
 from jobs.governance.tombstones import digests as digests_of
-from jobs.index.milvus.connect import VectorIndex, connect
+from jobs.index.milvus.connect import connect
 from jobs.index.permitted_keys import keys_in
+from jobs.index.protocol import VectorIndex
 from jobs.runs.history import buckets_of
 from jobs.runs.record import Job
 from jobs.runs.stores import not_here, own_collections, own_live, recorded_bases

@@ -14,7 +14,8 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.index.milvus.connect import Keys, VectorIndex, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import Keys, VectorIndex
 from jobs.index.verification import KeyComparison, compare_all, compare_bucket
 from jobs.settings import Settings
 from jobs.tables.store import materialise

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jobs.errors import DependencyUnavailable
 from jobs.index.collections import default_index
 from jobs.index.load_plan import LoadPlan, imports, plan_load
-from jobs.index.milvus.connect import EMBEDDED, Features, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import EMBEDDED, Features
 from jobs.planning.model import NightPlan, Pools, Rate, Rates, Work, night
 from jobs.planning.rates import choose, defaults, recorded
 from jobs.planning.work import faces_each

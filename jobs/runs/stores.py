@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from jobs.errors import SettingsError, StoreMissing
 from jobs.governance import audit
 from jobs.index.collections import collections_of
-from jobs.index.milvus.connect import CollectionInfo, VectorIndex
+from jobs.index.protocol import CollectionInfo, VectorIndex
 from jobs.runs.record import Run, utc_now
 from jobs.schemas import RUN_STEPS
 from jobs.settings import Settings

@@ -14,8 +14,7 @@ from jobs.index import staging
 from jobs.index.collections import default_index
 from jobs.index.load_plan import imports, plan_load
 from jobs.index.loader import RebuildNeeded, StagedFile, load_files
-from jobs.index.milvus.connect import CollectionInfo, VectorIndex
-from jobs.index.protocol import DIM
+from jobs.index.protocol import DIM, CollectionInfo, VectorIndex
 from jobs.runs.aliases import has_switched
 from jobs.runs.machines import workers
 from jobs.runs.record import Run, utc_now

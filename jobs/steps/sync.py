@@ -14,8 +14,8 @@ from jobs.embedding.chunks import permitted_faces
 from jobs.errors import LeaseLost
 from jobs.governance.gate import Gated
 from jobs.index import staging
-from jobs.index.milvus.connect import VectorIndex
 from jobs.index.permitted_keys import own_keys, remove_unpermitted
+from jobs.index.protocol import VectorIndex
 from jobs.runs.history import buckets_of, staged_at
 from jobs.runs.record import Run
 from jobs.runs.stores import about_to_fill, need_all, own_live

@@ -10,7 +10,8 @@ import pytest
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 from jobs.index.loader import MemoryRecorder, load_files
-from jobs.index.milvus.connect import IndexSpec, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import IndexSpec
 from jobs.settings import Settings
 from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files
 

@@ -17,7 +17,8 @@ from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index import roles
 from jobs.index.loader import MemoryRecorder, load_files
 from jobs.index.milvus import server as milvus_server
-from jobs.index.milvus.connect import IndexSpec, ServerIndex
+from jobs.index.milvus.server import ServerIndex
+from jobs.index.protocol import IndexSpec
 from jobs.settings import Settings
 from tests.milvus.rows import DIM, INFO, make_keys, make_table, make_vectors, stage_files
 from tests.milvus.server import MilvusStandalone, temporary

@@ -19,7 +19,8 @@ from pyspark.sql import functions as F
 
 from jobs.embedding.chunks import face_id
 from jobs.governance.gate import gate_warehouse
-from jobs.index.milvus.connect import VectorIndex, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import VectorIndex
 from jobs.load import load_steps
 from jobs.promote import promote_steps
 from jobs.runs.record import Run, open_run

@@ -35,7 +35,7 @@ from jobs.governance import retention
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.tombstones import KeyRing, key_ring
 from jobs.index.collections import collection_name
-from jobs.index.milvus.connect import IndexSpec
+from jobs.index.protocol import IndexSpec
 from jobs.schemas import (
     ALL_TABLES,
     BASIS_LINKS,

@@ -18,10 +18,9 @@ from jobs.index.collections import belongs_to, collection_name, collections_of, 
 from jobs.index.milvus import import_api
 from jobs.index.milvus.calls import Patience, call, safe_text, translate
 from jobs.index.milvus.client import MilvusIndex
-from jobs.index.milvus.connect import CollectionInfo, IndexSpec
 from jobs.index.milvus.import_api import RestImports
 from jobs.index.milvus.server import bearer, detect, tls
-from jobs.index.protocol import as_rows, parse_version
+from jobs.index.protocol import CollectionInfo, IndexSpec, as_rows, parse_version
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO, make_keys, make_table, make_vectors

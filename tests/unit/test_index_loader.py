@@ -19,7 +19,7 @@ from jobs.index.loader import (
     load_files,
     sha256_of,
 )
-from jobs.index.milvus.connect import Features
+from jobs.index.protocol import Features
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files

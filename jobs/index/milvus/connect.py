@@ -1,4 +1,4 @@
-"""The Milvus driver: milvus-lite or a server, behind one protocol.
+"""Opening the index that the settings name: milvus-lite or a server, behind one protocol.
 
 >>> index = connect(settings)                                                            # doctest: +SKIP
 >>> index.create("faces_r1", dim=512, shards=4, properties=info)                         # doctest: +SKIP
@@ -8,23 +8,7 @@ from __future__ import annotations
 
 from jobs.index.milvus.embedded import EmbeddedIndex
 from jobs.index.milvus.server import ServerIndex
-from jobs.index.protocol import (
-    BUCKET,
-    EMBEDDED,
-    EXPIRES,
-    KEY,
-    MAX_KEY,
-    MIN_KEY,
-    PURPOSES,
-    VECTOR,
-    CollectionInfo,
-    Features,
-    ImportState,
-    IndexSpec,
-    Keys,
-    VectorIndex,
-    Vectors,
-)
+from jobs.index.protocol import VectorIndex
 from jobs.settings import Settings
 
 
@@ -36,25 +20,3 @@ def connect(settings: Settings) -> VectorIndex:
         SettingsError: the path cannot be an embedded index.
     """
     return EmbeddedIndex.open(settings) if settings.embedded else ServerIndex.open(settings)
-
-
-__all__ = [
-    "BUCKET",
-    "EMBEDDED",
-    "EXPIRES",
-    "KEY",
-    "MAX_KEY",
-    "MIN_KEY",
-    "PURPOSES",
-    "VECTOR",
-    "CollectionInfo",
-    "EmbeddedIndex",
-    "Features",
-    "ImportState",
-    "IndexSpec",
-    "Keys",
-    "ServerIndex",
-    "VectorIndex",
-    "Vectors",
-    "connect",
-]
