@@ -16,15 +16,9 @@ from jobs.index.permitted_keys import not_permitted
 from jobs.index.protocol import EMBEDDED, VectorIndex
 from jobs.runs.history import last_fingerprint, staged_under
 from jobs.runs.record import Job, Run, open_run
+from jobs.runs.staging_paths import staging_path
 from jobs.runs.stores import drop
-from jobs.steps.load import (
-    build_and_load,
-    check_not_seen,
-    import_staged,
-    stage_faces,
-    staged_files,
-    staging_path,
-)
+from jobs.steps.load import build_and_load, check_not_seen, import_staged, stage_faces, staged_files
 from jobs.tables.files import remove_tree
 
 

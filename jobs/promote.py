@@ -17,8 +17,9 @@ from jobs.load import known_fingerprint
 from jobs.runs.aliases import has_switched, settle_alias, switching
 from jobs.runs.history import live_runs, proven_collections
 from jobs.runs.record import Job, Run, open_run
+from jobs.runs.staging_paths import clear_staging
 from jobs.runs.stores import about_to_drop
-from jobs.steps.load import clear_staging, ensure_loaded
+from jobs.steps.load import ensure_loaded
 from jobs.tables.store import materialise
 from jobs.verify import withdraw
 

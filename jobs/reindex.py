@@ -16,7 +16,7 @@ from jobs.load import load_steps
 from jobs.promote import last_proof, promote_steps
 from jobs.runs.aliases import has_switched, settle_alias
 from jobs.runs.record import Job, Run, open_run
-from jobs.steps.load import clear_staging
+from jobs.runs.staging_paths import clear_staging
 from jobs.steps.maintain import maintain
 from jobs.steps.sync import add_small
 from jobs.verify import verify_steps

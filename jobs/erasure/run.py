@@ -32,6 +32,7 @@ from jobs.runs.aliases import has_switched
 from jobs.runs.evidence import evidence_path, whole_text
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections, promoted_runs
 from jobs.runs.record import Run, utc_now
+from jobs.runs.staging_paths import staged_folders, unrecorded_staging
 from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
 from jobs.schemas import (
     AUDIT_EVENTS,
@@ -44,7 +45,6 @@ from jobs.schemas import (
     TableSpec,
 )
 from jobs.settings import Settings
-from jobs.steps.load import staged_folders, unrecorded_staging
 from jobs.tables.files import remove_tree, write_text
 from jobs.tables.store import Warehouse, materialise
 

@@ -22,7 +22,8 @@ from jobs.index.permitted_keys import keys_in
 from jobs.index.protocol import VectorIndex
 from jobs.runs.history import buckets_of
 from jobs.runs.record import Job
-from jobs.runs.stores import not_here, own_collections, own_live, recorded_bases
+from jobs.runs.staging_paths import recorded_bases
+from jobs.runs.stores import not_here, own_collections, own_live
 from jobs.schemas import EMBEDDINGS, ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.store import materialise
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from jobs.errors import MixedFingerprints, NotProvenError
 from jobs.index import staging
@@ -18,65 +16,10 @@ from jobs.index.protocol import DIM, CollectionInfo, VectorIndex
 from jobs.runs.aliases import has_switched
 from jobs.runs.machines import workers
 from jobs.runs.record import Run, utc_now
-from jobs.runs.stores import drop, staging_base, staging_bases
-from jobs.schemas import AUDIT_EVENTS, RUN_STEPS, RUNS
+from jobs.runs.staging_paths import clear_staging, staging_path
+from jobs.runs.stores import drop
 from jobs.settings import Settings
 from jobs.steps.import_recorder import RunImportRecorder
-from jobs.tables.files import children, remove_tree
-
-
-def staging_path(run: Run) -> str:
-    """Where this run writes its files: in a folder of its token, so that another start of it writes elsewhere."""
-    return f"{staging_base(run.warehouse, run.settings)}/{run.run_id}/{run.lease.token}"
-
-
-def clear_staging(run: Run) -> None:
-    """Remove what this run, and earlier starts of it, have staged. A later start's folder stays."""
-    spark, folder = run.job.spark, f"{staging_base(run.warehouse, run.settings)}/{run.run_id}"
-    there = children(spark, folder)
-    # Files without a token's folder are of a release before there was one.
-    gone = [name for name in there if not name.isdigit() or int(name) <= run.lease.token]
-    for place in [folder] if gone == there else [f"{folder}/{name}" for name in gone]:
-        remove_tree(spark, place)
-
-
-def staged_folders(run: Run) -> list[tuple[str, str]]:
-    """Folders of this warehouse's runs wherever any of them has staged: the place, and the run id below it.
-
-    A place outside of the warehouse may be others' as well, whose runs are not on record here. The trail is asked, too,
-    for the tables of runs may have been removed.
-    """
-    warehouse, bases = run.warehouse, staging_bases(run.warehouse, run.settings)
-    there = [(base, name) for base in bases for name in children(run.job.spark, base)]
-    ids = [warehouse.read(spec).select("run_id") for spec in (RUNS, RUN_STEPS, AUDIT_EVENTS)]
-    known = reduce(DataFrame.unionByName, ids).where(F.col("run_id").isin([name for _, name in there]))
-    ours = {row["run_id"] for row in known.distinct().collect()}
-    return [(base, name) for base, name in there if name in ours or base.startswith(f"{warehouse.location}/")]
-
-
-def unrecorded_staging(run: Run) -> list[str]:
-    """Staged files of this warehouse that are on no run's record: of one that was cut off, or had lost its lease.
-
-    Nor is a record good that is older than an erasure's removal of all of them: those files came from a backup.
-    """
-    spark = run.job.spark
-    folders = staged_folders(run)
-    ids = [run_id for _, run_id in folders]
-    steps = run.warehouse.read(RUN_STEPS).where((F.col("step") == "stage") & F.col("run_id").isin(ids))
-    last = steps.groupBy("run_id").agg(F.max_by(F.struct("state", "result", "ended_at"), "ended_at").alias("last"))
-    removed = run.warehouse.read(RUN_STEPS).where("step = 'erase-staged' AND state = 'done'")
-    last = last.crossJoin(removed.agg(F.max("ended_at").alias("removed_at")))
-    last = last.where("removed_at IS NULL OR last.ended_at > removed_at")
-    path = F.get_json_object("last.result", "$.path").alias("path")
-    kept = {row["path"] for row in last.where("last.state = 'done'").select(path).collect()}
-    found = []
-    for folder in (f"{base}/{run_id}" for base, run_id in folders):
-        places = [f"{folder}/{name}" for name in children(spark, folder)]
-        gone = [place for place in places if place not in kept]
-        # An earlier release staged into the run's own folder.
-        if folder not in kept:
-            found += [folder] if gone == places else gone
-    return found
 
 
 def staged_files(run: Run) -> staging.Staged:

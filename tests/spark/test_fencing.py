@@ -18,6 +18,7 @@ from jobs.errors import FaceReindexError, LeaseLost, NotProvenError
 from jobs.runs.aliases import recorded, settle_alias, switching
 from jobs.runs.lease import Lease
 from jobs.runs.record import Run, open_run
+from jobs.runs.staging_paths import staging_path, unrecorded_staging
 from jobs.schemas import (
     ALL_TABLES,
     AUDIT_EVENTS,
@@ -29,7 +30,6 @@ from jobs.schemas import (
     RUNS,
     TOMBSTONES,
 )
-from jobs.steps.load import staging_path, unrecorded_staging
 from jobs.steps.sync import _insert_missing
 from jobs.tables.files import remove_tree
 from jobs.tables.store import UNFENCED, Warehouse

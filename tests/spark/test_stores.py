@@ -29,7 +29,8 @@ from jobs.promote import last_proof
 from jobs.reindex import erase_open, night_steps
 from jobs.runs.aliases import settle_alias
 from jobs.runs.lease import Lease
-from jobs.runs.stores import LOST, own_live, recorded_bases, unaccounted
+from jobs.runs.staging_paths import recorded_bases
+from jobs.runs.stores import LOST, own_live, unaccounted
 from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, RUN_STEPS
 from jobs.settings import Settings
 from jobs.steps.sync import add_small, withdraw_live
