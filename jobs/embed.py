@@ -90,7 +90,7 @@ def _plan(chunks: list[Chunk]) -> dict[str, Any]:
 
 
 def _count(gated: Gated, fingerprint: str, run: Run) -> dict[str, Any]:
-    from jobs.embedding.chunks import record_refusals
+    from jobs.embedding.status import record_refusals
 
     refusals = record_refusals(run.warehouse, gated, run_id=run.run_id, now=run.job.clock())
     reasons = {row["reason"]: row["count"] for row in gated.decisions.groupBy("reason").count().collect()}

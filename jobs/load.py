@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
-from jobs.embedding.chunks import permitted_faces, resalt
+from jobs.embedding.faces import permitted_faces, resalt
 from jobs.errors import LeaseLost, NotProvenError
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.collections import collection_name

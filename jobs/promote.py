@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
-from jobs.embedding.chunks import permitted_faces
+from jobs.embedding.faces import permitted_faces
 from jobs.errors import NotProvenError
 from jobs.index.milvus.connect import connect
 from jobs.index.promotion import Promotion, Watch, promote

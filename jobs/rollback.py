@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.cli import Result, job
-from jobs.embedding.chunks import permitted_faces
+from jobs.embedding.faces import permitted_faces
 from jobs.errors import NotProvenError
 from jobs.governance.gate import gate_warehouse
 from jobs.index.collections import belongs_to

@@ -10,7 +10,8 @@ from pyspark.sql import DataFrame
 
 from jobs.cli import Result, job
 from jobs.embed import gate_step
-from jobs.embedding.chunks import outcomes, permitted_faces
+from jobs.embedding.faces import permitted_faces
+from jobs.embedding.status import outcomes
 from jobs.erasure.verify import prove_erased
 from jobs.errors import NotProvenError
 from jobs.governance.gate import Gated

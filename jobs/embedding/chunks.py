@@ -9,27 +9,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.errors import MixedFingerprints
-from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES, REMOVED_FACES
+from jobs.embedding.faces import face_rows
+from jobs.embedding.status import INPUT, computed_rows
+from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise, reading_images
 from udfs.spark import RESULT_SCHEMA, Counted, EmbedSpec, embed_arrow
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-    from jobs.governance.gate import Gated
-
-REFUSED: Final = "refused"
-# Outcomes that another night may change without the image changing; they are tried again by the next run.
-RETRIED: Final = ("unreadable",)
-_INPUT: Final = ("image_id", "input_digest")
 
 
 @dataclass(frozen=True)
@@ -44,74 +38,6 @@ class Chunk:
     def name(self) -> str:
         """Part of the name of its step."""
         return f"{self.first}-{self.last}"
-
-
-def computed(status: DataFrame, fingerprint: str, run_id: str, *, recompute: bool) -> DataFrame:
-    """(image_id, input_digest) that need no computing; with ``recompute`` only what this very run has done."""
-    mine = F.col("run_id") == run_id
-    reusable = F.lit(False) if recompute else ~F.col("status").isin(*RETRIED)
-    done = status.where((F.col("model_fingerprint") == fingerprint) & (F.col("status") != REFUSED) & (mine | reusable))
-    return done.select(*_INPUT).distinct()
-
-
-def withdraw_stale(warehouse: Warehouse, gated: Gated, *, now: datetime) -> int:
-    """Delete every face, of any model, whose image or coverage is no longer accepted; returns the faces deleted.
-
-    A revoked batch, an ended consent, a changed or deleted image: all end here (Guarantee 6). A legal hold suspends
-    destruction as well as serving (Guarantee 7): what it covers stays in the table, and out of every index. Keys are
-    written down before their rows go: an erasure that follows tells by them whose faces collections may hold still.
-    """
-    permitted = gated.accepted.select(*_INPUT)
-    held = gated.refused.where("held").select("image_id")
-
-    def stale_in(rows: DataFrame) -> DataFrame:
-        gone = rows.join(permitted, list(_INPUT), "left_anti")
-        return materialise(gone.join(held, "image_id", "left_anti"))
-
-    stale = stale_in(warehouse.read(EMBEDDINGS).select(*_INPUT, "face_id", "basis_record_ids"))
-    faces = stale.count()
-    outdated = stale_in(warehouse.read(IMAGE_STATUS).where(F.col("status") != REFUSED).select(*_INPUT))
-    if faces:
-        stamped = stale.withColumn("recorded_at", F.lit(now).cast("timestamp"))
-        warehouse.append(stamped, REMOVED_FACES)
-        warehouse.delete_matching(EMBEDDINGS, stale, _INPUT)
-    if not outdated.isEmpty():
-        warehouse.delete_matching(IMAGE_STATUS, outdated, _INPUT)
-    return faces
-
-
-def record_refusals(warehouse: Warehouse, gated: Gated, *, run_id: str, now: datetime) -> int:
-    """Append a status row for images whose refusal is new or has another reason; returns how many."""
-    last = (
-        warehouse.read(IMAGE_STATUS)
-        .groupBy("image_id")
-        .agg(F.max(F.struct("decided_at", "status", "reason")).alias("last"))
-        .where(F.col("last.status") == REFUSED)
-        .select("image_id", F.col("last.reason").alias("reason"))
-    )
-    changed = gated.refused.join(last, ["image_id", "reason"], "left_anti")
-    rows = materialise(_status_rows(changed.select("image_id", "reason"), run_id, now))
-    count = rows.count()
-    if count:
-        warehouse.append(rows, IMAGE_STATUS)
-    return count
-
-
-def _status_rows(refused: DataFrame, run_id: str, now: datetime) -> DataFrame:
-    nothing = F.lit(None)
-    return refused.select(
-        "image_id",
-        nothing.cast("string").alias("input_digest"),
-        nothing.cast("string").alias("model_fingerprint"),
-        F.lit(REFUSED).alias("status"),
-        "reason",
-        nothing.cast("int").alias("width"),
-        nothing.cast("int").alias("height"),
-        nothing.cast("int").alias("faces"),
-        nothing.cast("struct<too_small: int, low_confidence: int, over_limit: int, uncovered: int>").alias("dropped"),
-        F.lit(run_id).alias("run_id"),
-        F.lit(now).cast("timestamp").alias("decided_at"),
-    )
 
 
 def plan_chunks(worklist: DataFrame, chunk_images: int) -> list[Chunk]:
@@ -153,7 +79,7 @@ def embed_chunk(
         with reading_images(warehouse.spark):
             totals = _totals(results)
         # The left side's ids are the right side's: an inner join of equals, broadcast, so no vector is shuffled.
-        stamped = results.join(F.broadcast(work.select(*_INPUT)), "image_id")
+        stamped = results.join(F.broadcast(work.select(*INPUT)), "image_id")
         if recompute:
             # Only what another run computed: this run's own rows may stem from before a kill.
             for table in (EMBEDDINGS, IMAGE_STATUS):
@@ -161,9 +87,9 @@ def embed_chunk(
         faces = face_rows(stamped, spec.fingerprint, run_id)
         written = _written(warehouse, work, spec.fingerprint, run_id)
         if not written.isEmpty():
-            faces = faces.join(F.broadcast(written), list(_INPUT), "left_anti")
+            faces = faces.join(F.broadcast(written), list(INPUT), "left_anti")
         warehouse.append(faces, EMBEDDINGS)
-        warehouse.append(_computed_rows(stamped, spec.fingerprint, run_id, now), IMAGE_STATUS)
+        warehouse.append(computed_rows(stamped, spec.fingerprint, run_id, now), IMAGE_STATUS)
     finally:
         results.unpersist()
     return totals
@@ -172,7 +98,7 @@ def embed_chunk(
 def _written(warehouse: Warehouse, work: DataFrame, fingerprint: str, run_id: str) -> DataFrame:
     """Inputs of ``work`` whose faces this very run has appended, and was killed before it appended their status."""
     mine = warehouse.read(EMBEDDINGS).where((F.col("model_fingerprint") == fingerprint) & (F.col("run_id") == run_id))
-    return materialise(mine.select(*_INPUT).join(F.broadcast(work.select(*_INPUT)), list(_INPUT), "left_semi"))
+    return materialise(mine.select(*INPUT).join(F.broadcast(work.select(*INPUT)), list(INPUT), "left_semi"))
 
 
 def _totals(results: DataFrame) -> dict[str, Any]:
@@ -250,107 +176,5 @@ def gpu_profile(spark: SparkSession, settings: Settings) -> Any:
 
 def _delete_former(warehouse: Warehouse, table: Any, work: DataFrame, fingerprint: str, run_id: str) -> None:
     former = warehouse.read(table).where((F.col("model_fingerprint") == fingerprint) & (F.col("run_id") != run_id))
-    keys = former.select(*_INPUT, "run_id").join(work.select(*_INPUT), list(_INPUT), "left_semi")
-    warehouse.delete_matching(table, keys, [*_INPUT, "run_id"])
-
-
-def face_rows(stamped: DataFrame, fingerprint: str, run_id: str) -> DataFrame:
-    """One row a face, with its id."""
-    faces = stamped.select("image_id", "input_digest", F.explode("faces").alias("face"))
-    return faces.select(
-        F.lit(fingerprint).alias("model_fingerprint"),
-        "image_id",
-        "input_digest",
-        "face.*",
-        F.lit(run_id).alias("run_id"),
-    ).withColumn("face_id", face_id())
-
-
-def face_id(salt: Column | int = 0, *, bits: int = 64) -> Column:
-    """A face's key: the first ``bits`` of a SHA-256 over what it was computed from, as a signed 64-bit integer.
-
-    At 3 × 10⁹ faces two of 64 bits collide with probability 0.2 (birthday bound), so `resalt` looks for it.
-    """
-    salted = F.lit(salt) if isinstance(salt, int) else salt
-    text = F.concat_ws("|", "model_fingerprint", "image_id", "input_digest", "face_index", salted)
-    digest = F.sha2(text, 256)
-    high = F.conv(F.substring(digest, 1, 8), 16, 10).cast("bigint")
-    low = F.conv(F.substring(digest, 9, 8), 16, 10).cast("bigint")
-    whole = F.shiftleft(high, 32).bitwiseOR(low)
-    return whole if bits == 64 else F.shiftrightunsigned(whole, 64 - bits)
-
-
-def _computed_rows(stamped: DataFrame, fingerprint: str, run_id: str, now: datetime) -> DataFrame:
-    return stamped.select(
-        "image_id",
-        "input_digest",
-        F.lit(fingerprint).alias("model_fingerprint"),
-        "status",
-        "reason",
-        "width",
-        "height",
-        F.size("faces").alias("faces"),
-        "dropped",
-        F.lit(run_id).alias("run_id"),
-        F.lit(now).cast("timestamp").alias("decided_at"),
-    )
-
-
-def permitted_faces(warehouse: Warehouse, gated: Gated, fingerprint: str) -> DataFrame:
-    """Faces of one model that the gate permits now: rows of `embeddings` with `valid_until`.
-
-    A face needs its own records: every one that it was embedded under must still be among those that cover the
-    image, which equality of `input_digest` says.
-    """
-    accepted = gated.accepted.select(*_INPUT, "valid_until")
-    faces = warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == fingerprint)
-    return faces.join(accepted, list(_INPUT))
-
-
-def resalt(warehouse: Warehouse, fingerprint: str, *, bits: int = 64) -> int:
-    """Find faces of different images that got one id, and give all but the first a salted one; returns how many.
-
-    Deterministic: the order is that of image_id and face_index. The table keeps the new id, so later runs see it.
-
-    Raises:
-        MixedFingerprints: one and the same face stands twice, which no salt can mend.
-    """
-    key = ["model_fingerprint", "image_id", "input_digest", "face_index"]
-    moved = 0
-    for salt in range(1, 9):
-        faces = warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == fingerprint).select("face_id", *key)
-        # Not cached: Spark finds a cached Delta query by the table's path, whatever its version, and an erasure's
-        # VACUUM may have removed the files that an earlier run's was computed from.
-        shared = materialise(faces.groupBy("face_id").count().where("count > 1").select("face_id"))
-        if shared.isEmpty():
-            return moved
-        clashing = materialise(faces.join(F.broadcast(shared), "face_id"))
-        if clashing.groupBy(*key).count().where("count > 1").count():
-            raise MixedFingerprints(
-                "embeddings: a face stands twice under one key.", hint="run `reindex --recompute` with a new run id."
-            )
-        first = clashing.groupBy("face_id").agg(F.min(F.struct(*key[1:])).alias("first"))
-        later = clashing.join(first, "face_id").where(F.struct(*key[1:]) != F.col("first"))
-        fresh = materialise(later.select(*key, face_id(salt, bits=bits).alias("fresh")))
-        moved += warehouse.update_matching(EMBEDDINGS, fresh, key, {"face_id": "k.fresh"})
-    raise MixedFingerprints("embeddings: ids still collide after eight salts.", hint="report this; it is a defect.")
-
-
-def outcomes(gated: Gated, status: DataFrame, fingerprint: str) -> DataFrame:
-    """One row for each (status, reason): images. Every image is counted once; `missing` has no outcome at all."""
-    latest = (
-        status.where((F.col("model_fingerprint") == fingerprint) & (F.col("status") != REFUSED))
-        .groupBy(*_INPUT)
-        .agg(F.max_by(F.struct("status", F.col("reason").alias("why"), "faces"), "decided_at").alias("last"))
-    )
-    joined = gated.decisions.select(*_INPUT, "reason").join(latest, list(_INPUT), "left")
-    refused = F.col("reason").isNotNull()
-    return (
-        joined.select(
-            F.when(refused, F.lit(REFUSED)).otherwise(F.coalesce("last.status", F.lit("missing"))).alias("status"),
-            F.coalesce("reason", "last.why").alias("reason"),
-            F.when(refused, F.lit(0)).otherwise(F.coalesce("last.faces", F.lit(0))).alias("faces"),
-        )
-        .groupBy("status", "reason")
-        .agg(F.count("*").alias("images"), F.sum("faces").alias("faces"))
-    )
+    keys = former.select(*INPUT, "run_id").join(work.select(*INPUT), list(INPUT), "left_semi")
+    warehouse.delete_matching(table, keys, [*INPUT, "run_id"])

@@ -18,7 +18,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs.embedding.chunks import permitted_faces
+from jobs.embedding.faces import permitted_faces
 from jobs.erasure import tables as erasure
 from jobs.erasure.collections import Pages, erase_keys
 from jobs.errors import SettingsError

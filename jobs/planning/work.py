@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.embedding.chunks import REFUSED, RETRIED, computed, outcomes
+from jobs.embedding.status import REFUSED, RETRIED, computed, outcomes
 from jobs.governance.gate import Gated
 from jobs.planning.model import Rate, Work
 from jobs.schemas import IMAGE_STATUS

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.embedding.chunks import permitted_faces
+from jobs.embedding.faces import permitted_faces
 from jobs.errors import LeaseLost
 from jobs.governance.gate import Gated
 from jobs.index import staging

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pyspark.sql import functions as F
 
-from jobs.embedding.chunks import face_id
+from jobs.embedding.faces import face_id
 from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import VectorIndex

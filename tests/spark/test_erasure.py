@@ -22,7 +22,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from jobs.embed import gate_step
-from jobs.embedding.chunks import withdraw_stale
+from jobs.embedding.faces import withdraw_stale
 from jobs.erasure import tables as erasure
 from jobs.erasure.byte_scan import _COLUMNS, places_of, scan
 from jobs.erasure.run import Outcome, erase_pending, receipts, vacuum_due

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.embedding.chunks import Chunk, chunk_input, face_id, plan_chunks, resalt
+from jobs.embedding.chunks import Chunk, chunk_input, plan_chunks
+from jobs.embedding.faces import face_id, resalt
 from jobs.errors import (
     BadInput,
     DependencyUnavailable,
