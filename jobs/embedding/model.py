@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.private import private_folder
-from jobs.runs.record import Run
 from jobs.settings import Settings
 from udfs.fingerprint import model_fingerprint
 from udfs.nets import read_model_file
@@ -100,21 +99,3 @@ def ship_model(spark: SparkSession, model: Model, settings: Settings) -> EmbedSp
         roots=settings.sources.roots,
         boxes_only=settings.governance.coverage == "box",
     )
-
-
-def prepare_model(run: Run) -> EmbedSpec:
-    """The model of a run, shipped, with its fingerprint noted on the run.
-
-    Raises:
-        DependencyUnavailable, SettingsError: as `find_model`; also where the run began with another model.
-    """
-    model = find_model(run.settings)
-    known = run.facts.get("model_fingerprint")
-    if known and known != model.fingerprint:
-        raise SettingsError(
-            f"Run {run.run_id} began with another model (fingerprint {known[:12]}, now {model.fingerprint[:12]}).",
-            hint="start a new run without --run-id.",
-        )
-    run.job.console.step("model", model.weights.label, **model.described())
-    run.facts.update(model_fingerprint=model.fingerprint, weights=model.weights.label)
-    return ship_model(run.job.spark, model, run.settings)

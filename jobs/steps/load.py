@@ -7,19 +7,84 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
-from jobs.errors import MixedFingerprints, NotProvenError
+from jobs.embedding.faces import permitted_faces, resalt
+from jobs.errors import LeaseLost, MixedFingerprints, NotProvenError
+from jobs.governance.gate import Gated
 from jobs.index import staging
-from jobs.index.collections import default_index
+from jobs.index.collections import collection_name, default_index
 from jobs.index.load_plan import imports, plan_load
 from jobs.index.loader import RebuildNeeded, StagedFile, load_files
+from jobs.index.permitted_keys import not_permitted
 from jobs.index.protocol import DIM, CollectionInfo, VectorIndex
 from jobs.runs.aliases import has_switched
+from jobs.runs.history import staged_under
 from jobs.runs.machines import workers
 from jobs.runs.record import Run, utc_now
 from jobs.runs.staging_paths import clear_staging, staging_path
 from jobs.runs.stores import drop
 from jobs.settings import Settings
+from jobs.steps.gate import gate_step
 from jobs.steps.import_recorder import RunImportRecorder
+from jobs.tables.files import remove_tree
+
+
+def load_steps(run: Run, index: VectorIndex) -> str:
+    """Gate again, stage, gate again, import, index, load; returns the collection's name."""
+    collection = collection_name(run.settings.milvus.alias, run.run_id)
+    run.facts["collection"] = collection
+    fingerprint = known_fingerprint(run)
+    if not run.result("import"):
+        # Before the files are staged: it may take hours, and one that readers see is neither filled nor dropped.
+        check_not_seen(run, index, collection)
+    run.step("resalt", lambda: {"faces": resalt(run.warehouse, fingerprint)}, once=False)
+    gated = None if run.result("stage") else gate_step(run)
+    _stage(run, index, fingerprint, once=True)
+    if not run.result("import") and _withdrawn_since(run, gated, fingerprint):
+        # The files hold what is no longer permitted: they go, and a collection begun with them.
+        drop(run, index, collection)
+        run.forget("import")
+        _stage(run, index, fingerprint, once=False)
+    staged = staged_files(run)
+    run.step("import", lambda: import_staged(run, index, collection, staged, fingerprint))
+    run.step("index", lambda: build_and_load(run, index, collection, staged.rows))
+    return collection
+
+
+def _stage(run: Run, index: VectorIndex, fingerprint: str, *, once: bool) -> None:
+    """Stage what the gate permits at this moment. Without the lease, nothing of it stays."""
+    try:
+        run.step(
+            "stage",
+            lambda: stage_faces(run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)),
+            once=once,
+        )
+    except LeaseLost:
+        if not staged_under(run.warehouse, run.run_id, run.lease.token):
+            remove_tree(run.job.spark, staging_path(run))
+        raise
+
+
+def known_fingerprint(run: Run) -> str:
+    """The model that the run embedded with.
+
+    Raises:
+        NotProvenError: the run has embedded nothing.
+    """
+    fingerprint = (run.result("gate") or {}).get("fingerprint")
+    if not fingerprint:
+        raise NotProvenError(
+            f"Run {run.run_id} has not embedded anything yet.", hint="give the --run-id of a run of `embed`."
+        )
+    run.facts.update(model_fingerprint=fingerprint, weights=(run.result("gate") or {}).get("weights"))
+    return str(fingerprint)
+
+
+def _withdrawn_since(run: Run, staged_under: Gated | None, fingerprint: str) -> bool:
+    gated = gate_step(run)
+    if gated is staged_under:
+        return False
+    permitted = permitted_faces(run.warehouse, gated, fingerprint)
+    return not not_permitted(staged_files(run).read(run.job.spark), permitted).isEmpty()
 
 
 def staged_files(run: Run) -> staging.Staged:

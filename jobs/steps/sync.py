@@ -17,10 +17,13 @@ from jobs.index import staging
 from jobs.index.permitted_keys import own_keys, remove_unpermitted
 from jobs.index.protocol import VectorIndex
 from jobs.runs.history import buckets_of, staged_at
-from jobs.runs.record import Run
+from jobs.runs.record import Run, utc_now
 from jobs.runs.stores import about_to_fill, need_all, own_live
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.settings import Settings
+from jobs.steps.embed import embed_steps, prepare_model
+from jobs.steps.expire import expire_steps
+from jobs.steps.gate import gate_step
 from jobs.steps.load import purpose_flags
 from jobs.tables.store import Warehouse
 
@@ -28,6 +31,28 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
 _PAGE = 2_000
+
+
+def sync_steps(run: Run, index: VectorIndex) -> str:
+    """Out of the live collection first; then what is due is destroyed; then what is new comes in. Says what it did."""
+    # Nothing is staged, so a run that is resumed need not keep to the images that were there when it began.
+    run.images_by = utc_now()
+    out = run.step(
+        "sync-withdraw",
+        lambda: withdraw_live(run.warehouse, run.settings, index, lambda: gate_step(run, to_destroy=True)),
+        once=False,
+    )
+    expired = expire_steps(run, index, sweep=False)
+    live = str(out["collection"])
+    text = f"{out['removed']} faces withdrawn, {expired.items.get('image', 0)} images erased"
+    if not live:
+        return f"nothing is live yet; {text}"
+    info = index.info(live)
+    if info is None or info.model_fingerprint != prepare_model(run).fingerprint:
+        return f"{text}; nothing added: the live collection is of another model than the settings name"
+    embed_steps(run, recompute=False, limit=run.settings.sync.max_images)
+    added = run.step("sync-add", lambda: add_small(run, index, live, gate_step(run)), once=False)
+    return f"{text}, {added['added']} faces added" + (f", {added['left']} left for the night" if added["left"] else "")
 
 
 def withdraw_live(

@@ -24,9 +24,6 @@ from jobs.erasure.run import erase_pending, receipts
 from jobs.erasure.tables import Target
 from jobs.governance import audit
 from jobs.governance.tombstones import key_ring
-from jobs.load import load_steps
-from jobs.promote import promote_steps
-from jobs.reindex import erase_meanwhile
 from jobs.runs.console import Console
 from jobs.runs.record import Job, open_run
 from jobs.schemas import (
@@ -40,8 +37,11 @@ from jobs.schemas import (
     PROCESSING_BASIS,
     TOMBSTONES,
 )
+from jobs.steps.load import load_steps
+from jobs.steps.night import erase_meanwhile
+from jobs.steps.promote import promote_steps
+from jobs.steps.verify import verify_steps
 from jobs.tables.store import Warehouse
-from jobs.verify import verify_steps
 from tests.conftest import PURPOSE
 from tests.spark.helpers import job_for
 from tests.spark.indexed import FINGERPRINT, KEY, Indexed, digest_of, image, principal

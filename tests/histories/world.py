@@ -209,9 +209,9 @@ class World:
 
     def install(self) -> None:
         """Put the seams in place."""
-        import jobs.embedding.model
         import jobs.runs.lease
         import jobs.runs.record
+        import jobs.steps.embed
         from jobs.index.milvus.embedded import EmbeddedIndex
         from jobs.tables.store import Warehouse
         from udfs import spark as udfs_spark
@@ -236,7 +236,7 @@ class World:
         import jobs.tables.files
         import jobs.tables.store
 
-        self._everywhere(jobs.embedding.model.prepare_model, prepare_model)
+        self._everywhere(jobs.steps.embed.prepare_model, prepare_model)
         self._everywhere(udfs_spark.embed_arrow, pictures.embed_arrow)
         self._set_default(jobs.runs.record.Job.__init__, jobs.runs.record.utc_now, self.now)
         self._set_default(jobs.runs.lease.Lease.__init__, jobs.runs.lease._utc_now, self._lease_now)

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from jobs.erase import erase
 from jobs.erasure.asked import Asked, asked_for
 from jobs.erasure.run import receipts
 from jobs.erasure.subject_access import export, held_about
@@ -33,6 +32,7 @@ from jobs.schemas import (
     RUNS,
     TOMBSTONES,
 )
+from jobs.steps.erase import erase
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 from tests.spark.indexed import KEY, Indexed, image, picture, principal, record_row

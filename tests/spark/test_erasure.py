@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.embed import gate_step
 from jobs.embedding.faces import withdraw_stale
 from jobs.erasure import tables as erasure
 from jobs.erasure.byte_scan import _COLUMNS, places_of, scan
@@ -30,7 +29,6 @@ from jobs.erasure.subject_access import export, held_about
 from jobs.erasure.tables import Target
 from jobs.erasure.verify import prove_erased
 from jobs.errors import DependencyUnavailable, GovernanceError, NotProvenError
-from jobs.expire import expire_steps
 from jobs.governance import retention
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.tombstones import KeyRing, key_ring
@@ -49,6 +47,8 @@ from jobs.schemas import (
     RUN_STEPS,
     TOMBSTONES,
 )
+from jobs.steps.expire import expire_steps
+from jobs.steps.gate import gate_step
 from jobs.steps.sync import withdraw_live
 from tests.milvus.rows import make_table
 from tests.spark.helpers import job_for, settings_for, warehouse_for

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pyspark.sql import DataFrame
 
-from jobs import load, schemas
+from jobs import schemas
 from jobs.embedding import chunks
 from jobs.errors import FaceReindexError, LeaseLost, NotProvenError
 from jobs.runs.aliases import recorded, settle_alias, switching
@@ -30,6 +30,7 @@ from jobs.schemas import (
     RUNS,
     TOMBSTONES,
 )
+from jobs.steps import load
 from jobs.steps.sync import _insert_missing
 from jobs.tables.files import remove_tree
 from jobs.tables.store import UNFENCED, Warehouse

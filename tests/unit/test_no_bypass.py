@@ -35,9 +35,9 @@ def callers(*names: str) -> set[str]:
 def test_guarantee_3_embeddings_are_appended_in_one_place_behind_the_gate() -> None:
     appends = {file for file, name, text in calls("jobs") if name == "append" and "EMBEDDINGS" in text}
     assert appends == {"jobs/embedding/chunks.py"}
-    assert callers("embed_chunk") == {"jobs/embed.py"}
+    assert callers("embed_chunk") == {"jobs/steps/embed.py"}
     # The worklist of that one caller is what the gate accepted.
-    assert "new = gated.accepted.join(done" in (ROOT / "jobs/embed.py").read_text(encoding="utf-8")
+    assert "new = gated.accepted.join(done" in (ROOT / "jobs/steps/embed.py").read_text(encoding="utf-8")
 
 
 def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
@@ -45,7 +45,7 @@ def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
     # What the one caller of that stages is what the gate permits at that moment.
     stagings = [(file, arguments) for file, name, arguments in calls("jobs") if name == "stage_faces"]
     permitted = "run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)"
-    assert stagings == [("jobs/load.py", permitted)]
+    assert stagings == [("jobs/steps/load.py", permitted)]
     # Between nights `sync` inserts a few, which the gate permits as well; compacting copies rows that are there.
     inserts = {file for file in callers("insert") if not file.startswith("jobs/index/milvus/")}
     assert inserts == {"jobs/index/loader.py", "jobs/steps/sync.py"}
@@ -112,9 +112,9 @@ def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -
         "pseudonym_keys",
     ]  # fmt: skip
     requests = [(file, arguments) for file, name, arguments in calls("jobs") if name == "record_batch"]
-    assert ("jobs/erase.py", "job_.warehouse, revoked, ring, now") in requests
+    assert ("jobs/steps/erase.py", "job_.warehouse, revoked, ring, now") in requests
     assert (
         'revoked = {"source_batch_id": target.value, "state": "revoked", "assessed_at": now}'
-        in sources["jobs/erase.py"]
+        in sources["jobs/steps/erase.py"]
     )
-    assert {file for file, _ in requests} == {"jobs/erase.py", "jobs/ingest.py"}
+    assert {file for file, _ in requests} == {"jobs/steps/erase.py", "jobs/steps/ingest.py"}
