@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -155,3 +156,19 @@ def _fail(name: str, console: Console, as_json: bool, error: FaceReindexError) -
             }
         )
     sys.exit(error.exit_code)
+
+
+class Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic for type checkers only
+    """A whole number, which may be written as 3e9."""
+
+    name = "count"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, or a usage error."""
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        if not math.isfinite(number) or number < 0 or number != int(number):
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        return int(number)

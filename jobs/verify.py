@@ -35,7 +35,7 @@ def main(
     if erased:
         return prove_erased(job_, places, canaries)
     if audit_:
-        return prove_audit(job_, head)
+        return prove_audit(job_.warehouse, job_.settings, head)
     if job_.dry_run:
         return {"message": f"dry run: would verify the collection of run {job_.run_id or '(none given)'}"}
     with open_run(job_, "verify") as run:

@@ -144,3 +144,24 @@ def _errors(own: Scored, threshold: float) -> dict[str, Any]:
         "false_match_rate": asdict(rate(int((above & ~same).sum()), int((~same).sum()))),
         "false_non_match_rate": asdict(rate(int((~above & same).sum()), int(same.sum()))),
     }
+
+
+def result_of(evaluation: dict[str, Any], files: list[str], out: str, floor: float | None) -> dict[str, Any]:
+    """Figures without curves and groups, one line of them, and the exit code."""
+    figure, strict = evaluation["accuracy"], evaluation["accuracy_failures_wrong"]["mean"]
+    below = floor is not None and strict < floor
+    rates = [f"TAR {row['tar']:.4f} at FAR {row['far']:g}" for row in evaluation["tar_at_far"] if row["stated"]]
+    parts = [
+        f"accuracy {figure['mean']:.4f} ± {figure['standard_error']:.4f} over {figure['folds']} folds",
+        *rates[:2],
+        f"{sum(evaluation['excluded'].values())} pairs without a face excluded ({strict:.4f} with those as wrong)",
+        f"weights {evaluation['weights']['label']}, fingerprint {evaluation['fingerprint'][:12]}",
+        f"{', '.join(files)} in {out}",
+    ]
+    names = ("weights", "fingerprint", "pairs", "excluded", "accuracy", "accuracy_failures_wrong", "tar_at_far")
+    return {
+        **{name: evaluation[name] for name in names},
+        "files": files,
+        "message": (f"below the floor of {floor:g}: " if below else "") + "; ".join(parts),
+        "exit_code": 4 if below else 0,
+    }

@@ -97,3 +97,11 @@ def _server(
     features = index.features
     index.close()
     return planned, features, ()
+
+
+def assumptions(view: Outlook, faces: Rate, whence: str, model: str | None) -> list[str]:
+    """What the plan takes for granted, a line each."""
+    lines = [f"{faces.value:.2f} faces an image ({faces.source}); {whence}.", *view.assumptions]
+    if model and view.work.reused:
+        lines.append(f"Reuse is counted for the last run's model ({model[:12]}); after a change of it: --recompute.")
+    return lines

@@ -1,28 +1,15 @@
-"""Where permissions stand now: lawful bases of the records in force, and when they end. Counts only.
-
-And whether they have changed since.
-"""
+"""Where permissions stand now: lawful bases of the records in force, and when they end. Counts only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
 from typing import Final
 
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.governance.gate import Barred, policy_of, quarantined, record_decisions
-from jobs.schemas import (
-    AUDIT_EVENTS,
-    BASIS_LINKS,
-    BASIS_QUARANTINE,
-    ERASURE_REQUESTS,
-    PROCESSING_BASIS,
-    SOURCE_BATCHES,
-    TOMBSTONES,
-)
+from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise
 
@@ -87,15 +74,3 @@ def standing(warehouse: Warehouse, settings: Settings, now: datetime) -> Standin
         later=months[MONTHS],
         not_in_force=int(refused["count"]) if refused else 0,
     )
-
-
-def changed_since(warehouse: Warehouse, at: datetime) -> bool:
-    """Whether anything that permits or bars was recorded after ``at``."""
-    tables = (PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES, BASIS_QUARANTINE, TOMBSTONES)
-    times = [warehouse.read(spec).select("recorded_at") for spec in tables]
-    # The tombstone of whoever's consent is dated ahead is so, too: it may be new, or have been there for long. When it
-    # was asked for tells the request; and the audit trail, where that was open already.
-    times.append(warehouse.read(ERASURE_REQUESTS).select("requested_at"))
-    times.append(warehouse.read(AUDIT_EVENTS).where("kind = 'erasure-requested'").select("at"))
-    known = reduce(DataFrame.union, times).toDF("at").where(F.col("at") <= F.current_timestamp())
-    return not known.where(F.col("at") > F.lit(at).cast("timestamp")).isEmpty()

@@ -10,12 +10,12 @@ from pyspark.sql import DataFrame
 from jobs.embedding.faces import permitted_faces
 from jobs.embedding.status import outcomes
 from jobs.errors import NotProvenError
+from jobs.governance.changes import changed_since
 from jobs.governance.gate import Gated
 from jobs.index.ground_truth import recall_sample
 from jobs.index.permitted_keys import compare_keys, not_permitted, remove_keys
 from jobs.index.protocol import VectorIndex
 from jobs.index.verification import Proof, prove
-from jobs.reporting.permissions import changed_since
 from jobs.runs.machines import workers
 from jobs.runs.record import Run
 from jobs.schemas import IMAGE_STATUS

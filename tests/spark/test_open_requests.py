@@ -14,9 +14,9 @@ from jobs.erasure import tables as erasure
 from jobs.erasure.tables import Target
 from jobs.governance import audit
 from jobs.governance.basis import record_batch
+from jobs.governance.changes import changed_since
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, EXPIRED, IMAGE, LEFT, LEFT_CONTENT, key_ring
-from jobs.reporting.permissions import changed_since
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.links import NOT_READ
 from jobs.tables.store import materialise

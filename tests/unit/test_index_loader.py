@@ -11,14 +11,7 @@ import pytest
 
 from jobs.errors import DependencyUnavailable, NotProvenError
 from jobs.index import bulk_import
-from jobs.index.loader import (
-    MemoryRecorder,
-    RebuildNeeded,
-    StagedFile,
-    import_path,
-    load_files,
-    sha256_of,
-)
+from jobs.index.loader import MemoryRecorder, RebuildNeeded, StagedFile, import_path, load_files, sha256_of
 from jobs.index.protocol import Features
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import rates as bench_rates
+from jobs.cli import Count
 from jobs.index.protocol import EMBEDDED, Features, IndexSpec
-from jobs.plan import Count, main
+from jobs.plan import main
 from jobs.planning.inputs import Outlook
 from jobs.planning.model import CORES, GPUS, NODES, Fit, Pools, Rate, Rates, Work, fit, index_growth, rate_needed
 from jobs.planning.needs import needs
