@@ -244,10 +244,8 @@ def test_a_run_leaves_events_a_policy_and_an_exported_head(spark, tmp_path: Path
     with open_run(job, "ingest"):
         pass
     warehouse = warehouse_for(spark, settings)
-    assert (prove_audit(job.warehouse, job.settings)["events"], prove_audit(job.warehouse, job.settings)["heads"]) == (
-        2,
-        1,
-    )
+    found = prove_audit(job.warehouse, job.settings)
+    assert (found["events"], found["heads"]) == (2, 1)
     kinds = [row["kind"] for row in warehouse.read(AUDIT_EVENTS).orderBy("seq").collect()]
     assert kinds == ["run-running", "run-done"]
     policies = {row["policy_digest"] for row in warehouse.read(RUNS).collect()}
