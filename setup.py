@@ -143,7 +143,7 @@ if __name__ == "__main__":
         package_data={
             CONF_PACKAGE: CONF_FILES,
             "jobs": ["py.typed"],
-            "jobs.runs": ["templates/*"],
+            "jobs.reporting": ["templates/*"],
             "udfs": ["py.typed"],
         },
         include_package_data=False,

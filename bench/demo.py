@@ -185,7 +185,7 @@ def _damages(
     from pyspark.sql import functions as F
 
     from bench.damage import damages, table
-    from jobs.runs.model import find_model
+    from jobs.embedding.model import find_model
     from jobs.schemas import EMBEDDINGS
 
     if settings.model.weights == UNTRAINED:

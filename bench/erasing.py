@@ -193,7 +193,7 @@ class Governance:
                 "us_a_row": round(1e6 * plain / self._rows, 1)}  # fmt: skip
 
     def _erase(self, base: Path, people: int) -> dict[str, Any]:
-        from jobs.governance import erasure
+        from jobs.erasure import tables as erasure
         from jobs.governance.tombstones import key_ring
         from jobs.tables.store import materialise
 

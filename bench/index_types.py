@@ -66,7 +66,7 @@ class IndexTypes(Collections):
         return found
 
     def _one(self, rows: int, queries: Any, truth: Any) -> dict[str, Any]:
-        from jobs.index.planner import index_bytes
+        from jobs.index.load_plan import index_bytes
         from jobs.index.verification import search_times_ms
 
         name, spec, before = self.imported(rows), self.spec(rows), self._stored()

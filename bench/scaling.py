@@ -3,7 +3,7 @@
 python -m bench.scaling
 
 Nothing here was run at these sizes. Costs an image and a row are what bench/results/ holds, the load's plan is that of
-jobs/index/planner.py, and both are taken as proportional to their number.
+jobs/index/load_plan.py, and both are taken as proportional to their number.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.record import result
-from jobs.index.milvus_types import Features
-from jobs.index.planner import LoadPlan, plan_load
+from jobs.index.load_plan import LoadPlan, plan_load
+from jobs.index.protocol import Features
 from jobs.index.staging import bucket_count
 from jobs.settings import load_settings
 

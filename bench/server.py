@@ -19,7 +19,7 @@ class Collections:
     """Collections of invented faces, each loaded as `reindex` does it."""
 
     def __init__(self, name: str, folder: Path, uri: str) -> None:
-        from jobs.index.milvus import connect
+        from jobs.index.milvus.connect import connect
         from jobs.session import open_session
         from jobs.settings import Settings
 
@@ -52,7 +52,7 @@ class Collections:
 
     def new(self) -> str:
         """An empty collection."""
-        from jobs.index.milvus import CollectionInfo
+        from jobs.index.protocol import CollectionInfo
 
         self._number += 1
         name = f"bench_{self._number}"
@@ -62,7 +62,7 @@ class Collections:
 
     def stage(self, table: str, name: str) -> Any:
         """The table's rows in files for a collection."""
-        from jobs.index.planner import plan_load
+        from jobs.index.load_plan import plan_load
         from jobs.index.staging import stage
 
         faces = self.spark.read.format("delta").load(table)

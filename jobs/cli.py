@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import click
 from jobs.errors import FaceReindexError
 from jobs.private import keep_private
 from jobs.run_ids import checked_run_id
-from jobs.runs.progress import Console
+from jobs.runs.console import Console
 from jobs.settings import Settings, load_settings, refuse_credentials
 
 _COMMON = (
@@ -130,7 +131,7 @@ def _foreign(error: Exception, settings: Settings | None) -> FaceReindexError:
     """Say what is safe to say: the text of a foreign exception may hold a path, a name or a row."""
     if os.environ.get("FACE_REINDEX_TRACEBACK"):
         raise error
-    from jobs.runs.foreign import explained
+    from jobs.runs.error_messages import explained
 
     return explained(error, settings) or FaceReindexError(
         f"an unforeseen {type(error).__name__}.",
@@ -155,3 +156,19 @@ def _fail(name: str, console: Console, as_json: bool, error: FaceReindexError) -
             }
         )
     sys.exit(error.exit_code)
+
+
+class Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic for type checkers only
+    """A whole number, which may be written as 3e9."""
+
+    name = "count"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, or a usage error."""
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        if not math.isfinite(number) or number < 0 or number != int(number):
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        return int(number)

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
-from typing import Any
-
 import click
 
 from jobs.cli import Result, job
-from jobs.errors import NOTHING_FOUND, LeaseHeld, SettingsError
-from jobs.governance import audit, erasure
-from jobs.governance.asked import Asked, asked_for, names_persons, nothing_found, places
-from jobs.governance.basis import record_batch
-from jobs.governance.gate import Gated, gate_warehouse
-from jobs.governance.persons import keep_keys
-from jobs.governance.pseudonyms import pseudonyms_of
-from jobs.governance.subject import export, held_about
-from jobs.governance.tombstones import BATCH, key_ring
-from jobs.index.milvus import VectorIndex, connect
-from jobs.runs.aliases import settle_alias
-from jobs.runs.erasing import erase_pending, receipts, records_given_up
-from jobs.runs.record import Job, check_may_begin, new_run_id, open_run, utc_now
-from jobs.runs.stores import give_up
-from jobs.runs.syncing import withdraw_live
+from jobs.erasure.asked import asked_for
+from jobs.erasure.run import receipts
+from jobs.runs.record import Job
+from jobs.steps.erase import dry_run, erase
 
 _EXAMPLES = """
 python -m jobs.erase --config conf/local.yaml --subject-file requests.txt
@@ -65,94 +50,7 @@ def main(
         found = receipts(job_.warehouse, job_.settings, receipts_of)
         return {"receipts": found, "message": f"{len(found)} receipts of run {receipts_of}"}
     asked = asked_for(job_.settings, subject=subject, subject_file=subject_file, image=image, batch=batch)
-    return _held(job_, asked, export_to) if job_.dry_run else erase(job_, asked, lost, lost_records)
-
-
-def erase(job_: Job, asked: Asked, lost: Sequence[str] = (), lost_records: bool = False) -> Result:
-    """Record what is asked for, and carry out everything that is open; ``lost``: collections that are gone for good.
-
-    ``lost_records``: also take what links to records that are gone for good.
-    """
-    # Before anything is written down, for that cannot be taken back.
-    check_may_begin(job_)
-    run_id = job_.run_id or new_run_id()
-    requests = _request(job_, asked, run_id) if asked else {}
-    with closing(connect(job_.settings)) as index:
-        return _erase(Job(**{**vars(job_), "run_id": run_id}), index, requests, lost, lost_records)
-
-
-def _erase(
-    job_: Job, index: VectorIndex, requests: dict[str, list[str]], lost: Sequence[str], lost_records: bool
-) -> Result:
-    try:
-        with open_run(job_, "erase") as run:
-            settle_alias(run, index)
-            give_up(run, index, lost)
-            due = records_given_up(run) if lost_records else None
-            outcome = erase_pending(run, index, due=due, sweep=True)
-            found = receipts(run.warehouse, run.settings, run.run_id)
-            # Not of what nobody asked for: a sweep may find a status alone, whose image is missing.
-            asked = [r for r in found if r["kind"] not in (erasure.EXPIRY, erasure.SWEEP)]
-            nothing = [r["request_id"] for r in asked if r["outcome"] == erasure.NOT_FOUND]
-            unknown = {request_id: requests.get(request_id, []) for request_id in nothing}
-            message = outcome.said + (f"; {nothing_found(unknown)}" if unknown else "")
-            later = LeaseHeld.exit_code if outcome.again else NOTHING_FOUND if unknown else 0
-            code = 3 if outcome.waiting else later
-            run.facts.update(message=message, exit_code=code)
-    except LeaseHeld as held:
-
-        def decide() -> Gated:
-            return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
-
-        removed = withdraw_live(job_.warehouse, job_.settings, index, decide)["removed"]
-        raise LeaseHeld(
-            f"Recorded, barred from every index from now on, and {removed} faces taken out of the live collection; "
-            f"the rest waits for the run that is writing. {held}"
-        ) from None
-    return {"run_id": job_.run_id, "message": message, "nothing_found": unknown, "receipts": found, "exit_code": code}
-
-
-def _keep_keys(job_: Job, asked: Asked) -> None:
-    if (names := pseudonyms_of(job_.settings)) and names_persons(asked):
-        keep_keys(job_.warehouse, names, now=utc_now())
-
-
-def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
-    """Written down before the lease is asked for, so that a reindex that runs keeps clear of it (Guarantee 11).
-
-    Returns where each request was asked for.
-    """
-    now, targets = utc_now(), list(asked)
-    _keep_keys(job_, asked)
-    ring = key_ring(job_.settings)
-    for target in targets:
-        if target.kind == BATCH:
-            # With its time, so that one which is asked for once more is a later revocation.
-            revoked = {"source_batch_id": target.value, "state": "revoked", "assessed_at": now}
-            record_batch(job_.warehouse, revoked, ring=ring, now=now)
-    ids = erasure.request(job_.warehouse, targets, ring, run_id=run_id, now=now)
-    facts: dict[str, Any] = {"requests": len(ids), "kinds": sorted({t.kind for t in targets})}
-    audit.append(job_.warehouse, "erasure-requested", run_id, facts, now=now)
-    return dict(zip(ids, asked.values(), strict=True))
-
-
-def _held(job_: Job, asked: Asked, export_to: str | None) -> Result:
-    if not asked:
-        raise SettingsError("erase --dry-run needs a target.", hint="see `erase --help` for examples.")
-    _keep_keys(job_, asked)
-    targets = list(asked)
-    held = held_about(job_.warehouse, targets)
-    unknown = [asked[target] for target in held.pop("unknown")]
-    counts = ", ".join(f"{count} {kind}" for kind, count in held["counts"].items()) or "nothing"
-    message = f"dry run: held and to be erased: {counts}"
-    if unknown:
-        message += f"; nothing of {places(unknown)}"
-    if export_to:
-        from udfs.kinds import image_kind
-
-        export(job_.warehouse, targets, export_to, image_kind)
-        message += f"; copy written to {export_to}"
-    return {"held": held, "nothing_found": unknown, "message": message, "exit_code": NOTHING_FOUND if unknown else 0}
+    return dry_run(job_, asked, export_to) if job_.dry_run else erase(job_, asked, lost, lost_records)
 
 
 if __name__ == "__main__":

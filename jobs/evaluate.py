@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
 from jobs.cli import Result, job
 from jobs.errors import GovernanceError, SettingsError
-from jobs.runs.evaluation import evaluate
-from jobs.runs.pair_report import counts
-from jobs.runs.pairs import read_pairs
+from jobs.evaluation.embed import evaluate
+from jobs.evaluation.pairs import read_pairs
+from jobs.evaluation.roc_plot import can_draw, draw_roc
+from jobs.evaluation.summary import counts, result_of
 from jobs.runs.record import Job
-from jobs.runs.roc import can_draw, draw_roc
 
 _EXAMPLES = """
 python -m jobs.evaluate --config conf/local.yaml --pairs pairs.txt --images lfw/ --out lfw-report --dry-run
@@ -61,7 +60,7 @@ def main(
     drawn = draw_roc(evaluation, folder) if can_draw() else []
     if not drawn:
         job_.console.note("No plots: matplotlib is not installed (pip install 'face-reindex[plots]').")
-    return _result(evaluation, ["evaluation.json", *drawn], out, floor)
+    return result_of(evaluation, ["evaluation.json", *drawn], out, floor)
 
 
 def _made(out: str) -> Path:
@@ -71,27 +70,6 @@ def _made(out: str) -> Path:
     except OSError as error:
         raise SettingsError(f"--out: the folder cannot be made ({error.strerror}).") from None
     return Path(out)
-
-
-def _result(evaluation: dict[str, Any], files: list[str], out: str, floor: float | None) -> Result:
-    """Figures without curves and groups, one line of them, and the exit code."""
-    figure, strict = evaluation["accuracy"], evaluation["accuracy_failures_wrong"]["mean"]
-    below = floor is not None and strict < floor
-    rates = [f"TAR {row['tar']:.4f} at FAR {row['far']:g}" for row in evaluation["tar_at_far"] if row["stated"]]
-    parts = [
-        f"accuracy {figure['mean']:.4f} ± {figure['standard_error']:.4f} over {figure['folds']} folds",
-        *rates[:2],
-        f"{sum(evaluation['excluded'].values())} pairs without a face excluded ({strict:.4f} with those as wrong)",
-        f"weights {evaluation['weights']['label']}, fingerprint {evaluation['fingerprint'][:12]}",
-        f"{', '.join(files)} in {out}",
-    ]
-    names = ("weights", "fingerprint", "pairs", "excluded", "accuracy", "accuracy_failures_wrong", "tar_at_far")
-    return {
-        **{name: evaluation[name] for name in names},
-        "files": files,
-        "message": (f"below the floor of {floor:g}: " if below else "") + "; ".join(parts),
-        "exit_code": 4 if below else 0,
-    }
 
 
 if __name__ == "__main__":

@@ -5,30 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 
 from jobs.cli import Result, job
-from jobs.embed import gate_step
-from jobs.governance import retention
-from jobs.governance.gate import gate_warehouse
-from jobs.index.milvus import VectorIndex, connect
+from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
-from jobs.runs.erasing import Outcome, erase_pending
-from jobs.runs.record import Job, Run, open_run, utc_now
+from jobs.runs.record import Job, open_run, utc_now
 from jobs.runs.stores import own_live
-
-
-def expire_steps(run: Run, index: VectorIndex, *, sweep: bool) -> Outcome:
-    """Destroy what is due, and carry out every open erasure (of holds that were lifted, too).
-
-    ``sweep``: see `erase_pending`.
-    """
-    due = retention.due(run.warehouse, run.settings, gate_step(run, to_destroy=True), now=run.job.clock())
-    return erase_pending(run, index, due=due, sweep=sweep)
-
-
-def due_now(job_: Job) -> dict[str, int]:
-    """What would be destroyed, in numbers by kind."""
-    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
-    due = retention.due(job_.warehouse, job_.settings, gated, now=job_.clock())
-    return {row["kind"]: row["count"] for row in due.groupBy("kind").count().collect()}
+from jobs.steps.expire import due_now, expire_steps
 
 
 @job("expire", examples="python -m jobs.expire --config conf/local.yaml")

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
-
 import click
 
 from jobs.cli import Result, job
 from jobs.errors import SettingsError
-from jobs.governance.basis import import_basis, is_void, link_images, read_batch, record_batch, write_template
-from jobs.governance.basis_files import read_basis
+from jobs.governance.basis import read_batch
 from jobs.governance.blanks import is_plain
-from jobs.governance.erasure import held_images
-from jobs.governance.pseudonyms import pseudonyms_of
-from jobs.governance.tombstones import admission, key_ring
-from jobs.runs.ingesting import said_of_batch, said_of_images, said_of_records
-from jobs.runs.record import Job, open_run, utc_now
-from jobs.tables.images import ingest_images
-from jobs.tables.sources import Source, open_source
-from udfs.sources import BROKEN_SHARD, UNREADABLE_FOLDER
+from jobs.runs.record import Job, open_run
+from jobs.steps.ingest import bring, template
+from jobs.tables.sources import open_source
 
 _EXAMPLES = """
 python -m jobs.ingest --config conf/local.yaml --source photos/ --batch staff-2026 --basis-template basis.csv
@@ -50,93 +40,13 @@ def main(
     job_.check_keys()
     opened = open_source(job_.spark, source, batch_id, job_.settings) if source else None
     if basis_template:
-        return _template(opened, batch_id, basis_template)
+        return template(opened, batch_id, basis_template)
     if job_.dry_run:
-        return _bring(job_, opened, batch_id, assessment, basis, by_uri)
+        return bring(job_, opened, batch_id, assessment, basis, by_uri)
     with open_run(job_, "ingest") as run:
-        result = _bring(job_, opened, batch_id, assessment, basis, by_uri)
+        result = bring(job_, opened, batch_id, assessment, basis, by_uri)
         run.facts.update(counts=result["counts"], message=result["message"])
         return {"run_id": run.run_id, **result}
-
-
-def _template(source: Source | None, batch_id: str, path: str) -> Result:
-    if source is None:
-        raise SettingsError("--basis-template needs --source.")
-    rows = write_template(source.listing().where("reason IS NULL"), batch_id, path)
-    batch_file = Path(path).with_suffix(".batch.yaml")
-    return {
-        "rows": rows,
-        "message": f"template for {rows} images written to {path} and {batch_file}; complete both, then run "
-        f"`ingest --source … --batch {batch_file} --basis {path}`. Until then every image is refused.",
-    }
-
-
-def _bring(
-    job_: Job, source: Source | None, batch_id: str, assessment: dict[str, Any] | None, basis: str | None, by_uri: bool
-) -> Result:
-    warehouse, counts, parts, code = job_.warehouse, {}, [], 0
-    names, ring = pseudonyms_of(job_.settings), key_ring(job_.settings)
-    # First, so that a file which cannot be read leaves nothing behind.
-    records = read_basis(job_.spark, basis, names) if basis else None
-    record = assessment or {"source_batch_id": batch_id, "state": "unassessed"}
-    if assessment or not _known_batch(job_, batch_id):
-        changed = record_batch(warehouse, record, ring=ring, now=utc_now())
-        void = not changed and is_void(warehouse, record, ring=ring)
-        parts.append(said_of_batch(batch_id, str(record["state"]), changed=changed, void=void))
-        code = int(void)
-    image_ids = _image_ids(job_, source, batch_id)
-    if records:
-        job_.console.step("basis", "started")
-        with job_.watching("basis", f"import basis records of batch {batch_id}"):
-            done = import_basis(
-                warehouse, records, image_ids, ring=ring, names=names, now=utc_now(), before_images=source is not None
-            )
-    if source:
-        # After the records: one given anew admits an image whose former permission had expired.
-        job_.console.step("images", "started", source=source.kind)
-        with job_.watching("images", f"ingest images of batch {batch_id}"):
-            images = ingest_images(
-                warehouse,
-                source,
-                inline=not by_uri,
-                now=utc_now(),
-                images_a_part=job_.settings.tables.part_images,
-                dry_run=job_.dry_run,
-                admit=admission(warehouse, job_.settings),
-                held=held_images(warehouse),
-            )
-        counts["images"] = asdict(images)
-        job_.console.step("images", "done", **counts["images"])
-    if records:
-        if source:
-            # What is given beside pictures is given for these, also where they came in place of others.
-            with job_.watching("basis", f"link basis records of batch {batch_id}"):
-                since = link_images(warehouse, records, image_ids, ring=ring, names=names, now=utc_now())
-            done = replace(done, new_links=done.new_links + since)
-        counts["basis"] = asdict(done)
-        job_.console.step("basis", "done", **counts["basis"])
-        parts += said_of_records(done)
-        code = code or int(done.nameless > 0)
-    if source:
-        parts += said_of_images(images, with_basis=basis is not None)
-        # Part of the source was not even listed: whoever waits for the images has to know.
-        code = code or int(bool(images.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER}))
-    message = ("dry run: " if job_.dry_run else "") + "; ".join(parts)
-    return {"counts": counts, "message": message, "exit_code": code}
-
-
-def _image_ids(job_: Job, source: Source | None, batch_id: str) -> Any:
-    """How the names in a basis file become image ids: as the source makes them, else as a folder would."""
-    from jobs.tables.sources import FolderSource
-
-    return (source or FolderSource(job_.spark, ".", batch_id, job_.settings)).image_id
-
-
-def _known_batch(job_: Job, batch_id: str) -> bool:
-    from jobs.schemas import SOURCE_BATCHES
-
-    batches = job_.warehouse.read(SOURCE_BATCHES)
-    return not batches.where(batches["source_batch_id"] == batch_id).isEmpty()
 
 
 if __name__ == "__main__":

@@ -5,85 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from jobs.cli import Result, job
-from jobs.embed import gate_step
-from jobs.errors import LeaseLost, NotProvenError
-from jobs.governance.gate import Gated, gate_warehouse
-from jobs.index.collections import collection_name
-from jobs.index.milvus import EMBEDDED, VectorIndex, connect
-from jobs.index.planner import plan_load
-from jobs.index.regate import not_permitted
-from jobs.runs.history import last_fingerprint, staged_under
-from jobs.runs.loading import (
-    build_and_load,
-    check_not_seen,
-    import_staged,
-    stage_faces,
-    staged_files,
-    staging_path,
-)
-from jobs.runs.record import Job, Run, open_run
-from jobs.runs.stores import drop
-from jobs.tables.embeddings import permitted_faces, resalt
-from jobs.tables.files import remove_tree
-
-
-def load_steps(run: Run, index: VectorIndex) -> str:
-    """Gate again, stage, gate again, import, index, load; returns the collection's name."""
-    collection = collection_name(run.settings.milvus.alias, run.run_id)
-    run.facts["collection"] = collection
-    fingerprint = known_fingerprint(run)
-    if not run.result("import"):
-        # Before the files are staged: it may take hours, and one that readers see is neither filled nor dropped.
-        check_not_seen(run, index, collection)
-    run.step("resalt", lambda: {"faces": resalt(run.warehouse, fingerprint)}, once=False)
-    gated = None if run.result("stage") else gate_step(run)
-    _stage(run, index, fingerprint, once=True)
-    if not run.result("import") and _withdrawn_since(run, gated, fingerprint):
-        # The files hold what is no longer permitted: they go, and a collection begun with them.
-        drop(run, index, collection)
-        run.forget("import")
-        _stage(run, index, fingerprint, once=False)
-    staged = staged_files(run)
-    run.step("import", lambda: import_staged(run, index, collection, staged, fingerprint))
-    run.step("index", lambda: build_and_load(run, index, collection, staged.rows))
-    return collection
-
-
-def _stage(run: Run, index: VectorIndex, fingerprint: str, *, once: bool) -> None:
-    """Stage what the gate permits at this moment. Without the lease, nothing of it stays."""
-    try:
-        run.step(
-            "stage",
-            lambda: stage_faces(run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)),
-            once=once,
-        )
-    except LeaseLost:
-        if not staged_under(run.warehouse, run.run_id, run.lease.token):
-            remove_tree(run.job.spark, staging_path(run))
-        raise
-
-
-def known_fingerprint(run: Run) -> str:
-    """The model that the run embedded with.
-
-    Raises:
-        NotProvenError: the run has embedded nothing.
-    """
-    fingerprint = (run.result("gate") or {}).get("fingerprint")
-    if not fingerprint:
-        raise NotProvenError(
-            f"Run {run.run_id} has not embedded anything yet.", hint="give the --run-id of a run of `embed`."
-        )
-    run.facts.update(model_fingerprint=fingerprint, weights=(run.result("gate") or {}).get("weights"))
-    return str(fingerprint)
-
-
-def _withdrawn_since(run: Run, staged_under: Gated | None, fingerprint: str) -> bool:
-    gated = gate_step(run)
-    if gated is staged_under:
-        return False
-    permitted = permitted_faces(run.warehouse, gated, fingerprint)
-    return not not_permitted(staged_files(run).read(run.job.spark), permitted).isEmpty()
+from jobs.embedding.faces import permitted_faces
+from jobs.errors import NotProvenError
+from jobs.governance.gate import gate_warehouse
+from jobs.index.load_plan import plan_load
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import EMBEDDED
+from jobs.runs.history import last_fingerprint
+from jobs.runs.record import Job, open_run
+from jobs.steps.load import load_steps, staged_files
 
 
 def dry_run(job_: Job) -> Result:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 
 import click
 
-from jobs.cli import Result, job
-from jobs.governance.gate import gate_warehouse
+from jobs.cli import Count, Result, job
+from jobs.planning.inputs import assumptions, faces_rate, outlook, pools_for
+from jobs.planning.model import Work, fit
+from jobs.planning.needs import needs
+from jobs.planning.text import notes, show, verdict
+from jobs.planning.work import counted
 from jobs.runs.history import last_fingerprint
-from jobs.runs.outlook import Outlook, faces_rate, outlook, pools_for
-from jobs.runs.plan_counts import count_work
-from jobs.runs.plan_needs import needs
-from jobs.runs.plan_tables import notes, show, verdict
-from jobs.runs.planning import Rate, Work, fit
 from jobs.runs.record import Job
 
 _EXAMPLES = """
@@ -22,22 +20,6 @@ python -m jobs.plan --config conf/local.yaml
 python -m jobs.plan --config conf/cluster.yaml --images 3e9 --gpus 64 --hours 8
 python -m jobs.plan --config conf/cluster.yaml --images 2e7 --cores 256 --data-nodes 4 --set planning.core_hour=0.04
 """
-
-
-class Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic for type checkers only
-    """A whole number, which may be written as 3e9."""
-
-    name = "count"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number, or a usage error."""
-        try:
-            number = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        if not math.isfinite(number) or number < 0 or number != int(number):
-            self.fail(f"{value!r} is not a whole number.", param, ctx)
-        return int(number)
 
 
 @job("plan", examples=_EXAMPLES, needs_write=False)
@@ -61,7 +43,7 @@ def main(
     """What a night would take, need and cost, and what limits it. Reads metadata only, and writes nothing."""
     model = last_fingerprint(job_.warehouse, None)
     faces = faces_rate(job_, faces_per_image, model)
-    work = Work(images, faces_each=faces.value) if images is not None else _counted(job_, model, faces, recompute)
+    work = Work(images, faces_each=faces.value) if images is not None else counted(job_, model, faces, recompute)
     view = outlook(job_, work, data_nodes=data_nodes, hypothetical=images is not None)
     pools, whence = pools_for(job_, view.settings, gpus, cores)
     plan, load = view.night(pools), view.load(pools.data_nodes)
@@ -70,7 +52,7 @@ def main(
     copies = 2 if recompute else 1
     needed = needs(plan, work, load, view.settings.planning, keep=view.settings.milvus.keep_collections, models=copies)
     show(job_.console, work, plan, load, needed, view.settings)
-    remarks = [*_assumptions(view, faces, whence, model), *notes(plan, load, view.settings, hours)]
+    remarks = [*assumptions(view, faces, whence, model), *notes(plan, load, view.settings, hours)]
     for remark in remarks:
         job_.console.note(remark)
     return {
@@ -86,18 +68,6 @@ def main(
         "notes": remarks,
         "message": verdict(plan, hours, would),
     }
-
-
-def _counted(job_: Job, model: str | None, faces: Rate, recompute: bool) -> Work:
-    gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
-    return count_work(job_.warehouse, gated, model, faces.value, recompute=recompute)
-
-
-def _assumptions(view: Outlook, faces: Rate, whence: str, model: str | None) -> list[str]:
-    lines = [f"{faces.value:.2f} faces an image ({faces.source}); {whence}.", *view.assumptions]
-    if model and view.work.reused:
-        lines.append(f"Reuse is counted for the last run's model ({model[:12]}); after a change of it: --recompute.")
-    return lines
 
 
 if __name__ == "__main__":

@@ -7,67 +7,19 @@ from dataclasses import asdict
 import click
 
 from jobs.cli import Result, job
-from jobs.embed import dry_run, embed_steps, embedded_message, gate_step
-from jobs.errors import StoreMissing
-from jobs.index.milvus import VectorIndex, connect
-from jobs.load import load_steps
-from jobs.promote import last_proof, promote_steps
-from jobs.runs.aliases import has_switched, settle_alias
-from jobs.runs.erasing import Outcome, erase_pending
-from jobs.runs.loading import clear_staging
-from jobs.runs.maintenance import maintain
-from jobs.runs.record import Job, Run, open_run
-from jobs.runs.syncing import add_small
-from jobs.verify import verify_steps
+from jobs.index.milvus.connect import connect
+from jobs.runs.aliases import settle_alias
+from jobs.runs.record import Job, open_run
+from jobs.steps.embed import embedded_message
+from jobs.steps.gate import dry_run
+from jobs.steps.maintain import maintain
+from jobs.steps.night import erase_meanwhile, erase_open, night_steps
+from jobs.steps.promote import last_proof
 
 _EXAMPLES = """
 spark-submit --properties-file conf/spark-local.conf jobs/reindex.py --config conf/local.yaml
 python -m jobs.reindex --config conf/local.yaml --run-id nightly-2026-01-31
 """
-
-
-def night_steps(run: Run, index: VectorIndex, *, recompute: bool) -> None:
-    """From gated images to a proven collection behind the alias.
-
-    A run that is resumed behind its switch did all of it, but for the watch that it may have been killed in: its staged
-    files are gone, and another import would bring every row into the live collection twice.
-    """
-    if has_switched(run, index):
-        if not run.result("promote"):
-            promote_steps(run, index)
-        clear_staging(run)
-        return
-    embed_steps(run, recompute=recompute)
-    load_steps(run, index)
-    verify_steps(run, index)
-    promote_steps(run, index)
-
-
-def erase_open(run: Run, index: VectorIndex) -> Outcome | None:
-    """Carry out the erasures that are open; None: they stay so, for a collection on record is not in this index.
-
-    That ends no night: what was asked to be erased is refused by its gate, and leaves the collections that are here. An
-    index that was lost, or is another one now, is built anew by it.
-    """
-    try:
-        return erase_pending(run, index)
-    except StoreMissing as missing:
-        run.job.console.note(str(missing))
-        return None
-
-
-def erase_meanwhile(run: Run, index: VectorIndex, live: str) -> str:
-    """Carry out the erasures that were asked for during the night; what is to be said of it, where they stay open.
-
-    A picture that an erased person shares with others was refused whole while it was unsettled, so the others' faces
-    may be missing from the new collection: they come back now.
-    """
-    outcome = erase_open(run, index)
-    if outcome is None:
-        return "; erasures stay open, for a collection on record is not in this index"
-    if outcome.shared:
-        run.step("bring-back", lambda: add_small(run, index, live, gate_step(run)), once=False)
-    return ""
 
 
 @job("reindex", examples=_EXAMPLES)

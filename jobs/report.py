@@ -8,9 +8,9 @@ import click
 
 from jobs.cli import Result, job
 from jobs.errors import BadInput
-from jobs.runs.page import render
+from jobs.reporting.collect import collect
+from jobs.reporting.html import render
 from jobs.runs.record import Job
-from jobs.runs.reporting import collect
 
 _EXAMPLES = """
 python -m jobs.report --config conf/local.yaml

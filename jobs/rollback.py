@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from jobs.cli import Result, job
+from jobs.embedding.faces import permitted_faces
 from jobs.errors import NotProvenError
 from jobs.governance.gate import gate_warehouse
 from jobs.index.collections import belongs_to
-from jobs.index.milvus import connect
+from jobs.index.milvus.connect import connect
+from jobs.index.permitted_keys import own_keys, remove_unpermitted
 from jobs.index.promotion import rollback
-from jobs.index.regate import own_keys, remove_unpermitted
 from jobs.runs.aliases import settle_alias, switching
 from jobs.runs.history import buckets_of, proven_collections
 from jobs.runs.record import Job, open_run
-from jobs.tables.embeddings import permitted_faces
 from jobs.tables.store import materialise
 
 

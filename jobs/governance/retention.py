@@ -14,11 +14,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.governance.decide import Reason
-from jobs.governance.erasure import known_faces
 from jobs.governance.gate import Gated, barred_in, policy_of, record_decisions
 from jobs.governance.tombstones import EXPIRED, IMAGE
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
 from jobs.settings import Settings
+from jobs.tables.faces import known_faces
 from jobs.tables.store import Warehouse, materialise
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from jobs.index.milvus_types import DIM, SCALARS, CollectionInfo, IndexSpec, VectorIndex
+from jobs.index.protocol import DIM, SCALARS, CollectionInfo, IndexSpec, VectorIndex
 from jobs.settings import Settings
 
 MAX_NAME = 255

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from jobs.index.milvus_types import Keys, Vectors
+from jobs.index.protocol import Keys, Vectors
 
 #: Of fewer faces nothing is said: neither how far apart they are, nor that they are too near or too even.
 LEAST_FACES: Final = 50

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from jobs.errors import FaceReindexError
-from jobs.index.milvus_files import (
+from jobs.index.bulk_import import Importer
+from jobs.index.import_records import DONE, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
+from jobs.index.load_plan import share_out
+from jobs.index.protocol import VectorIndex
+from jobs.index.staged_files import (
     RebuildNeeded,
     StagedFile,
     check_file,
@@ -17,10 +21,6 @@ from jobs.index.milvus_files import (
     read_batches,
     sha256_of,
 )
-from jobs.index.milvus_importer import Importer
-from jobs.index.milvus_records import DONE, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
-from jobs.index.milvus_types import VectorIndex
-from jobs.index.planner import share_out
 from jobs.settings import Settings
 
 INSERTED = "insert"

@@ -16,7 +16,7 @@ import numpy as np
 
 from jobs.errors import FaceReindexError, MixedFingerprints, NotProvenError
 from jobs.index.collections import belongs_to
-from jobs.index.milvus_types import VectorIndex, Vectors
+from jobs.index.protocol import VectorIndex, Vectors
 from jobs.index.verification import TIE, Proof
 
 WARM_UP_ROWS = 64

@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from jobs.errors import FaceReindexError, SettingsError
-from jobs.index.milvus_calls import call
-from jobs.index.milvus_server import ServerIndex
+from jobs.index.milvus.calls import call
+from jobs.index.milvus.server import ServerIndex
 from jobs.settings import load_settings
 
 LOADER, READER = "face_reindex_loader", "face_reindex_reader"

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable, NotProvenError
 from jobs.index.loader import StagedFile, sha256_of
-from jobs.index.milvus_types import DIM, MAX_KEY, MIN_KEY
+from jobs.index.protocol import DIM, MAX_KEY, MIN_KEY
 from jobs.tables.files import make_folder, remove_tree
 from udfs.reading import file_system
 
@@ -60,7 +60,7 @@ def bucket_count(rows: int) -> int:
 def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callable[[int], int]) -> Staged:
     """Write ``faces`` (face_id, embedding, valid_until) as Parquet under ``path`` and return the manifest.
 
-    ``files_for`` says into how many files a number of rows is cut (`planner.plan_load`). Rows are spread by a hash of
+    ``files_for`` says into how many files a number of rows is cut (`load_plan.plan_load`). Rows are spread by a hash of
     the key, so every file and every bucket gets its even share, and a key that stands twice meets itself in one file.
     Vectors are moved once and written once: a task checks, writes and hashes its file as the rows come by, where a
     second pass would read every byte back. (Arrow's writer also takes a third of the time of Spark's for arrays.)

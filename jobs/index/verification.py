@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.index.distances import Distances, distances_of, implausible
-from jobs.index.milvus_types import Keys, VectorIndex, Vectors
+from jobs.index.protocol import Keys, VectorIndex, Vectors
 
 TIE = 1e-5
 """Two cosine similarities closer than this are the same: arithmetic differs in its last bits."""

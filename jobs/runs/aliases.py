@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, LeaseLost
 from jobs.index.collections import collection_name
-from jobs.index.milvus import VectorIndex
+from jobs.index.protocol import VectorIndex
 from jobs.runs.record import Run, utc_now
 from jobs.schemas import RUN_STEPS
 from jobs.tables.store import Warehouse

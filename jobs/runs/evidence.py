@@ -27,7 +27,6 @@ from jobs.tables.store import materialise
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from jobs.runs.record import Job
     from jobs.settings import Settings
     from jobs.tables.store import Warehouse
 
@@ -116,7 +115,7 @@ def _read(spark: SparkSession, path: str) -> str | None:
         raise
 
 
-def prove_audit(job: Job, outside: str | None = None) -> dict[str, Any]:
+def prove_audit(warehouse: Warehouse, settings: Settings, outside: str | None = None) -> dict[str, Any]:
     """Check the chain, and every exported head against it; also one that was kept ``outside``.
 
     Raises:
@@ -124,16 +123,16 @@ def prove_audit(job: Job, outside: str | None = None) -> dict[str, Any]:
             missing; or something else lies among the heads.
         BadInput: ``outside`` is no head.
     """
-    warehouse, folder = job.warehouse, _folder(job.warehouse, job.settings)
+    folder = _folder(warehouse, settings)
     version = warehouse.version(AUDIT_EVENTS)
     # One version for all that is asked: a run may end meanwhile. Its head is then among those that are listed later.
     events = warehouse.read(AUDIT_EVENTS, version if version >= 0 else None)
     last = audit.verify(events)
     message = f"{last.seq} audit events follow from each other"
     if outside:
-        _in_chain(warehouse, read_head(job.spark, outside), outside, last)
+        _in_chain(warehouse, read_head(warehouse.spark, outside), outside, last)
         message += f"; the head of {outside} is among them"
-    heads = _prove_heads(job, events, folder) if folder else 0
+    heads = _prove_heads(warehouse, settings, events, folder) if folder else 0
     message += f"; {heads} exported heads agree" if folder else "; no heads are exported (erasure.evidence_path)"
     return {"events": last.seq, "heads": heads, "message": message}
 
@@ -151,11 +150,11 @@ def _cut_off(what: str, last: int) -> NotProvenError:
     )
 
 
-def _prove_heads(job: Job, events: DataFrame, folder: str) -> int:
+def _prove_heads(warehouse: Warehouse, settings: Settings, events: DataFrame, folder: str) -> int:
     """Every file in ``folder`` is a head of the chain, and none is missing; returns how many there are."""
-    heads = _heads(job.spark, folder)
+    heads = _heads(warehouse.spark, folder)
     if not heads.where("head IS NULL").isEmpty():
-        heads = materialise(heads.join(_unfinished(heads, job.warehouse.read(AUDIT_EVENTS)), "name", "left_anti"))
+        heads = materialise(heads.join(_unfinished(heads, warehouse.read(AUDIT_EVENTS)), "name", "left_anti"))
     wrong = heads.where("head IS NULL OR name != format_string('%012d.json', head.seq)")
     if odd := wrong.select("name").orderBy("name").first():
         raise NotProvenError(
@@ -163,7 +162,7 @@ def _prove_heads(job: Job, events: DataFrame, folder: str) -> int:
             hint="nothing but this program writes there: find out who did.",
         )
     # Read now, for a run that has ended since is among the heads.
-    chain = job.warehouse.read(AUDIT_EVENTS).select("seq", "digest")
+    chain = warehouse.read(AUDIT_EVENTS).select("seq", "digest")
     found = heads.select("head.seq", "head.digest")
     foreign = found.join(chain, ["seq", "digest"], "left_anti").agg(F.min("seq")).first()
     last = events.agg(F.max("seq")).first()
@@ -175,7 +174,7 @@ def _prove_heads(job: Job, events: DataFrame, folder: str) -> int:
     ends = events.where(F.col("kind").isin(*_EXPORTED)).select("seq", place.alias("place"))
     # Events of an earlier release do not say where their heads are: from the first one on that is there.
     begun = found.agg(F.coalesce(F.min("seq"), F.lit(0)).alias("begun"))
-    here = F.coalesce(F.col("place") == heads_place(job.warehouse, job.settings), F.col("seq") > F.col("begun"))
+    here = F.coalesce(F.col("place") == heads_place(warehouse, settings), F.col("seq") > F.col("begun"))
     missing = ends.join(found, "seq", "left_anti").crossJoin(F.broadcast(begun)).where(here)
     if gap := missing.orderBy("seq").select("seq").first():
         raise NotProvenError(

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from jobs.runs.watching import Watch
+from jobs.runs.step_watcher import Watch
 
 _PREFIX: Final = "face_reindex_"
 _LAST_SUCCESS: Final = f"{_PREFIX}last_success_timestamp_seconds"

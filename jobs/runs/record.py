@@ -17,13 +17,13 @@ from jobs.errors import FaceReindexError, LeaseLost, SettingsError
 from jobs.governance import audit, persons
 from jobs.governance.jurisdictions import policy_digest
 from jobs.run_ids import checked_run_id
+from jobs.runs.console import Console
+from jobs.runs.error_messages import explained
 from jobs.runs.evidence import export_head, heads_place
-from jobs.runs.foreign import explained
 from jobs.runs.lease import Lease
 from jobs.runs.lineage import emit
 from jobs.runs.metrics import RunMetrics
-from jobs.runs.progress import Console
-from jobs.runs.watching import Watch, Watcher
+from jobs.runs.step_watcher import Watch, Watcher
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, RUN_STEPS, RUNS, SOURCE_BATCHES
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse

@@ -1,4 +1,4 @@
-"""The stores that this warehouse has filled, on record: collections, and places of staged files.
+"""The collections that this warehouse has filled, on record. (Places of staged files: `staging_paths`.)
 
 An erasure is complete when none of them holds what is erased. Which there are is not asked of the settings alone: with
 another `milvus.uri`, another database or a lost index, what is to be looked at would simply not be among what is found.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -17,7 +16,7 @@ from pyspark.sql import functions as F
 from jobs.errors import SettingsError, StoreMissing
 from jobs.governance import audit
 from jobs.index.collections import collections_of
-from jobs.index.milvus import CollectionInfo, VectorIndex
+from jobs.index.protocol import CollectionInfo, VectorIndex
 from jobs.runs.record import Run, utc_now
 from jobs.schemas import RUN_STEPS
 from jobs.settings import Settings
@@ -219,37 +218,6 @@ def _filled(warehouse: Warehouse) -> DataFrame:
     later = F.col("perhaps_at") > F.col("at")
     since = [F.when(later, F.col(name)).alias(name) for name in ("perhaps_at", "perhaps_in")]
     return last.select("name", "on_record", "first_at", *since)
-
-
-def staging_bases(warehouse: Warehouse, settings: Settings) -> list[str]:
-    """Where staged files lie, each run's in a folder of its id: the place of the settings, and those on record."""
-    inside = {warehouse.path("_staging")} if warehouse.is_path else set()
-    return sorted(recorded_bases(warehouse) | inside | {staging_base(warehouse, settings)})
-
-
-def recorded_bases(warehouse: Warehouse) -> set[str]:
-    """Places outside of the warehouse where runs have staged files, whatever the settings say now.
-
-    Not the folder in the warehouse itself: on the record of one that was copied that is the original's.
-    """
-    path = F.get_json_object("result", "$.path")
-    apart = F.get_json_object("result", "$.apart").alias("apart")
-    staged = warehouse.read(RUN_STEPS).where("step = 'stage' AND state = 'done'")
-    steps = staged.select("run_id", path.alias("path"), apart)
-    # base/run/token; an earlier release staged into the run's own folder.
-    in_token = F.expr(r"path RLIKE concat('/\\Q', run_id, '\\E/[0-9]+$')")
-    run_folder = F.when(in_token, F.regexp_replace("path", "/[0-9]+$", "")).otherwise(F.col("path"))
-    base = F.regexp_replace(run_folder, "/[^/]*$", "")
-    # Of an earlier release only the name tells.
-    apart = F.coalesce(F.col("apart") == "true", ~base.endswith("/_staging"))
-    return {row["base"] for row in steps.where(apart).select(base.alias("base")).distinct().collect() if row["base"]}
-
-
-def staging_base(warehouse: Warehouse, settings: Settings) -> str:
-    """Where the files of all runs lie by the settings, each in a folder of its run id."""
-    place = (settings.staging.path or warehouse.path("_staging")).rstrip("/")
-    # On record whole, for it to be found by a job that is started in another folder.
-    return place if "://" in place else str(Path(place).absolute())
 
 
 def _said(names: Sequence[str]) -> str:

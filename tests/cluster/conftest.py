@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from jobs.index.milvus import VectorIndex, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import VectorIndex
 from jobs.session import read_properties
 from jobs.settings import Settings
 from tests.cluster.cluster import ACCESS_KEY, BUCKET, SECRET_KEY, MilvusCluster

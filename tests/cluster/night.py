@@ -47,11 +47,11 @@ def main() -> int:
 
 def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
     from jobs.index.collections import collection_name
-    from jobs.index.milvus import connect
-    from jobs.runs.loading import build_and_load, import_staged, stage_faces, staged_files
-    from jobs.runs.progress import Console
+    from jobs.index.milvus.connect import connect
+    from jobs.runs.console import Console
     from jobs.runs.record import Job, open_run
     from jobs.settings import load_settings
+    from jobs.steps.load import build_and_load, import_staged, stage_faces, staged_files
     from jobs.tables.store import Warehouse
 
     settings = load_settings(arguments.settings)
@@ -89,8 +89,8 @@ def _prove(run: Any, index: Any, collection: str, staged: Any) -> dict[str, Any]
     from dataclasses import asdict
 
     from jobs.errors import NotProvenError
-    from jobs.index.regate import compare_keys
-    from jobs.index.truth import recall_sample
+    from jobs.index.ground_truth import recall_sample
+    from jobs.index.permitted_keys import compare_keys
     from jobs.index.verification import prove
 
     spark = run.job.spark

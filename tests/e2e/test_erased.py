@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench.pictures import Picture
-from jobs.index.milvus import connect
+from jobs.index.milvus.connect import connect
 from jobs.schemas import EMBEDDINGS, IMAGES
 from jobs.settings import load_settings
 from jobs.tables.store import Warehouse

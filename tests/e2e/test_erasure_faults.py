@@ -17,17 +17,15 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.governance import audit, erasure
-from jobs.governance.erasure import Target
+from jobs.erasure import run as erasing
+from jobs.erasure import tables as erasure
+from jobs.erasure.byte_scan import scan
+from jobs.erasure.run import erase_pending, receipts
+from jobs.erasure.tables import Target
+from jobs.governance import audit
 from jobs.governance.tombstones import key_ring
-from jobs.load import load_steps
-from jobs.promote import promote_steps
-from jobs.reindex import erase_meanwhile
-from jobs.runs import erasing
-from jobs.runs.erasing import erase_pending, receipts
-from jobs.runs.progress import Console
+from jobs.runs.console import Console
 from jobs.runs.record import Job, open_run
-from jobs.runs.scanner import scan
 from jobs.schemas import (
     AUDIT_EVENTS,
     BASIS_LINKS,
@@ -39,8 +37,11 @@ from jobs.schemas import (
     PROCESSING_BASIS,
     TOMBSTONES,
 )
+from jobs.steps.load import load_steps
+from jobs.steps.night import erase_meanwhile
+from jobs.steps.promote import promote_steps
+from jobs.steps.verify import verify_steps
 from jobs.tables.store import Warehouse
-from jobs.verify import verify_steps
 from tests.conftest import PURPOSE
 from tests.spark.helpers import job_for
 from tests.spark.indexed import FINGERPRINT, KEY, Indexed, digest_of, image, principal

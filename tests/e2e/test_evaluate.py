@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from bench.pictures import Picture, make_pictures
-from jobs.runs.evaluation import embed_pictures
-from jobs.runs.model import find_model
+from jobs.embedding.model import find_model
+from jobs.evaluation.embed import embed_pictures
 from jobs.settings import load_settings
 from tests.e2e.line import model_settings, run_job, trained
 from udfs.coverage import CoveredPrincipal

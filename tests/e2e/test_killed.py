@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bench.pictures import Picture
-from jobs.index.milvus import connect
+from jobs.index.milvus.connect import connect
 from jobs.settings import load_settings
 from tests.e2e.line import prepare
 

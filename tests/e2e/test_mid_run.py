@@ -15,7 +15,7 @@ from bench.pictures import Picture
 from jobs.governance.basis import import_basis
 from jobs.governance.basis_files import read_basis
 from jobs.governance.tombstones import KeyRing
-from jobs.index.milvus import connect
+from jobs.index.milvus.connect import connect
 from jobs.schemas import EMBEDDINGS, IMAGES
 from jobs.settings import load_settings
 from jobs.tables.sources import FolderSource

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jobs.runs import page
+from jobs.reporting.html import render
 from tests.unit.reports import EARLY, FAILED, GOOD, LARGE, NOTHING
 
 CHROMIUM = next(
@@ -53,7 +53,7 @@ def looked_at(shown: str, folder: Path, scheme: str) -> tuple[list[dict[str, Any
 
 def test_the_page_itself_loads_and_the_console_stays_empty(tmp_path: Path) -> None:
     target = tmp_path / "report.html"
-    target.write_text(page.render(GOOD), encoding="utf-8")
+    target.write_text(render(GOOD), encoding="utf-8")
     dom, console = browse(target)
     assert console == []
     assert "<title>reindex nightly-2026-05-28" in dom
@@ -63,7 +63,7 @@ def test_the_page_itself_loads_and_the_console_stays_empty(tmp_path: Path) -> No
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_it_can_be_read_on_a_phone_and_on_a_screen(tmp_path: Path, scheme: str) -> None:
     for number, report in enumerate((GOOD, FAILED, LARGE) if scheme == "light" else (GOOD, EARLY, NOTHING)):
-        frames, console = looked_at(page.render(report), tmp_path / str(number), scheme)
+        frames, console = looked_at(render(report), tmp_path / str(number), scheme)
         assert console == []
         assert [frame["width"] for frame in frames] == [390, 1280]
         for frame in frames:
@@ -79,7 +79,7 @@ def test_the_probe_finds_what_it_looks_for(tmp_path: Path) -> None:
         '<p style="color:#aaa">pale</p><p style="font-size:9px">small</p><div style="width:900px">wide</div>'
         '<img src="nowhere.png"><script>console.error("said")</script></main>'
     )
-    shown = page.render(GOOD).replace("</main>", wrong)
+    shown = render(GOOD).replace("</main>", wrong)
     (phone, _), console = looked_at(shown, tmp_path / "wrong", "light")
     assert phone["scroll"] > phone["width"]
     assert {text.split(":")[0] for text in phone["found"]} >= {"pale", "small"}

@@ -16,7 +16,7 @@ import yaml
 from pyspark.sql import functions as F
 
 from bench.pictures import Picture
-from jobs.index.milvus import connect
+from jobs.index.milvus.connect import connect
 from jobs.schemas import ALL_TABLES, EMBEDDINGS, IMAGE_STATUS, IMAGES, RUN_STEPS, RUNS
 from jobs.settings import load_settings
 from jobs.tables.store import Warehouse

@@ -267,8 +267,8 @@ class Player:
 
     def _ask(self, asked: list[tuple[str, str]], *, at: str | int | None = None) -> None:
         """As `erase` does first, whoever holds the lease; killed before its point ``at``."""
-        from jobs.erase import _request
-        from jobs.governance.asked import asked_for
+        from jobs.erasure.asked import asked_for
+        from jobs.steps.erase import _request
 
         names = self.world.folder / "asked.txt"
         names.write_text("\n".join(value for kind, value in asked if kind == "person"), encoding="utf-8")

@@ -210,9 +210,9 @@ class World:
     def install(self) -> None:
         """Put the seams in place."""
         import jobs.runs.lease
-        import jobs.runs.model
         import jobs.runs.record
-        from jobs.index.milvus_embedded import EmbeddedIndex
+        import jobs.steps.embed
+        from jobs.index.milvus.embedded import EmbeddedIndex
         from jobs.tables.store import Warehouse
         from udfs import spark as udfs_spark
         from udfs.spark import EmbedSpec
@@ -232,19 +232,19 @@ class World:
             run.facts.update(model_fingerprint=pictures.FINGERPRINT, weights="random (UNTRAINED)")
             return EmbedSpec("none", pictures.FINGERPRINT)
 
-        import jobs.tables.embeddings
+        import jobs.embedding.chunks
         import jobs.tables.files
         import jobs.tables.store
 
-        self._everywhere(jobs.runs.model.prepare_model, prepare_model)
+        self._everywhere(jobs.steps.embed.prepare_model, prepare_model)
         self._everywhere(udfs_spark.embed_arrow, pictures.embed_arrow)
         self._set_default(jobs.runs.record.Job.__init__, jobs.runs.record.utc_now, self.now)
         self._set_default(jobs.runs.lease.Lease.__init__, jobs.runs.lease._utc_now, self._lease_now)
         self._patch(EmbeddedIndex, "open", classmethod(lambda _, settings: self._shared_index(settings)))
         # Kept, not cached: Spark, which all jobs share here, empties a cache when a table that it was read from is
         # written, and so what a sleeping job has computed; in a process of its own it would keep it.
-        computed = jobs.tables.embeddings._results
-        self._patch(jobs.tables.embeddings, "_results", lambda *args: _in_driver(computed(*args)))
+        computed = jobs.embedding.chunks._results
+        self._patch(jobs.embedding.chunks, "_results", lambda *args: _in_driver(computed(*args)))
         if self.ledgers is not None:
             self.ledgers.install(Warehouse, self._patch)
             self._everywhere(jobs.tables.store.materialise, _in_driver)
@@ -317,7 +317,7 @@ class World:
         self.lease_skew += timedelta(seconds=LEASE_S + 1)
 
     def _shared_index(self, settings: Any) -> Any:
-        from jobs.index.milvus_embedded import EmbeddedIndex
+        from jobs.index.milvus.embedded import EmbeddedIndex
 
         place = Path(settings.milvus.uri)
         if self.index is not None and place != self._index_place:
@@ -438,7 +438,7 @@ class World:
 
     @contextlib.contextmanager
     def _job(self) -> Iterator[Any]:
-        from jobs.runs.progress import Console
+        from jobs.runs.console import Console
         from jobs.runs.record import Job
         from jobs.settings import load_settings
         from jobs.tables.store import Warehouse

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from jobs.index.milvus import VectorIndex, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import VectorIndex
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex
 from tests.milvus.server import MilvusStandalone, temporary

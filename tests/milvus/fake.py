@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import BadInput, DependencyUnavailable, FaceReindexError
-from jobs.index.milvus_keys import iterate_keys
-from jobs.index.milvus_types import (
+from jobs.index.milvus.keys import iterate_keys
+from jobs.index.protocol import (
     BUCKET,
     KEY,
     CollectionInfo,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.index.loader import StagedFile
-from jobs.index.milvus import CollectionInfo
+from jobs.index.protocol import CollectionInfo
 
 DIM = 16
 BUCKETS = 4

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jobs.errors import BadInput, FaceReindexError
-from jobs.index.milvus import MAX_KEY, MIN_KEY, IndexSpec, VectorIndex
+from jobs.index.protocol import MAX_KEY, MIN_KEY, IndexSpec, VectorIndex
 from tests.milvus.rows import BUCKETS, DIM, INFO, bucket_of, make_keys, make_table, make_vectors
 
 pytestmark = pytest.mark.milvus

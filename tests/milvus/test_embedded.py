@@ -10,7 +10,8 @@ import pytest
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 from jobs.index.loader import MemoryRecorder, load_files
-from jobs.index.milvus import IndexSpec, connect
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import IndexSpec
 from jobs.settings import Settings
 from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.milvus
 
 OPEN = """
 import sys
-from jobs.index.milvus import connect
+from jobs.index.milvus.connect import connect
 from jobs.settings import Settings
 index = connect(Settings.model_validate({"milvus": {"uri": sys.argv[1]}}))
 print(index.count("faces_r1") if index.exists("faces_r1") else "open")

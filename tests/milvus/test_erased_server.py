@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.erasure import tables as erasure
+from jobs.erasure.byte_scan import scan
+from jobs.erasure.run import erase_pending, receipts
+from jobs.erasure.tables import Target
 from jobs.errors import DependencyUnavailable
-from jobs.governance import erasure
-from jobs.governance.erasure import Target
 from jobs.governance.tombstones import key_ring
-from jobs.runs.erasing import erase_pending, receipts
-from jobs.runs.scanner import scan
 from jobs.schemas import ERASURE_ITEMS, IMAGES
 from tests.milvus.server import MilvusStandalone, temporary
 from tests.spark.indexed import Indexed, principal, reindex, run_of, vector_of

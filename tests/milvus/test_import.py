@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, NotProvenError
-from jobs.index import milvus_server as milvus_server_module
 from jobs.index.collections import default_index
 from jobs.index.loader import MemoryRecorder, RebuildNeeded, StagedFile, import_path, load_files, sha256_of
-from jobs.index.milvus import VectorIndex, connect
+from jobs.index.milvus import server as milvus_server_module
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import VectorIndex
 from jobs.index.verification import Sample, compare_all, exact_neighbours, prove
 from tests.milvus.conftest import server_settings
 from tests.milvus.rows import BUCKETS, DIM, INFO, bucket_of, make_keys, make_vectors, stage_files

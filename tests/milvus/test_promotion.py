@@ -11,8 +11,8 @@ import pytest
 
 from jobs.errors import NotProvenError
 from jobs.index.collections import collection_name
-from jobs.index.milvus import IndexSpec, VectorIndex
 from jobs.index.promotion import Promotion, promote, rollback
+from jobs.index.protocol import IndexSpec, VectorIndex
 from jobs.index.verification import Proof, Sample, compare_all, exact_neighbours, prove
 from tests.milvus.rows import BUCKETS, DIM, INFO, bucket_of, make_keys, make_table, make_vectors
 

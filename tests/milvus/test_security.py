@@ -14,9 +14,11 @@ from click.testing import CliRunner
 from pymilvus.exceptions import MilvusException
 
 from jobs.errors import DependencyUnavailable, FaceReindexError
-from jobs.index import milvus_server, roles
+from jobs.index import roles
 from jobs.index.loader import MemoryRecorder, load_files
-from jobs.index.milvus import IndexSpec, ServerIndex
+from jobs.index.milvus import server as milvus_server
+from jobs.index.milvus.server import ServerIndex
+from jobs.index.protocol import IndexSpec
 from jobs.settings import Settings
 from tests.milvus.rows import DIM, INFO, make_keys, make_table, make_vectors, stage_files
 from tests.milvus.server import MilvusStandalone, temporary

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs.runs.progress import Console
+from jobs.runs.console import Console
 from jobs.runs.record import Job
 from jobs.settings import Settings, load_settings
 from jobs.tables.store import Warehouse

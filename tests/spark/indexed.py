@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pyspark.sql import functions as F
 
+from jobs.embedding.faces import face_id
 from jobs.governance.gate import gate_warehouse
-from jobs.index.milvus import VectorIndex, connect
-from jobs.load import load_steps
-from jobs.promote import promote_steps
+from jobs.index.milvus.connect import connect
+from jobs.index.protocol import VectorIndex
 from jobs.runs.record import Run, open_run
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.settings import Settings
-from jobs.tables.embeddings import face_id
+from jobs.steps.load import load_steps
+from jobs.steps.promote import promote_steps
+from jobs.steps.verify import verify_steps
 from jobs.tables.store import Warehouse
-from jobs.verify import verify_steps
 from tests.conftest import PURPOSE
 from tests.spark.helpers import job_for, settings_for, warehouse_for
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame
 
+from jobs.erasure.tables import held_images
 from jobs.governance.basis import import_basis, link_images, record_batch
 from jobs.governance.basis_files import read_basis
-from jobs.governance.erasure import held_images
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import KeyRing
 from jobs.schemas import BASIS_LINKS, IMAGES

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from jobs.erase import erase
+from jobs.erasure.asked import Asked, asked_for
+from jobs.erasure.run import receipts
+from jobs.erasure.subject_access import export, held_about
+from jobs.erasure.tables import Target
 from jobs.errors import SettingsError
-from jobs.governance.asked import Asked, asked_for
-from jobs.governance.erasure import Target
-from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import SUBJECT, key_ring
-from jobs.runs.erasing import receipts
 from jobs.runs.record import Job
 from jobs.schemas import (
     BASIS_LINKS,
@@ -33,6 +32,7 @@ from jobs.schemas import (
     RUNS,
     TOMBSTONES,
 )
+from jobs.steps.erase import erase
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 from tests.spark.indexed import KEY, Indexed, image, picture, principal, record_row

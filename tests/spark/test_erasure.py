@@ -21,20 +21,19 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.embed import gate_step
+from jobs.embedding.faces import withdraw_stale
+from jobs.erasure import tables as erasure
+from jobs.erasure.byte_scan import _COLUMNS, places_of, scan
+from jobs.erasure.run import Outcome, erase_pending, receipts, vacuum_due
+from jobs.erasure.subject_access import export, held_about
+from jobs.erasure.tables import Target
+from jobs.erasure.verify import prove_erased
 from jobs.errors import DependencyUnavailable, GovernanceError, NotProvenError
-from jobs.expire import expire_steps
-from jobs.governance import erasure, retention
-from jobs.governance.erasure import Target
+from jobs.governance import retention
 from jobs.governance.gate import Gated, gate_warehouse
-from jobs.governance.subject import export, held_about
 from jobs.governance.tombstones import KeyRing, key_ring
 from jobs.index.collections import collection_name
-from jobs.index.milvus import IndexSpec
-from jobs.runs.erased import prove_erased
-from jobs.runs.erasing import Outcome, erase_pending, receipts, vacuum_due
-from jobs.runs.scanner import _COLUMNS, places_of, scan
-from jobs.runs.syncing import withdraw_live
+from jobs.index.protocol import IndexSpec
 from jobs.schemas import (
     ALL_TABLES,
     BASIS_LINKS,
@@ -48,7 +47,9 @@ from jobs.schemas import (
     RUN_STEPS,
     TOMBSTONES,
 )
-from jobs.tables.embeddings import withdraw_stale
+from jobs.steps.expire import expire_steps
+from jobs.steps.gate import gate_step
+from jobs.steps.sync import withdraw_live
 from tests.milvus.rows import make_table
 from tests.spark.helpers import job_for, settings_for, warehouse_for
 from tests.spark.indexed import (

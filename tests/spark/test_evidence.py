@@ -45,7 +45,7 @@ def trail(spark, written: Path, tmp_path: Path):
 
 def test_guarantee_14_events_follow_from_each_other_and_every_head_agrees(trail) -> None:
     job, heads = trail
-    found = prove_audit(job, str(heads / "000000000003.json"))
+    found = prove_audit(job.warehouse, job.settings, str(heads / "000000000003.json"))
     assert (found["events"], found["heads"]) == (5, 5)
     assert "the head of" in found["message"]
 
@@ -156,7 +156,7 @@ def test_guarantee_14_every_head_must_be_in_the_chain_and_none_missing(trail, ch
         assert audit.verify(job.warehouse.read(AUDIT_EVENTS)).seq == 3
     act(heads)
     with pytest.raises(NotProvenError, match=message):
-        prove_audit(job)
+        prove_audit(job.warehouse, job.settings)
 
 
 def test_guarantee_14_a_trail_that_was_cut_off_does_not_write_over_its_heads(
@@ -173,7 +173,7 @@ def test_guarantee_14_a_trail_that_was_cut_off_does_not_write_over_its_heads(
     assert "holds another head" in fault
     assert {file.name: file.read_text() for file in heads.glob("*.json")} == before
     with pytest.raises(NotProvenError, match="cut off"):
-        prove_audit(job)
+        prove_audit(job.warehouse, job.settings)
 
 
 def test_guarantee_14_events_and_heads_removed_together_show_by_a_head_kept_elsewhere(trail, tmp_path: Path) -> None:
@@ -182,9 +182,9 @@ def test_guarantee_14_events_and_heads_removed_together_show_by_a_head_kept_else
     job.warehouse.delta(AUDIT_EVENTS).delete("seq > 3")
     for number in (4, 5):
         (heads / f"{number:012d}.json").unlink()
-    assert prove_audit(job)["events"] == 3
+    assert prove_audit(job.warehouse, job.settings)["events"] == 3
     with pytest.raises(NotProvenError, match=r"kept\.json .* cut off"):
-        prove_audit(job, str(tmp_path / "kept.json"))
+        prove_audit(job.warehouse, job.settings, str(tmp_path / "kept.json"))
 
 
 def test_a_run_that_was_killed_before_it_wrote_its_head_leaves_that_to_the_next(trail) -> None:
@@ -196,14 +196,14 @@ def test_a_run_that_was_killed_before_it_wrote_its_head_leaves_that_to_the_next(
     _torn(heads, 8, '{"seq": 8, "dig')
     audit.append(job.warehouse, "run-running", "next", {}, now=NOW)
     with pytest.raises(NotProvenError, match=r"3 heads are missing.*event 6"):
-        prove_audit(job)
+        prove_audit(job.warehouse, job.settings)
     assert (
         export_head(
             job.spark, job.warehouse, job.settings, audit.append(job.warehouse, "run-done", "next", {}, now=NOW)
         )
         is None
     )
-    assert prove_audit(job)["heads"] == 9
+    assert prove_audit(job.warehouse, job.settings)["heads"] == 9
 
 
 class _Torn(str):
@@ -244,7 +244,8 @@ def test_a_run_leaves_events_a_policy_and_an_exported_head(spark, tmp_path: Path
     with open_run(job, "ingest"):
         pass
     warehouse = warehouse_for(spark, settings)
-    assert (prove_audit(job)["events"], prove_audit(job)["heads"]) == (2, 1)
+    found = prove_audit(job.warehouse, job.settings)
+    assert (found["events"], found["heads"]) == (2, 1)
     kinds = [row["kind"] for row in warehouse.read(AUDIT_EVENTS).orderBy("seq").collect()]
     assert kinds == ["run-running", "run-done"]
     policies = {row["policy_digest"] for row in warehouse.read(RUNS).collect()}

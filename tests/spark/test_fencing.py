@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 from pyspark.sql import DataFrame
 
-from jobs import load, schemas
+from jobs import schemas
+from jobs.embedding import chunks
 from jobs.errors import FaceReindexError, LeaseLost, NotProvenError
 from jobs.runs.aliases import recorded, settle_alias, switching
 from jobs.runs.lease import Lease
-from jobs.runs.loading import staging_path, unrecorded_staging
 from jobs.runs.record import Run, open_run
-from jobs.runs.syncing import _insert_missing
+from jobs.runs.staging_paths import staging_path, unrecorded_staging
 from jobs.schemas import (
     ALL_TABLES,
     AUDIT_EVENTS,
@@ -30,7 +30,8 @@ from jobs.schemas import (
     RUNS,
     TOMBSTONES,
 )
-from jobs.tables import embeddings
+from jobs.steps import load
+from jobs.steps.sync import _insert_missing
 from jobs.tables.files import remove_tree
 from jobs.tables.store import UNFENCED, Warehouse
 from tests.milvus.fake import FakeIndex
@@ -207,7 +208,7 @@ def test_guarantee_11_a_chunk_is_committed_once_by_whoever_goes_on(
         done = [(r["image_id"], "embedded", None, 9, 9, [face], None, "cpu", 0.0, 0.0) for r in work.collect()]
         return holder.job.spark.createDataFrame(done, RESULT_SCHEMA)
 
-    monkeypatch.setattr(embeddings, "_results", results)
+    monkeypatch.setattr(chunks, "_results", results)
 
     class Killed(Exception):
         pass
@@ -222,8 +223,8 @@ def test_guarantee_11_a_chunk_is_committed_once_by_whoever_goes_on(
 
         monkeypatch.setattr(warehouse, "append", append)
         spec = type("Spec", (), {"fingerprint": "f" * 64})()
-        embeddings.embed_chunk(
-            warehouse, work, embeddings.Chunk(0, 0), spec, holder.settings, run_id="night", now=NOW, recompute=False
+        chunks.embed_chunk(
+            warehouse, work, chunks.Chunk(0, 0), spec, holder.settings, run_id="night", now=NOW, recompute=False
         )
 
     with pytest.raises(Killed):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.runs.foreign import explained
+from jobs.runs.error_messages import explained
 from tests.spark.helpers import settings_for
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from pydantic import SecretStr
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from jobs.erasure.tables import Target, _given_since, _records_again, destroy_rows, pending, request
 from jobs.errors import BadInput, GovernanceError, SettingsError
 from jobs.governance.basis import import_basis, is_void, read_batch, record_batch, write_template
 from jobs.governance.basis_files import _JSON_SCHEMA, read_basis
 from jobs.governance.decide import LAWFUL_BASES, STATES
-from jobs.governance.erasure import Target, _given_since, _records_again, destroy_rows, pending, request
 from jobs.governance.gate import current_batches, current_records, quarantined
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.tombstones import CONTENT, IMAGE, SUBJECT, KeyRing, Stones, admission

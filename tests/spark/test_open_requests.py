@@ -11,14 +11,15 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.erase import erase
-from jobs.governance import audit, erasure
+from jobs.erasure import tables as erasure
+from jobs.erasure.tables import Target
+from jobs.governance import audit
 from jobs.governance.basis import record_batch
-from jobs.governance.erasure import Target
+from jobs.governance.changes import changed_since
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, EXPIRED, IMAGE, LEFT, LEFT_CONTENT, key_ring
-from jobs.runs.standing import changed_since
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, TOMBSTONES
+from jobs.steps.erase import erase
 from jobs.tables.links import NOT_READ
 from jobs.tables.store import materialise
 from tests.spark.helpers import BATCH, job_for, rows

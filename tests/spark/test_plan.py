@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from jobs.index.milvus_types import IndexSpec
-from jobs.runs.planning import CORES, GPUS, NODES
-from jobs.runs.rates import choose, recorded
-from jobs.runs.workers import workers
+from jobs.index.protocol import IndexSpec
+from jobs.planning.model import CORES, GPUS, NODES
+from jobs.planning.rates import choose, recorded
+from jobs.runs.machines import workers
 from jobs.schemas import RUN_STEPS
 from jobs.settings import load_settings
 from tests.spark.helpers import settings_for, warehouse_for

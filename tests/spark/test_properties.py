@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from jobs.embedding.chunks import gpu_profile
 from jobs.session import read_properties
 from jobs.settings import load_settings
-from jobs.tables.embeddings import gpu_profile
 
 pytestmark = pytest.mark.spark
 

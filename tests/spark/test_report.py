@@ -13,10 +13,10 @@ import pytest
 
 from jobs.errors import BadInput, NotProvenError, SettingsError
 from jobs.report import main
-from jobs.runs import drift as drifting
-from jobs.runs.page import render
+from jobs.reporting import drift as drifting
+from jobs.reporting.collect import Report, collect
+from jobs.reporting.html import render
 from jobs.runs.record import Job, open_run
-from jobs.runs.reporting import Report, collect
 from jobs.schemas import EMBEDDINGS, IMAGES, PROCESSING_BASIS
 from tests.spark.helpers import job_for, settings_for, warehouse_for
 from tests.spark.indexed import FINGERPRINT, PEOPLE, Indexed, run_of

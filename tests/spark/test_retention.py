@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.expire import expire_steps
+from jobs.embedding.faces import withdraw_stale
 from jobs.governance import retention
 from jobs.governance.gate import gate_warehouse
 from jobs.schemas import (
@@ -20,7 +20,7 @@ from jobs.schemas import (
     REMOVED_FACES,
     SOURCE_BATCHES,
 )
-from jobs.tables.embeddings import withdraw_stale
+from jobs.steps.expire import expire_steps
 from tests.spark.helpers import rows
 from tests.spark.indexed import LONG_AGO, SHARED, Indexed, image, record_row
 from tests.spark.test_erasure import opened

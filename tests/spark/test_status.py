@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs import status
+from jobs.reporting import status
 from jobs.runs.record import open_run
 from jobs.settings import load_settings
 from tests.e2e.line import prepare, run_job

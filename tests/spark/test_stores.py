@@ -12,27 +12,28 @@ from typing import Any
 
 import pytest
 
-from jobs import reindex as reindexing
-from jobs.erase import erase
+from jobs.erasure import tables as erasure
+from jobs.erasure.run import Outcome, erase_pending
+from jobs.erasure.tables import Target
+from jobs.erasure.verify import prove_erased
 from jobs.errors import LeaseHeld, NotProvenError, SettingsError, StoreMissing
-from jobs.expire import expire_steps
-from jobs.governance import erasure
-from jobs.governance.erasure import Target
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.index import promotion
-from jobs.index.milvus import connect
-from jobs.load import load_steps
-from jobs.promote import last_proof
-from jobs.reindex import erase_open, night_steps
+from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
-from jobs.runs.erased import prove_erased
-from jobs.runs.erasing import Outcome, erase_pending
 from jobs.runs.lease import Lease
-from jobs.runs.stores import LOST, own_live, recorded_bases, unaccounted
-from jobs.runs.syncing import add_small, withdraw_live
+from jobs.runs.staging_paths import recorded_bases
+from jobs.runs.stores import LOST, own_live, unaccounted
 from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, RUN_STEPS
 from jobs.settings import Settings
+from jobs.steps import night
+from jobs.steps.erase import erase
+from jobs.steps.expire import expire_steps
+from jobs.steps.load import load_steps
+from jobs.steps.night import erase_open, night_steps
+from jobs.steps.promote import last_proof
+from jobs.steps.sync import add_small, withdraw_live
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 from tests.spark.indexed import SHARED, Indexed, image, principal, reindex, run_of
@@ -212,7 +213,7 @@ def test_a_run_that_is_resumed_behind_its_switch_loads_nothing_again(
     """Nor does an erasure that it carries out make it: a server would keep every row beside the one that is there."""
     made = indexed.copy_to(tmp_path / "w")
     done = {"import": {"collection": "faces_night_1"}, "promote": {"current": "faces_night_1"}}
-    monkeypatch.setattr(reindexing, "embed_steps", lambda *_, **__: pytest.fail("it begins again"))
+    monkeypatch.setattr(night, "embed_steps", lambda *_, **__: pytest.fail("it begins again"))
     with run_of(made, "n2", "reindex") as run, closing(made.index()) as index:
         run.record_steps(done, NOW, 0.0)
         ring, now = key_ring(made.settings), datetime.now(UTC)
@@ -246,7 +247,7 @@ def test_guarantee_12_a_night_that_is_killed_in_the_watch_is_watched_again_and_l
     with run_of(made, "s1", "sync") as run, closing(made.index()) as index:
         settle_alias(run, index)
         assert erase_pending(run, index).completed == 1
-    monkeypatch.setattr(reindexing, "embed_steps", lambda *_, **__: pytest.fail("it begins again"))
+    monkeypatch.setattr(night, "embed_steps", lambda *_, **__: pytest.fail("it begins again"))
     with run_of(made, "night-2", "reindex") as run, closing(made.index()) as index:
         settle_alias(run, index)
         night_steps(run, index, recompute=False)

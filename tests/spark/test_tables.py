@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
+from jobs.embedding.chunks import Chunk, chunk_input, plan_chunks
+from jobs.embedding.faces import face_id, resalt
 from jobs.errors import (
     BadInput,
     DependencyUnavailable,
@@ -23,17 +25,16 @@ from jobs.errors import (
     NotProvenError,
     SettingsError,
 )
+from jobs.index.ground_truth import recall_sample
 from jobs.index.staging import Staged, bucket_count, digests, stage
-from jobs.index.truth import recall_sample
-from jobs.runs import loading
 from jobs.runs.history import run_state
 from jobs.runs.lease import Lease, last_act
-from jobs.runs.loading import import_staged
-from jobs.runs.maintenance import maintain
 from jobs.runs.record import open_run
 from jobs.schemas import ALL_TABLES, EMBEDDINGS, ERASURE_ITEMS, IMAGES, LEASES, RUN_STEPS, RUNS, TableSpec
+from jobs.steps import load
+from jobs.steps.load import import_staged
+from jobs.steps.maintain import maintain
 from jobs.tables import store
-from jobs.tables.embeddings import Chunk, chunk_input, face_id, plan_chunks, resalt
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO, make_keys, make_vectors
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
@@ -163,7 +164,7 @@ def test_nothing_is_imported_beside_rows_of_no_import_on_record(
     spark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server would keep every row twice: what readers see is left alone, anything else is built anew."""
-    monkeypatch.setattr(loading, "_load_files", lambda *_: None)
+    monkeypatch.setattr(load, "_load_files", lambda *_: None)
     index, staged, model = FakeIndex(), Staged(str(tmp_path), (), 4), INFO.model_fingerprint
     index.create("faces_f1", dim=512, shards=1, properties=INFO)
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console as RichConsole
 
-from jobs.runs.counting import Counters
-from jobs.runs.progress import Console, LogFormat
+from jobs.runs.console import Console, LogFormat
 from jobs.runs.record import Job, open_run
-from jobs.runs.watching import Watcher
+from jobs.runs.step_watcher import Watcher
 from jobs.schemas import IMAGES, RUNS
+from jobs.steps.accumulators import Counters
 from tests.spark.helpers import settings_for, warehouse_for
 from tests.unit.test_metrics import read
 

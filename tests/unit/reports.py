@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.runs import flow, pace
-from jobs.runs.drift import Drift, NewFaces
-from jobs.runs.reporting import Report, RunFacts
-from jobs.runs.standing import Standing
+from jobs.reporting import flow, timings
+from jobs.reporting.collect import Report, RunFacts
+from jobs.reporting.drift import Drift, NewFaces
+from jobs.reporting.permissions import Standing
 
 BEGAN = 1_780_000_000.0
 REASONS = {"NO_BASIS": 100, "CONSENT_ENDED": 48}
@@ -40,8 +40,10 @@ _RESULTS: dict[str, dict[str, Any]] = {
     "gate": GATE, "plan": {"images": 202}, "stage": {"rows": 805}, "import": {"rows": 805}, "index": {"index": "HNSW"},
     "verify": PROOF, "promote": _PLACES,
 }  # fmt: skip
-_COMPUTED = pace.Computed(202, 171, 100.0, {"embedded": 152, "no_face": 40, "broken": 10}, ("cuda:0", "cuda:1"), 0.83)
-_IMPORTS = pace.Imports(8, 805, 1_700_000, 99, 102, 8, 805, 4, 1, False, (1.2, 2.8, 9.0))
+_COMPUTED = timings.Computed(
+    202, 171, 100.0, {"embedded": 152, "no_face": 40, "broken": 10}, ("cuda:0", "cuda:1"), 0.83
+)
+_IMPORTS = timings.Imports(8, 805, 1_700_000, 99, 102, 8, 805, 4, 1, False, (1.2, 2.8, 9.0))
 _FACTS = RunFacts(
     run_id="nightly-2026-05-28-with-a-rather-long-name",
     job="reindex", state="done", exit_code=0, started=BEGAN, ended=BEGAN + 300, last_sign=BEGAN + 300, starts=2,
@@ -55,17 +57,17 @@ _STEPS = {
 }  # fmt: skip
 
 
-def _stages(names: list[str], lasted: Mapping[str, float] = _STEPS, chunks: int = 2) -> list[pace.Stage]:
+def _stages(names: list[str], lasted: Mapping[str, float] = _STEPS, chunks: int = 2) -> list[timings.Stage]:
     found, at = [], BEGAN
     for name in names:
-        found.append(pace.Stage(name, at, at + lasted[name], lasted[name], chunks if name == "embed" else 1))
+        found.append(timings.Stage(name, at, at + lasted[name], lasted[name], chunks if name == "embed" else 1))
         at += lasted[name]
     return found
 
 
-def _paces(share: float) -> list[pace.Pace]:
+def _paces(share: float) -> list[timings.Pace]:
     begins = [BEGAN + 14 + 5 * n for n in range(20)]
-    return [pace.Pace(begin, begin + 5, 10 + n % 4, 8, 5, share + 0.02 * (n % 5)) for n, begin in enumerate(begins)]
+    return [timings.Pace(begin, begin + 5, 10 + n % 4, 8, 5, share + 0.02 * (n % 5)) for n, begin in enumerate(begins)]
 
 
 _RECORDED = flow.Recorded(_RESULTS, _COMPUTED, _IMPORTS, 5)
@@ -121,7 +123,7 @@ FAILED = replace(
 )
 
 _SOME = flow.Recorded(
-    {"gate": GATE, "plan": {"images": 202}}, pace.Computed(60, 70, 40.0, {"embedded": 60}, ("cpu",), 0.93)
+    {"gate": GATE, "plan": {"images": 202}}, timings.Computed(60, 70, 40.0, {"embedded": 60}, ("cpu",), 0.93)
 )
 EARLY = replace(
     GOOD,
@@ -190,12 +192,12 @@ _LARGE_RESULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 _LARGE = flow.Recorded(
     _LARGE_RESULTS,
-    pace.Computed(
+    timings.Computed(
         3 * _BN - _REFUSED - _LEFT, 2_711_000_412, 6.1 * 3600,
         {"embedded": 2_104_338_911, "no_face": 611_204_004, "broken": 61_337_210},
         tuple(f"cuda:{n}" for n in range(8)), 0.83,
     ),
-    pace.Imports(2_712, 2_711_000_412, 5_700 * 2**30, 999_100, 1_000_000, 2_712, 2_711_000_412, 170, 12, False,
+    timings.Imports(2_712, 2_711_000_412, 5_700 * 2**30, 999_100, 1_000_000, 2_712, 2_711_000_412, 170, 12, False,
                  (91.0, 240.0, 1_900.0)),
     12,
 )  # fmt: skip
@@ -214,7 +216,7 @@ LARGE = replace(
     dropped={"too_small": 410_330_007, "low_confidence": 120_004_111, "over_limit": 88, "uncovered": 9_441_200},
     stages=_stages(list(_HOURS), {name: 3600 * hours for name, hours in _HOURS.items()}, chunks=6_000),
     pace=[
-        pace.Pace(BEGAN + 2_160 + 366 * n, BEGAN + 2_526 + 366 * n, 45_000_000 + n % 7 * 10**6, 43_000_000, 366,
+        timings.Pace(BEGAN + 2_160 + 366 * n, BEGAN + 2_526 + 366 * n, 45_000_000 + n % 7 * 10**6, 43_000_000, 366,
                   0.7 + 0.03 * (n % 6))
         for n in range(60)
     ],

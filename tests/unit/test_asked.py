@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from jobs.erasure.asked import asked_for
+from jobs.erasure.tables import Target
 from jobs.errors import SettingsError
-from jobs.governance.asked import asked_for
-from jobs.governance.erasure import Target
 from jobs.settings import Settings
 
 pytestmark = pytest.mark.unit

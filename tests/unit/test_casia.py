@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from jobs.embedding.model import find_model
 from jobs.errors import DependencyUnavailable
-from jobs.runs.model import find_model
 from jobs.settings import load_settings
 from tests.golden.support import model, random_weights
 from tests.unit.graphs import facenet, written

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.evaluate import _result
-from jobs.runs import roc
-from jobs.runs.pair_report import evaluate_pairs
-from jobs.runs.roc import can_draw, draw_roc
+from jobs.evaluation import roc_plot
+from jobs.evaluation.roc_plot import can_draw, draw_roc
+from jobs.evaluation.summary import evaluate_pairs, result_of
 from tests.unit.test_evaluate_rates import labelled, made
 
 pytestmark = pytest.mark.unit
@@ -35,7 +34,7 @@ def evaluation(*, groups: int = 2, trained: bool = False) -> dict[str, Any]:
 
 def test_the_last_line_says_which_weights_and_what_was_left_out() -> None:
     whole = evaluation()
-    result = _result(whole, ["evaluation.json"], "out", None)
+    result = result_of(whole, ["evaluation.json"], "out", None)
     assert result["exit_code"] == 0
     for part in ("UNTRAINED", "abababababab", "accuracy 0.", "over 10 folds", "at FAR 0.01", "3 pairs without a face"):
         assert part in result["message"]
@@ -47,8 +46,8 @@ def test_the_floor_is_for_the_stricter_figure() -> None:
     whole = evaluation()
     strict, published = whole["accuracy_failures_wrong"]["mean"], whole["accuracy"]["mean"]
     assert strict < published
-    assert _result(whole, [], "out", strict)["exit_code"] == 0
-    between = _result(whole, [], "out", (strict + published) / 2)
+    assert result_of(whole, [], "out", strict)["exit_code"] == 0
+    between = result_of(whole, [], "out", (strict + published) / 2)
     assert between["exit_code"] == 4
     assert between["message"].startswith("below the floor of 0.")
 
@@ -83,5 +82,5 @@ def test_a_group_s_name_is_text_and_no_formula(tmp_path: Path) -> None:
 
 def test_without_matplotlib_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert can_draw()
-    monkeypatch.setattr(roc, "find_spec", lambda _: None)
+    monkeypatch.setattr(roc_plot, "find_spec", lambda _: None)
     assert not can_draw()

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import BadInput
-from jobs.runs import pairs as module
-from jobs.runs.pairs import LEAST_PAIRS, Pairs, parse_pairs, read_pairs
+from jobs.evaluation import pairs as module
+from jobs.evaluation.pairs import LEAST_PAIRS, Pairs, parse_pairs, read_pairs
 
 pytestmark = pytest.mark.unit
 

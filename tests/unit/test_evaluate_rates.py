@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import BadInput
-from jobs.runs import pair_report
-from jobs.runs.pair_rates import (
+from jobs.evaluation import summary
+from jobs.evaluation.metrics import (
     LEAST_SUBJECTS,
     Scored,
     accepted,
@@ -24,8 +24,8 @@ from jobs.runs.pair_rates import (
     stated,
     thresholds,
 )
-from jobs.runs.pair_report import evaluate_pairs
-from jobs.runs.pairs import Pairs
+from jobs.evaluation.pairs import Pairs
+from jobs.evaluation.summary import evaluate_pairs
 
 pytestmark = pytest.mark.unit
 
@@ -58,7 +58,7 @@ def test_nothing_is_stated_below_one_impostor_pair() -> None:
     assert not stated(1e-4, 3000)
     assert stated(0.07, 100)
     assert stated(0.29, 100)
-    rows = pair_report._curves(Scored(np.linspace(0, 1, 1100), np.arange(1100) >= 1050), failed=0)["tar_at_far"]
+    rows = summary._curves(Scored(np.linspace(0, 1, 1100), np.arange(1100) >= 1050), failed=0)["tar_at_far"]
     assert [row["stated"] for row in rows] == [True, True, False]
     assert rows[2]["why"] == "too few impostor pairs to state: 1,050, and 10,000 are the least"
     assert "tar" not in rows[2]
@@ -280,7 +280,7 @@ def test_pictures_without_a_face_are_left_out_and_counted_as_wrong() -> None:
 
 def test_thresholds_are_printed_so_that_they_accept_no_more() -> None:
     scored = made(40, 10)
-    row = pair_report._curves(scored, failed=0)["tar_at_far"][0]
+    row = summary._curves(scored, failed=0)["tar_at_far"][0]
     at = row["threshold_cosine"]
     assert at == round(at, 4)
     impostors = scored.scores[~scored.same]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs.erasure.verify import _read_canaries
 from jobs.errors import FaceReindexError, SettingsError
 from jobs.governance.jurisdictions import load_rules
-from jobs.index.milvus_types import CollectionInfo
-from jobs.runs.erased import _read_canaries
+from jobs.index.protocol import CollectionInfo
 from jobs.session import packaged_conf
 from jobs.settings import load_settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
-from jobs.runs.foreign import explained
+from jobs.runs.error_messages import explained
 from jobs.settings import load_settings
 
 pytestmark = pytest.mark.unit

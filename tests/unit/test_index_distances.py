@@ -13,10 +13,10 @@ import pytest
 from jobs.errors import NotProvenError
 from jobs.index import distances
 from jobs.index.distances import BINS, LEAST_FACES, Distances, distances_of, implausible, usable
-from jobs.index.milvus import IndexSpec
+from jobs.index.protocol import IndexSpec
 from jobs.index.verification import Proof, Sample, compare_all, exact_neighbours, prove
 from jobs.settings import Settings
-from jobs.verify import hint_for
+from jobs.steps.verify import hint_for
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import BUCKETS, INFO, bucket_of, make_keys, make_table
 

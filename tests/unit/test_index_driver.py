@@ -14,14 +14,13 @@ from pymilvus.client.types import LoadState
 from pymilvus.exceptions import MilvusException
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
-from jobs.index import milvus_imports
 from jobs.index.collections import belongs_to, collection_name, collections_of, default_index
-from jobs.index.milvus import CollectionInfo, IndexSpec
-from jobs.index.milvus_base import MilvusIndex
-from jobs.index.milvus_calls import Patience, call, safe_text, translate
-from jobs.index.milvus_imports import RestImports
-from jobs.index.milvus_server import bearer, detect, tls
-from jobs.index.milvus_types import as_rows, parse_version
+from jobs.index.milvus import import_api
+from jobs.index.milvus.calls import Patience, call, safe_text, translate
+from jobs.index.milvus.client import MilvusIndex
+from jobs.index.milvus.import_api import RestImports
+from jobs.index.milvus.server import bearer, detect, tls
+from jobs.index.protocol import CollectionInfo, IndexSpec, as_rows, parse_version
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO, make_keys, make_table, make_vectors
@@ -118,7 +117,7 @@ def test_features_follow_the_version(version: str, bulk: bool, files: int, scala
 
 def test_a_wait_ends_when_nothing_moves_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("jobs.index.milvus_calls.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("jobs.index.milvus.calls.time.monotonic", lambda: clock[0])
     patience = Patience(60)
     for done in range(5):  # far longer than a minute in all
         patience.look(done, "The index of 'faces_1.vector'")
@@ -319,7 +318,7 @@ def test_rest_imports_speak_as_documented(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_rest_out_of_reach_is_a_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(milvus_imports, "CALL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(import_api, "CALL_TIMEOUT_S", 1.0)
     settings = Settings.model_validate({"milvus": {"uri": "http://127.0.0.1:1"}})
     with pytest.raises(DependencyUnavailable, match="ConnectionError"):
         RestImports(settings, "", two_phase=False).start("c", ["f"], "")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobs.runs.loading import _create
 from jobs.runs.stores import DROP, DROPPED, about_to_drop, drop, own_collections
+from jobs.steps.load import _create
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO
 

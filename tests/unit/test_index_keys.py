@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import NotProvenError
-from jobs.index.milvus_keys import iterate_keys
-from jobs.index.milvus_types import MAX_KEY, MIN_KEY
+from jobs.index.milvus.keys import iterate_keys
+from jobs.index.protocol import MAX_KEY, MIN_KEY
 
 pytestmark = pytest.mark.unit
 

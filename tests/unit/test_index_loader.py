@@ -10,16 +10,9 @@ import numpy as np
 import pytest
 
 from jobs.errors import DependencyUnavailable, NotProvenError
-from jobs.index import milvus_importer
-from jobs.index.loader import (
-    MemoryRecorder,
-    RebuildNeeded,
-    StagedFile,
-    import_path,
-    load_files,
-    sha256_of,
-)
-from jobs.index.milvus import Features
+from jobs.index import bulk_import
+from jobs.index.loader import MemoryRecorder, RebuildNeeded, StagedFile, import_path, load_files, sha256_of
+from jobs.index.protocol import Features
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files
@@ -31,8 +24,8 @@ ROWS, FILES, NAME = 60, 6, "faces_r1"
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(milvus_importer, "POLL_S", 0.0)
-    monkeypatch.setattr(milvus_importer, "OUTAGE_POLL_S", 0.0)
+    monkeypatch.setattr(bulk_import, "POLL_S", 0.0)
+    monkeypatch.setattr(bulk_import, "OUTAGE_POLL_S", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.index.collections import default_index
-from jobs.index.milvus_server import detect
-from jobs.index.milvus_types import Features, IndexSpec
-from jobs.index.planner import FILE_BYTES_LIMIT, index_bytes, plan_load
+from jobs.index.load_plan import FILE_BYTES_LIMIT, index_bytes, plan_load
+from jobs.index.milvus.server import detect
+from jobs.index.protocol import Features, IndexSpec
 from jobs.settings import Settings
 
 pytestmark = pytest.mark.unit

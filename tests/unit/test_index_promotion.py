@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jobs.errors import FaceReindexError, MixedFingerprints, NotProvenError
-from jobs.index.milvus import IndexSpec
 from jobs.index.promotion import Promotion, Watch, promote, rollback
+from jobs.index.protocol import IndexSpec
 from jobs.index.verification import Proof
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import DIM, INFO, make_keys, make_table, make_vectors

@@ -14,7 +14,7 @@ from bench.faces import person_of, pictures
 from bench.index_types import QUERIES, IndexTypes, queries_of, ratios, recall, shown
 from bench.record import result
 from bench.server import SEED
-from jobs.index.milvus_types import CollectionInfo, IndexSpec
+from jobs.index.protocol import CollectionInfo, IndexSpec
 from jobs.index.verification import exact_neighbours
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.index.milvus import IndexSpec
+from jobs.index.protocol import IndexSpec
 from jobs.index.verification import (
     KeyComparison,
     Neighbours,

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.runs.metrics import RunMetrics
-from jobs.runs.watching import Watch
+from jobs.runs.step_watcher import Watch
 
 pytestmark = pytest.mark.unit
 

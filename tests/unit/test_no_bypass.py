@@ -34,25 +34,25 @@ def callers(*names: str) -> set[str]:
 
 def test_guarantee_3_embeddings_are_appended_in_one_place_behind_the_gate() -> None:
     appends = {file for file, name, text in calls("jobs") if name == "append" and "EMBEDDINGS" in text}
-    assert appends == {"jobs/tables/embeddings.py"}
-    assert callers("embed_chunk") == {"jobs/embed.py"}
+    assert appends == {"jobs/embedding/chunks.py"}
+    assert callers("embed_chunk") == {"jobs/steps/embed.py"}
     # The worklist of that one caller is what the gate accepted.
-    assert "new = gated.accepted.join(done" in (ROOT / "jobs/embed.py").read_text(encoding="utf-8")
+    assert "new = gated.accepted.join(done" in (ROOT / "jobs/steps/embed.py").read_text(encoding="utf-8")
 
 
 def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
-    assert callers("stage") == callers("load_files") == {"jobs/runs/loading.py"}
+    assert callers("stage") == callers("load_files") == {"jobs/steps/load.py"}
     # What the one caller of that stages is what the gate permits at that moment.
     stagings = [(file, arguments) for file, name, arguments in calls("jobs") if name == "stage_faces"]
     permitted = "run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)"
-    assert stagings == [("jobs/load.py", permitted)]
+    assert stagings == [("jobs/steps/load.py", permitted)]
     # Between nights `sync` inserts a few, which the gate permits as well; compacting copies rows that are there.
-    inserts = {file for file in callers("insert") if not file.startswith("jobs/index/milvus_")}
-    assert inserts == {"jobs/index/loader.py", "jobs/runs/syncing.py"}
-    adding = (ROOT / "jobs/runs/syncing.py").read_text(encoding="utf-8")
+    inserts = {file for file in callers("insert") if not file.startswith("jobs/index/milvus/")}
+    assert inserts == {"jobs/index/loader.py", "jobs/steps/sync.py"}
+    adding = (ROOT / "jobs/steps/sync.py").read_text(encoding="utf-8")
     assert "faces = permitted_faces(warehouse, gated, info.model_fingerprint)" in adding
     for foreign in ("do_bulk_insert", "upsert", "bulk_import"):
-        assert {f for f in callers(foreign) if not f.startswith("jobs/index/milvus")} == set()
+        assert {f for f in callers(foreign) if not f.startswith("jobs/index/milvus/")} == set()
 
 
 def test_guarantee_3_no_other_package_writes() -> None:
@@ -64,15 +64,16 @@ def test_guarantee_3_no_other_package_writes() -> None:
 
 def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:
     """Labelled pictures without basis records are embedded in this one place, and neither vector nor score is kept."""
-    assert callers("embed_arrow") == {"jobs/tables/embeddings.py", "jobs/runs/evaluation.py"}
-    assert callers("embed_pictures") == {"jobs/runs/evaluation.py"}
+    assert callers("embed_arrow") == {"jobs/embedding/chunks.py", "jobs/evaluation/embed.py"}
+    assert callers("embed_pictures") == {"jobs/evaluation/embed.py"}
     source = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (ROOT / "jobs").rglob("*.py")}
     # Nothing else leaves bystanders out instead of refusing their picture.
-    assert {file for file, text in source.items() if "central_only" in text} == {"jobs/runs/evaluation.py"}
+    assert {file for file, text in source.items() if "central_only" in text} == {"jobs/evaluation/embed.py"}
     parts = {
         "jobs/evaluate.py",
-        *(f"jobs/runs/{n}.py" for n in ("evaluation", "pair_report", "pair_rates", "pairs", "roc")),
+        *(str(path.relative_to(ROOT)) for path in (ROOT / "jobs/evaluation").glob("[!_]*.py")),
     }
+    assert "jobs/evaluation/embed.py" in parts
     for file in parts:
         assert not {word for word in ("warehouse", "milvus", "open_run") if word in source[file].lower()}, file
     keeps = {
@@ -89,14 +90,14 @@ def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:
     called = {(file, name) for file, name, _ in calls("jobs") if file in parts}
     assert {name for _, name in called} & {*keeps, "tofile", "savez", "dump", "pickle", "write_bytes"} == set()
     assert {(f, n) for f, n in called if n in {"write_text", "savefig"}} == {
-        ("jobs/evaluate.py", "write_text"), ("jobs/runs/roc.py", "savefig"),
+        ("jobs/evaluate.py", "write_text"), ("jobs/evaluation/roc_plot.py", "savefig"),
     }  # fmt: skip
     assert "needs_write=False" in source["jobs/evaluate.py"]
 
 
 def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -> None:
     writes = ("save", "saveAsTable", "insertInto", "writeTo", "merge", "whenMatchedUpdate", "whenMatchedDelete")
-    assert callers(*writes) == callers("executeCompaction", "vacuum") - {"jobs/runs/erasing.py"} == {STORE}
+    assert callers(*writes) == callers("executeCompaction", "vacuum") - {"jobs/erasure/run.py"} == {STORE}
     sources = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in (ROOT / "jobs").rglob("*.py")}
     # A job's warehouse asks for a lease, which a run puts there and nothing else takes away.
     assert callers("Warehouse") == {"jobs/cli.py"}
@@ -111,9 +112,9 @@ def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -
         "pseudonym_keys",
     ]  # fmt: skip
     requests = [(file, arguments) for file, name, arguments in calls("jobs") if name == "record_batch"]
-    assert ("jobs/erase.py", "job_.warehouse, revoked, ring, now") in requests
+    assert ("jobs/steps/erase.py", "job_.warehouse, revoked, ring, now") in requests
     assert (
         'revoked = {"source_batch_id": target.value, "state": "revoked", "assessed_at": now}'
-        in sources["jobs/erase.py"]
+        in sources["jobs/steps/erase.py"]
     )
-    assert {file for file, _ in requests} == {"jobs/erase.py", "jobs/ingest.py"}
+    assert {file for file, _ in requests} == {"jobs/steps/erase.py", "jobs/steps/ingest.py"}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from types import ModuleType
 import pytest
 from packaging.requirements import Requirement
 
+from jobs.__main__ import JOBS
 from jobs.session import read_properties
 
 pytestmark = pytest.mark.unit
@@ -26,32 +28,40 @@ ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 
 # --- One-way imports -------------------------------------------------------------------------------------------------
-# Part → the parts it may import when it is loaded (itself always; names only needed for types do not count). The
-# longest name that fits a module is its part.
-
-BASE = {
-    "jobs.errors", "jobs.schemas", "jobs.settings", "jobs.session", "jobs.private", "jobs.addresses", "jobs.run_ids",
+# From the bottom to the top. A part imports itself and what stands in an earlier line of this list, and so nothing that
+# stands beside it. An import for types only counts like any other, and no circle is possible. The longest name that
+# fits a module is its part. `jobs.*` are the entry points: all of jobs/*.py that no other line names.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("udfs", "jobs.errors", "jobs.addresses", "jobs.schemas", "jobs.index.protocol"),
+    ("jobs.run_ids", "jobs.private", "jobs.settings"),
+    ("jobs.session", "jobs.index.milvus"),
+    ("jobs.tables",),
+    ("jobs.governance", "jobs.index"),
+    ("jobs.embedding", "jobs.runs"),
+    ("jobs.erasure", "jobs.planning", "jobs.reporting", "jobs.evaluation"),
+    ("jobs.steps", "jobs.cli"),
+    ("jobs.*", "jobs.__main__"),
+)
+INDEX = {"jobs.index", "jobs.index.milvus", "jobs.index.protocol"}
+# What a part keeps away from although it is lower, and why.
+KEEPS_FROM: dict[str, set[str]] = {
+    **{part: {"udfs", *INDEX} for part in ("jobs.run_ids", "jobs.private", "jobs.settings", "jobs.session")},
+    # A table is a table, whatever is made of it.
+    "jobs.tables": INDEX,
+    # Whether an image may be read is decided without reading it, and whether there is an index or not.
+    "jobs.governance": {"udfs", *INDEX},
+    "jobs.embedding": INDEX,
+    # The driver knows a server, and none of our tables.
+    "jobs.index.milvus": {"udfs", "jobs.schemas"},
+    # The command line knows a run, and nothing of what runs do.
+    "jobs.cli": {
+        "udfs", *INDEX, "jobs.governance", "jobs.embedding", "jobs.erasure", "jobs.planning", "jobs.reporting",
+        "jobs.evaluation",
+    },
+    # Which jobs there are is told without loading one.
+    "jobs.__main__": {part for layer in LAYERS for part in layer},
 }  # fmt: skip
-MAY_IMPORT: dict[str, set[str]] = {
-    "udfs": set(),
-    "jobs": set(),
-    "jobs.errors": set(),
-    "jobs.schemas": {"jobs.errors"},
-    "jobs.addresses": set(),
-    "jobs.run_ids": {"jobs.errors"},
-    "jobs.settings": {"jobs.errors", "jobs.addresses"},
-    "jobs.private": {"jobs.errors"},
-    "jobs.session": {"jobs.errors", "jobs.schemas", "jobs.settings", "jobs.private"},
-    "jobs.tables": BASE | {"udfs"},
-    "jobs.governance": BASE | {"jobs.tables"},  # not udfs: whether an image may be read is decided without reading it
-    "jobs.index": BASE | {"jobs.tables", "udfs"},
-    "jobs.runs": BASE | {"jobs.tables", "jobs.governance", "jobs.index", "udfs"},
-    "jobs.cli": BASE | {"jobs.tables", "jobs.runs"},
-    "jobs.__main__": {"jobs.cli"},
-}
-# Everything else in jobs/*.py is an entry point. It may import all parts, and no entry point but the steps before it.
-STEPS = ("embed", "load", "verify", "promote", "expire", "sync", "reindex")
-PARTS = set(MAY_IMPORT) - {"jobs.__main__"}
+LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}
 
 
 def _modules(*packages: str) -> dict[str, Path]:
@@ -63,22 +73,23 @@ def _modules(*packages: str) -> dict[str, Path]:
 
 
 MODULES = _modules("jobs", "udfs")
-ENTRY_POINTS = {
-    name for name in MODULES if name.count(".") == 1 and name.startswith("jobs.") and name not in MAY_IMPORT
-}
+ENTRY_POINTS = {name for name in MODULES if re.fullmatch(r"jobs\.\w+", name) and name not in LEVEL}
 
 
 def _part(module: str) -> str:
-    fitting = [part for part in {*MAY_IMPORT, *ENTRY_POINTS} if f"{module}.".startswith(f"{part}.")]
+    if module in ENTRY_POINTS:
+        return "jobs.*"
+    fitting = [part for part in LEVEL if f"{module}.".startswith(f"{part}.")]
+    assert fitting, f"{module} belongs to no part of the list"
     return max(fitting, key=len)
 
 
 def _imported(path: Path, *, at_load: bool = False) -> Iterator[str]:
-    """Names that a module imports; with ``at_load`` not those inside functions. Imports for types only never count."""
+    """Names that a module imports, for types only too; ``at_load``: neither those, nor those inside functions."""
     waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+        if at_load and isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
             waiting += node.orelse
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -91,19 +102,34 @@ def _imported(path: Path, *, at_load: bool = False) -> Iterator[str]:
             waiting += ast.iter_child_nodes(node)
 
 
-def _allowed(part: str) -> set[str]:
-    if part in ENTRY_POINTS:
-        step = part.removeprefix("jobs.")
-        before = STEPS[: STEPS.index(step)] if step in STEPS else ()
-        return PARTS | {f"jobs.{name}" for name in before}
-    return MAY_IMPORT[part]
+def _ours(module: str) -> set[str]:
+    """Modules of the project that a module imports; the package `jobs` itself holds nothing."""
+    return {name for name in _imported(MODULES[module]) if name.split(".")[0] in {"jobs", "udfs"}} - {"jobs"}
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "jobs"])
 def test_imports_go_one_way(module: str) -> None:
     part = _part(module)
-    ours = {_part(name) for name in _imported(MODULES[module]) if name.split(".")[0] in {"jobs", "udfs"}}
-    assert ours - {part, "jobs"} <= _allowed(part)
+    others = {_part(name) for name in _ours(module)} - {part}
+    assert {other for other in others if LEVEL[other] >= LEVEL[part]} == set()
+    assert others & KEEPS_FROM.get(part, set()) == set()
+
+
+def test_no_entry_point_imports_another() -> None:
+    """Not even for a step that it takes: steps are in jobs/steps."""
+    assert {f"jobs.{name}" for name in JOBS} == ENTRY_POINTS
+    assert {(module, name) for module in MODULES for name in _ours(module) & ENTRY_POINTS} == set()
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = TopologicalSorter({module: _ours(module) - {module} for module in MODULES})
+    graph.prepare()  # raises on a circle, which it names
+
+
+def test_every_package_says_what_it_holds() -> None:
+    for path in MODULES.values():
+        if path.name == "__init__.py":
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("udfs")])
@@ -164,7 +190,7 @@ def test_the_zip_holds_the_two_packages_and_nothing_else(zips: list[Path]) -> No
     code = {path.relative_to(ROOT).as_posix() for path in MODULES.values()}
     data = {f"jobs/_conf/{path.name}" for path in CONF.iterdir() if path.is_file()}
     assert {name for name in names if name.endswith(".py") and not name.startswith("jobs/_conf/")} == code
-    data |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "jobs" / "runs" / "templates").iterdir()}
+    data |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "jobs" / "reporting" / "templates").iterdir()}
     assert data <= set(names)
     assert not [
         name for name in names if not name.startswith(("jobs/", "udfs/")) or "test" in name or "__pycache__" in name
@@ -179,8 +205,8 @@ def test_the_zip_can_be_imported_from(zips: list[Path], tmp_path: Path) -> None:
 
 def test_the_report_finds_its_templates_in_the_zip(zips: list[Path], tmp_path: Path) -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(zips[0])!r}); from jobs.runs import page; "
-        "print(page.__file__); page._environment().get_template('report.html')"
+        f"import sys; sys.path.insert(0, {str(zips[0])!r}); from jobs.reporting import html; "
+        "print(html.__file__); html._environment().get_template('report.html')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert done.stdout.startswith(str(zips[0]))

@@ -14,14 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import rates as bench_rates
-from jobs.index.milvus_types import EMBEDDED, Features, IndexSpec
-from jobs.plan import Count, main
-from jobs.runs.outlook import Outlook
-from jobs.runs.plan_needs import needs
-from jobs.runs.plan_tables import count, machines, notes, show, size, span, verdict
-from jobs.runs.planning import CORES, GPUS, NODES, Fit, Pools, Rate, Rates, Work, fit, index_growth, rate_needed
-from jobs.runs.progress import Console
-from jobs.runs.rates import Measured, PastRun, choose, defaults
+from jobs.cli import Count
+from jobs.index.protocol import EMBEDDED, Features, IndexSpec
+from jobs.plan import main
+from jobs.planning.inputs import Outlook
+from jobs.planning.model import CORES, GPUS, NODES, Fit, Pools, Rate, Rates, Work, fit, index_growth, rate_needed
+from jobs.planning.needs import needs
+from jobs.planning.rates import Measured, PastRun, choose, defaults
+from jobs.planning.text import count, machines, notes, show, size, span, verdict
+from jobs.runs.console import Console
 from jobs.settings import Settings, load_settings
 
 pytestmark = pytest.mark.unit

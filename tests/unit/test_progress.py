@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 from rich.console import Console as RichConsole
 
-from jobs.runs.progress import Console, LogFormat, Pace
+from jobs.runs.console import Console, LogFormat, Pace
 
 pytestmark = pytest.mark.unit
 

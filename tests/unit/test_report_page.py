@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from jobs.runs import charts, flow, pace, page
+from jobs.reporting import charts, flow, html, timings
 from tests.unit.reports import EARLY, FAILED, GOOD, LARGE, NOTHING, PROOF
 
 pytestmark = pytest.mark.unit
@@ -73,7 +73,7 @@ def test_a_sum_that_does_not_agree_is_said_loudly(step: str, changes: dict[str, 
     results = {**GOOD.recorded.results, step: {**GOOD.recorded.of(step), **changes}}
     checks = flow.checks(replace(GOOD.recorded, results=results))
     assert check in {one.name for one in checks if not one.agrees}
-    shown = page.render(replace(GOOD, checks=checks))
+    shown = html.render(replace(GOOD, checks=checks))
     assert 'role="alert"' in shown
     assert "The sums do not agree" in shown
     assert "✗ off by 1" in shown
@@ -111,7 +111,7 @@ def test_a_share_of_a_thousandth_is_still_seen() -> None:
 
 
 def test_bars_over_time_lie_where_their_chunks_did() -> None:
-    points = [pace.Pace(0, 10, 100, 80, 10, 0.5), pace.Pace(30, 40, 50, 40, 10, 0.9)]
+    points = [timings.Pace(0, 10, 100, 80, 10, 0.5), timings.Pace(30, 40, 50, 40, 10, 0.9)]
     bars = charts.over_time(points, [point.rate for point in points], charts.round_up(10))
     assert [(bar.left, bar.width, bar.height) for bar in bars] == [(0, 0.25, 1), (0.75, 0.25, 0.5)]
 
@@ -150,7 +150,7 @@ class Strict(HTMLParser):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_page_is_well_formed_and_asks_nobody(name: str) -> None:
-    shown = page.render(ALL[name])
+    shown = html.render(ALL[name])
     parser = Strict()
     parser.feed(shown)
     parser.close()
@@ -162,14 +162,14 @@ def test_the_page_is_well_formed_and_asks_nobody(name: str) -> None:
 
 def test_what_was_recorded_cannot_become_markup() -> None:
     run = replace(FAILED.run, message="<script>alert(1)</script> & more", next_step="<b>now</b>")
-    shown = page.render(replace(FAILED, run=run))
+    shown = html.render(replace(FAILED, run=run))
     assert "<script" not in shown
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in shown
     assert "&lt;b&gt;now" in shown
 
 
 def test_each_diagram_has_its_numbers_as_text() -> None:
-    shown = page.render(GOOD)
+    shown = html.render(GOOD)
     assert "<desc" in shown
     for link in GOOD.links:
         assert f"{link.images:,} {link.group}" in shown
@@ -178,14 +178,14 @@ def test_each_diagram_has_its_numbers_as_text() -> None:
 
 def test_how_far_apart_faces_are_is_a_histogram_of_the_sample() -> None:
     trained = replace(GOOD, run=replace(GOOD.run, weights="casia-webface"))
-    shown = page.render(trained)
+    shown = html.render(trained)
     assert "How far apart are faces" in shown
     assert "Near 1 lie other pictures of the same person" in shown
     assert '<td>0.85 to 0.90</td><td class="n">51</td>' in shown
     assert "0.35 to 0.40" not in shown  # nobody's nearest
     assert "median 0.17; one pair in a hundred is below -0.15, one above 0.51" in shown
     # Untrained weights say nothing of faces, and the page says so.
-    shown = page.render(GOOD)
+    shown = html.render(GOOD)
     assert "so this says nothing of faces" in shown
     assert "Near 1 lie" not in shown
 
@@ -193,7 +193,7 @@ def test_how_far_apart_faces_are_is_a_histogram_of_the_sample() -> None:
 @pytest.mark.parametrize("proof", [{**PROOF, "distances": None}, {k: v for k, v in PROOF.items() if k != "distances"}])
 def test_a_proof_of_few_faces_or_of_an_earlier_release_has_no_histogram(proof: dict[str, object]) -> None:
     recorded = replace(GOOD.recorded, results={**GOOD.recorded.results, "verify": proof})
-    shown = page.render(replace(GOOD, recorded=recorded))
+    shown = html.render(replace(GOOD, recorded=recorded))
     assert "too few faces, or its release did not record it" in shown
     assert shown.count("The same as a table") == 3
 
@@ -203,22 +203,22 @@ def test_a_refused_index_is_told_with_its_histogram() -> None:
     fault = "the vectors have collapsed: 99 of 100 pairs of faces have a cosine of 0.9990 or more"
     alike = {"faces": 200, "nearest": [0] * 19 + [200], "low": 0.999, "median": 1.0, "high": 1.0, "spread": 0.7}
     proof = {**PROOF, "passed": False, "faults": [fault], "implausible": fault, "distances": alike}
-    shown = page.render(replace(FAILED, recorded=replace(FAILED.recorded, results={"verify": proof})))
+    shown = html.render(replace(FAILED, recorded=replace(FAILED.recorded, results={"verify": proof})))
     assert fault in shown
     assert "✗ not proven" in shown
     assert '<td>0.95 to 1.00</td><td class="n">200</td>' in shown
 
 
 def test_without_a_gpu_and_without_times_the_page_says_so() -> None:
-    assert "No GPU was used." in page.render(EARLY)
+    assert "No GPU was used." in html.render(EARLY)
     timed = replace(GOOD.recorded.computed, share=None, devices=())
     untimed = [replace(point, share=None) for point in GOOD.pace]
-    shown = page.render(replace(GOOD, recorded=replace(GOOD.recorded, computed=timed), pace=untimed))
+    shown = html.render(replace(GOOD, recorded=replace(GOOD.recorded, computed=timed), pace=untimed))
     assert "Not measured" in shown
 
 
 def test_a_run_that_stopped_at_once_has_a_page() -> None:
-    shown = page.render(NOTHING)
+    shown = html.render(NOTHING)
     assert "before any step was done" in shown
     assert "write a template" in shown
     assert "embedded nothing" in shown
@@ -227,16 +227,16 @@ def test_a_run_that_stopped_at_once_has_a_page() -> None:
 @pytest.mark.parametrize(
     ("function", "value", "text"),
     [
-        (page.duration, 0.42, "0.4 s"),
-        (page.duration, 59.7, "1 min 0 s"),
-        (page.duration, 11_100, "3 h 5 min"),
-        (page.short, 9_999, "9,999"),
-        (page.short, 212_300, "212 k"),
-        (page.short, 3_000_000_000, "3.0 bn"),
-        (page.size, 900, "900 B"),
-        (page.size, 5_000_000, "4.8 MiB"),
-        (page.rate, 0.4567, "0.46"),
-        (page.rate, 12_345.6, "12,346"),
+        (html.duration, 0.42, "0.4 s"),
+        (html.duration, 59.7, "1 min 0 s"),
+        (html.duration, 11_100, "3 h 5 min"),
+        (html.short, 9_999, "9,999"),
+        (html.short, 212_300, "212 k"),
+        (html.short, 3_000_000_000, "3.0 bn"),
+        (html.size, 900, "900 B"),
+        (html.size, 5_000_000, "4.8 MiB"),
+        (html.rate, 0.4567, "0.46"),
+        (html.rate, 12_345.6, "12,346"),
     ],
 )
 def test_numbers_are_written_for_people(function, value: float, text: str) -> None:

@@ -1,0 +1,1 @@
+"""The embedding stage: the model, chunks of work, faces and outcomes."""

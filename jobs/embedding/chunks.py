@@ -1,0 +1,180 @@
+"""From accepted images to rows of `embeddings` and `image_status`, chunk by chunk.
+
+A chunk is a range of `images.part`. A run that was killed between its two appends finds the faces of the first by its
+own name on them, and does not write them twice. What is done is known by (image_id, input_digest,
+model_fingerprint) in `image_status`; the vectors themselves are never read to find out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.embedding.faces import face_rows
+from jobs.embedding.status import INPUT, computed_rows
+from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES
+from jobs.settings import Settings
+from jobs.tables.store import Warehouse, materialise, reading_images
+from udfs.spark import RESULT_SCHEMA, Counted, EmbedSpec, embed_arrow
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Parts ``first``…``last``, embedded and committed together, and how many images there are to embed in them."""
+
+    first: int
+    last: int
+    images: int = 0
+
+    @property
+    def name(self) -> str:
+        """Part of the name of its step."""
+        return f"{self.first}-{self.last}"
+
+
+def plan_chunks(worklist: DataFrame, chunk_images: int) -> list[Chunk]:
+    """Cut the parts that have work into ranges of about ``chunk_images`` images each."""
+    sizes = worklist.groupBy("part").count().orderBy("part").collect()
+    chunks: list[Chunk] = []
+    first, size = None, 0
+    for row in sizes:
+        first = row["part"] if first is None else first
+        size += row["count"]
+        if size >= chunk_images:
+            chunks.append(Chunk(first, row["part"], size))
+            first, size = None, 0
+    if first is not None:
+        chunks.append(Chunk(first, sizes[-1]["part"], size))
+    return chunks
+
+
+def embed_chunk(
+    warehouse: Warehouse,
+    worklist: DataFrame,
+    chunk: Chunk,
+    spec: EmbedSpec,
+    settings: Settings,
+    *,
+    run_id: str,
+    now: datetime,
+    recompute: bool,
+    counted: Counted | None = None,
+) -> dict[str, Any]:
+    """Detect, embed and commit one chunk; returns counts.
+
+    ``counted`` is told, on the executors, of each batch that is done.
+    """
+    work = worklist.where(F.col("part").between(chunk.first, chunk.last))
+    results = _results(warehouse, work, chunk, spec, settings, counted).persist(StorageLevel.DISK_ONLY)
+    try:
+        # This pass does the work; what follows reads its outcome.
+        with reading_images(warehouse.spark):
+            totals = _totals(results)
+        # The left side's ids are the right side's: an inner join of equals, broadcast, so no vector is shuffled.
+        stamped = results.join(F.broadcast(work.select(*INPUT)), "image_id")
+        if recompute:
+            # Only what another run computed: this run's own rows may stem from before a kill.
+            for table in (EMBEDDINGS, IMAGE_STATUS):
+                _delete_former(warehouse, table, work, spec.fingerprint, run_id)
+        faces = face_rows(stamped, spec.fingerprint, run_id)
+        written = _written(warehouse, work, spec.fingerprint, run_id)
+        if not written.isEmpty():
+            faces = faces.join(F.broadcast(written), list(INPUT), "left_anti")
+        warehouse.append(faces, EMBEDDINGS)
+        warehouse.append(computed_rows(stamped, spec.fingerprint, run_id, now), IMAGE_STATUS)
+    finally:
+        results.unpersist()
+    return totals
+
+
+def _written(warehouse: Warehouse, work: DataFrame, fingerprint: str, run_id: str) -> DataFrame:
+    """Inputs of ``work`` whose faces this very run has appended, and was killed before it appended their status."""
+    mine = warehouse.read(EMBEDDINGS).where((F.col("model_fingerprint") == fingerprint) & (F.col("run_id") == run_id))
+    return materialise(mine.select(*INPUT).join(F.broadcast(work.select(*INPUT)), list(INPUT), "left_semi"))
+
+
+def _totals(results: DataFrame) -> dict[str, Any]:
+    """Images and faces, images by status, and how much of its workers' time was spent in the networks, on what."""
+    rows = (
+        results.groupBy("status", "device")
+        .agg(
+            F.count("*").alias("images"),
+            F.sum(F.size("faces")).alias("faces"),
+            F.sum("network_s").alias("network_s"),
+            F.sum("elapsed_s").alias("elapsed_s"),
+        )
+        .collect()
+    )
+    statuses: dict[str, int] = {}
+    for row in rows:
+        statuses[row["status"]] = statuses.get(row["status"], 0) + row["images"]
+    return {
+        "images": sum(row["images"] for row in rows),
+        "faces": sum(row["faces"] for row in rows),
+        "statuses": statuses,
+        "device": {
+            "names": sorted({row["device"] for row in rows}),
+            "network_s": round(sum(row["network_s"] for row in rows), 3),
+            "elapsed_s": round(sum(row["elapsed_s"] for row in rows), 3),
+        },
+    }
+
+
+def _results(
+    warehouse: Warehouse, work: DataFrame, chunk: Chunk, spec: EmbedSpec, settings: Settings, counted: Counted | None
+) -> DataFrame:
+    wanted = chunk_input(warehouse, work, chunk, settings.executor.partition_images)
+    profile = gpu_profile(warehouse.spark, settings)
+    return wanted.mapInArrow(embed_arrow(spec, counted), RESULT_SCHEMA, profile=profile)
+
+
+def chunk_input(warehouse: Warehouse, work: DataFrame, chunk: Chunk, partition_images: int) -> DataFrame:
+    """The images of one chunk, as `embed_arrow` wants them, cut into tasks of bounded work.
+
+    Stored bytes stay where they are: tasks are cut by size, and so are about equally long. Rows of addresses are small,
+    and a task cut by size would hold a hundred thousand: they are spread at random, which also separates huge pictures
+    that were ingested side by side.
+    """
+    images = warehouse.read(IMAGES).where(F.col("part").between(chunk.first, chunk.last))
+    columns = ["image_id", "content", "uri", "content_sha256", "root"]
+    by_uri = F.coalesce("by_uri", F.lit(False))
+    tasks = max(1, -(-work.count() // partition_images))
+    spread = images.where(by_uri).select(*columns).repartition(tasks)
+    rows = (
+        images.where(~by_uri)
+        .select(*columns)
+        .unionByName(spread)
+        .join(F.broadcast(work.select("image_id", "content_sha256", "covered")), ["image_id", "content_sha256"])
+    )
+    return rows.select("image_id", "content", "uri", "content_sha256", "covered", "root")
+
+
+def gpu_profile(spark: SparkSession, settings: Settings) -> Any:
+    """The embedding stage's resources: with dynamic allocation executors of its own, else only its tasks' share."""
+    wanted = settings.executor
+    if not wanted.gpus_per_task:
+        return None
+    from pyspark.resource import ExecutorResourceRequests, ResourceProfileBuilder, TaskResourceRequests
+
+    profile = ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", wanted.gpus_per_task))
+    if spark.conf.get("spark.dynamicAllocation.enabled", "false") == "true":
+        # The vendor makes it nvidia.com/gpu in a pod; Kubernetes needs it, and the others do not look.
+        executors = ExecutorResourceRequests().resource(
+            "gpu", wanted.gpus_per_executor, wanted.gpu_discovery_script or "", "nvidia.com"
+        )
+        profile = profile.require(executors)
+    return profile.build
+
+
+def _delete_former(warehouse: Warehouse, table: Any, work: DataFrame, fingerprint: str, run_id: str) -> None:
+    former = warehouse.read(table).where((F.col("model_fingerprint") == fingerprint) & (F.col("run_id") != run_id))
+    keys = former.select(*INPUT, "run_id").join(work.select(*INPUT), list(INPUT), "left_semi")
+    warehouse.delete_matching(table, keys, [*INPUT, "run_id"])

@@ -1,0 +1,159 @@
+"""`verify --erased`: nothing that a tombstone names is in any file or collection (Guarantees 10 and 13)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.erasure.byte_scan import places_of, scan
+from jobs.erasure.tables import COMPLETE
+from jobs.errors import BadInput, NotProvenError
+from jobs.governance.gate import gate_warehouse
+from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, given_since, key_ring, last_given
+from jobs.governance.tombstones import digests as digests_of
+from jobs.index.milvus.connect import connect
+from jobs.index.permitted_keys import keys_in
+from jobs.index.protocol import VectorIndex
+from jobs.runs.history import buckets_of
+from jobs.runs.record import Job
+from jobs.runs.staging_paths import recorded_bases
+from jobs.runs.stores import not_here, own_collections, own_live
+from jobs.schemas import EMBEDDINGS, ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
+from jobs.tables.faces import known_faces
+from jobs.tables.store import materialise
+
+_NAMED: Final = 5
+
+
+def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[str, Any]:
+    """Search every file of the warehouse, the staging folder, an embedded index and ``places``; and all keys.
+
+    A person who gave a new permission after the erasure is no finding; nor is a record imported before, which the gate
+    refuses until it is erased again (it is reported as one).
+
+    Raises:
+        NotProvenError: something was found, which names the files; or a collection on record could not be looked at.
+        SettingsError: the alias points at a collection that is not of this warehouse.
+    """
+    warehouse, settings = job.warehouse, job.settings
+    ring = key_ring(settings)
+    # Of what is complete: a legal hold keeps the rest, and an open request has its own next pass.
+    complete = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
+    stones = warehouse.read(TOMBSTONES).where(F.col("kind").isin(IMAGE, CONTENT, FACE, SUBJECT))
+    stones = stones.join(complete, "request_id", "left_semi")
+    back = _back_again(job, stones).unionByName(_faces_permitted(job))
+    stones = materialise(stones.join(back, "digest", "left_anti"))
+    # Every task looks for all of them in the bytes of its file.
+    digests = {row["digest"] for row in stones.select("digest").toLocalIterator()}
+    everywhere = [*places_of(warehouse, settings, sorted(recorded_bases(warehouse))), *places]
+    needles = _read_canaries(canaries) if canaries else {}
+    index = connect(settings)
+    try:
+        own_live(warehouse, settings, index)
+        here = own_collections(warehouse, settings, index)
+        keys, strays = _erased_keys(job, index, list(here), stones)
+        missing = not_here(warehouse, here)
+    finally:
+        # An embedded index is open in one process at a time, and its files are searched next.
+        index.close()
+    if missing.names:
+        raise NotProvenError(
+            f"Not all was looked at: {', '.join(missing.names)} not in the index of the settings, nor on record as "
+            "dropped.",
+            hint=missing.hint,
+        )
+    with job.watching("verify-erased"):
+        found = materialise(scan(job.spark, everywhere, needles, keys=ring.keys, tombstones=sorted(digests)))
+    hits = [row.asDict() for row in found.orderBy("file", "needle").limit(1_000).collect()]
+    if hits or any(keys.values()) or any(strays.values()):
+        named = ", ".join(f"{h['needle']} in {h['file']}" for h in hits[:_NAMED])
+        in_index = [f"{count} keys in {name}" for name, count in keys.items() if count]
+        unknown = [f"{count} keys in {name} that no embedding stands for" for name, count in strays.items() if count]
+        raise NotProvenError(
+            f"What was erased is still there: {found.count()} findings in files{f' ({named})' if named else ''}"
+            + "".join(f"; {text}" for text in (*in_index, *unknown))
+            + ".",
+            hint="run `expire` (a retention of history may not be over yet; Milvus removes compacted segments later).",
+        )
+    return {
+        "places": everywhere,
+        "tombstones": len(digests),
+        "collections": sorted(keys),
+        "message": f"nothing of {len(digests)} tombstones and {len(needles)} canaries is left in {len(everywhere)} "
+        f"places and {len(keys)} collections",
+    }
+
+
+def _back_again(job: Job, stones: DataFrame) -> DataFrame:
+    """Tombstones (digest) of persons all of whose records give a permission after their erasure: they are back."""
+    basis = job.warehouse.read(PROCESSING_BASIS).where("pii_principal_id IS NOT NULL")
+    first = F.min(F.coalesce("given_at", F.timestamp_micros(F.lit(0)))).alias("given_at")
+    people = last_given(basis).groupBy("pii_principal_id").agg(first)
+    keyed = _keyed(job, people, SUBJECT, "pii_principal_id")
+    given = keyed.join(people.withColumnRenamed("pii_principal_id", "row_key"), "row_key").select("digest", "given_at")
+    erased = stones.groupBy("digest").agg(F.max("recorded_at").alias("erased_at"))
+    return erased.join(given, "digest").where(given_since(F.col("given_at"))).select("digest")
+
+
+def _faces_permitted(job: Job) -> DataFrame:
+    """Tombstones (digest) that faces have which are permitted now: their person came back, with the same picture."""
+    stones = job.warehouse.read(TOMBSTONES).where(F.col("kind") == FACE).select("digest")
+    faces = job.warehouse.read(EMBEDDINGS).select("face_id", "image_id", "input_digest")
+    there = materialise(_keyed(job, faces, FACE, "face_id").join(stones, "digest", "left_semi"))
+    if there.isEmpty():
+        return there.select("digest")
+    gated = gate_warehouse(job.warehouse, job.settings, now=job.clock(), to_destroy=True)
+    permitted = faces.join(gated.accepted.select("image_id", "input_digest"), ["image_id", "input_digest"])
+    keys = permitted.select(F.col("face_id").cast("string").alias("row_key"))
+    return there.join(keys, "row_key", "left_semi").select("digest")
+
+
+def _keyed(job: Job, rows: DataFrame, kind: str, column: str) -> DataFrame:
+    """The tombstones that ``column`` would have, under every key of the ring: row_key, digest."""
+    ring = key_ring(job.settings)
+    return digests_of(rows, {kind: column}, column, ring, list(ring.keys)).select("row_key", "digest")
+
+
+def _erased_keys(
+    job: Job, index: VectorIndex, collections: Sequence[str], stones: DataFrame
+) -> tuple[dict[str, int], dict[str, int]]:
+    """How many keys of each of these ``collections`` have a tombstone; and how many are of no face that is known.
+
+    The latter are of faces whose rows went before anybody wrote down whose they were. Those that were written down
+    (`removed_faces`) were withdrawn and not erased: a collection beside the live one holds them until the next erasure.
+
+    Raises:
+        NotProvenError: a collection has rows that its keys do not account for.
+    """
+    warehouse, milvus = job.warehouse, job.settings.milvus
+    faces = F.broadcast(stones.where(F.col("kind") == FACE).select("digest"))
+    known = known_faces(warehouse).select("face_id")
+    found: dict[str, int] = {}
+    strays: dict[str, int] = {}
+    for name in collections:
+        index.load(name, timeout=milvus.index_timeout_s)
+        rows = index.count(name)
+        keys = materialise(keys_in(job.spark, index, name, job.settings, buckets_of(warehouse, name)))
+        read = keys.count()
+        if read < rows:
+            raise NotProvenError(
+                f"Collection {name} has {rows} rows and {read} keys in its buckets: not all was looked at.",
+                hint="run it again if a job was taking faces out; else `reindex` builds a collection that is whole.",
+            )
+        found[name] = _keyed(job, keys, FACE, "face_id").join(faces, "digest", "left_semi").count()
+        strays[name] = keys.join(known, "face_id", "left_anti").count()
+        if not index.aliases_of(name):
+            index.release(name)
+    return found, strays
+
+
+def _read_canaries(path: str) -> dict[str, bytes]:
+    try:
+        return {name: bytes.fromhex(text) for name, text in json.loads(Path(path).read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        raise BadInput(f"--canaries {path}: expected a JSON object of names and hexadecimal bytes.") from None

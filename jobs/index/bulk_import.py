@@ -1,0 +1,286 @@
+"""Bulk import of many files: several jobs in flight, polled, timed out, retried, and never a file twice.
+
+Milvus never removes duplicates of an import, so a second import of a file whose first one *may* have worked is the
+one thing that must not happen. After a failed, stalled or forgotten job, the file's own keys are looked for: all of
+them once, and it counts as loaded; none, and it is imported again; anything else, and the collection is to be rebuilt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from jobs.errors import DependencyUnavailable, FaceReindexError
+from jobs.index.collections import default_index
+from jobs.index.import_records import DONE, FAILED, STARTED, ImportRecorder, LoadResult
+from jobs.index.protocol import VectorIndex
+from jobs.index.staged_files import REBUILD, RebuildNeeded, StagedFile, check_file, check_rows, import_path, read_keys
+from jobs.settings import Settings
+
+T = TypeVar("T")
+
+POLL_S = 0.3
+OUTAGE_POLL_S = 1.0
+
+
+@dataclass
+class Importer:
+    """One bulk load: a file waits, runs in a job, and is done, or it is doubtful until its keys have been looked for.
+
+    A job takes ``files_per_job`` files, and ``in_flight`` jobs run at once.
+    """
+
+    index: VectorIndex
+    collection: str
+    files: Sequence[StagedFile]
+    settings: Settings
+    recorder: ImportRecorder
+    digest: Callable[[str], str]
+    on_progress: Callable[[int, int], None] | None
+    in_flight: int = 1
+    files_per_job: int = 1
+    waiting: deque[StagedFile] = field(default_factory=deque)
+    running: dict[str, tuple[list[StagedFile], float]] = field(default_factory=dict)
+    percent: dict[str, int] = field(default_factory=dict)
+    doubtful: dict[int, tuple[StagedFile, str]] = field(default_factory=dict)
+    done: set[int] = field(default_factory=set)
+    adopted: int = 0
+    retried: int = 0
+
+    def run(self) -> LoadResult:
+        """Load all files."""
+        skipped = self._resume()
+        if self.doubtful:
+            # Before anything new is started: see `_resume` on what may have been started and not recorded.
+            self._follow_all()
+            self.waiting.extendleft(reversed(self._remove_doubt()))
+        for attempt in range(1, self.settings.milvus.import_attempts + 1):
+            self._drain()
+            if not self.doubtful:
+                break
+            again = self._remove_doubt()
+            if again and attempt == self.settings.milvus.import_attempts:
+                self._give_up(again)
+            self.retried += len(again)
+            self.waiting.extend(again)
+        self._check_every_file_once()
+        rows = sum(file.rows for file in self.files)
+        return LoadResult(rows, len(self.files), skipped=skipped, adopted=self.adopted, retried=self.retried)
+
+    # -- a restarted run ---------------------------------------------------------------------------------------------
+
+    def _resume(self) -> int:
+        """Sort the files by what is on record, here and on the server; returns how many were done before.
+
+        Jobs are started in the files' order and recorded one by one, the first also before it is started. So at most
+        one was started without being recorded: that of the first files that are not on record. (If the server still
+        knows it, it is adopted.)
+        """
+        known = self.recorder.known()
+        jobs = {job.job_id: job for job in self.index.list_imports(self.collection)}
+        by_path = {path: job for job in jobs.values() if job.state != "failed" for path in job.files}
+        adopted: dict[str, list[StagedFile]] = {}
+        unrecorded: dict[str, list[int]] = {}
+        perhaps_started = self.files_per_job if known or jobs else 0
+        for file in self.files:
+            job_id, state = known.get(file.file_no, ("", ""))
+            job = by_path.get(import_path(file.path))
+            if state == DONE:
+                self.done.add(file.file_no)
+            elif state == STARTED and job_id:
+                adopted.setdefault(job_id, []).append(file)
+            elif job is not None and job.job_id != job_id:
+                # Killed between starting the job and recording it.
+                unrecorded.setdefault(job.job_id, []).append(file.file_no)
+                adopted.setdefault(job.job_id, []).append(file)
+            elif state or perhaps_started:
+                perhaps_started -= 0 if state else 1
+                self.doubtful[file.file_no] = (file, "an earlier attempt was cut off")
+            else:
+                self.waiting.append(file)
+        for job_id, numbers in unrecorded.items():
+            self.recorder.started(numbers, job_id)
+        for job_id, files in adopted.items():
+            self.adopted += len(files)
+            self._follow_from_now(job_id, files)
+        return len(self.done)
+
+    # -- jobs in flight ----------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Start and follow jobs until none waits or runs."""
+        self._report()
+        while self.waiting or self.running:
+            while self.waiting and len(self.running) < self.in_flight:
+                self._start([self.waiting.popleft() for _ in range(min(self.files_per_job, len(self.waiting)))])
+            self._follow_once()
+
+    def _follow_all(self) -> None:
+        while self.running:
+            self._follow_once()
+
+    def _follow_once(self) -> None:
+        time.sleep(POLL_S)
+        for job_id in list(self.running):
+            self._follow(job_id)
+        self._report()
+
+    def _follow_from_now(self, job_id: str, files: list[StagedFile]) -> None:
+        self.running[job_id] = (files, time.monotonic() + self.settings.milvus.import_timeout_s)
+
+    def _start(self, files: list[StagedFile]) -> None:
+        for file in files:
+            check_file(file, self._patiently(lambda file=file: self.digest(file.path)))  # type: ignore[misc]
+        numbers = [file.file_no for file in files]
+        token = f"{self.collection}-{numbers[0]}-{self.retried}"
+        if not self.recorder.known():
+            # The first of all: killed in between, nobody would know that the collection holds anything.
+            self.recorder.started(numbers, "")
+        try:
+            job_id = self.index.start_import(self.collection, [import_path(file.path) for file in files], token=token)
+        except DependencyUnavailable:
+            # The server may have taken it all the same: look once it is back, and by keys in the end.
+            self.recorder.started(numbers, "")
+            self._doubt(files, "the server did not answer when the import was started")
+            return
+        self.recorder.started(numbers, job_id)
+        self._follow_from_now(job_id, files)
+
+    def _follow(self, job_id: str) -> None:
+        files, deadline = self.running[job_id]
+        rows = sum(file.rows for file in files)
+        state = self._patiently(lambda: self.index.import_state(job_id))
+        self.percent[job_id] = state.progress
+        if state.state == "done" and state.rows == rows:
+            del self.running[job_id]
+            self._finish(files)
+        elif state.state == "uncommitted" and state.rows == rows:
+            self._patiently(lambda: self.index.commit_import(job_id))
+        elif state.finished or state.state == "uncommitted":
+            self._end(job_id, f"its import is {state.state} with {state.rows} of {rows} rows")
+        elif time.monotonic() > deadline:
+            self._end(job_id, "its import stalled")
+
+    def _end(self, job_id: str, why: str) -> None:
+        """Follow a job no more; where it can be stopped it is, so that it brings nothing later."""
+        files, _ = self.running.pop(job_id)
+        if self.index.features.two_phase_import:
+            # One that is over already refuses.
+            with contextlib.suppress(FaceReindexError):
+                self.index.abort_import(job_id)
+        self._doubt(files, why)
+
+    def _doubt(self, files: Iterable[StagedFile], why: str) -> None:
+        self.doubtful.update({file.file_no: (file, why) for file in files})
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """The server's answer, through an outage of up to ``milvus.ready_timeout_s``."""
+        patience = time.monotonic() + self.settings.milvus.ready_timeout_s
+        while True:
+            try:
+                return ask()
+            except DependencyUnavailable:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(OUTAGE_POLL_S)
+
+    def _finish(self, files: Sequence[StagedFile]) -> None:
+        numbers = [file.file_no for file in files]
+        self.recorder.finished(numbers, DONE)
+        self.done.update(numbers)
+
+    def _report(self) -> None:
+        """Rows of the files that are done, and of each job in flight as many as it says."""
+        if self.on_progress:
+            part = sum(
+                sum(file.rows for file in files) * min(99, self.percent.get(job_id, 0)) // 100
+                for job_id, (files, _) in self.running.items()
+            )
+            done = sum(file.rows for file in self.files if file.file_no in self.done)
+            self.on_progress(done + part, sum(file.rows for file in self.files))
+
+    # -- doubt -------------------------------------------------------------------------------------------------------
+
+    def _remove_doubt(self) -> list[StagedFile]:
+        """Look for the keys of doubtful files; returns those that are not there at all, to be imported again."""
+        alive = self._jobs_alive()
+        self._make_countable()
+        again = []
+        for file, why in self.doubtful.values():
+            found, copies = self._present(file)
+            if found == file.rows == copies:
+                self._finish([file])
+            elif copies == 0 and import_path(file.path) not in alive:
+                self.recorder.finished([file.file_no], FAILED)
+                again.append(file)
+            else:
+                self.recorder.finished([file.file_no], FAILED)
+                raise RebuildNeeded(
+                    f"Staged file {file.file_no} is in doubt in '{self.collection}' ({why}): {found} of {file.rows} "
+                    f"keys found in {copies} rows"
+                    + (", and its job still runs." if import_path(file.path) in alive else "."),
+                    hint=REBUILD,
+                )
+        self.doubtful.clear()
+        with contextlib.suppress(FaceReindexError):
+            self.index.release(self.collection)
+        return again
+
+    def _jobs_alive(self) -> set[str]:
+        """Files whose jobs could still bring rows."""
+        jobs = self._patiently(lambda: self.index.list_imports(self.collection))
+        return {path for job in jobs if job.state in ("pending", "running", "uncommitted") for path in job.files}
+
+    def _make_countable(self) -> None:
+        """Index and load the collection as it is now: one that was loaded before an import lags behind it."""
+        timeout = self.settings.milvus.index_timeout_s
+        rows = sum(file.rows for file in self.files)
+        with contextlib.suppress(FaceReindexError):
+            self.index.release(self.collection)
+        spec = default_index(self.settings, rows, embedded=False)
+        self.index.build_index(self.collection, spec, timeout=timeout)
+        self.index.load(self.collection, timeout=timeout)
+
+    def _present(self, file: StagedFile) -> tuple[int, int]:
+        """Distinct keys of the file that are in the collection, and the rows they are in."""
+        keys = read_keys(file)
+        check_rows(file, len(np.unique(keys)))
+        copies = self.index.count_ids(self.collection, keys)
+        if copies == 0:
+            return 0, 0
+        return self.index.count_distinct_ids(self.collection, keys), copies
+
+    def _give_up(self, files: Iterable[StagedFile]) -> None:
+        numbers = ", ".join(str(file.file_no) for file in files)
+        raise RebuildNeeded(
+            f"Import of staged file(s) {numbers} into '{self.collection}' failed "
+            f"{self.settings.milvus.import_attempts} times.",
+            hint="see the data node's log for the reason, then " + REBUILD,
+        )
+
+    def _check_every_file_once(self) -> None:
+        """None left out; and none twice: a request whose answer was lost may have started a job nobody follows."""
+        left_out = [file.file_no for file in self.files if file.file_no not in self.done]
+        if left_out:
+            raise RebuildNeeded(
+                f"Staged file(s) {', '.join(map(str, left_out))} have no outcome in '{self.collection}'.", hint=REBUILD
+            )
+        if self.index.features.idempotent_import:
+            return
+        seen: dict[str, int] = {}
+        for job in self.index.list_imports(self.collection):
+            if job.state != "failed":
+                for path in job.files:
+                    seen[path] = seen.get(path, 0) + 1
+        twice = [file.file_no for file in self.files if seen.get(import_path(file.path), 0) > 1]
+        if twice:
+            raise RebuildNeeded(
+                f"Staged file(s) {', '.join(map(str, twice))} were imported twice into '{self.collection}'.",
+                hint=REBUILD,
+            )

@@ -1,0 +1,143 @@
+"""How a number of faces gets into Milvus: files, jobs and waves, memory, disk and time. Pure arithmetic.
+
+What shapes the plan, and where it comes from:
+
+* A data node holds a file's rows in memory while it cuts them into segments, so a file's size is bounded by the node's
+  memory as well as by the server's limit (16 GB a file, ≤ 1,024 files a request: Milvus's documentation of 2.3 to 2.6).
+* Up to 2.3 a request takes one file. Later ones take many, but one job of many files can end on few nodes (milvus
+  #50872: 90 % on one), while many small jobs cost a round each (milvus-backup #655: up to 10 × by more files a job). So
+  files are gathered into as many jobs as fill every node twice over, and no fewer.
+* Files are of equal size, and as many as a multiple of the data nodes: no node then gets more than its share by more
+  than the last wave's remainder, which is 0 where the files divide evenly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from jobs.index.collections import PQ_BYTES, default_index
+from jobs.index.protocol import DIM, SCALARS, Features, IndexSpec
+from jobs.settings import Settings
+
+FILE_BYTES_LIMIT = 16 * 10**9
+# A node reads a file into rows, then into columns by shard: about three times its size at the peak.
+_MEMORY_FACTOR = 3
+# Half of a node's memory is left to everything else that it does.
+_MEMORY_SHARE = 0.5
+# Smaller files cost more in rounds than they gain in balance.
+_LEAST_ROWS = 10_000
+_JOBS_A_SLOT = 2
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """What a load will do and need. Bytes are estimates from row sizes; seconds from ``rows_per_s`` a data node."""
+
+    rows: int
+    files: int
+    rows_per_file: int
+    files_per_job: int
+    jobs: int
+    jobs_in_flight: int
+    waves: int
+    index: IndexSpec
+    staging_bytes: int
+    stored_bytes: int
+    memory_bytes: int
+    seconds: float
+    by_import: bool
+
+    def lines(self) -> list[str]:
+        """The plan in words, one fact a line."""
+        way = "bulk import" if self.by_import else "insert, file by file"
+        jobs = f" in {self.jobs} jobs of {self.files_per_job}" if self.by_import else ""
+        waves = f"; {self.jobs_in_flight} at a time, {self.waves} waves" if self.by_import else ""
+        files = f"{self.files:,} file{'s' if self.files != 1 else ''}"
+        return [
+            f"{self.rows:,} faces by {way}: {files} of about {self.rows_per_file:,} rows{jobs}{waves}",
+            f"index {self.index.index_type} {dict(self.index.params)}",
+            f"staged {_gib(self.staging_bytes)}, stored {_gib(self.stored_bytes)}, "
+            f"in memory {_gib(self.memory_bytes)}; the last two twice while the live collection stays beside it",
+            f"about {_duration(self.seconds)} to import, without index and load",
+        ]
+
+
+def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = DIM) -> LoadPlan:
+    """The plan for ``rows`` faces under ``settings``, on a server with ``features``."""
+    milvus = settings.milvus
+    nodes = milvus.data_nodes
+    by_import = imports(settings, features)
+    row_bytes = 4 * dim + 8 * len(SCALARS)
+    rows_per_file = settings.staging.rows_per_file
+    if by_import:
+        # More jobs in flight than nodes share a node's memory; servers of one file a job give a node one job at a time
+        # (2.3.5: two side by side took as long as one after the other, and each costs 3 s beside its rows).
+        slots = 1 if features.files_per_job == 1 else math.ceil(max(milvus.import_jobs, nodes) / nodes)
+        memory = milvus.data_node_memory_gib * _GIB * _MEMORY_SHARE / _MEMORY_FACTOR / slots
+        rows_per_file = max(1, min(rows_per_file, int(min(memory, FILE_BYTES_LIMIT) // row_bytes)))
+    files = max(1, math.ceil(rows / rows_per_file))
+    if by_import and rows >= nodes * _LEAST_ROWS:
+        files = nodes * math.ceil(files / nodes)
+    in_flight, files_per_job = share_out(files, settings, features)
+    jobs = math.ceil(files / files_per_job)
+    spec = default_index(settings, rows, embedded=settings.embedded)
+    rate = milvus.import_rows_per_s * (min(nodes, in_flight) if by_import else 1)
+    index = index_bytes(spec, rows, dim)
+    return LoadPlan(
+        rows=rows,
+        files=files,
+        rows_per_file=math.ceil(rows / files),
+        files_per_job=files_per_job,
+        jobs=jobs,
+        jobs_in_flight=in_flight,
+        waves=math.ceil(jobs / in_flight),
+        index=spec,
+        staging_bytes=rows * row_bytes,
+        stored_bytes=rows * row_bytes + index,
+        memory_bytes=milvus.replicas * (index + rows * 8 * len(SCALARS)),
+        seconds=rows / rate,
+        by_import=by_import,
+    )
+
+
+def imports(settings: Settings, features: Features) -> bool:
+    """Whether rows come in by bulk import."""
+    return features.bulk_import and settings.milvus.load_by != "insert"
+
+
+def share_out(files: int, settings: Settings, features: Features) -> tuple[int, int]:
+    """How many jobs may run at once, and how many files each takes."""
+    in_flight = max(1, min(files, max(settings.milvus.import_jobs, settings.milvus.data_nodes)))
+    return in_flight, max(1, min(features.files_per_job, math.ceil(files / (_JOBS_A_SLOT * in_flight))))
+
+
+def index_bytes(spec: IndexSpec, rows: int, dim: int = DIM) -> int:
+    """About how large an index is, by what it keeps for each row."""
+    raw = 4 * dim
+    params = spec.params
+    each = {
+        "FLAT": raw,
+        "IVF_FLAT": raw + 8,
+        "IVF_SQ8": dim + 8,
+        "IVF_PQ": params.get("m", PQ_BYTES) * params.get("nbits", 8) // 8 + 8,
+        # Neighbours of all layers: 2 M at the lowest, and half as many again above it at the most.
+        "HNSW": raw + 4 * 2 * params.get("M", 16) + 8,
+        # The vectors themselves (`with_raw_data`), and half a byte for each two dimensions (`sub_dim`).
+        "SCANN": raw + dim // 4 + 8,
+        # On disk: the vector and 56 neighbours. (In memory an eighth of it.)
+        "DISKANN": raw + 4 * 56,
+        "GPU_CAGRA": raw + 4 * 64,
+    }[spec.index_type]
+    return rows * each
+
+
+def _gib(size: float) -> str:
+    return f"{size / _GIB:,.1f} GiB" if size >= 0.1 * _GIB else f"{size / 2**20:,.1f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

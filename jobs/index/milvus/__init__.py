@@ -1,0 +1,1 @@
+"""The Milvus driver: milvus-lite or a server, behind the protocol of `jobs.index.protocol`."""

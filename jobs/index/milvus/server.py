@@ -1,0 +1,180 @@
+"""A Milvus server or cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from jobs.errors import DependencyUnavailable, SettingsError
+from jobs.index.milvus.calls import CALL_TIMEOUT_S, call, quiet_pymilvus
+from jobs.index.milvus.client import MilvusIndex
+from jobs.index.milvus.import_api import Imports, RestImports, RpcImports
+from jobs.index.protocol import EMBEDDED, Features, ImportState, parse_version
+from jobs.settings import Settings
+
+CONNECT_TIMEOUT_S = 20.0
+DEFAULT_PORT = 19530
+MAX_FILES_PER_REQUEST = 1024
+
+
+class ServerIndex(MilvusIndex):
+    """A server behind ``http(s)://host:port``."""
+
+    def __init__(
+        self,
+        client: Any,
+        where: str,
+        features: Features,
+        imports: Imports | None,
+        search_params: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(client, where, features, search_params)
+        self._imports = imports
+
+    @classmethod
+    def open(cls, settings: Settings) -> ServerIndex:
+        """Connect, ask for the version, and choose the way of import that it has."""
+        quiet_pymilvus()
+        from pymilvus import MilvusClient
+
+        parts = urlsplit(settings.milvus.uri)
+        where = f"{parts.scheme}://{parts.hostname}:{parts.port or DEFAULT_PORT}"
+        token = bearer(settings)
+
+        def attempt() -> Any:
+            return MilvusClient(
+                settings.milvus.uri,
+                token=token,
+                db_name=settings.milvus.database,
+                timeout=CONNECT_TIMEOUT_S,
+                **tls(settings),
+            )
+
+        client = _connected(attempt, where, parts.hostname or "", parts.port or DEFAULT_PORT)
+        version = call("tell its version", where, lambda: str(client.get_server_version(timeout=CALL_TIMEOUT_S)))
+        features = detect(version)
+        imports: Imports | None = None
+        if features.bulk_import and features.files_per_job == 1:
+            imports = RpcImports(client, where)
+        elif features.bulk_import:
+            imports = RestImports(settings, token, two_phase=features.two_phase_import)
+        return cls(client, where, features, imports, settings.milvus.search_params)
+
+    def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
+        """Start one bulk-import job of at most ``features.files_per_job`` files."""
+        if self._imports is None:
+            return super().start_import(name, files, token=token)
+        return self._imports.start(name, files, token)
+
+    def import_state(self, job_id: str) -> ImportState:
+        """Where the job stands."""
+        return super().import_state(job_id) if self._imports is None else self._imports.state(job_id)
+
+    def list_imports(self, name: str) -> list[ImportState]:
+        """All jobs of a collection that the server still knows."""
+        return super().list_imports(name) if self._imports is None else self._imports.list(name)
+
+    def commit_import(self, job_id: str) -> None:
+        """Make the rows of an ``uncommitted`` job visible."""
+        return super().commit_import(job_id) if self._imports is None else self._imports.commit(job_id)
+
+    def abort_import(self, job_id: str) -> None:
+        """Discard what a job has brought."""
+        return super().abort_import(job_id) if self._imports is None else self._imports.abort(job_id)
+
+    def compact(self, name: str, *, timeout: float) -> bool:
+        """Merge segments and drop deleted rows, and wait for it."""
+        if not self.features.compaction:
+            return False
+        job = self._call("compact", name, self._client.compact, name, timeout=CALL_TIMEOUT_S)
+        deadline = time.monotonic() + timeout
+        while True:
+            state = self._call(
+                "tell the compaction's state", name, self._client.get_compaction_state, job, timeout=CALL_TIMEOUT_S
+            )
+            if state == "Completed":
+                return True
+            if time.monotonic() > deadline:
+                raise DependencyUnavailable(
+                    f"The compaction of '{name}' did not end in time (it is '{state}').",
+                    hint="raise erasure.compact_timeout_s, then run the same command again.",
+                )
+            time.sleep(0.5)
+
+
+def _connected(attempt: Callable[[], Any], where: str, host: str, port: int) -> Any:
+    try:
+        return call("answer", where, attempt, attempts=2)
+    except DependencyUnavailable:
+        # pymilvus says the same of a server that is away and of one that refuses the credentials.
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
+            raise DependencyUnavailable(
+                f"Something listens at {where}, but no Milvus let us in.",
+                hint="check FACE_REINDEX_MILVUS_TOKEN (or …_USER and …_PASSWORD), http against https in milvus.uri, "
+                "and that the server is ready; then run the same command again.",
+            ) from None
+        raise
+
+
+def detect(version: str) -> Features:
+    """What a server of this version can do.
+
+    Up to 2.3: one file a job over gRPC, and STL_SORT for integers (measured on 2.3.5). From 2.4: REST jobs of many
+    files; from 2.6.24 and 3.0.2 a request may carry a key that makes its repetition harmless; from 3.0.2 jobs may stay
+    invisible until they are committed (milvus #48524). The REST part follows the documentation and is untested against
+    such a server.
+    """
+    if "lite" in version.lower() and not version.lstrip("v").startswith("2."):
+        return replace(EMBEDDED, version=version)  # `milvus-lite server`
+    number = parse_version(version)
+    if number < (2, 4, 0):
+        return Features(version, bulk_import=True, files_per_job=1, scalar_index="STL_SORT")
+    keyed = (2, 6, 24) <= number < (3, 0, 0) or number >= (3, 0, 2)
+    return Features(
+        version,
+        bulk_import=True,
+        files_per_job=MAX_FILES_PER_REQUEST,
+        idempotent_import=keyed,
+        two_phase_import=number >= (3, 0, 2),
+    )
+
+
+def tls(settings: Settings) -> dict[str, str]:
+    """pymilvus's names for the certificate files; ``https`` in ``milvus.uri`` is what turns TLS on.
+
+    Raises:
+        SettingsError: files without https, a certificate without its key, or a file that is not there.
+    """
+    milvus = settings.milvus
+    files = {
+        "ca_pem_path": milvus.ca_file,
+        "client_pem_path": milvus.client_cert_file,
+        "client_key_path": milvus.client_key_file,
+    }
+    named = {key: path for key, path in files.items() if path}
+    if milvus.ca_file and not milvus.client_cert_file:
+        # What pymilvus calls so is the certificate that the server's is checked against.
+        named["server_pem_path"] = named.pop("ca_pem_path")
+    if named and not milvus.uri.startswith("https://"):
+        raise SettingsError("milvus.ca_file and its like need https:// in milvus.uri.")
+    if ("client_pem_path" in named) != ("client_key_path" in named):
+        raise SettingsError("milvus.client_cert_file and milvus.client_key_file go together.")
+    for path in named.values():
+        if not Path(path).is_file():
+            raise SettingsError(f"{path}: no such file (TLS of milvus.uri).")
+    return named
+
+
+def bearer(settings: Settings) -> str:
+    """The token, or user and password as one; empty where none is set."""
+    if settings.milvus_token is not None:
+        return settings.milvus_token.get_secret_value()
+    if settings.milvus_user and settings.milvus_password is not None:
+        return f"{settings.milvus_user}:{settings.milvus_password.get_secret_value()}"
+    return ""

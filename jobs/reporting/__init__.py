@@ -1,0 +1,1 @@
+"""What is shown of a run, and of the warehouse as it stands."""

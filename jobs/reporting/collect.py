@@ -1,0 +1,197 @@
+"""What the report of one run shows, collected from the tables: aggregates only, and a bounded number of rows.
+
+It names no image, no person and no record, and holds no vector: counts, times, codes of our own, and the messages that
+runs ended with.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.errors import BadInput, SettingsError
+from jobs.reporting import flow, timings
+from jobs.reporting.drift import Drift, drift
+from jobs.reporting.permissions import Standing, standing
+from jobs.runs.history import last_states
+from jobs.schemas import IMAGE_STATUS, RUN_STEPS, RUNS
+from jobs.settings import Settings
+from jobs.tables.store import Warehouse, materialise
+
+if TYPE_CHECKING:
+    from pyspark.sql import Row
+
+# Small results, read whole. Those of chunks, files and the manifest grow with the data and are added up by Spark.
+_RESULTS: Final = ("gate", "withdraw", "resalt", "import", "index", "verify", "promote")
+_DROPPED: Final = ("too_small", "low_confidence", "over_limit", "uncovered")
+_RESTARTS: Final = 1_000
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """The run itself. Times are seconds since 1970; ``ended`` is None while it runs, or after a kill."""
+
+    run_id: str
+    job: str
+    state: str
+    exit_code: int | None
+    started: float
+    ended: float | None
+    last_sign: float
+    starts: int
+    last_step: str
+    message: str
+    next_step: str
+    weights: str
+    fingerprint: str
+    collection: str
+    settings_digest: str
+    policy_digest: str
+    inputs: dict[str, int]
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the networks' weights were random, so that distances mean nothing."""
+        return "UNTRAINED" in self.weights
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run, ready to be shown."""
+
+    made_at: float
+    run: RunFacts
+    recorded: flow.Recorded
+    links: list[flow.Link]
+    checks: list[flow.Check]
+    dropped: dict[str, int]
+    stages: list[timings.Stage]
+    pace: list[timings.Pace]
+    drift: Drift | None
+    standing: Standing
+    data_nodes: int | None  # as the settings say, where they are those of the run
+    recall_floor: float | None
+
+    @property
+    def reconciles(self) -> bool:
+        """Whether every sum agrees."""
+        return all(check.agrees for check in self.checks)
+
+
+def collect(warehouse: Warehouse, settings: Settings, run_id: str | None, now: datetime) -> Report:
+    """The report of ``run_id``, or of the last reindex that has ended, well or not.
+
+    Raises:
+        SettingsError: there is no run of this id.
+        BadInput: no reindex has ended yet.
+    """
+    run_id = run_id or _last_reindex(warehouse)
+    history = warehouse.read(RUNS).where(F.col("run_id") == run_id)
+    states = _states(history)
+    if not states:
+        raise SettingsError(f"--run-id: there is no run '{run_id}'.", hint="`status` lists the runs.")
+    steps = materialise(warehouse.read(RUN_STEPS).where(F.col("run_id") == run_id))
+    # Side by side: small tables cost waiting rather than work.
+    with ThreadPoolExecutor(4) as pool:
+        dropped = pool.submit(_dropped, warehouse, run_id)
+        over_time = pool.submit(lambda: timings.pace(timings.chunks_of(steps)))
+        stands = pool.submit(standing, warehouse, settings, now)
+        timing = pool.submit(timings.stages, steps, history.where("state = 'running'"))
+        recorded = _recorded(steps)
+        run = _facts(states, recorded, timing.result())
+        at = datetime.fromtimestamp(run.started, now.tzinfo)
+        drifted = drift(warehouse, run_id, run.fingerprint, at) if run.fingerprint else None
+    same_settings = run.settings_digest == settings.digest()
+    return Report(
+        made_at=now.timestamp(),
+        run=run,
+        recorded=recorded,
+        links=flow.links(recorded),
+        checks=flow.checks(recorded),
+        dropped=dropped.result(),
+        stages=timing.result(),
+        pace=over_time.result(),
+        drift=drifted,
+        standing=stands.result(),
+        data_nodes=settings.milvus.data_nodes if same_settings and not settings.embedded else None,
+        recall_floor=settings.verify.recall_floor if same_settings else None,
+    )
+
+
+def _last_reindex(warehouse: Warehouse) -> str:
+    ended = last_states(warehouse).where("job = 'reindex' AND state != 'running'")
+    row = ended.orderBy(F.col("started_at").desc()).select("run_id").first()
+    if row is None:
+        raise BadInput("No reindex has ended yet.", hint="run `reindex`, or name another run with --run-id.")
+    return str(row["run_id"])
+
+
+def _states(history: DataFrame) -> list[Row]:
+    """The states that a run went through, the last first."""
+    moments = [F.unix_micros(name).alias(name) for name in ("started_at", "ended_at", "recorded_at")]
+    others = [name for name in history.columns if not name.endswith("_at")]
+    newest = history.select(*others, *moments).orderBy(F.col("recorded_at").desc())
+    return newest.limit(_RESTARTS).collect()
+
+
+def _recorded(steps: DataFrame) -> flow.Recorded:
+    rows = timings.last_done(steps.where(F.col("step").isin(*_RESULTS))).select("step", "result", "ended_at").collect()
+    results: dict[str, dict[str, Any]] = {row["step"]: json.loads(row["result"]) for row in rows}
+    # Of these two only their sums: they list chunks and files.
+    sums = {name: F.get_json_object("result", f"$.{name}").cast("bigint").alias(name) for name in ("images", "rows")}
+    listing = timings.last_done(steps.where("step IN ('plan', 'stage')")).select("step", *sums.values())
+    results |= {row["step"]: {name: row[name] for name in sums if row[name] is not None} for row in listing.collect()}
+    return flow.Recorded(results, timings.computed(timings.chunks_of(steps)), timings.imports(steps), _withdrawn(steps))
+
+
+def _withdrawn(steps: DataFrame) -> int:
+    """Staged faces that had been taken out of the collection when it was proven (each record counts all of them)."""
+    proven = steps.where("step = 'verify' AND state = 'done'").agg(F.max("ended_at").alias("proven_at"))
+    before = steps.where("step = 'withdraw-loaded' AND state = 'done'").crossJoin(proven).where("ended_at <= proven_at")
+    row = before.orderBy(F.col("ended_at").desc()).select(F.get_json_object("result", "$.faces").cast("bigint")).first()
+    return 0 if row is None else int(row[0])
+
+
+def _facts(states: list[Row], recorded: flow.Recorded, timed: list[timings.Stage]) -> RunFacts:
+    last = states[0]
+    message, _, next_step = (last["message"] or "").partition(" Next step: ")
+    final = max((stage for stage in timed), key=lambda stage: stage.end, default=None)
+    signs = [last["recorded_at"] / 1e6, *(stage.end for stage in timed)]
+    known = {
+        name: next((row[name] for row in states if row[name]), "")
+        for name in ("weights", "model_fingerprint", "collection")
+    }
+    gate = recorded.of("gate")
+    return RunFacts(
+        run_id=last["run_id"],
+        job=last["job"],
+        state=last["state"],
+        exit_code=last["exit_code"],
+        started=last["started_at"] / 1e6,
+        ended=None if last["ended_at"] is None else last["ended_at"] / 1e6,
+        last_sign=max(signs),
+        starts=sum(row["state"] == "running" for row in states),
+        last_step=final.name if final else "",
+        message=message,
+        next_step=next_step,
+        # While a run goes on they stand in its steps only.
+        weights=known["weights"] or gate.get("weights") or "",
+        fingerprint=known["model_fingerprint"] or gate.get("fingerprint") or "",
+        collection=known["collection"],
+        settings_digest=last["settings_digest"] or "",
+        policy_digest=last["policy_digest"] or "",
+        inputs=next((json.loads(row["inputs"]) for row in states if row["state"] == "running" and row["inputs"]), {}),
+    )
+
+
+def _dropped(warehouse: Warehouse, run_id: str) -> dict[str, int]:
+    """Detected faces that this run did not embed, by reason."""
+    rows = warehouse.read(IMAGE_STATUS).where((F.col("run_id") == run_id) & F.col("dropped").isNotNull())
+    totals = rows.agg(*(F.coalesce(F.sum(f"dropped.{name}"), F.lit(0)).alias(name) for name in _DROPPED)).first()
+    return {} if totals is None else {name: totals[name] for name in _DROPPED}

@@ -1,0 +1,101 @@
+"""What `status` shows: the runs so far, one run, what became of each image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from time import sleep
+from typing import Any
+
+from pyspark.errors import AnalysisException
+
+from jobs.errors import FaceReindexError, SettingsError
+from jobs.index.milvus.connect import connect
+from jobs.runs.history import last_outcomes, last_step, proven_collections, recent, run_state
+from jobs.runs.record import Job
+from jobs.tables.store import materialise
+
+_NEXT = {
+    "running": "it is running, or was killed a moment ago",
+    "silent": "it stopped without a word: start it again by its id",
+    "unknown": "nothing on record: it has not begun, or ended before it could take the lease",
+}
+_ASK_EVERY_S = 15.0
+
+
+def runs_shown(job_: Job, limit: int) -> dict[str, Any]:
+    """The last runs as a table, and what the alias points at."""
+    runs = recent(job_.warehouse, limit)
+    rows = []
+    for run in runs:
+        counts = json.loads(run["counts"] or "{}")
+        images = counts.get("images", "")
+        rows.append(
+            [
+                run["run_id"],
+                run["job"],
+                run["state"],
+                f"{run['started_at']:%Y-%m-%d %H:%M}",
+                str(images["listed"] if isinstance(images, dict) else images),  # of a source, by `ingest`
+                str(counts.get("faces", "")),
+            ]
+        )
+    job_.console.table("Runs", ["run", "job", "state", "started (UTC)", "images", "faces"], rows)
+    for run in runs:
+        if run["message"]:
+            job_.console.line(f"{run['run_id']}: {run['message']}")
+    alias = job_.settings.milvus.alias
+    live = _live(job_, alias)
+    proven = proven_collections(job_.warehouse)
+    return {
+        "runs": [{k: run[k] for k in ("run_id", "job", "state", "exit_code", "message", "collection")} for run in runs],
+        "alias": alias,
+        "live": live,
+        "proven": proven,
+        "message": f"{len(runs)} runs; alias {alias} → {live}",
+    }
+
+
+def one_run(job_: Job, run_id: str, wait: bool) -> dict[str, Any]:
+    """Where one run stands; with ``wait`` once it has ended, or was lost."""
+    now = run_state(job_.warehouse, run_id, job_.clock())
+    while wait and now.state == "running":
+        sleep(_ASK_EVERY_S)
+        now = run_state(job_.warehouse, run_id, job_.clock())
+    text = now.message or _NEXT.get(now.state, "")
+    last = ""
+    if now.state in ("running", "silent"):
+        last = last_step(job_.warehouse, run_id)
+        text += f"; last step done: {last}"
+    if now.lease_until:
+        text += (
+            f"; its lease holds until {now.lease_until:%H:%M:%S} UTC and is renewed while it runs. If its process is "
+            "dead, start it again by its id, now or later"
+        )
+    return {
+        "run": {**asdict(now), "last_step": last},
+        "exit_code": now.exit_code,
+        "message": f"{run_id}: {now.state}; {text}",
+    }
+
+
+def write_outcomes(job_: Job, folder: str) -> dict[str, Any]:
+    """What became of each image, and why, as CSV in a new folder."""
+    found = materialise(last_outcomes(job_.warehouse))
+    try:
+        found.write.csv(folder, header=True)
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_ALREADY_EXISTS":
+            raise
+        raise SettingsError(f"--outcomes: {folder} exists already.", hint="name a new folder.") from None
+    counts = {row["status"]: row["count"] for row in found.groupBy("status").count().collect()}
+    text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    return {"folder": folder, "counts": counts, "message": f"{text}: which is which stands in {folder}"}
+
+
+def _live(job_: Job, alias: str) -> str:
+    try:
+        return connect(job_.settings).alias_target(alias) or "nothing yet"
+    except FaceReindexError as error:
+        # The runs are worth seeing while Milvus is away; the line says so instead of failing.
+        return f"unknown ({error})"

@@ -1,0 +1,219 @@
+"""The steps between permitted faces and a loaded collection, each recorded in the run: stage, import, index."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from jobs.embedding.faces import permitted_faces, resalt
+from jobs.errors import LeaseLost, MixedFingerprints, NotProvenError
+from jobs.governance.gate import Gated
+from jobs.index import staging
+from jobs.index.collections import collection_name, default_index
+from jobs.index.load_plan import imports, plan_load
+from jobs.index.loader import RebuildNeeded, StagedFile, load_files
+from jobs.index.permitted_keys import not_permitted
+from jobs.index.protocol import DIM, CollectionInfo, VectorIndex
+from jobs.runs.aliases import has_switched
+from jobs.runs.history import staged_under
+from jobs.runs.machines import workers
+from jobs.runs.record import Run, utc_now
+from jobs.runs.staging_paths import clear_staging, staging_path
+from jobs.runs.stores import drop, index_id
+from jobs.settings import Settings
+from jobs.steps.gate import gate_step
+from jobs.steps.import_recorder import RunImportRecorder
+from jobs.tables.files import remove_tree
+
+
+def load_steps(run: Run, index: VectorIndex) -> str:
+    """Gate again, stage, gate again, import, index, load; returns the collection's name."""
+    collection = collection_name(run.settings.milvus.alias, run.run_id)
+    run.facts["collection"] = collection
+    fingerprint = known_fingerprint(run)
+    if not run.result("import"):
+        # Before the files are staged: it may take hours, and one that readers see is neither filled nor dropped.
+        check_not_seen(run, index, collection)
+    run.step("resalt", lambda: {"faces": resalt(run.warehouse, fingerprint)}, once=False)
+    gated = None if run.result("stage") else gate_step(run)
+    _stage(run, index, fingerprint, once=True)
+    if not run.result("import") and _withdrawn_since(run, gated, fingerprint):
+        # The files hold what is no longer permitted: they go, and a collection begun with them.
+        drop(run, index, collection)
+        run.forget("import")
+        _stage(run, index, fingerprint, once=False)
+    staged = staged_files(run)
+    run.step("import", lambda: import_staged(run, index, collection, staged, fingerprint))
+    run.step("index", lambda: build_and_load(run, index, collection, staged.rows))
+    return collection
+
+
+def _stage(run: Run, index: VectorIndex, fingerprint: str, *, once: bool) -> None:
+    """Stage what the gate permits at this moment. Without the lease, nothing of it stays."""
+    try:
+        run.step(
+            "stage",
+            lambda: stage_faces(run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)),
+            once=once,
+        )
+    except LeaseLost:
+        if not staged_under(run.warehouse, run.run_id, run.lease.token):
+            remove_tree(run.job.spark, staging_path(run))
+        raise
+
+
+def known_fingerprint(run: Run) -> str:
+    """The model that the run embedded with.
+
+    Raises:
+        NotProvenError: the run has embedded nothing.
+    """
+    fingerprint = (run.result("gate") or {}).get("fingerprint")
+    if not fingerprint:
+        raise NotProvenError(
+            f"Run {run.run_id} has not embedded anything yet.", hint="give the --run-id of a run of `embed`."
+        )
+    run.facts.update(model_fingerprint=fingerprint, weights=(run.result("gate") or {}).get("weights"))
+    return str(fingerprint)
+
+
+def _withdrawn_since(run: Run, staged_under: Gated | None, fingerprint: str) -> bool:
+    gated = gate_step(run)
+    if gated is staged_under:
+        return False
+    permitted = permitted_faces(run.warehouse, gated, fingerprint)
+    return not not_permitted(staged_files(run).read(run.job.spark), permitted).isEmpty()
+
+
+def staged_files(run: Run) -> staging.Staged:
+    """The manifest of this run, from the run record."""
+    result = run.result("stage")
+    if result is None:
+        raise NotProvenError(f"Run {run.run_id} has staged nothing yet.", hint="run `load --run-id` for it first.")
+    return staging.Staged(result["path"], tuple(StagedFile(**f) for f in result["files"]), result["buckets"])
+
+
+def stage_faces(run: Run, index: VectorIndex, faces: DataFrame) -> dict[str, Any]:
+    """Write ``faces`` (face_id, embedding, valid_until) where Milvus reads; the manifest, for the run record."""
+    clear_staging(run)
+    staged = staging.stage(
+        faces,
+        staging_path(run),
+        purpose_flags=purpose_flags(run.settings),
+        files_for=lambda rows: plan_load(rows, run.settings, index.features).files,
+    )
+    files = [asdict(f) for f in staged.files]
+    told = workers(run.job.spark, run.settings)
+    apart = run.settings.staging.path is not None
+    return {"path": staged.path, "apart": apart, "rows": staged.rows, "buckets": staged.buckets, "files": files, **told}
+
+
+def purpose_flags(settings: Settings) -> int:
+    """The purposes of a run as bits, by their place in the allow-list."""
+    governance = settings.governance
+    return sum(1 << governance.allowed_purposes.index(purpose) for purpose in governance.purposes)
+
+
+def import_staged(
+    run: Run, index: VectorIndex, collection: str, staged: staging.Staged, fingerprint: str
+) -> dict[str, Any]:
+    """Bring every staged row into the collection exactly once; one that is left in doubt is built anew.
+
+    So is one that is there while no import into it is on record: what it holds would be in it twice, for Milvus keeps
+    both rows of a key.
+
+    Raises:
+        MixedFingerprints: the collection holds another model's embeddings.
+        NotProvenError: readers see the collection.
+        RebuildNeeded: still in doubt after `milvus.import_attempts` collections (a ``NotProvenError``).
+    """
+    # Milvus would take rows from a run that has lost its lease as well.
+    run.lease.check()
+    there = index.info(collection)
+    if there is not None and there.model_fingerprint != fingerprint:
+        raise MixedFingerprints(
+            f"Collection {collection} holds embeddings of another model than this run's; nothing was imported.",
+            hint="start a new run without --run-id.",
+        )
+    check_not_seen(run, index, collection)
+    if there is not None and not run.done_like("import/"):
+        drop(run, index, collection)
+    attempts = run.settings.milvus.import_attempts
+    for attempt in range(1, attempts + 1):
+        if not index.exists(collection):
+            run.forget("import/")
+            _create(run, index, collection, fingerprint)
+        try:
+            _load_files(run, index, collection, staged)
+            break
+        except RebuildNeeded as doubt:
+            if attempt == attempts:
+                raise
+            run.job.console.step("import", "in doubt, so the collection is built anew", reason=doubt)
+            drop(run, index, collection)
+    return {"collection": collection, "rows": staged.rows, **_nodes(run, index)}
+
+
+def check_not_seen(run: Run, index: VectorIndex, collection: str) -> None:
+    """Make sure that the run may fill its ``collection``, or drop it: no alias leads readers there.
+
+    Raises:
+        NotProvenError: one does.
+    """
+    if index.exists(collection) and (index.aliases_of(collection) or has_switched(run, index)):
+        raise NotProvenError(
+            f"Collection {collection} of run {run.run_id} is live, and no import into it is on record; nothing was "
+            "imported, for each row would be there twice.",
+            hint="start a new run without --run-id.",
+        )
+
+
+def _nodes(run: Run, index: VectorIndex) -> dict[str, Any]:
+    """What did the work, for the rates of a plan."""
+    by_import = imports(run.settings, index.features)
+    return {"by_import": by_import, "data_nodes": run.settings.milvus.data_nodes if by_import else 1}
+
+
+def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> None:
+    info = CollectionInfo(
+        model_fingerprint=fingerprint,
+        run_id=run.run_id,
+        trained=run.trained,
+        label=str(run.facts.get("weights")),
+        created_at=utc_now().isoformat(timespec="seconds"),
+        warehouse=run.warehouse.identity,
+        purposes=run.settings.governance.purposes,
+        index=index_id(run.warehouse, run.settings, index),
+    )
+    index.create(collection, dim=DIM, shards=run.settings.milvus.shards, properties=info)
+
+
+def _load_files(run: Run, index: VectorIndex, collection: str, staged: staging.Staged) -> None:
+    with run.job.console.meter("import", "rows") as progress:
+        load_files(
+            index,
+            collection,
+            staged.files,
+            run.settings,
+            recorder=RunImportRecorder(run, collection),
+            digest=staging.digests(run.job.spark, staged.files),
+            on_progress=progress,
+        )
+
+
+def build_and_load(run: Run, index: VectorIndex, collection: str, rows: int) -> dict[str, Any]:
+    """Index the collection and load it into memory."""
+    milvus = run.settings.milvus
+    spec = default_index(run.settings, rows, embedded=run.settings.embedded)
+    with run.job.console.meter("index", "rows") as progress:
+        index.build_index(collection, spec, timeout=milvus.index_timeout_s, on_progress=progress)
+    ensure_loaded(run, index, collection)
+    return {"index": spec.index_type, "rows": rows, **_nodes(run, index)}
+
+
+def ensure_loaded(run: Run, index: VectorIndex, collection: str) -> None:
+    """Load a collection if it is not loaded: a process that opens an embedded index finds all of them released."""
+    milvus = run.settings.milvus
+    index.load(collection, replicas=milvus.replicas, timeout=milvus.index_timeout_s)

@@ -1,0 +1,94 @@
+"""The switch of the alias to a proven collection."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from jobs.embedding.faces import permitted_faces
+from jobs.errors import NotProvenError
+from jobs.index.promotion import Promotion, Watch, promote
+from jobs.index.protocol import VectorIndex
+from jobs.index.verification import Proof
+from jobs.runs.aliases import has_switched, switching
+from jobs.runs.history import live_runs, proven_collections
+from jobs.runs.record import Run
+from jobs.runs.staging_paths import clear_staging
+from jobs.runs.stores import about_to_drop
+from jobs.steps.gate import gate_step
+from jobs.steps.load import ensure_loaded, known_fingerprint
+from jobs.steps.verify import withdraw
+from jobs.tables.store import materialise
+
+
+def promote_steps(run: Run, index: VectorIndex) -> Promotion:
+    """Gate once more, take out what was withdrawn since the proof, switch the alias, drop what is too old.
+
+    Of a run that was killed behind the switch, in the watch, the collection is live since: what was withdrawn leaves it
+    by `sync`, `erase` and `expire`, and the files that it was loaded from may be gone. It is only watched again.
+
+    Raises:
+        NotProvenError: the run has no passed proof, or rows are missing after the last withdrawal.
+    """
+    proof, collection = last_proof(run)
+    fingerprint = known_fingerprint(run)
+    if not has_switched(run, index):
+        _withdraw_last(run, index, collection, fingerprint)
+    result = run.step("promote", lambda: _switch(run, index, proof, collection, fingerprint), once=False)
+    clear_staging(run)
+    return Promotion(previous=result["previous"], current=result["current"], dropped=tuple(result["dropped"]))
+
+
+def _withdraw_last(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> None:
+    """Take out of the collection what was withdrawn since the proof, and see that all that is permitted is there."""
+    ensure_loaded(run, index, collection)
+    with run.job.watching("promote", "list the faces that are permitted"):
+        permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).select("face_id"))
+    withdraw(run, index, collection, permitted)
+    expected, found = permitted.count(), index.count(collection)
+    if expected != found:
+        raise NotProvenError(
+            f"Collection {collection} holds {found} rows where {expected} are permitted; not promoted.",
+            hint="run `verify` again with the same --run-id.",
+        )
+
+
+def _switch(run: Run, index: VectorIndex, proof: Proof, collection: str, fingerprint: str) -> dict[str, Any]:
+    milvus = run.settings.milvus
+    with switching(run, index, collection):
+        done = promote(
+            index,
+            milvus.alias,
+            collection,
+            proof=proof,
+            proven=[collection, *(c for c in proven_collections(run.warehouse) if c != collection)],
+            keep=milvus.keep_collections,
+            protected=live_runs(run.warehouse, milvus.alias),
+            fingerprint=fingerprint,
+            replicas=milvus.replicas,
+            timeout=milvus.index_timeout_s,
+            # An embedded index has no readers but this process.
+            watch=None if run.settings.embedded else Watch(milvus.watch_s, milvus.watch_p99_ms),
+            before_drop=lambda names: about_to_drop(run, index, names),
+        )
+    return {
+        "alias": milvus.alias,
+        "current": done.current,
+        "previous": done.previous,
+        "dropped": list(done.dropped),
+        "watched": None if done.watched is None else asdict(done.watched),
+    }
+
+
+def last_proof(run: Run) -> tuple[Proof, str]:
+    """The proof on record, and its collection.
+
+    Raises:
+        NotProvenError: there is none, or it failed.
+    """
+    record = run.result("verify") or {}
+    counts = record.get("counts", {})
+    collection = str(record.get("collection", ""))
+    if not collection or not record.get("passed") or counts.get("faults"):
+        raise NotProvenError(f"Run {run.run_id} has no passed proof.", hint="run `verify --run-id` for it first.")
+    return Proof.of_record(record), collection

@@ -1,0 +1,150 @@
+"""What reaches the live collection between two nights: withdrawals, holds, expiries at once; small additions after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.embedding.faces import permitted_faces
+from jobs.errors import LeaseLost
+from jobs.governance.gate import Gated
+from jobs.index import staging
+from jobs.index.permitted_keys import own_keys, remove_unpermitted
+from jobs.index.protocol import VectorIndex
+from jobs.runs.history import buckets_of, staged_at
+from jobs.runs.record import Run, utc_now
+from jobs.runs.stores import about_to_fill, need_all, own_live
+from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
+from jobs.settings import Settings
+from jobs.steps.embed import embed_steps, prepare_model
+from jobs.steps.expire import expire_steps
+from jobs.steps.gate import gate_step
+from jobs.steps.load import purpose_flags
+from jobs.tables.store import Warehouse
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+_PAGE = 2_000
+
+
+def sync_steps(run: Run, index: VectorIndex) -> str:
+    """Out of the live collection first; then what is due is destroyed; then what is new comes in. Says what it did."""
+    # Nothing is staged, so a run that is resumed need not keep to the images that were there when it began.
+    run.images_by = utc_now()
+    out = run.step(
+        "sync-withdraw",
+        lambda: withdraw_live(run.warehouse, run.settings, index, lambda: gate_step(run, to_destroy=True)),
+        once=False,
+    )
+    expired = expire_steps(run, index, sweep=False)
+    live = str(out["collection"])
+    text = f"{out['removed']} faces withdrawn, {expired.items.get('image', 0)} images erased"
+    if not live:
+        return f"nothing is live yet; {text}"
+    info = index.info(live)
+    if info is None or info.model_fingerprint != prepare_model(run).fingerprint:
+        return f"{text}; nothing added: the live collection is of another model than the settings name"
+    embed_steps(run, recompute=False, limit=run.settings.sync.max_images)
+    added = run.step("sync-add", lambda: add_small(run, index, live, gate_step(run)), once=False)
+    return f"{text}, {added['added']} faces added" + (f", {added['left']} left for the night" if added["left"] else "")
+
+
+def withdraw_live(
+    warehouse: Warehouse, settings: Settings, index: VectorIndex, decide: Callable[[], Gated]
+) -> dict[str, Any]:
+    """Take out of the live collection every key that the gate does not permit now; repeating it is harmless.
+
+    It writes no table, so it needs no lease: while a reindex runs for hours, withdrawals still leave the live
+    collection. The keys are read before ``decide`` asks the gate: what another run adds meanwhile is not among them.
+
+    Raises:
+        SettingsError: the alias points at a collection that is not of this warehouse.
+        StoreMissing: it points at none, and collections that were filled are not in this index.
+    """
+    found = own_live(warehouse, settings, index)
+    if found is None:
+        need_all(warehouse, settings, index)
+        return {"collection": "", "removed": 0}
+    live, info = found
+    index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
+    keys = own_keys(warehouse.spark, index, live, settings, buckets_of(warehouse, live))
+    permitted = permitted_faces(warehouse, decide(), info.model_fingerprint)
+    return {"collection": live, "removed": remove_unpermitted(index, live, keys, permitted)}
+
+
+def add_small(run: Run, index: VectorIndex, live: str, gated: Gated) -> dict[str, Any]:
+    """Bring faces that are permitted and missing into the live collection, if they are few; counts.
+
+    Looked for among the images of which something changed since the collection was staged: embedded later, or with a
+    record, link or batch that was recorded later or has begun to hold.
+    """
+    warehouse, settings = run.warehouse, run.settings
+    info = index.info(live)
+    assert info is not None  # noqa: S101 - the live collection is one of ours, as `withdraw_live` found
+    since = staged_at(warehouse, info.run_id)
+    if since is None:
+        return {"added": 0, "left": 0}
+    changed = _changed_since(warehouse, F.timestamp_micros(F.lit(int(since * 1e6))))
+    faces = permitted_faces(warehouse, gated, info.model_fingerprint)
+    rows = faces.join(changed, "image_id", "left_semi").select("face_id", "embedding", "valid_until")
+    wanted = rows.count()
+    if wanted > settings.sync.max_faces:
+        run.job.console.note(f"{wanted} faces are new or back: more than sync.max_faces, so they wait for `reindex`.")
+        return {"added": 0, "left": wanted}
+    shaped = staging.rows_of(rows, buckets_of(warehouse, live), purpose_flags(settings))
+    index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
+    added = sum(_insert_missing(run, index, live, page) for page in _pages(shaped))
+    if added:
+        index.flush(live, timeout=settings.milvus.ready_timeout_s)
+    return {"added": added, "left": 0}
+
+
+def _changed_since(warehouse: Warehouse, at: Column) -> DataFrame:
+    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id", "recorded_at")
+    basis, late = warehouse.read(PROCESSING_BASIS), F.col("recorded_at") > at
+    begun = F.exists("events", lambda event: event["event_time"] > at)
+    disclosed = F.coalesce(F.col("authority_disclosed_at") + F.expr("INTERVAL 1 YEAR") > at, F.lit(False))
+    records = basis.where(late | F.coalesce(begun, F.lit(False)) | disclosed).select("record_id").distinct()
+    batches = warehouse.read(SOURCE_BATCHES).where(late).select("source_batch_id").distinct()
+    parts = [
+        warehouse.read(IMAGE_STATUS).where(F.col("decided_at") > at).select("image_id"),
+        links.where(late).select("image_id"),
+        links.join(records, "record_id", "left_semi").select("image_id"),
+        warehouse.read(IMAGES).join(batches, "source_batch_id", "left_semi").select("image_id"),
+    ]
+    found = parts[0]
+    for part in parts[1:]:
+        found = found.unionByName(part)
+    return found.distinct()
+
+
+def _pages(rows: DataFrame) -> Iterator[list[Any]]:
+    there = iter(rows.toLocalIterator())
+    while page := list(islice(there, _PAGE)):
+        yield page
+
+
+def _insert_missing(run: Run, index: VectorIndex, live: str, page: list[Any]) -> int:
+    # A server would keep an inserted key beside the one that is there.
+    there = set(index.fetch(live, [row["face_id"] for row in page])[0].tolist())
+    missing = [row.asDict() for row in page if row["face_id"] not in there]
+    if missing:
+        schema = pa.schema(
+            [("face_id", pa.int64()), ("embedding", pa.list_(pa.float32())), ("bucket", pa.int64()),
+             ("purposes", pa.int64()), ("expires_at", pa.int64())]
+        )  # fmt: skip
+        about_to_fill(run, live)
+        index.insert(live, pa.Table.from_pylist(missing, schema=schema))
+        try:
+            run.lease.check()
+        except LeaseLost:
+            # A later run may have erased one of them, and Milvus fences nothing.
+            index.delete(live, [row["face_id"] for row in missing])
+            raise
+    return len(missing)

@@ -1,0 +1,115 @@
+"""The proof of a loaded collection: counts, keys, recall, and that every image is accounted for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Final
+
+from pyspark.sql import DataFrame
+
+from jobs.embedding.faces import permitted_faces
+from jobs.embedding.status import outcomes
+from jobs.errors import NotProvenError
+from jobs.governance.changes import changed_since
+from jobs.governance.gate import Gated
+from jobs.index.ground_truth import recall_sample
+from jobs.index.permitted_keys import compare_keys, not_permitted, remove_keys
+from jobs.index.protocol import VectorIndex
+from jobs.index.verification import Proof, prove
+from jobs.runs.machines import workers
+from jobs.runs.record import Run
+from jobs.schemas import IMAGE_STATUS
+from jobs.steps.gate import gate_step
+from jobs.steps.load import ensure_loaded, known_fingerprint, staged_files
+from jobs.tables.store import looked_up, materialise
+
+_AGAIN: Final = "run the same command with the same --run-id, or a new reindex; `status` shows the counts."
+_IMPLAUSIBLE: Final = (
+    "look at model.weights; `evaluate` says whether they tell people apart. Once they do, start a new reindex. If the "
+    "index is right all the same, start one with --set verify.sanity=false: nothing is embedded twice."
+)
+
+
+def verify_steps(run: Run, index: VectorIndex) -> Proof:
+    """Gate a last time, take out what was withdrawn, prove the collection, reconcile the images.
+
+    Raises:
+        NotProvenError: anything is missing, unexpected or twice; the recall is below its floor; an image has no
+            outcome; the faces of the images are not the rows of the collection; or no trained network can have made
+            the vectors.
+    """
+    collection = str((run.result("import") or {}).get("collection", ""))
+    if not collection:
+        raise NotProvenError(f"Run {run.run_id} has loaded nothing yet.", hint="run `load --run-id` for it first.")
+    fingerprint = known_fingerprint(run)
+    begun = run.begin("verify")
+    ensure_loaded(run, index, collection)
+    gated = gate_step(run)
+    with run.job.watching("verify", "list the faces that are permitted"):
+        permitted = materialise(permitted_faces(run.warehouse, gated, fingerprint).select("face_id"))
+    removed = withdraw(run, index, collection, permitted)
+    with run.job.watching("verify", "compare all keys and measure recall"):
+        proof = _prove(run, index, collection, permitted, removed)
+    with run.job.watching("verify", "count what became of every image"):
+        counts = _reconcile(run, gated, fingerprint, proof)
+    run.facts["counts"] = counts
+    result = {"collection": collection, **asdict(proof), "counts": counts}
+    result |= workers(run.job.spark, run.settings)
+    run.step("verify", lambda: result, begun=begun, once=False)
+    faults = [*proof.faults, *counts["faults"]]
+    if faults:
+        raise NotProvenError(
+            f"Collection {collection} is not proven: {'; '.join(faults)}. The alias was not switched.",
+            hint=hint_for(proof),
+        )
+    return proof
+
+
+def hint_for(proof: Proof) -> str:
+    """What helps where a collection is not proven: vectors that no network can have made come again."""
+    return _IMPLAUSIBLE if proof.implausible else _AGAIN
+
+
+def withdraw(run: Run, index: VectorIndex, collection: str, permitted: DataFrame) -> DataFrame:
+    """Delete from the collection what was staged and is not permitted any more; returns those rows."""
+    with run.job.watching("withdraw-loaded", "look for what was withdrawn since it was staged"):
+        removed = materialise(not_permitted(staged_files(run).read(run.job.spark), permitted))
+    run.step("withdraw-loaded", lambda: {"faces": remove_keys(index, collection, removed)}, once=False)
+    return removed
+
+
+def _prove(run: Run, index: VectorIndex, collection: str, permitted: DataFrame, removed: DataFrame) -> Proof:
+    staged, settings, spark = staged_files(run), run.settings.verify, run.job.spark
+    rows = staged.read(spark)
+    sample = recall_sample(rows, removed, size=settings.recall_sample)
+    expected = rows.select("face_id", "bucket").join(looked_up(removed.select("face_id")), "face_id", "left_anti")
+    return prove(
+        index,
+        collection,
+        expected_rows=permitted.count(),
+        compared=compare_keys(spark, index, collection, run.settings, expected, staged.buckets),
+        sample=sample,
+        recall_floor=settings.recall_floor,
+        trained=settings.sanity and run.trained,
+    )
+
+
+def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> dict[str, Any]:
+    rows = outcomes(gated, run.warehouse.read(IMAGE_STATUS), fingerprint).collect()
+    statuses: dict[str, int] = {}
+    for row in rows:
+        statuses[row["status"]] = statuses.get(row["status"], 0) + row["images"]
+    total = gated.decisions.count()
+    faces = sum(row["faces"] for row in rows)
+    faults = []
+    if sum(statuses.values()) != total:
+        faults.append(f"{total} images, but {sum(statuses.values())} outcomes")
+    if statuses.get("missing") and not changed_since(run.warehouse, run.started_at):
+        faults.append(f"{statuses['missing']} accepted images have no outcome")
+    if faces != proof.rows_found:
+        faults.append(f"{faces} faces of images, but {proof.rows_found} rows in the collection")
+    if "missing" in statuses:
+        # Permitted (or covered differently) only since this run gated them; the next run embeds them.
+        statuses["left_for_next_run"] = statuses.pop("missing")
+    reasons = {f"{r['status']}:{r['reason']}": r["images"] for r in rows if r["reason"]}
+    return {"images": total, "statuses": statuses, "reasons": reasons, "faces": faces, "faults": faults}
