@@ -20,6 +20,7 @@ Words of a schedule
     ``rotate``              a new key; all records are imported anew with what is sent next
     ``revoke``              batch `part` is revoked; ``erase batch``: and erased; ``assess batch``: assessed now;
                             ``assess batch ahead``: of tomorrow; ``give batch``: its first assessment is given again
+    ``outlaw``              the settings lose the rule of a jurisdiction; ``allow``: they have it again
     ``back up``             a copy of everything is put aside
     ``restore TABLE``       a table (with what belongs to it), or ``index.db``, is put back as it was
     ``lose``                the live collection and its alias are dropped
@@ -47,7 +48,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tests.histories.cells import RULES, Cell, Line, Sent, told
+from tests.histories.cells import ABROAD, RULES, Cell, Line, Sent, told
 from tests.histories.oracle import DAY, Event, Oracle, Says, Version
 from tests.histories.pictures import digest_of, label_of, shown_in, vector_of
 from tests.histories.world import OTHER_PURPOSE, PURPOSE, Answer, World
@@ -462,6 +463,15 @@ class Player:
         self._expect(answer, {int(void)})
         self.oracle.remember()
 
+    def word_outlaw(self) -> None:
+        self.world.know_law(ABROAD, known=False)
+        self.oracle.lawless.add(ABROAD)
+
+    def word_allow(self) -> None:
+        self.world.know_law(ABROAD, known=True)
+        self.oracle.lawless.discard(ABROAD)
+        self.oracle.remember()
+
     def word_erase_batch(self) -> None:
         self.oracle.ask("batch", "part", time.time())
         self._ended(self.world.run("erase", "--batch", "part"))
@@ -866,8 +876,8 @@ def _rows(record_id: str, version: Version) -> list[dict[str, str]]:
         "images": ";".join(version.pictures), "purposes": PURPOSE if version.granted else OTHER_PURPOSE,
         "pii_controllers": "Tests Ltd", "lawful_basis": "eu-gdpr:A6-1-a",
         "special_category_condition": "eu-gdpr:A9-2-a", "collection_method": "uploaded_by_subject",
-        "retention_period": "P9Y", "jurisdiction": "EU", "withdrawal_method": "w", "impact_assessment": "i",
-        "privacy_notice": "n",
+        "retention_period": "P9Y", "jurisdiction": version.law, "withdrawal_method": "w",
+        "impact_assessment": "" if version.lacks else "i", "privacy_notice": "n",
         "face_box": " ".join(str(x) for x in version.box) if version.box else "",
         "legal_hold_ref": "case 1" if version.hold else "",
         "expires_at": _instant(version.expires_at) if version.expires_at is not None else "",

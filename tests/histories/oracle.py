@@ -68,6 +68,9 @@ class Version:
     hold: bool = False
     expires_at: float | None = None
     box: Box | None = None
+    #: A required field is missing: it permits nothing, and ends like any other.
+    lacks: bool = False
+    law: str = "EU"
 
 
 @dataclass
@@ -165,7 +168,7 @@ class Request:
 
 class Oracle:
     """The model. ``now`` is the gate's time, ``real`` that of everything else; an ``ingest`` is one run of it, in which
-    records come before pictures."""
+    records come before pictures, and are given for these."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -175,6 +178,8 @@ class Oracle:
         self.pictures: dict[str, Stored] = {}
         self.shows: dict[str, Shown] = {}
         self.batches: dict[str, Batch] = {}
+        #: Jurisdictions that the settings have no rule of.
+        self.lawless: set[str] = set()
         self.requests: list[Request] = []
         self.erased_people: dict[str, float] = {}
         self.erased_ids: set[str] = set()
@@ -250,7 +255,8 @@ class Oracle:
         self.pictures[picture] = Stored(content, batch, self.ingest, changed=there is not None)
         for record in self.records.values():
             for link in record.links.get(picture, ()):
-                if link.content is None:
+                # What comes in the very run that brings the bytes is given for them.
+                if link.content is None or link.ingest == self.ingest:
                     link.content, link.ingest = content, self.ingest
 
     def ask(self, kind: str, value: str, at: float) -> None:
@@ -297,7 +303,9 @@ class Oracle:
             return Says.NO, "ended"
         if version.hold:
             return Says.NO, "held"
-        return (answer, "") if version.granted else (Says.NO, "denied")
+        # Last: what has ended has, whatever its form, and whatever the law where it was given.
+        lawful = version.granted and not version.lacks and version.law not in self.lawless
+        return (answer, "") if lawful else (Says.NO, "denied")
 
     def _link_says(self, picture: str, record: Record) -> Says:
         """A link holds for the content that it was given for; changed bytes need one that was recorded since."""
@@ -307,19 +315,12 @@ class Oracle:
             if link.content == stored.content:
                 known = link.ingest >= stored.ingest or not stored.changed
                 answers.append(Says.YES if known else Says.MAYBE)
-            elif link.ingest == stored.ingest:
-                # Given in the very run that changed the bytes.
-                answers.append(Says.MAYBE)
         return Says.any_of(answers)
 
-    def _is_in(self, picture: str, record: Record) -> Says:
+    def _is_in(self, picture: str, record: Record) -> bool:
         """Whether a record was given for the bytes that a picture holds now, or for none yet: in force or not."""
         stored = self.pictures[picture]
-        links = record.links.get(picture, ())
-        if any(link.content in (None, stored.content) for link in links):
-            return Says.YES
-        # Given in the very run that changed the bytes.
-        return Says.MAYBE if any(link.ingest == stored.ingest for link in links) else Says.NO
+        return any(link.content in (None, stored.content) for link in record.links.get(picture, ()))
 
     def permits(self, picture: str, record: Record) -> Says:
         """Whether a record permits this picture as it is now."""
@@ -358,7 +359,10 @@ class Oracle:
         return {p: Says.YES if p in every else Says.MAYBE if p in some else Says.NO for p in nobody}
 
     def due(self, picture: str) -> Says:
-        """Whether a picture has reached its end: revoked, erased, or every record of it has ended."""
+        """Whether a picture has reached its end: revoked, erased, or whoever is in it has ended.
+
+        A link that was given for other bytes than are there now is for nobody in it. Where all are, all have to end.
+        """
         stored = self.pictures[picture]
         if self.held(picture):
             return Says.NO
@@ -368,12 +372,18 @@ class Oracle:
         records = [r for r in self.records.values() if picture in r.links]
         if not records:
             return revoked
-        answers = []
-        for record in records:
-            _, why = self.standing(record)
-            unclear = record.unread_in >= record.read_in and why != "unread"
-            answers.append(Says.NO if why != "ended" else Says.MAYBE if unclear else Says.YES)
-        return Says.any_of((revoked, Says.all_of(*answers)))
+        inside = [record for record in records if self._is_in(picture, record)]
+        over = Says.all_of(*(self.ended(record) for record in inside or records))
+        if any(self.standing(r) != (Says.YES, "") and self.ended(r) is Says.NO for r in records if r not in inside):
+            # One for former bytes that nothing else is wrong with is nobody's; of others two readings are fair.
+            over = Says.all_of(over, Says.MAYBE)
+        return Says.any_of((revoked, over))
+
+    def ended(self, record: Record) -> Says:
+        """Whether a record has ended, for a reason that no later time undoes."""
+        _, why = self.standing(record)
+        unclear = record.unread_in >= record.read_in and why != "unread"
+        return Says.NO if why != "ended" else Says.MAYBE if unclear else Says.YES
 
     def whose(self, picture: str, person: str) -> set[str]:
         """Whose the face may be that a picture shows as ``person``'s: also theirs to whom a record ever gave its box.
@@ -431,13 +441,10 @@ class Oracle:
             leaving |= {i for i, r in self.records.items() if self._batch_is_erased(r.newest.batch)}
         for picture in list(self.pictures):
             of = [i for i, r in self.records.items() if picture in r.links]
-            others = Says.any_of(self._is_in(picture, self.records[i]) for i in set(of) - leaving)
-            alone = bool(set(of) & leaving) and others is Says.NO
+            others = any(self._is_in(picture, self.records[i]) for i in set(of) - leaving)
+            alone = bool(set(of) & leaving) and not others
             if self._people(set(of) & leaving) - self._people(set(of) - leaving) and not alone:
                 self.left |= {picture, self.pictures[picture].content}
-            if set(of) & leaving and others is Says.MAYBE and not self.held(picture):
-                self.unsure_pictures.add(picture)
-                self.unsure_stones |= {picture, self.pictures[picture].content}
             if (picture in named | asked or alone) and not self.held(picture):
                 self._destroy(picture, erased=picture in self.erased_ids or picture in asked or alone)
         # A record of a held picture stays as long, for by it an erasure that waits is found again.

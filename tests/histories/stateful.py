@@ -16,10 +16,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.histories.cells import RULES, SHAPES
 from tests.histories.machine import ANEW, KEPT, Player
-from tests.histories.schedules import BATCH_WORDS, GRAVE, KILLABLE, OTHERS, POINTS, WORDS, given_again, sparing
+from tests.histories.schedules import (
+    BATCH_WORDS,
+    GRAVE,
+    KILLABLE,
+    LAW_WORDS,
+    OTHERS,
+    POINTS,
+    WORDS,
+    given_again,
+    sparing,
+)
 from tests.histories.world import World
 
-PLAIN = (*(word for word in WORDS if word.islower() and word != "resume"), *BATCH_WORDS)
+PLAIN = (*(word for word in WORDS if word.islower() and word != "resume"), *BATCH_WORDS, *LAW_WORDS)
 TELLING = ("sync", "erase", "expire", "reindex", "rollback")
 SEEDS = st.integers(0, 2**32 - 1)
 AT = st.sampled_from(POINTS) | st.integers(0, 30).map(str)

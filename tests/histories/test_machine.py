@@ -64,6 +64,9 @@ class Believing:
     def lease_runs_out(self) -> None:
         """There is none."""
 
+    def know_law(self, jurisdiction: str, *, known: bool) -> None:
+        """There are no settings."""
+
     def back_up(self, label: str) -> None:
         """There is nothing to be copied."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.unit
 
 LEFT, RIGHT = (0.0, 0.0, 40.0, 40.0), (60.0, 0.0, 99.0, 40.0)
 GIVEN = Version("ann", "b", ("x",), (Event(1.0, True),))
+BOBS = replace(GIVEN, person="bob", box=LEFT)
 
 
 @pytest.fixture
@@ -20,7 +22,12 @@ def oracle() -> Oracle:
     """Ann's picture x under record r, ingested at 10."""
     made = Oracle()
     made.now = made.real = 10.0
-    made.shows = {"x1": (("ann", LEFT),), "x2": (("ann", LEFT),), "s1": (("ann", LEFT), ("bob", RIGHT))}
+    made.shows = {
+        "x1": (("ann", LEFT),),
+        "x2": (("ann", LEFT),),
+        "s1": (("ann", LEFT), ("bob", RIGHT)),
+        "b1": (("bob", LEFT),),
+    }
     made.assess("b", 1.0)
     take(made, r=GIVEN, x="x1")
     return made
@@ -136,7 +143,7 @@ def test_a_link_holds_for_the_content_that_it_was_given_for(oracle: Oracle) -> N
     take(oracle, x="x1")
     assert ann(oracle) is Says.MAYBE, "the old content again, under the old link"
     take(oracle, r=GIVEN, x="x2")
-    assert ann(oracle) is Says.MAYBE, "record and bytes in one run"
+    assert ann(oracle) is Says.YES, "what is given beside pictures is given for these"
 
 
 def test_an_id_of_another_batch_is_not_taken(oracle: Oracle) -> None:
@@ -423,14 +430,59 @@ def test_who_was_recorded_for_former_bytes_keeps_no_picture_of_somebody_else(ora
     assert set(oracle.pictures) == {"h"}, "the id is barred, too"
 
 
-def test_of_a_record_in_the_run_that_changed_the_bytes_nobody_knows_what_it_is_for(oracle: Oracle) -> None:
-    take(oracle, o=replace(GIVEN, person="bob"), x="x2")
-    take(oracle, q=GIVEN)
+def test_a_record_in_the_run_that_changes_the_bytes_is_for_the_new_ones(oracle: Oracle) -> None:
+    take(oracle, o=BOBS, x="b1")
+    assert oracle.served("x") == {"bob": Says.YES}
     oracle.ask("person", "ann", 11.0)
     oracle.carry_out()
-    assert oracle.unsure_pictures == {"x"}
-    oracle.adopt({}, ["o"], [])
+    assert (set(oracle.pictures), set(oracle.records)) == ({"x"}, {"o"}), "ann is not in it any more"
+
+
+def test_a_picture_is_due_when_whoever_is_in_it_now_has_ended(oracle: Oracle) -> None:
+    """It was ann's; bob's portrait came in its place, and he withdraws."""
+    take(oracle, r=replace(GIVEN, expires_at=20.0))
+    take(oracle, o=BOBS, x="b1")
+    over = copy.deepcopy(oracle)
+    over.now = over.real = 20.0
+    assert (oracle.due("x"), over.due("x")) == (Says.NO, Says.NO), "ann's consent ends, and bob is in it"
+    take(oracle, o=ended(BOBS, 5.0))
+    refused = copy.deepcopy(oracle)
+    refused.records["r"].versions.append(replace(GIVEN, granted=False))
+    assert refused.due("x") is Says.MAYBE
+    assert oracle.standing(oracle.records["r"])[0] is oracle.due("x") is Says.YES
+    oracle.expire()
     assert not oracle.pictures
+
+
+@pytest.mark.parametrize("version", [replace(GIVEN, granted=False), None])
+def test_a_picture_stays_for_who_is_in_it_and_only_denied_or_unread(oracle: Oracle, version: Version | None) -> None:
+    take(oracle, o=ended(replace(BOBS, pictures=("x",)), 5.0))
+    take(oracle, r=version)
+    assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.NO)
+
+
+def test_what_nobody_is_in_is_due_when_all_have_ended(oracle: Oracle) -> None:
+    take(oracle, r=replace(GIVEN, expires_at=20.0))
+    take(oracle, x="b1")
+    assert oracle.due("x") is Says.NO
+    oracle.now = oracle.real = 20.0
+    assert oracle.due("x") is Says.YES
+
+
+@pytest.mark.parametrize("changes", [{"lacks": True}, {"law": "CA"}])
+def test_what_has_ended_has_whatever_its_form_and_law(oracle: Oracle, changes: dict[str, Any]) -> None:
+    oracle.lawless.add("CA")
+    take(oracle, r=replace(GIVEN, **changes))
+    assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.NO)
+    withdrawn, over = copy.deepcopy(oracle), copy.deepcopy(oracle)
+    take(withdrawn, r=replace(ended(GIVEN, 5.0), **changes))
+    take(over, r=replace(GIVEN, expires_at=9.0, **changes))
+    oracle.ask("person", "ann", 11.0)
+    assert {one.due("x") for one in (oracle, withdrawn, over)} == {Says.YES}
+    take(withdrawn, r=replace(ended(GIVEN, 5.0), hold=True, **changes))
+    assert withdrawn.due("x") is Says.NO
+    take(over, r=None)
+    assert over.due("x") is Says.NO, "nobody knows what it said"
 
 
 def test_somebody_whose_consent_has_lapsed_comes_back_to_a_shared_picture(oracle: Oracle) -> None:

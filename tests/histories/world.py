@@ -54,6 +54,7 @@ FAST = {
 }
 PURPOSE, OTHER_PURPOSE = "face-reindex:DuplicateDetection", "face-reindex:Something"
 LEASE_S = 900.0
+_CONF = Path(__file__).parents[2] / "conf"
 _WRITES = {
     "append": "append", "delete_matching": "delete", "update_matching": "update", "purge": "purge", "vacuum": "vacuum",
 }  # fmt: skip
@@ -194,16 +195,27 @@ class World:
         self._processes: list[_Process] = []
         self._undo: list[Callable[[], None]] = []
         folder.mkdir(parents=True, exist_ok=True)
+        self.laws = yaml.safe_load((_CONF / "jurisdictions.yaml").read_text(encoding="utf-8"))
+        self.know_law("", known=True)
         self.config = folder / "settings.yaml"
         self.config.write_text(yaml.safe_dump({
             "warehouse": str(folder / "warehouse"),
-            "governance": {"purposes": [PURPOSE], "allowed_purposes": [PURPOSE, OTHER_PURPOSE]},
+            "governance": {
+                "purposes": [PURPOSE], "allowed_purposes": [PURPOSE, OTHER_PURPOSE],
+                "jurisdictions": str(folder / "jurisdictions.yaml"),
+            },
             "milvus": {"uri": str(folder / "index.db"), "keep_collections": 3},
             "verify": {"recall_sample": 5},
             "erasure": {"milvus_gc_hours": 0},
             "lease": {"ttl_s": LEASE_S},
             "executor": {"partition_images": 100_000},
         }))  # fmt: skip
+
+    def know_law(self, jurisdiction: str, *, known: bool) -> None:
+        """Let the settings have the rules of a jurisdiction, or not. The file's place stays, and so do all settings."""
+        rules = [rule for rule in self.laws["rules"] if known or jurisdiction not in rule["jurisdictions"]]
+        text = yaml.safe_dump({**self.laws, "rules": rules})
+        (self.folder / "jurisdictions.yaml").write_text(text, encoding="utf-8")
 
     # --- what is not real ---
 
