@@ -30,6 +30,7 @@ Words of a schedule
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import json
@@ -39,7 +40,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ EFFECTS: dict[str, tuple[str, ...]] = {
     "sync": ("carry_out", "expire"),
     "reindex": ("carry_out",),
 }
+#: These destroy what has ended.
+ENDS = {"sync", "expire"}
 #: After these the live collection holds nobody who is not permitted, …
 CLEAN_LIVE = {"sync", "expire", "erase", "reindex", "promote", "rollback"}
 #: … after these no collection does, …
@@ -67,6 +70,8 @@ CLEAN_EVERYWHERE = {"erase", "expire"}
 #: … and after these everybody who is permitted is live.
 COMPLETE = {"reindex", "promote"}
 JOBS = ("embed", "load", "verify", "promote", "reindex", "sync", "expire", "erase", "rollback")
+#: Of these a second one has nothing to do where nobody has said anything.
+NOTHING_NEW = {("sync", "sync"), ("expire", "expire"), ("expire", "sync")}
 #: Exit codes beside 0 that are right: a hold suspends an erasure, or one found nothing; there is no collection before.
 RIGHT = {"erase": {3, 6}, "rollback": {4}}
 #: Those of them that say that all was done.
@@ -142,6 +147,8 @@ class Seen:
     links: set[tuple[str, str]]
     collections: dict[str, dict[int, bytes]]
     live: str | None
+    #: By face, the records that its row stands under.
+    under: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Player:
@@ -165,6 +172,11 @@ class Player:
         self.import_all = False
         self.held_with: dict[str, tuple[str, set[bytes]]] = {}
         self.were_live: set[str] = set()
+        #: The job that the last word was, if it ended well.
+        self.well = ""
+        #: Faces that stood in the table when a record of theirs ended: their picture, and their records.
+        self.last_under: dict[bytes, tuple[str, tuple[str, ...]]] = {}
+        self.must_go: dict[bytes, tuple[str, tuple[str, ...]]] = {}
         self._number = 0
         self._last = 0.0
 
@@ -330,6 +342,7 @@ class Player:
         if any(before.values()) or (self.import_all and not inside):
             self.send(before)
         self.schedule.append(word)
+        just_done, self.well = self.well, ""
         if given_again:
             self._given_again(word, inside)
         elif "!" in word:
@@ -337,7 +350,7 @@ class Player:
         elif "~" in word or "^" in word:
             self._together(word, inside)
         elif word in JOBS:
-            self._ended(self.world.run(word))
+            self._run(word, just_done, rules)
         else:
             name, _, rest = word.partition(" ")
             method = getattr(self, f"word_{word.replace(' ', '_')}", None)
@@ -345,6 +358,25 @@ class Player:
                 method()
             else:
                 getattr(self, f"word_{name}")(rest)
+
+    def _run(self, job: str, just_done: str, rules: dict[str, str]) -> None:
+        """``just_done``: the job before it, if that has ended well, and nothing but ``rules`` was said in between."""
+        quiet = self._quiet(rules) if (just_done, job) in NOTHING_NEW and not self.restored else set()
+        with self.world.listening() as asked:
+            answer = self.world.run(job)
+        self._ended(answer)
+        self.well = job if answer.code in {0, *DONE.get(job, ())} else ""
+        for kind, value in asked:
+            if self._cell(value) in quiet:
+                self._found(12, f"{job} finds something to do directly after {just_done}", kind, self._cell(value))
+
+    def _quiet(self, rules: dict[str, str]) -> set[str]:
+        """Cells that nothing was said of, and in which nothing may be due."""
+        oracle = self.oracle
+        waiting = {p for p in oracle.pictures if oracle.due(p) is not Says.NO} | oracle.barred_meanwhile
+        waiting |= {p for p, s in oracle.pictures.items() if {p, s.content} & oracle.unsure_stones}
+        said = {name for name, rule in rules.items() if rule}
+        return set(self.cells) - said - {self._cell(picture) for picture in waiting}
 
     def _killed(self, name: str, point: str) -> None:
         run_id = f"k{len(self.schedule)}"
@@ -485,7 +517,7 @@ class Player:
             return
         for name in (what, *BESIDE.get(what, ())):
             self.world.restore("b", name)
-        self.restored, self.held_with = True, {}
+        self.restored, self.held_with, self.must_go, self.last_under = True, {}, {}, {}
         if what == "index.db":
             self._say_what_is_lost()
         pictures, _ = copy.deepcopy(self.backup)
@@ -622,6 +654,7 @@ class Player:
         self._records(seen)
         if well in EFFECTS:
             self._physically()
+        self._vectors(seen, well if after == well else "")
         if well in {*CLEAN_EVERYWHERE, "sync"} or after.startswith("restore") or " inside " in after:
             self._proofs(seen)
         oracle.remember()
@@ -755,6 +788,37 @@ class Player:
                         10, "an erased picture's bytes", path.parent.parent.name, shown_in(data)[0][0].split(" of ")[1]
                     )
 
+    def _vectors(self, seen: Seen, well: str) -> None:
+        """Faces under a record that has ended go, whatever else is decided of their picture, and from files as well."""
+        oracle = self.oracle
+        for label, (picture_id, records) in self.last_under.items():
+            if self._over(picture_id, records):
+                self.must_go[label] = picture_id, records
+        # Also whom another record permits now, and who is there again for it.
+        there = {label for _, label in seen.faces.values()}
+        self.must_go = {
+            label: (p, records)
+            for label, (p, records) in self.must_go.items()
+            if label not in there and (self._over(p, records) or not set(records) & set(oracle.records))
+        }
+        # What a zombie wrote, and could not commit, is no part of the table, and stays for some time.
+        if well in ENDS and self.must_go and not self.restored and not any("~" in word for word in self.schedule):
+            for path in (self.world.folder / "warehouse" / "embeddings").rglob("*.parquet"):
+                with contextlib.suppress(OSError, pa.ArrowInvalid, KeyError):
+                    rows = pq.read_table(path, columns=["embedding"], partitioning=None).column("embedding")
+                    for label in {label_of(vector) for vector in rows.to_pylist()} & set(self.must_go):
+                        cell = self._cell(self.must_go[label][0])
+                        self._found(10, "the vector of a face whose record has ended", "embeddings", cell)
+            self.must_go = {}
+        under = {key: records for key, records in seen.under.items() if key in seen.faces}
+        self.last_under = {seen.faces[key][1]: (seen.faces[key][0], records) for key, records in under.items()}
+
+    def _over(self, picture_id: str, records: Iterable[str]) -> bool:
+        """Whether one of these has ended, and no hold keeps the picture."""
+        known = [self.oracle.records[i] for i in records if i in self.oracle.records]
+        held = any(record.newest.hold for record in known) or self.oracle.held(picture_id)
+        return not held and any(self.oracle.ended(record) is Says.YES for record in known)
+
     def _proofs(self, seen: Seen) -> None:
         """`verify --erased` and `verify --audit` say what is so."""
         answer = self.world.run("verify", "--erased")
@@ -797,7 +861,7 @@ class Player:
             lambda: warehouse.read(IMAGES).select("image_id", F.sha2("content", 256).alias("c")).collect(),
             lambda: (
                 warehouse.read(EMBEDDINGS)
-                .select("face_id", "image_id", F.slice("embedding", 1, 128).alias("v"))
+                .select("face_id", "image_id", F.slice("embedding", 1, 128).alias("v"), "basis_record_ids")
                 .collect()
             ),
             lambda: warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id").distinct().collect(),
@@ -825,6 +889,7 @@ class Player:
             {(row["image_id"], row["record_id"]) for row in links},
             collections,
             live,
+            {row["face_id"]: tuple(row["basis_record_ids"] or ()) for row in faces},
         )
 
 

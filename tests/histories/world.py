@@ -194,6 +194,7 @@ class World:
         self._ready: set[str] = set()
         self._processes: list[_Process] = []
         self._undo: list[Callable[[], None]] = []
+        self._asked: list[tuple[str, str]] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.laws = yaml.safe_load((_CONF / "jurisdictions.yaml").read_text(encoding="utf-8"))
         self.know_law("", known=True)
@@ -244,6 +245,7 @@ class World:
             run.facts.update(model_fingerprint=pictures.FINGERPRINT, weights="random (UNTRAINED)")
             return EmbedSpec("none", pictures.FINGERPRINT)
 
+        import jobs.governance.erasure
         import jobs.tables.embeddings
         import jobs.tables.files
         import jobs.tables.store
@@ -253,6 +255,7 @@ class World:
         self._set_default(jobs.runs.record.Job.__init__, jobs.runs.record.utc_now, self.now)
         self._set_default(jobs.runs.lease.Lease.__init__, jobs.runs.lease._utc_now, self._lease_now)
         self._patch(EmbeddedIndex, "open", classmethod(lambda _, settings: self._shared_index(settings)))
+        self._patch(jobs.governance.erasure, "request_all", self._heard(jobs.governance.erasure.request_all))
         # Kept, not cached: Spark, which all jobs share here, empties a cache when a table that it was read from is
         # written, and so what a sleeping job has computed; in a process of its own it would keep it.
         computed = jobs.tables.embeddings._results
@@ -316,6 +319,25 @@ class World:
 
         self._undo.append(undo)
         function.__defaults__, function.__kwdefaults__ = exchanged or None, named or None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[list[tuple[str, str]]]:
+        """What jobs find due meanwhile, or here again, as (kind, value)."""
+        self._asked = []
+        try:
+            yield self._asked
+        finally:
+            self._asked = None
+
+    def _heard(self, request_all: Any) -> Any:
+        @functools.wraps(request_all)
+        def heard(warehouse: Any, due: Any, *args: Any, **kwargs: Any) -> int:
+            count: int = request_all(warehouse, due, *args, **kwargs)
+            if count and self._asked is not None:
+                self._asked += [(row["kind"], row["value"]) for row in due.select("kind", "value").collect()]
+            return count
+
+        return heard
 
     def now(self) -> datetime:
         """The time, as the gate is told it."""
