@@ -307,6 +307,20 @@ class Cell:
         )
         self._send(sent, record_id)
 
+    def rule_mistake(self, sent: Sent) -> None:
+        """Somebody else's portrait is written over it, and is recorded where that person has brought it."""
+        self.people.append(f"Person {len(self.people)} of {self.name}")
+        self.shown[self.subject] = ((self.people[-1], BOXES[0]),)
+        self.versions[self.subject] += 1
+        self._picture(sent)
+        self._more += 1
+        own, record_id = self.id(f"n{self._more}"), self.id(f"m{self._more}")
+        self.shown[own], self.versions[own] = self.shown[self.subject], self.versions[self.subject]
+        self._copy_of[own] = self.subject
+        self._picture(sent, own)
+        self.exports[record_id] = Version(self.people[-1], self.batch, (own,), (Event(self._clock(), True),))
+        self._send(sent, record_id)
+
     def rule_restore(self, sent: Sent) -> None:
         """The picture's first bytes again."""
         self.versions[self.subject], self.shown[self.subject] = 1, self._first_shown[self.subject]

@@ -242,6 +242,9 @@ class Oracle:
         """A source has this picture. Not taken: what was erased, another batch's id, other bytes of what is held."""
         there = self.pictures.get(picture)
         if picture in self.erased_ids or content in self.erased_contents:
+            if there is not None and there.batch == batch and there.content != content and not self.held(picture):
+                # Its source has other bytes for it, and none that may come: whether the former stay nothing is said of.
+                self.unsure_pictures.add(picture)
             return
         if there is not None and (there.batch != batch or there.content == content or self.held(picture)):
             return
@@ -317,10 +320,10 @@ class Oracle:
                 answers.append(Says.YES if known else Says.MAYBE)
         return Says.any_of(answers)
 
-    def _is_in(self, picture: str, record: Record) -> bool:
+    def _is_in(self, picture: str, record_id: str) -> bool:
         """Whether a record was given for the bytes that a picture holds now, or for none yet: in force or not."""
-        stored = self.pictures[picture]
-        return any(link.content in (None, stored.content) for link in record.links.get(picture, ()))
+        links = self.records[record_id].links.get(picture, ())
+        return any(link.content in (None, self.pictures[picture].content) for link in links)
 
     def permits(self, picture: str, record: Record) -> Says:
         """Whether a record permits this picture as it is now."""
@@ -369,12 +372,13 @@ class Oracle:
         revoked = self.batches.get(stored.batch, Batch()).revoked
         if revoked is Says.YES or (self.barred(picture) and picture not in self.barred_meanwhile):
             return Says.YES
-        records = [r for r in self.records.values() if picture in r.links]
+        records = {i: r for i, r in self.records.items() if picture in r.links}
         if not records:
             return revoked
-        inside = [record for record in records if self._is_in(picture, record)]
-        over = Says.all_of(*(self.ended(record) for record in inside or records))
-        if any(self.standing(r) != (Says.YES, "") and self.ended(r) is Says.NO for r in records if r not in inside):
+        inside = {i: r for i, r in records.items() if self._is_in(picture, i)}
+        over = Says.all_of(*(self.ended(record) for record in (inside or records).values()))
+        former = [r for i, r in records.items() if i not in inside]
+        if any(self.standing(r) != (Says.YES, "") and self.ended(r) is Says.NO for r in former):
             # One for former bytes that nothing else is wrong with is nobody's; of others two readings are fair.
             over = Says.all_of(over, Says.MAYBE)
         return Says.any_of((revoked, over))
@@ -435,18 +439,23 @@ class Oracle:
             request.pictures |= {p for i in mine for p in self.records[i].links}
             leaving |= mine
         # Restored, or imported while nobody looked: they give nothing since the erasure of their person.
+        swept: set[str] = set()
         if sweep:
             erased_at = {i: self.erased_people.get(r.newest.person, -1.0) for i, r in self.records.items()}
-            leaving |= {i for i, r in self.records.items() if r.given_at <= erased_at[i]}
-            leaving |= {i for i, r in self.records.items() if self._batch_is_erased(r.newest.batch)}
-        for picture in list(self.pictures):
-            of = [i for i, r in self.records.items() if picture in r.links]
-            others = any(self._is_in(picture, self.records[i]) for i in set(of) - leaving)
-            alone = bool(set(of) & leaving) and not others
-            if self._people(set(of) & leaving) - self._people(set(of) - leaving) and not alone:
-                self.left |= {picture, self.pictures[picture].content}
-            if (picture in named | asked or alone) and not self.held(picture):
-                self._destroy(picture, erased=picture in self.erased_ids or picture in asked or alone)
+            swept |= {i for i, r in self.records.items() if r.given_at <= erased_at[i]}
+            swept |= {i for i, r in self.records.items() if self._batch_is_erased(r.newest.batch)}
+        for picture in {*self.pictures, *(p for i in leaving for p in self.records[i].links)}:
+            of = {i for i, r in self.records.items() if picture in r.links}
+            if self.held(picture):
+                continue
+            mine, others = of & (leaving | swept), of - leaving - swept
+            if picture in asked_ids | asked and picture in self.pictures:
+                self._destroy(picture, erased=True, barred=True)
+            else:
+                self._leave(picture, mine, others, asked_for=leaving)
+            if picture in named and picture in self.pictures:
+                self._destroy(picture, erased=picture in self.erased_ids)
+        leaving |= swept
         # A record of a held picture stays as long, for by it an erasure that waits is found again.
         kept = {i for i, r in self.records.items() if r.newest.hold or any(self.held(p) for p in r.links)}
         for request in wanted:
@@ -456,6 +465,42 @@ class Oracle:
         for record_id in leaving - kept:
             del self.records[record_id]
         self.barred_meanwhile = {picture for picture in self.pictures if self.barred(picture)} - barred
+
+    def _leave(self, picture: str, mine: set[str], others: set[str], *, asked_for: set[str]) -> None:
+        """Whom the records ``mine`` are about leave a picture that nobody asked for: it goes if nobody else is in it.
+
+        In it is who is recorded for the bytes that are there now. Barred are those that records (``asked_for``) of
+        theirs alone name, whatever stands there now; what somebody else is recorded for, too, under this id, shows
+        that somebody has left it.
+        """
+        stored = self.pictures.get(picture)
+        own, theirs = self._contents_of(picture, mine & asked_for), self._contents_of(picture, others)
+        inside, beside = ({i for i in ids if stored is None or self._is_in(picture, i)} for ids in (mine, others))
+        self.erased_contents |= own.keys() - theirs.keys()
+        self.left |= {content for content in own.keys() & theirs.keys() if own[content] - theirs[content]}
+        if stored is None:
+            # While others are recorded, and its row is missing, nobody can say who was in it.
+            self.unsure_stones |= {picture} if mine and others else set()
+            self.erased_ids |= {picture} if mine & asked_for and not others else set()
+        elif mine and not beside:
+            self._destroy(picture, erased=True, barred=bool(inside))
+        elif self._people(inside) - self._people(beside):
+            self.left |= {picture, stored.content}
+
+    def _contents_of(self, picture: str, record_ids: Iterable[str]) -> dict[str, set[str]]:
+        """For each content that these records were given for, under this id, whom they are about.
+
+        Who was given for none yet may be in each, while nobody knows what stands there.
+        """
+        found: dict[str, set[str]] = {}
+        every = {link.content for r in self.records.values() for link in r.links.get(picture, ())}
+        for record_id in record_ids:
+            contents = {link.content for link in self.records[record_id].links[picture]}
+            waits = contents == {None} and picture not in self.pictures
+            for content in every if waits else contents:
+                if content is not None:
+                    found.setdefault(content, set()).update(self._people([record_id]))
+        return found
 
     def expire(self) -> None:
         """What is due has been destroyed."""
@@ -470,7 +515,9 @@ class Oracle:
         Not ``destroyed``: it may have written down what is to go, and nothing has gone.
         """
         then = copy.deepcopy(self)
-        for effect in effects:
+        # A pass over what is due, or here again, writes its tombstones when it begins, and not before.
+        sure = ("carry_out",) if {"sweep", "carry_out"} & set(effects) else ()
+        for effect in effects if destroyed else sure:
             getattr(then, effect)()
         if destroyed:
             gone = (set(self.pictures) - set(then.pictures)) | then.unsure_pictures
@@ -529,14 +576,15 @@ class Oracle:
                     del record.links[picture]
         self.unsure_pictures, self.unsure_records = set(), set()
 
-    def _destroy(self, picture: str, *, erased: bool) -> None:
+    def _destroy(self, picture: str, *, erased: bool, barred: bool = False) -> None:
+        """``erased``: its id does not come back, else under a permission given since; ``barred``: its bytes neither."""
         stored = self.pictures.pop(picture)
         several = len(self._people(i for i, r in self.records.items() if picture in r.links)) > 1
         for record in self.records.values():
             record.links.pop(picture, None)
         if erased:
             self.erased_ids.add(picture)
-            self.erased_contents.add(stored.content)
+            self.erased_contents |= {stored.content} if barred else set()
         elif stored.content in self.erased_contents:
             self.loose_ids.add(picture)
             self.unsure_stones |= {picture} if several else set()

@@ -13,6 +13,7 @@ from tests.histories.machine import ANEW, GIVEN_AGAIN, KEPT, History
 GRAVE = (
     "withdraw", "hold", "hold other", "forget", "forget other", "forget both", "forget picture", "garble", "deny",
     "export withdrawal", "swap", "withdraw other", "withdraw both", "withdraw incompletely", "change other",
+    "mistake",
 )  # fmt: skip
 #: The schedule of the quick profile, …
 QUICK = ("reindex", "later", "embed~append embeddings>erase", "sync", "rotate", "reindex")
@@ -43,12 +44,14 @@ ONCE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("alone", ("change other", "withdraw other")),
     ("boxed", ("change other", "withdraw other")),
     ("boxed", ("deny", "withdraw other")),
+    ("alone", ("mistake", "forget")),
+    ("hidden", ("change other", "forget")),
     # What has ended has, whatever its form.
     ("alone", ("", "withdraw incompletely")),
 )
 #: Rules that send pictures.
 SENDING = (
-    "change", "change and again", "change other", "restore", "resend", "pictures", "copy", "copy of other",
+    "change", "change and again", "change other", "mistake", "restore", "resend", "pictures", "copy", "copy of other",
     "other encoding", "come back", "come back behind", "foreign",
 )  # fmt: skip
 Cells = tuple[tuple[str, str, str, tuple[str, ...]], ...]

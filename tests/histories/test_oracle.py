@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.histories.oracle import DAY, Event, Oracle, Record, Says, Version, covered
+from tests.histories.oracle import DAY, Event, Oracle, Record, Says, Stored, Version, covered
 
 pytestmark = pytest.mark.unit
 
@@ -436,6 +436,74 @@ def test_a_record_in_the_run_that_changes_the_bytes_is_for_the_new_ones(oracle: 
     oracle.ask("person", "ann", 11.0)
     oracle.carry_out()
     assert (set(oracle.pictures), set(oracle.records)) == ({"x"}, {"o"}), "ann is not in it any more"
+
+
+def test_of_a_picture_that_is_somebody_elses_now_only_the_id_goes(oracle: Oracle) -> None:
+    """Ann's record alone names x; bob has brought the portrait that came in its place under another id."""
+    take(oracle, x="b1", y="b1")
+    take(oracle, o=replace(BOBS, pictures=("y",), box=None))
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out(sweep=True)
+    oracle.carry_out(sweep=True)
+    assert (set(oracle.pictures), oracle.erased_ids, oracle.erased_contents) == ({"y"}, {"x"}, {"x1"})
+    assert oracle.served("y") == {"bob": Says.YES}
+    take(oracle, z="b1", v="x1")
+    assert set(oracle.pictures) == {"y", "z"}
+
+
+def test_who_is_recorded_for_former_bytes_leaves_no_trace_in_what_is_there_now(oracle: Oracle) -> None:
+    take(oracle, x="b1", y="b1")
+    take(oracle, o=replace(BOBS, pictures=("x", "y"), box=None))
+    assert oracle.served("y") == {"bob": Says.YES}
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert (oracle.left, oracle.erased_contents) == (set(), {"x1"})
+    assert oracle.served("x") == oracle.served("y") == {"bob": Says.YES}
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_bytes_that_only_links_tell_of_are_barred(oracle: Oracle, missing: bool) -> None:
+    """Ann is in b1, where bob was recorded for what stood there before; then the row is missing, or an older one."""
+    take(oracle, p=replace(GIVEN, person="bob", pictures=("g",)), g="s1")
+    take(oracle, q=replace(GIVEN, pictures=("g",)), g="x2")
+    if missing:
+        del oracle.pictures["g"]
+    else:
+        oracle.pictures["g"] = Stored("s1", "b", 2)
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    take(oracle, g="x2")
+    oracle.adopt({} if missing else {"g": "s1"}, ["p"], [("g", "p")])
+    assert oracle.erased_contents == {"x1", "x2"}
+    assert {p: s.content for p, s in oracle.pictures.items()} == ({} if missing else {"g": "s1"})
+    take(oracle, g="s1")
+    assert oracle.pictures["g"].content == "s1"
+    assert "s1" not in oracle.left
+
+
+def test_bytes_of_several_people_are_left_and_not_barred_where_the_row_is_missing(oracle: Oracle) -> None:
+    mine, theirs = replace(GIVEN, pictures=("g",)), replace(GIVEN, person="bob", pictures=("g",))
+    take(oracle, a=mine, o=theirs, g="x2")
+    del oracle.pictures["g"]
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert ("x2" in oracle.left, "x2" in oracle.erased_contents, "g" in oracle.erased_ids) == (True, False, False)
+    oracle.ask("person", "bob", 12.0)
+    oracle.carry_out()
+    assert "x2" in oracle.erased_contents
+    assert "g" in oracle.erased_ids
+
+
+def test_an_expiry_that_did_not_begin_leaves_no_tombstone(oracle: Oracle) -> None:
+    """Both lapse on one day and consent anew; a copy of theirs was in no pass."""
+    both = {i: replace(GIVEN, person=who, pictures=("g",)) for i, who in (("a", "ann"), ("o", "bob"))}
+    take(oracle, **both, g="s1")
+    take(oracle, **{i: ended(version, 5.0) for i, version in both.items()})
+    oracle.ask("person", "nobody", 5.5)
+    oracle.perhaps("sweep", "expire", destroyed=False)
+    assert not oracle.unsure_stones | oracle.loose_ids | oracle.unsure_pictures
+    take(oracle, **{i: replace(v, events=(Event(1.0, True), Event(6.0, True))) for i, v in both.items()})
+    assert set(oracle.served("g").values()) == {Says.YES}
 
 
 def test_a_picture_is_due_when_whoever_is_in_it_now_has_ended(oracle: Oracle) -> None:
