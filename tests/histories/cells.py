@@ -110,6 +110,10 @@ class Cell:
         """Every record once more, as an import anew has it."""
         return Sent([Line(i, version) for i, version in self.exports.items()])
 
+    def all_pictures(self) -> Sent:
+        """Every picture as its source has it now."""
+        return Sent(pictures=[(p, self.bytes_of(p), self.batch) for p in self.shown])
+
     def do(self, rule: str, clock: Callable[[], float], gate_now: float) -> Sent:
         """What a rule sends; ``clock`` gives the instants of events."""
         self._clock, self._gate_now = clock, gate_now

@@ -24,6 +24,7 @@ Words of a schedule
     ``back up``             a copy of everything is put aside
     ``restore TABLE``       a table (with what belongs to it), or ``index.db``, is put back as it was
     ``lose``                the live collection and its alias are dropped
+    ``lose TABLE>JOB``      a table's folder is removed, and JOB runs; what is sent next brings all that was in it again
 
 **A new word** is a method `Player.word_NAME`, or an entry of `EFFECTS` for a job: what it promises when it ends well.
 """
@@ -170,6 +171,7 @@ class Player:
         self.backup: tuple[Any, ...] | None = None
         self.killed: tuple[str, str] | None = None
         self.import_all = False
+        self.ingest_all = False
         self.held_with: dict[str, tuple[str, set[bytes]]] = {}
         self.were_live: set[str] = set()
         #: The job that the last word was, if it ended well.
@@ -206,12 +208,17 @@ class Player:
         for name, cell in self.cells.items():
             if self.import_all:
                 sent.lines += cell.all_records().lines
+            if self.ingest_all:
+                sent.pictures += cell.all_pictures().pictures
             mine = cell.do(rules.get(name, ""), self.clock, self.oracle.now)
             sent.lines += mine.lines
             sent.pictures += mine.pictures
             sent.asked += mine.asked
             self.rules_done += bool(rules.get(name))
-        self.import_all = False
+        self.import_all = self.ingest_all = False
+        if self.oracle.lost:
+            # Each comes in again, for else nobody's request would ever be complete.
+            sent.lines = [line for line in sent.lines if line.version is not None]
         # A file has each record once: the last that a cell had to say.
         sent.lines = list({line.record_id: line for line in sent.lines}.values())
         return sent
@@ -339,7 +346,7 @@ class Player:
         if "~" in word or given_again or "^" in word:
             inside = {n: rule for n, rule in rules.items() if "^" not in word or rule in ASKING}
         before = {n: rule for n, rule in rules.items() if n not in inside}
-        if any(before.values()) or (self.import_all and not inside):
+        if any(before.values()) or ((self.import_all or self.ingest_all) and not inside):
             self.send(before)
         self.schedule.append(word)
         just_done, self.well = self.well, ""
@@ -525,7 +532,11 @@ class Player:
             self.oracle.pictures = pictures
         self._compare(f"restore {what}", "")
 
-    def word_lose(self) -> None:
+    def word_lose(self, what: str = "") -> None:
+        """The live collection, or a table while a job runs."""
+        if what:
+            self._lose_table(*what.split(">"))
+            return
         from jobs.settings import load_settings
 
         index = self.world._shared_index(load_settings(str(self.world.config)))
@@ -534,6 +545,22 @@ class Player:
             index.drop_alias("faces")
             index.drop(live)
         self._say_what_is_lost(after="erase")
+
+    def _lose_table(self, table: str, job: str) -> None:
+        self.world.remove_table(table)
+        self.oracle.lose(table)
+        self.held_with, self.must_go, self.last_under = {}, {}, {}
+        answer = self.world.run(job)
+        # That there is no record, or that requests wait for what leads to pictures.
+        self._expect(answer, {0, 3, *RIGHT.get(job, ())})
+        self.oracle.real, self.oracle.now = time.time(), self.world.now().timestamp()
+        if answer.code in {0, 3, *RIGHT.get(job, ())}:
+            for effect in EFFECTS.get(job, ()):
+                getattr(self.oracle, effect)()
+        else:
+            self.oracle.perhaps(*EFFECTS.get(job, ()))
+        self._compare(f"{job} without {table}", "")
+        self.import_all, self.ingest_all = table != "images", table == "images"
 
     def _say_what_is_lost(self, *, after: str = "") -> None:
         """As an operator does: no job can tell a collection that is gone from one that lies in another index.
@@ -902,7 +929,9 @@ def _by_picture(seen: Seen) -> dict[str, set[bytes]]:
 
 def _by_batch(sent: Sent) -> list[tuple[str, list[tuple[str, bytes]], list[Line]]]:
     """Each batch with its pictures, and the first one with all lines: one ingest each."""
-    batches = list(dict.fromkeys(batch for _, _, batch in sent.pictures)) or (["main"] if sent.lines else [])
+    # Where a row is missing an id is whose picture comes first.
+    batches = sorted(dict.fromkeys(batch for _, _, batch in sent.pictures), key=lambda batch: batch == "other")
+    batches = batches or (["main"] if sent.lines else [])
     return [
         (batch, [(p, data) for p, data, of in sent.pictures if of == batch], sent.lines if number == 0 else [])
         for number, batch in enumerate(batches)

@@ -178,6 +178,8 @@ class Oracle:
         self.pictures: dict[str, Stored] = {}
         self.shows: dict[str, Shown] = {}
         self.batches: dict[str, Batch] = {}
+        #: Links to records that are lost, and that may come in again.
+        self.lost: dict[str, dict[str, list[Link]]] = {}
         #: Jurisdictions that the settings have no rule of.
         self.lawless: set[str] = set()
         self.requests: list[Request] = []
@@ -221,9 +223,11 @@ class Oracle:
     def import_record(self, record_id: str, version: Version) -> None:
         """A line of a basis file was read. The very content of the newest version again is no version more."""
         known = self.records.get(record_id)
-        if known is None and (self._is_erased(version) or self._batch_is_erased(version.batch)):
+        links = self.lost.pop(record_id, {})
+        if known is None and not links and (self._is_erased(version) or self._batch_is_erased(version.batch)):
             return
-        record = self.records.setdefault(record_id, Record(came_in=self.ingest))
+        # One that only links are left of is taken, for by it the pictures of who was erased meanwhile are found.
+        record = self.records.setdefault(record_id, Record(came_in=self.ingest, links=links))
         if record.versions and record.newest == version:
             record.repeated_in = self.ingest
         else:
@@ -261,6 +265,25 @@ class Oracle:
                 # What comes in the very run that brings the bytes is given for them.
                 if link.content is None or link.ingest == self.ingest:
                     link.content, link.ingest = content, self.ingest
+
+    def lose(self, table: str) -> None:
+        """A whole table is lost: ``images``, ``basis_links`` or ``processing_basis``."""
+        if table == "images":
+            self.pictures, self.barred_meanwhile = {}, set()
+        elif table == "basis_links":
+            for record in self.records.values():
+                record.links.clear()
+        else:
+            self.lost |= {i: record.links for i, record in self.records.items()}
+            self.records = {}
+
+    @property
+    def blind(self) -> bool:
+        """Whether there are pictures, and no record or no link at all, so that nothing is destroyed.
+
+        For nobody can tell whose they are, or what is held.
+        """
+        return bool(self.pictures) and not any(record.links for record in self.records.values())
 
     def ask(self, kind: str, value: str, at: float) -> None:
         """An erasure is asked for: of a ``person``, a ``picture`` or a ``batch``. From now on it is barred."""
@@ -367,7 +390,7 @@ class Oracle:
         A link that was given for other bytes than are there now is for nobody in it. Where all are, all have to end.
         """
         stored = self.pictures[picture]
-        if self.held(picture):
+        if self.held(picture) or self.blind:
             return Says.NO
         revoked = self.batches.get(stored.batch, Batch()).revoked
         if revoked is Says.YES or (self.barred(picture) and picture not in self.barred_meanwhile):
@@ -416,12 +439,42 @@ class Oracle:
         self._finish_what_was_cut_off()
         barred = {picture for picture in self.pictures if self.barred(picture)}
         wanted = [r for r in self.requests if r.open]
-        # Where nothing leads to anybody's picture nobody can say that a person has none.
-        blind = bool(self.pictures) and not any(record.links for record in self.records.values())
+        if self.blind:
+            # Nobody can say that a person has none, or that it is not held: nothing is destroyed, and who asked waits.
+            batches = {stored.batch for stored in self.pictures.values()}
+            for request in wanted:
+                request.open = request.kind == "person" or request.value in {*self.pictures, *batches}
+            return
+        leaving, by_name = self._reached(wanted)
+        swept = self._swept() if sweep else set()
+        again = barred if sweep else set()
+        for picture in {*self.pictures, *by_name, *(p for i in leaving for p in self.records[i].links)}:
+            if self.held(picture):
+                continue
+            of = {i for i, r in self.records.items() if picture in r.links}
+            if picture in by_name and picture in self.pictures:
+                self._destroy(picture, erased=True, barred=True)
+            elif picture in by_name:
+                # Its row is missing: what it holds only links tell.
+                self.unsure_stones |= self._contents_of(picture, of).keys()
+            else:
+                self._leave(picture, of & (leaving | swept), of - leaving - swept, asked_for=leaving)
+            if picture in again & set(self.pictures):
+                self._destroy(picture, erased=picture in self.erased_ids)
+        leaving |= swept
+        # A record of a held picture stays as long, for by it an erasure that waits is found again.
+        kept = {i for i, r in self.records.items() if r.newest.hold or any(self.held(p) for p in r.links)}
+        for request in wanted:
+            held = any(p in self.pictures and self.held(p) for p in request.pictures)
+            request.open = held or bool(request.records & kept)
+        for record_id in leaving - kept:
+            del self.records[record_id]
+        self.barred_meanwhile = {picture for picture in self.pictures if self.barred(picture)} - barred
+
+    def _reached(self, wanted: list[Request]) -> tuple[set[str], set[str]]:
+        """Records that go by these requests, and pictures that are asked for by their ids or their batch."""
         leaving: set[str] = set()
-        asked_ids = {r.value for r in wanted if r.kind == "picture"}
-        named: set[str] = {p for p in self.pictures if p in asked_ids or (sweep and self.barred(p))}
-        asked: set[str] = set()
+        by_name = {request.value for request in wanted if request.kind == "picture"}
         for request in wanted:
             mine = {i for i, r in self.records.items() if self._names(request, r)}
             if request.kind == "person":
@@ -434,37 +487,17 @@ class Oracle:
                 mine = {i for i in mine if self.records[i].came_in <= until}
                 of_batch = {p for p, s in self.pictures.items() if s.batch == request.value and s.ingest <= until}
                 request.pictures |= of_batch
-                asked |= of_batch
+                by_name |= of_batch
             request.records |= mine
             request.pictures |= {p for i in mine for p in self.records[i].links}
             leaving |= mine
-        # Restored, or imported while nobody looked: they give nothing since the erasure of their person.
-        swept: set[str] = set()
-        if sweep:
-            erased_at = {i: self.erased_people.get(r.newest.person, -1.0) for i, r in self.records.items()}
-            swept |= {i for i, r in self.records.items() if r.given_at <= erased_at[i]}
-            swept |= {i for i, r in self.records.items() if self._batch_is_erased(r.newest.batch)}
-        for picture in {*self.pictures, *(p for i in leaving for p in self.records[i].links)}:
-            of = {i for i, r in self.records.items() if picture in r.links}
-            if self.held(picture):
-                continue
-            mine, others = of & (leaving | swept), of - leaving - swept
-            if picture in asked_ids | asked and picture in self.pictures:
-                self._destroy(picture, erased=True, barred=True)
-            else:
-                self._leave(picture, mine, others, asked_for=leaving)
-            if picture in named and picture in self.pictures:
-                self._destroy(picture, erased=picture in self.erased_ids)
-        leaving |= swept
-        # A record of a held picture stays as long, for by it an erasure that waits is found again.
-        kept = {i for i, r in self.records.items() if r.newest.hold or any(self.held(p) for p in r.links)}
-        for request in wanted:
-            stays = bool(request.records & kept)
-            stays |= any(p in self.pictures and self.held(p) for p in request.pictures)
-            request.open = stays or (blind and request.kind == "person")
-        for record_id in leaving - kept:
-            del self.records[record_id]
-        self.barred_meanwhile = {picture for picture in self.pictures if self.barred(picture)} - barred
+        return leaving, by_name
+
+    def _swept(self) -> set[str]:
+        """Records that were restored, or came in while nobody looked: they give nothing since an erasure."""
+        erased_at = {i: self.erased_people.get(r.newest.person, -1.0) for i, r in self.records.items()}
+        old = {i for i, r in self.records.items() if r.given_at <= erased_at[i]}
+        return old | {i for i, r in self.records.items() if self._batch_is_erased(r.newest.batch)}
 
     def _leave(self, picture: str, mine: set[str], others: set[str], *, asked_for: set[str]) -> None:
         """Whom the records ``mine`` are about leave a picture that nobody asked for: it goes if nobody else is in it.

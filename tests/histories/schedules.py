@@ -132,14 +132,15 @@ def history_of(schedule: Sequence[str], seed: int, size: int) -> History:
 
 #: The words of systematic schedules. Those in capitals stand for many: a kill, a zombie, a meeting, at some point; a
 #: command that is cut off and given again; a run id that is used again; another index; what happens to a batch,
-#: or to a jurisdiction.
+#: or to a jurisdiction; a table that is lost.
 WORDS = (
     "embed", "sync", "expire", "erase", "reindex", "night", "rollback", "later", "rotate", "KILL", "resume", "ZOMBIE",
     "MEET", "AGAIN", "SAME", "ELSEWHERE", "BATCH", "LAW", "restore images", "restore embeddings", "restore index.db",
-    "lose",
+    "lose", "LOSE",
 )  # fmt: skip
 BATCH_WORDS = ("revoke", "erase batch", "assess batch", "assess batch ahead", "give batch")
 LAW_WORDS = ("outlaw", "allow")
+LOST = ("images", "basis_links", "processing_basis")
 KILLABLE = ("embed", "sync", "expire", "erase", "reindex")
 OTHERS = ("erase", "sync", "expire", "reindex", "embed")
 POINTS = (
@@ -188,6 +189,11 @@ def given_again(rng: random.Random) -> str:
     return f"{name}!{rng.choice(CUTS[name])}" + (f">{other}" if other else "")
 
 
+def lost_table(rng: random.Random) -> str:
+    """A table that is lost while a job runs."""
+    return f"lose {rng.choice(LOST)}>{rng.choice(ANEW)}"
+
+
 def _begun(line: Sequence[str], rng: random.Random) -> tuple[str, ...]:
     words = ["reindex", "back up", *(_resolved(word, rng) for word in line)]
     for chosen in (BATCH_WORDS[:2], LAW_WORDS[:1]):
@@ -203,6 +209,8 @@ def _resolved(word: str, rng: random.Random) -> str:
         return f"{word.lower()} {rng.choice(ANEW)}"
     if word == "BATCH":
         return rng.choice(BATCH_WORDS)
+    if word == "LOSE":
+        return lost_table(rng)
     if word == "LAW":
         return rng.choice(LAW_WORDS)
     if word not in ("KILL", "ZOMBIE", "MEET"):

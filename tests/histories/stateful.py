@@ -25,6 +25,7 @@ from tests.histories.schedules import (
     POINTS,
     WORDS,
     given_again,
+    lost_table,
     sparing,
 )
 from tests.histories.world import World
@@ -97,6 +98,11 @@ class Histories(RuleBasedStateMachine):
     def again(self, number: int) -> None:
         """An ingest, or what asks for erasures, is cut off and given again."""
         self._step(given_again(random.Random(number)), number, grave=True)
+
+    @rule(number=SEEDS)
+    def lose_table(self, number: int) -> None:
+        """A table is lost while a job runs."""
+        self._step(lost_table(random.Random(number)), number, grave=True)
 
     @rule(where=st.sampled_from(("same", "elsewhere")), job=st.sampled_from(ANEW), number=SEEDS)
     def otherwise(self, where: str, job: str, number: int) -> None:

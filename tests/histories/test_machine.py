@@ -21,7 +21,7 @@ from tests.histories import stateful
 from tests.histories.machine import KEPT, History, Player, Seen
 from tests.histories.oracle import Oracle, Says
 from tests.histories.pictures import label_of, vector_of
-from tests.histories.schedules import BATCH_WORDS, CUTS, history_of, schedules
+from tests.histories.schedules import BATCH_WORDS, CUTS, LOST, history_of, schedules
 from tests.histories.world import Answer, Killed, World, _Process
 
 pytestmark = pytest.mark.unit
@@ -74,6 +74,9 @@ class Believing:
     def know_law(self, jurisdiction: str, *, known: bool) -> None:
         """There are no settings."""
 
+    def remove_table(self, name: str) -> None:
+        """There is none."""
+
     def back_up(self, label: str) -> None:
         """There is nothing to be copied."""
 
@@ -94,8 +97,9 @@ class Told(Player):
     def _live_on_record(self) -> str | None:
         return "live"
 
-    def word_lose(self) -> None:
-        pass
+    def word_lose(self, what: str = "") -> None:
+        if what:
+            super().word_lose(what)
 
     def observe(self) -> Seen:
         oracle = self.oracle
@@ -154,6 +158,18 @@ def test_elsewhere_nothing_is_complete(tmp_path: Path) -> None:
     assert not player.findings
     assert ("erase", "--run-id", "same-erase") in player.world.ran
     assert not any(request.open for request in player.oracle.requests)
+
+
+@pytest.mark.parametrize("table", LOST)
+@pytest.mark.parametrize("job", ["erase", "expire", "sync"])
+def test_a_table_is_lost_and_filled_again(tmp_path: Path, table: str, job: str) -> None:
+    rules = ("change other", "hold", "forget", "deny", "withdraw", "forget picture", "garble")
+    cells = [(f"c{n}", "open", "main", ("", rule, "")) for n, rule in enumerate(rules)]
+    player = played(tmp_path, History(("reindex", "embed", f"lose {table}>{job}", "erase", "reindex"), tuple(cells)))
+    assert not [str(finding) for finding in player.findings]
+    assert not player.oracle.lost
+    assert all(r.open is (r.value == "c1") for r in player.oracle.requests)
+    assert {p for p in player.oracle.pictures if p.startswith("c2")} == {"c2-x"}, "of the other person"
 
 
 @pytest.mark.parametrize("at", ["append tombstones", 1])

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.unit
 
 LEFT, RIGHT = (0.0, 0.0, 40.0, 40.0), (60.0, 0.0, 99.0, 40.0)
 GIVEN = Version("ann", "b", ("x",), (Event(1.0, True),))
+#: Somebody else's, for a picture that is not there yet.
+KEEP = Version("keeper", "b", ("k",), (Event(1.0, True),))
 BOBS = replace(GIVEN, person="bob", box=LEFT)
 
 
@@ -259,7 +261,7 @@ def test_what_a_killed_job_did_is_settled_by_what_is_there(oracle: Oracle) -> No
 
 
 def test_what_a_killed_job_destroyed_is_barred_or_not(oracle: Oracle) -> None:
-    take(oracle, r=ended(GIVEN, 5.0))
+    take(oracle, r=ended(GIVEN, 5.0), k=KEEP)
     oracle.perhaps("expire")
     oracle.adopt({}, ["r"], [])
     take(oracle, x="x1")
@@ -273,6 +275,7 @@ def test_what_a_killed_job_destroyed_is_barred_or_not(oracle: Oracle) -> None:
 
 
 def test_what_a_backup_brings_back_goes_at_the_next_pass(oracle: Oracle) -> None:
+    take(oracle, k=KEEP)
     before = dict(oracle.pictures)
     oracle.ask("picture", "x", 11.0)
     oracle.carry_out()
@@ -576,6 +579,40 @@ def test_while_nothing_leads_to_pictures_a_person_may_have_some(oracle: Oracle) 
     oracle.carry_out()
     assert not oracle.pictures
     assert not oracle.requests[0].open
+
+
+@pytest.mark.parametrize("table", ["processing_basis", "basis_links"])
+def test_while_nothing_leads_to_pictures_nothing_is_destroyed(oracle: Oracle, table: str) -> None:
+    """Nobody can tell what a hold keeps: of a revoked batch, a picture that is asked for, a person."""
+    take(oracle, r=replace(GIVEN, hold=True, pictures=("x", "y")), y="x2")
+    oracle.revoke("b", 11.0)
+    for kind, value in (("person", "ann"), ("picture", "x"), ("picture", "nowhere")):
+        oracle.ask(kind, value, 12.0)
+    oracle.lose(table)
+    for _ in range(2):
+        oracle.sweep()
+        oracle.expire()
+        assert (set(oracle.pictures), [r.open for r in oracle.requests]) == ({"x", "y"}, [True, True, False])
+    take(oracle, r=replace(GIVEN, hold=True, pictures=("x", "y")))
+    oracle.sweep()
+    oracle.expire()
+    assert set(oracle.pictures) == {"x", "y"}, "held"
+    take(oracle, r=replace(GIVEN, pictures=("x", "y")))
+    oracle.sweep()
+    assert (oracle.pictures, oracle.records, [r.open for r in oracle.requests]) == ({}, {}, [False] * 3)
+
+
+def test_a_person_who_is_erased_while_all_rows_are_missing_does_not_come_back(oracle: Oracle) -> None:
+    take(oracle, o=replace(BOBS, pictures=("g",)), g="x2")
+    take(oracle, q=replace(GIVEN, pictures=("g",)), g="s1")
+    oracle.lose("images")
+    oracle.ask("person", "ann", 11.0)
+    oracle.sweep()
+    assert not oracle.requests[0].open
+    take(oracle, x="x1", g="s1")
+    assert not oracle.pictures
+    take(oracle, g="x2")
+    assert set(oracle.pictures) == {"g"}, "bob's former bytes"
 
 
 def test_another_picture_of_the_very_bytes_goes_with_the_pass_after(oracle: Oracle) -> None:

@@ -482,6 +482,17 @@ class World:
             warehouse = Warehouse(self.spark, settings.warehouse, is_path=True)
             yield Job(settings, self.spark, warehouse, Console(quiet=True), None, False)
 
+    def remove_table(self, name: str) -> None:
+        """As where its folder was removed: the next job makes an empty one, without a word."""
+        shutil.rmtree(self.folder / "warehouse" / name, ignore_errors=True)
+        self._ready.discard(name)
+        self._forget_tables()
+
+    def _forget_tables(self) -> None:
+        """Another process would not remember the newer versions."""
+        self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+        self.spark.catalog.clearCache()
+
     # --- backups ---
 
     def back_up(self, label: str) -> None:
@@ -499,6 +510,4 @@ class World:
         inside = what if what == "index.db" else f"warehouse/{what}"
         shutil.rmtree(self.folder / inside, ignore_errors=True)
         shutil.copytree(self.folder / "backups" / label / inside, self.folder / inside)
-        # Another process would not remember the newer versions.
-        self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
-        self.spark.catalog.clearCache()
+        self._forget_tables()
