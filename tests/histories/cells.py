@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from tests.histories.oracle import DAY, Event, Version
-from tests.histories.pictures import BOXES, NOBODYS_BOX, Shown, picture
+from tests.histories.pictures import BOXES, ERROR_PAGE, NOBODYS_BOX, Shown, picture
 
 
 @dataclass(frozen=True)
@@ -324,6 +324,10 @@ class Cell:
         self._picture(sent, own)
         self.exports[record_id] = Version(self.people[-1], self.batch, (own,), (Event(self._clock(), True),))
         self._send(sent, record_id)
+
+    def rule_error_page(self, sent: Sent) -> None:
+        """For one night its source has no picture in its place."""
+        sent.pictures.append((self.subject, ERROR_PAGE, self.batch))
 
     def rule_restore(self, sent: Sent) -> None:
         """The picture's first bytes again."""

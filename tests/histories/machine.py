@@ -51,7 +51,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from tests.histories.cells import ABROAD, RULES, Cell, Line, Sent, told
-from tests.histories.oracle import DAY, Event, Oracle, Says, Version
+from tests.histories.oracle import DAY, UNREAD, Event, Oracle, Says, Version
 from tests.histories.pictures import digest_of, label_of, shown_in, vector_of
 from tests.histories.world import OTHER_PURPOSE, PURPOSE, Answer, World
 
@@ -885,7 +885,11 @@ class Player:
 
         warehouse = Warehouse(self.world.spark, str(self.world.folder / "warehouse"), is_path=True, read_only=True)
         queries: list[Callable[[], list[Any]]] = [
-            lambda: warehouse.read(IMAGES).select("image_id", F.sha2("content", 256).alias("c")).collect(),
+            lambda: (
+                warehouse.read(IMAGES)
+                .select("image_id", F.coalesce(F.sha2("content", 256), F.lit(UNREAD)).alias("c"))
+                .collect()
+            ),
             lambda: (
                 warehouse.read(EMBEDDINGS)
                 .select("face_id", "image_id", F.slice("embedding", 1, 128).alias("v"), "basis_record_ids")

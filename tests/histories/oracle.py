@@ -24,6 +24,8 @@ from enum import Enum
 DAY = 86_400.0
 Box = tuple[float, ...]
 Shown = tuple[tuple[str, Box], ...]
+#: The content of a picture whose bytes are none: it is there, nobody is in it, and it has no tombstone.
+UNREAD = "unread"
 
 
 class Says(Enum):
@@ -234,8 +236,8 @@ class Oracle:
             record.versions.append(version)
             record.read_in = self.ingest
         for picture in version.pictures:
-            there = self.pictures.get(picture)
-            record.links.setdefault(picture, []).append(Link(there.content if there else None, self.ingest))
+            content = self.pictures[picture].content if self._is_known(picture) else None
+            record.links.setdefault(picture, []).append(Link(content, self.ingest))
 
     def import_unreadable(self, record_id: str) -> None:
         """A line that names the record could not be read: it may have been a withdrawal."""
@@ -260,10 +262,12 @@ class Oracle:
             self.unsure_pictures.add(picture)
         self.expired_ids.pop(picture, None)
         self.pictures[picture] = Stored(content, batch, self.ingest, changed=there is not None)
-        for record in self.records.values():
-            for link in record.links.get(picture, ()):
+        for record in self.records.values() if content != UNREAD else ():
+            links = record.links.get(picture, ())
+            waits = all(link.content is None for link in links)
+            for link in links:
                 # What comes in the very run that brings the bytes is given for them.
-                if link.content is None or link.ingest == self.ingest:
+                if waits or link.ingest == self.ingest:
                     link.content, link.ingest = content, self.ingest
 
     def lose(self, table: str) -> None:
@@ -345,8 +349,16 @@ class Oracle:
 
     def _is_in(self, picture: str, record_id: str) -> bool:
         """Whether a record was given for the bytes that a picture holds now, or for none yet: in force or not."""
-        links = self.records[record_id].links.get(picture, ())
-        return any(link.content in (None, self.pictures[picture].content) for link in links)
+        contents = {link.content for link in self.records[record_id].links.get(picture, ())}
+        return contents == {None} or self.pictures[picture].content in contents
+
+    def _is_known(self, picture: str) -> bool:
+        """Whether anybody knows what a picture holds: its row is there, and was read."""
+        return picture in self.pictures and self.pictures[picture].content != UNREAD
+
+    def _inside(self, picture: str, record_ids: Iterable[str]) -> set[str]:
+        """Those of the records whose people may be in a picture as it is now."""
+        return {i for i in record_ids if not self._is_known(picture) or self._is_in(picture, i)}
 
     def permits(self, picture: str, record: Record) -> Says:
         """Whether a record permits this picture as it is now."""
@@ -444,19 +456,25 @@ class Oracle:
             batches = {stored.batch for stored in self.pictures.values()}
             for request in wanted:
                 request.open = request.kind == "person" or request.value in {*self.pictures, *batches}
+                if not request.open:
+                    self.unsure_records |= {i for i, r in self.records.items() if self._names(request, r)}
             return
         leaving, by_name = self._reached(wanted)
         swept = self._swept() if sweep else set()
         again = barred if sweep else set()
         for picture in {*self.pictures, *by_name, *(p for i in leaving for p in self.records[i].links)}:
-            if self.held(picture):
-                continue
             of = {i for i, r in self.records.items() if picture in r.links}
-            if picture in by_name and picture in self.pictures:
-                self._destroy(picture, erased=True, barred=True)
-            elif picture in by_name:
-                # Its row is missing: what it holds only links tell.
-                self.unsure_stones |= self._contents_of(picture, of).keys()
+            if self.held(picture):
+                # What it has held before is destroyed by nobody, and may be barred already.
+                now = {self.pictures[picture].content} if picture in self.pictures else set()
+                self.unsure_stones |= self._contents_of(picture, of & leaving).keys() - now
+                continue
+            if picture in by_name:
+                if not self._is_known(picture):
+                    # What it holds only links tell.
+                    self.unsure_stones |= self._contents_of(picture, of).keys()
+                if picture in self.pictures:
+                    self._destroy(picture, erased=True, barred=True)
             else:
                 self._leave(picture, of & (leaving | swept), of - leaving - swept, asked_for=leaving)
             if picture in again & set(self.pictures):
@@ -506,19 +524,19 @@ class Oracle:
         theirs alone name, whatever stands there now; what somebody else is recorded for, too, under this id, shows
         that somebody has left it.
         """
-        stored = self.pictures.get(picture)
         own, theirs = self._contents_of(picture, mine & asked_for), self._contents_of(picture, others)
-        inside, beside = ({i for i in ids if stored is None or self._is_in(picture, i)} for ids in (mine, others))
+        inside, beside = self._inside(picture, mine), self._inside(picture, others)
         self.erased_contents |= own.keys() - theirs.keys()
         self.left |= {content for content in own.keys() & theirs.keys() if own[content] - theirs[content]}
-        if stored is None:
-            # While others are recorded, and its row is missing, nobody can say who was in it.
-            self.unsure_stones |= {picture} if mine and others else set()
-            self.erased_ids |= {picture} if mine & asked_for and not others else set()
-        elif mine and not beside:
+        if mine and beside and not self._is_known(picture):
+            # Its row is missing, or was not read: nobody can say who was in it.
+            self.unsure_stones.add(picture)
+        elif mine and not beside and picture in self.pictures:
             self._destroy(picture, erased=True, barred=bool(inside))
+        elif mine & asked_for and not beside:
+            self.erased_ids.add(picture)
         elif self._people(inside) - self._people(beside):
-            self.left |= {picture, stored.content}
+            self.left |= {picture, self.pictures[picture].content}
 
     def _contents_of(self, picture: str, record_ids: Iterable[str]) -> dict[str, set[str]]:
         """For each content that these records were given for, under this id, whom they are about.
@@ -529,7 +547,7 @@ class Oracle:
         every = {link.content for r in self.records.values() for link in r.links.get(picture, ())}
         for record_id in record_ids:
             contents = {link.content for link in self.records[record_id].links[picture]}
-            waits = contents == {None} and picture not in self.pictures
+            waits = contents == {None} and not self._is_known(picture)
             for content in every if waits else contents:
                 if content is not None:
                     found.setdefault(content, set()).update(self._people([record_id]))
@@ -611,19 +629,21 @@ class Oracle:
 
     def _destroy(self, picture: str, *, erased: bool, barred: bool = False) -> None:
         """``erased``: its id does not come back, else under a permission given since; ``barred``: its bytes neither."""
+        of = {i for i, r in self.records.items() if picture in r.links}
+        several = len(self._people(self._inside(picture, of))) > 1
+        shown = {self.pictures[picture].content} if self._is_known(picture) else self._contents_of(picture, of).keys()
         stored = self.pictures.pop(picture)
-        several = len(self._people(i for i, r in self.records.items() if picture in r.links)) > 1
         for record in self.records.values():
             record.links.pop(picture, None)
         if erased:
             self.erased_ids.add(picture)
-            self.erased_contents |= {stored.content} if barred else set()
+            self.erased_contents |= {stored.content} - {UNREAD} if barred else set()
         elif stored.content in self.erased_contents:
             self.loose_ids.add(picture)
             self.unsure_stones |= {picture} if several else set()
         elif picture not in self.erased_ids:
             self.expired_ids[picture] = self.real
-            self.left |= {picture, stored.content} if several else set()
+            self.left |= {picture, *shown} if several else set()
 
     def _finish_what_was_cut_off(self) -> None:
         """Of what a pass has begun, or may have written a tombstone of, nobody can say what the next one leaves."""

@@ -52,7 +52,7 @@ ONCE: tuple[tuple[str, tuple[str, ...]], ...] = (
 #: Rules that send pictures.
 SENDING = (
     "change", "change and again", "change other", "mistake", "restore", "resend", "pictures", "copy", "copy of other",
-    "other encoding", "come back", "come back behind", "foreign",
+    "other encoding", "come back", "come back behind", "foreign", "error page",
 )  # fmt: skip
 Cells = tuple[tuple[str, str, str, tuple[str, ...]], ...]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.histories.oracle import DAY, Event, Oracle, Record, Says, Stored, Version, covered
+from tests.histories.oracle import DAY, UNREAD, Event, Oracle, Record, Says, Stored, Version, covered
 
 pytestmark = pytest.mark.unit
 
@@ -29,6 +29,7 @@ def oracle() -> Oracle:
         "x2": (("ann", LEFT),),
         "s1": (("ann", LEFT), ("bob", RIGHT)),
         "b1": (("bob", LEFT),),
+        "x3": (("ann", LEFT),),
     }
     made.assess("b", 1.0)
     take(made, r=GIVEN, x="x1")
@@ -482,6 +483,41 @@ def test_bytes_that_only_links_tell_of_are_barred(oracle: Oracle, missing: bool)
     take(oracle, g="s1")
     assert oracle.pictures["g"].content == "s1"
     assert "s1" not in oracle.left
+
+
+def test_a_picture_that_is_not_read_for_a_night_may_be_anybodys_who_is_recorded(oracle: Oracle) -> None:
+    """In its place an error page: ann, whom its bytes show, is erased, and it is read again."""
+    take(oracle, o=replace(BOBS, pictures=("g",)), g="b1")
+    take(oracle, q=replace(GIVEN, pictures=("g",)), g="x2")
+    oracle.shows[UNREAD] = ()
+    take(oracle, g=UNREAD, x=UNREAD)
+    assert (oracle.served("g"), oracle.due("g")) == ({}, Says.NO)
+    take(oracle, q=replace(GIVEN, pictures=("g",), expires_at=99.0))
+    assert {link.content for link in oracle.records["q"].links["g"]} == {"x2", None}
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert set(oracle.pictures) == {"g"}, "x shows nobody else"
+    assert oracle.erased_contents == {"x1", "x2"}
+    take(oracle, g="b1")
+    assert oracle.served("g") == {"bob": Says.MAYBE}
+
+
+def test_what_waits_for_bytes_is_bound_to_the_first_that_come(oracle: Oracle) -> None:
+    take(oracle, k=replace(GIVEN, pictures=("y",)))
+    take(oracle, y="x2")
+    del oracle.pictures["y"]
+    take(oracle, k=replace(GIVEN, pictures=("y",), expires_at=99.0))
+    take(oracle, y="x3")
+    assert ann(oracle, "y") is Says.NO, "it was given for others, which are missing"
+    take(oracle, k=replace(GIVEN, pictures=("y",), expires_at=98.0), y="x2")
+    assert ann(oracle, "y") is Says.YES
+
+
+def test_what_was_of_one_person_when_it_lapsed_shows_nobody_that_left(oracle: Oracle) -> None:
+    take(oracle, o=replace(BOBS, box=None), x="b1")
+    take(oracle, o=ended(replace(BOBS, box=None), 5.0))
+    oracle.expire()
+    assert (oracle.pictures, oracle.left) == ({}, set())
 
 
 def test_bytes_of_several_people_are_left_and_not_barred_where_the_row_is_missing(oracle: Oracle) -> None:
