@@ -681,7 +681,7 @@ class Player:
         self._records(seen)
         if well in EFFECTS:
             self._physically()
-        self._vectors(seen, well if after == well else "")
+        self._vectors(seen, well if after == well and complete else "")
         if well in {*CLEAN_EVERYWHERE, "sync"} or after.startswith("restore") or " inside " in after:
             self._proofs(seen)
         oracle.remember()

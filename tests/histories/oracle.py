@@ -182,6 +182,8 @@ class Oracle:
         self.batches: dict[str, Batch] = {}
         #: Links to records that are lost, and that may come in again.
         self.lost: dict[str, dict[str, list[Link]]] = {}
+        #: Pictures whose links are lost, and whom they were linked to.
+        self.unlinked: dict[str, set[str]] = {}
         #: Jurisdictions that the settings have no rule of.
         self.lawless: set[str] = set()
         self.requests: list[Request] = []
@@ -276,6 +278,8 @@ class Oracle:
             self.pictures, self.barred_meanwhile = {}, set()
         elif table == "basis_links":
             for record in self.records.values():
+                for picture in record.links:
+                    self.unlinked.setdefault(picture, set()).add(record.newest.person)
                 record.links.clear()
         else:
             self.lost |= {i: record.links for i, record in self.records.items()}
@@ -455,6 +459,9 @@ class Oracle:
             # Nobody can say that a person has none, or that it is not held: nothing is destroyed, and who asked waits.
             batches = {stored.batch for stored in self.pictures.values()}
             for request in wanted:
+                # Their faces lead to pictures, and tell that somebody may have left these.
+                shown = {p for p, people in self.unlinked.items() if request.value in people and p in self.pictures}
+                self.unsure_stones |= (shown | {self.pictures[p].content for p in shown}) - {UNREAD}
                 request.open = request.kind == "person" or request.value in {*self.pictures, *batches}
                 if not request.open:
                     self.unsure_records |= {i for i, r in self.records.items() if self._names(request, r)}
@@ -524,17 +531,19 @@ class Oracle:
         theirs alone name, whatever stands there now; what somebody else is recorded for, too, under this id, shows
         that somebody has left it.
         """
+        if not mine:
+            return
         own, theirs = self._contents_of(picture, mine & asked_for), self._contents_of(picture, others)
         inside, beside = self._inside(picture, mine), self._inside(picture, others)
         self.erased_contents |= own.keys() - theirs.keys()
         self.left |= {content for content in own.keys() & theirs.keys() if own[content] - theirs[content]}
-        if mine and beside and not self._is_known(picture):
+        if beside and not self._is_known(picture):
             # Its row is missing, or was not read: nobody can say who was in it.
             self.unsure_stones.add(picture)
-        elif mine and not beside and picture in self.pictures:
+        elif not beside and picture in self.pictures:
             self._destroy(picture, erased=True, barred=bool(inside))
-        elif mine & asked_for and not beside:
-            self.erased_ids.add(picture)
+        elif not beside:
+            self.erased_ids |= {picture} if mine & asked_for else set()
         elif self._people(inside) - self._people(beside):
             self.left |= {picture, self.pictures[picture].content}
 
@@ -544,11 +553,12 @@ class Oracle:
         Who was given for none yet may be in each, while nobody knows what stands there.
         """
         found: dict[str, set[str]] = {}
-        every = {link.content for r in self.records.values() for link in r.links.get(picture, ())}
         for record_id in record_ids:
             contents = {link.content for link in self.records[record_id].links[picture]}
             waits = contents == {None} and not self._is_known(picture)
-            for content in every if waits else contents:
+            if waits:
+                contents = {link.content for r in self.records.values() for link in r.links.get(picture, ())}
+            for content in contents:
                 if content is not None:
                     found.setdefault(content, set()).update(self._people([record_id]))
         return found

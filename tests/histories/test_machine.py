@@ -104,6 +104,9 @@ class Told(Player):
     def observe(self) -> Seen:
         oracle = self.oracle
         gone = {name for name in sorted(oracle.unsure_pictures | oracle.unsure_records) if self.rng.random() < 0.5}
+        return self._seen_by(oracle, gone)
+
+    def _seen_by(self, oracle: Oracle, gone: set[str]) -> Seen:
         contents = {p: stored.content for p, stored in oracle.pictures.items() if p not in gone}
         people = {p: oracle.served(p) for p in contents}
         shown = [(p, who) for p, said in people.items() for who, says in said.items() if says is Says.YES]
