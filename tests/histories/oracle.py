@@ -471,15 +471,14 @@ class Oracle:
         again = barred if sweep else set()
         for picture in {*self.pictures, *by_name, *(p for i in leaving for p in self.records[i].links)}:
             of = {i for i, r in self.records.items() if picture in r.links}
-            if self.held(picture):
-                # What it has held before is destroyed by nobody, and may be barred already.
+            if self.held(picture) or picture in by_name:
+                # What it has held before may be barred, too; of one that is missing, or unread, only links tell.
                 now = {self.pictures[picture].content} if picture in self.pictures else set()
-                self.unsure_stones |= self._contents_of(picture, of & leaving).keys() - now
+                former = self._contents_of(picture, of & leaving if self._is_known(picture) else of)
+                self.unsure_stones |= former.keys() - now
+            if self.held(picture):
                 continue
             if picture in by_name:
-                if not self._is_known(picture):
-                    # What it holds only links tell.
-                    self.unsure_stones |= self._contents_of(picture, of).keys()
                 if picture in self.pictures:
                     self._destroy(picture, erased=True, barred=True)
             else:
