@@ -110,7 +110,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         targets = materialise(erasure.pending(warehouse))
         if targets.isEmpty():
             if sweep:
-                _sweep_index(run, index)
+                _sweep_index(run, index, nothing_due=due is not None)
                 _sweep_staged(run)
             again = _settle(run)
             _finish_physically(run)
@@ -209,19 +209,29 @@ def _request_leftovers(run: Run) -> None:
         run.job.console.note(f"{count} images, faces and records are here again, or without their picture: they go.")
 
 
-def _sweep_index(run: Run, index: VectorIndex) -> None:
+def _sweep_index(run: Run, index: VectorIndex, *, nothing_due: bool) -> None:
+    """Compare every collection with what is permitted.
+
+    Unless it is known that ``nothing_due`` is, the faces that were removed stay on record: by those whose record has
+    ended the next `expire` or `sync` knows that there is something to purge from the tables' files.
+    """
     nothing = run.job.spark.createDataFrame([], ERASURE_ITEMS.columns)
     nobody = run.job.spark.createDataFrame([], "record_id string")
-    run.step("erase-index", lambda: {"collections": _erase_index(run, index, nothing, nobody, every=False)}, once=False)
+    run.step(
+        "erase-index",
+        lambda: {"collections": _erase_index(run, index, nothing, nobody, every=False, forget=nothing_due)},
+        once=False,
+    )
 
 
 def _erase_index(
-    run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame, *, every: bool
+    run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame, *, every: bool, forget: bool = True
 ) -> dict[str, dict[str, int | bool]]:
     """Out of each collection go the faces of ``items``, and all that is not permitted; by collection, in rows.
 
     ``every``: also a collection that is not complete and was never live, which is dropped. Else it is left to the run
-    that may still complete it, unless that run has to stage anew anyhow.
+    that may still complete it, unless that run has to stage anew anyhow. ``forget``: what was removed before is off the
+    record once no collection has it.
     """
     began, milvus, warehouse = utc_now(), run.settings.milvus, run.warehouse
     keep = promoted_collections(warehouse)
@@ -238,7 +248,7 @@ def _erase_index(
         before_drop=lambda dropped: about_to_drop(run, index, dropped),
     )
     # With none in an index that the settings lead to by mistake nobody has looked at those that hold the keys.
-    if looked_at == names and not unaccounted(warehouse, here):
+    if forget and looked_at == names and not unaccounted(warehouse, here):
         erasure.forget_removed(warehouse, began)
     return report | {name: {"lost": True} for name in given_up(run)}
 

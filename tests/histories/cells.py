@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from tests.histories.oracle import DAY, Event, Version
-from tests.histories.pictures import BOXES, NOBODYS_BOX, Shown, picture
+from tests.histories.pictures import BOXES, ERROR_PAGE, NOBODYS_BOX, Shown, picture
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,11 @@ class Shape:
     people: int
     pictures: dict[str, tuple[int, ...]]
     records: dict[str, tuple[int, int | None, str]]
+    law: str = "EU"
 
 
+#: The jurisdiction that a word takes out of the settings.
+ABROAD = "CA"
 #: The first record is person 0's: the one that rules are about; the first picture is the one that they are about.
 SHAPES: dict[str, Shape] = {
     "alone": Shape(1, {"x": (0,)}, {"r": (0, None, "x")}),
@@ -54,6 +57,7 @@ SHAPES: dict[str, Shape] = {
     "pair": Shape(1, {"x": (0,), "y": (0,)}, {"r": (0, None, "xy")}),
     # Of one record's two pictures another is in the first.
     "spread": Shape(2, {"x": (0, 1), "y": (0,)}, {"r": (0, 0, "xy"), "s": (1, 1, "x")}),
+    "abroad": Shape(2, {"x": (0, 1), "y": (0,)}, {"r": (0, 0, "xy"), "s": (1, 1, "x")}, ABROAD),
     "mixed": Shape(2, {"x": (0, 1), "y": (0,)}, {"r": (0, 0, "x"), "q": (0, None, "y"), "s": (1, 1, "x")}),
 }
 
@@ -78,10 +82,11 @@ class Cell:
                 pictures=tuple(self.id(p) for p in pictures),
                 events=(Event(began, True),),
                 box=None if box is None else BOXES[box],
+                law=made.law,
             )
             for end, (who, box, pictures) in made.records.items()
         }
-        self.first = dict(self.exports)
+        self.first, self._first_shown = dict(self.exports), dict(self.shown)
         self.main, self.subject = next(iter(self.exports)), next(iter(self.shown))
         self._copy_of: dict[str, str] = {}
         self._more = 0
@@ -104,6 +109,10 @@ class Cell:
     def all_records(self) -> Sent:
         """Every record once more, as an import anew has it."""
         return Sent([Line(i, version) for i, version in self.exports.items()])
+
+    def all_pictures(self) -> Sent:
+        """Every picture as its source has it now."""
+        return Sent(pictures=[(p, self.bytes_of(p), self.batch) for p in self.shown])
 
     def do(self, rule: str, clock: Callable[[], float], gate_now: float) -> Sent:
         """What a rule sends; ``clock`` gives the instants of events."""
@@ -157,6 +166,43 @@ class Cell:
     def rule_export_withdrawal(self, sent: Sent) -> None:
         """As systems export somebody who has left: a record of nothing but a withdrawal."""
         self._send(sent, events=(Event(self._clock(), False),))
+
+    def rule_withdraw_other(self, sent: Sent) -> None:
+        """Somebody else whom the picture is recorded for: of several the last to have come."""
+        record_id = self._other()
+        self._send(sent, record_id, events=(*self.exports[record_id].events, Event(self._clock(), False)))
+
+    def rule_withdraw_both(self, sent: Sent) -> None:
+        self._say_all(sent, given=False)
+
+    def rule_renew_both(self, sent: Sent) -> None:
+        self._say_all(sent, given=True)
+
+    def _say_all(self, sent: Sent, *, given: bool) -> None:
+        """Everybody says so, of everything."""
+        for record_id, version in list(self.exports.items()):
+            self._send(sent, record_id, events=(*version.events, Event(self._clock(), given)))
+
+    def _other(self) -> str:
+        """The newest record of somebody else in the picture; else the main one."""
+        person = self.exports[self.main].person
+        others = [i for i, v in self.exports.items() if v.person != person and self.subject in v.pictures]
+        return others[-1] if others else self.main
+
+    def rule_lack(self, sent: Sent) -> None:
+        """Its newest version has lost a field that every record needs."""
+        self._send(sent, lacks=True)
+
+    def rule_complete(self, sent: Sent) -> None:
+        self._send(sent, lacks=False)
+
+    def rule_withdraw_incompletely(self, sent: Sent) -> None:
+        """A withdrawal that is exported without a field that every record needs."""
+        self._send(sent, lacks=True, events=(*self.exports[self.main].events, Event(self._clock(), False)))
+
+    def rule_move_abroad(self, sent: Sent) -> None:
+        """From now on under a law that the settings know only at times: see ``outlaw``."""
+        self._send(sent, law=ABROAD)
 
     def rule_deny(self, sent: Sent) -> None:
         self._send(sent, granted=False)
@@ -253,9 +299,39 @@ class Cell:
         self.rule_change(sent)
         self._send(sent)
 
+    def rule_change_other(self, sent: Sent) -> None:
+        """Somebody else's portrait under the same name, with that person's record: it is nobody else's now."""
+        self.people.append(f"Person {len(self.people)} of {self.name}")
+        self.shown[self.subject] = ((self.people[-1], BOXES[0]),)
+        self.versions[self.subject] += 1
+        self._picture(sent)
+        record_id = self.id(f"o{len(self.people)}")
+        self.exports[record_id] = Version(
+            self.people[-1], self.batch, (self.subject,), (Event(self._clock(), True),), box=BOXES[0]
+        )
+        self._send(sent, record_id)
+
+    def rule_mistake(self, sent: Sent) -> None:
+        """Somebody else's portrait is written over it, and is recorded where that person has brought it."""
+        self.people.append(f"Person {len(self.people)} of {self.name}")
+        self.shown[self.subject] = ((self.people[-1], BOXES[0]),)
+        self.versions[self.subject] += 1
+        self._picture(sent)
+        self._more += 1
+        own, record_id = self.id(f"n{self._more}"), self.id(f"m{self._more}")
+        self.shown[own], self.versions[own] = self.shown[self.subject], self.versions[self.subject]
+        self._copy_of[own] = self.subject
+        self._picture(sent, own)
+        self.exports[record_id] = Version(self.people[-1], self.batch, (own,), (Event(self._clock(), True),))
+        self._send(sent, record_id)
+
+    def rule_error_page(self, sent: Sent) -> None:
+        """For one night its source has no picture in its place."""
+        sent.pictures.append((self.subject, ERROR_PAGE, self.batch))
+
     def rule_restore(self, sent: Sent) -> None:
         """The picture's first bytes again."""
-        self.versions[self.subject] = 1
+        self.versions[self.subject], self.shown[self.subject] = 1, self._first_shown[self.subject]
         self._picture(sent)
 
     def rule_resend(self, sent: Sent) -> None:

@@ -20,15 +20,18 @@ Words of a schedule
     ``rotate``              a new key; all records are imported anew with what is sent next
     ``revoke``              batch `part` is revoked; ``erase batch``: and erased; ``assess batch``: assessed now;
                             ``assess batch ahead``: of tomorrow; ``give batch``: its first assessment is given again
+    ``outlaw``              the settings lose the rule of a jurisdiction; ``allow``: they have it again
     ``back up``             a copy of everything is put aside
     ``restore TABLE``       a table (with what belongs to it), or ``index.db``, is put back as it was
     ``lose``                the live collection and its alias are dropped
+    ``lose TABLE>JOB``      a table's folder is removed, and JOB runs; what is sent next brings all that was in it again
 
 **A new word** is a method `Player.word_NAME`, or an entry of `EFFECTS` for a job: what it promises when it ends well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import json
@@ -38,7 +41,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,8 +50,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tests.histories.cells import RULES, Cell, Line, Sent, told
-from tests.histories.oracle import DAY, Event, Oracle, Says, Version
+from tests.histories.cells import ABROAD, RULES, Cell, Line, Sent, told
+from tests.histories.oracle import DAY, UNREAD, Event, Oracle, Says, Version
 from tests.histories.pictures import digest_of, label_of, shown_in, vector_of
 from tests.histories.world import OTHER_PURPOSE, PURPOSE, Answer, World
 
@@ -59,6 +62,8 @@ EFFECTS: dict[str, tuple[str, ...]] = {
     "sync": ("carry_out", "expire"),
     "reindex": ("carry_out",),
 }
+#: These destroy what has ended.
+ENDS = {"sync", "expire"}
 #: After these the live collection holds nobody who is not permitted, …
 CLEAN_LIVE = {"sync", "expire", "erase", "reindex", "promote", "rollback"}
 #: … after these no collection does, …
@@ -66,6 +71,8 @@ CLEAN_EVERYWHERE = {"erase", "expire"}
 #: … and after these everybody who is permitted is live.
 COMPLETE = {"reindex", "promote"}
 JOBS = ("embed", "load", "verify", "promote", "reindex", "sync", "expire", "erase", "rollback")
+#: Of these a second one has nothing to do where nobody has said anything.
+NOTHING_NEW = {("sync", "sync"), ("expire", "expire"), ("expire", "sync")}
 #: Exit codes beside 0 that are right: a hold suspends an erasure, or one found nothing; there is no collection before.
 RIGHT = {"erase": {3, 6}, "rollback": {4}}
 #: Those of them that say that all was done.
@@ -141,6 +148,8 @@ class Seen:
     links: set[tuple[str, str]]
     collections: dict[str, dict[int, bytes]]
     live: str | None
+    #: By face, the records that its row stands under.
+    under: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Player:
@@ -162,8 +171,14 @@ class Player:
         self.backup: tuple[Any, ...] | None = None
         self.killed: tuple[str, str] | None = None
         self.import_all = False
+        self.ingest_all = False
         self.held_with: dict[str, tuple[str, set[bytes]]] = {}
         self.were_live: set[str] = set()
+        #: The job that the last word was, if it ended well.
+        self.well = ""
+        #: Faces that stood in the table when a record of theirs ended: their picture, and their records.
+        self.last_under: dict[bytes, tuple[str, tuple[str, ...]]] = {}
+        self.must_go: dict[bytes, tuple[str, tuple[str, ...]]] = {}
         self._number = 0
         self._last = 0.0
 
@@ -193,12 +208,17 @@ class Player:
         for name, cell in self.cells.items():
             if self.import_all:
                 sent.lines += cell.all_records().lines
+            if self.ingest_all:
+                sent.pictures += cell.all_pictures().pictures
             mine = cell.do(rules.get(name, ""), self.clock, self.oracle.now)
             sent.lines += mine.lines
             sent.pictures += mine.pictures
             sent.asked += mine.asked
             self.rules_done += bool(rules.get(name))
-        self.import_all = False
+        self.import_all = self.ingest_all = False
+        if self.oracle.lost:
+            # Each comes in again, for else nobody's request would ever be complete.
+            sent.lines = [line for line in sent.lines if line.version is not None]
         # A file has each record once: the last that a cell had to say.
         sent.lines = list({line.record_id: line for line in sent.lines}.values())
         return sent
@@ -326,9 +346,10 @@ class Player:
         if "~" in word or given_again or "^" in word:
             inside = {n: rule for n, rule in rules.items() if "^" not in word or rule in ASKING}
         before = {n: rule for n, rule in rules.items() if n not in inside}
-        if any(before.values()) or (self.import_all and not inside):
+        if any(before.values()) or ((self.import_all or self.ingest_all) and not inside):
             self.send(before)
         self.schedule.append(word)
+        just_done, self.well = self.well, ""
         if given_again:
             self._given_again(word, inside)
         elif "!" in word:
@@ -336,7 +357,7 @@ class Player:
         elif "~" in word or "^" in word:
             self._together(word, inside)
         elif word in JOBS:
-            self._ended(self.world.run(word))
+            self._run(word, just_done, rules)
         else:
             name, _, rest = word.partition(" ")
             method = getattr(self, f"word_{word.replace(' ', '_')}", None)
@@ -344,6 +365,25 @@ class Player:
                 method()
             else:
                 getattr(self, f"word_{name}")(rest)
+
+    def _run(self, job: str, just_done: str, rules: dict[str, str]) -> None:
+        """``just_done``: the job before it, if that has ended well, and nothing but ``rules`` was said in between."""
+        quiet = self._quiet(rules) if (just_done, job) in NOTHING_NEW and not self.restored else set()
+        with self.world.listening() as asked:
+            answer = self.world.run(job)
+        self._ended(answer)
+        self.well = job if answer.code in {0, *DONE.get(job, ())} else ""
+        for kind, value in asked:
+            if self._cell(value) in quiet:
+                self._found(12, f"{job} finds something to do directly after {just_done}", kind, self._cell(value))
+
+    def _quiet(self, rules: dict[str, str]) -> set[str]:
+        """Cells that nothing was said of, and in which nothing may be due."""
+        oracle = self.oracle
+        waiting = {p for p in oracle.pictures if oracle.due(p) is not Says.NO} | oracle.barred_meanwhile
+        waiting |= {p for p, s in oracle.pictures.items() if {p, s.content} & oracle.unsure_stones}
+        said = {name for name, rule in rules.items() if rule}
+        return set(self.cells) - said - {self._cell(picture) for picture in waiting}
 
     def _killed(self, name: str, point: str) -> None:
         run_id = f"k{len(self.schedule)}"
@@ -462,6 +502,15 @@ class Player:
         self._expect(answer, {int(void)})
         self.oracle.remember()
 
+    def word_outlaw(self) -> None:
+        self.world.know_law(ABROAD, known=False)
+        self.oracle.lawless.add(ABROAD)
+
+    def word_allow(self) -> None:
+        self.world.know_law(ABROAD, known=True)
+        self.oracle.lawless.discard(ABROAD)
+        self.oracle.remember()
+
     def word_erase_batch(self) -> None:
         self.oracle.ask("batch", "part", time.time())
         self._ended(self.world.run("erase", "--batch", "part"))
@@ -475,7 +524,7 @@ class Player:
             return
         for name in (what, *BESIDE.get(what, ())):
             self.world.restore("b", name)
-        self.restored, self.held_with = True, {}
+        self.restored, self.held_with, self.must_go, self.last_under = True, {}, {}, {}
         if what == "index.db":
             self._say_what_is_lost()
         pictures, _ = copy.deepcopy(self.backup)
@@ -483,7 +532,11 @@ class Player:
             self.oracle.pictures = pictures
         self._compare(f"restore {what}", "")
 
-    def word_lose(self) -> None:
+    def word_lose(self, what: str = "") -> None:
+        """The live collection, or a table while a job runs."""
+        if what:
+            self._lose_table(*what.split(">"))
+            return
         from jobs.settings import load_settings
 
         index = self.world._shared_index(load_settings(str(self.world.config)))
@@ -492,6 +545,22 @@ class Player:
             index.drop_alias("faces")
             index.drop(live)
         self._say_what_is_lost(after="erase")
+
+    def _lose_table(self, table: str, job: str) -> None:
+        self.world.remove_table(table)
+        self.oracle.lose(table)
+        self.held_with, self.must_go, self.last_under = {}, {}, {}
+        answer = self.world.run(job)
+        # That there is no record, or that requests wait for what leads to pictures.
+        self._expect(answer, {0, 3, *RIGHT.get(job, ())})
+        self.oracle.real, self.oracle.now = time.time(), self.world.now().timestamp()
+        if answer.code in {0, 3, *RIGHT.get(job, ())}:
+            for effect in EFFECTS.get(job, ()):
+                getattr(self.oracle, effect)()
+        else:
+            self.oracle.perhaps(*EFFECTS.get(job, ()))
+        self._compare(f"{job} without {table}", "")
+        self.import_all, self.ingest_all = table != "images", table == "images"
 
     def _say_what_is_lost(self, *, after: str = "") -> None:
         """As an operator does: no job can tell a collection that is gone from one that lies in another index.
@@ -612,6 +681,7 @@ class Player:
         self._records(seen)
         if well in EFFECTS:
             self._physically()
+        self._vectors(seen, well if after == well and complete else "")
         if well in {*CLEAN_EVERYWHERE, "sync"} or after.startswith("restore") or " inside " in after:
             self._proofs(seen)
         oracle.remember()
@@ -745,6 +815,37 @@ class Player:
                         10, "an erased picture's bytes", path.parent.parent.name, shown_in(data)[0][0].split(" of ")[1]
                     )
 
+    def _vectors(self, seen: Seen, well: str) -> None:
+        """Faces under a record that has ended go, whatever else is decided of their picture, and from files as well."""
+        oracle = self.oracle
+        for label, (picture_id, records) in self.last_under.items():
+            if self._over(picture_id, records):
+                self.must_go[label] = picture_id, records
+        # Also whom another record permits now, and who is there again for it.
+        there = {label for _, label in seen.faces.values()}
+        self.must_go = {
+            label: (p, records)
+            for label, (p, records) in self.must_go.items()
+            if label not in there and (self._over(p, records) or not set(records) & set(oracle.records))
+        }
+        # What a zombie wrote, and could not commit, is no part of the table, and stays for some time.
+        if well in ENDS and self.must_go and not self.restored and not any("~" in word for word in self.schedule):
+            for path in (self.world.folder / "warehouse" / "embeddings").rglob("*.parquet"):
+                with contextlib.suppress(OSError, pa.ArrowInvalid, KeyError):
+                    rows = pq.read_table(path, columns=["embedding"], partitioning=None).column("embedding")
+                    for label in {label_of(vector) for vector in rows.to_pylist()} & set(self.must_go):
+                        cell = self._cell(self.must_go[label][0])
+                        self._found(10, "the vector of a face whose record has ended", "embeddings", cell)
+            self.must_go = {}
+        under = {key: records for key, records in seen.under.items() if key in seen.faces}
+        self.last_under = {seen.faces[key][1]: (seen.faces[key][0], records) for key, records in under.items()}
+
+    def _over(self, picture_id: str, records: Iterable[str]) -> bool:
+        """Whether one of these has ended, and no hold keeps the picture."""
+        known = [self.oracle.records[i] for i in records if i in self.oracle.records]
+        held = any(record.newest.hold for record in known) or self.oracle.held(picture_id)
+        return not held and any(self.oracle.ended(record) is Says.YES for record in known)
+
     def _proofs(self, seen: Seen) -> None:
         """`verify --erased` and `verify --audit` say what is so."""
         answer = self.world.run("verify", "--erased")
@@ -784,10 +885,14 @@ class Player:
 
         warehouse = Warehouse(self.world.spark, str(self.world.folder / "warehouse"), is_path=True, read_only=True)
         queries: list[Callable[[], list[Any]]] = [
-            lambda: warehouse.read(IMAGES).select("image_id", F.sha2("content", 256).alias("c")).collect(),
+            lambda: (
+                warehouse.read(IMAGES)
+                .select("image_id", F.coalesce(F.sha2("content", 256), F.lit(UNREAD)).alias("c"))
+                .collect()
+            ),
             lambda: (
                 warehouse.read(EMBEDDINGS)
-                .select("face_id", "image_id", F.slice("embedding", 1, 128).alias("v"))
+                .select("face_id", "image_id", F.slice("embedding", 1, 128).alias("v"), "basis_record_ids")
                 .collect()
             ),
             lambda: warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id").distinct().collect(),
@@ -815,6 +920,7 @@ class Player:
             {(row["image_id"], row["record_id"]) for row in links},
             collections,
             live,
+            {row["face_id"]: tuple(row["basis_record_ids"] or ()) for row in faces},
         )
 
 
@@ -827,7 +933,9 @@ def _by_picture(seen: Seen) -> dict[str, set[bytes]]:
 
 def _by_batch(sent: Sent) -> list[tuple[str, list[tuple[str, bytes]], list[Line]]]:
     """Each batch with its pictures, and the first one with all lines: one ingest each."""
-    batches = list(dict.fromkeys(batch for _, _, batch in sent.pictures)) or (["main"] if sent.lines else [])
+    # Where a row is missing an id is whose picture comes first.
+    batches = sorted(dict.fromkeys(batch for _, _, batch in sent.pictures), key=lambda batch: batch == "other")
+    batches = batches or (["main"] if sent.lines else [])
     return [
         (batch, [(p, data) for p, data, of in sent.pictures if of == batch], sent.lines if number == 0 else [])
         for number, batch in enumerate(batches)
@@ -866,8 +974,8 @@ def _rows(record_id: str, version: Version) -> list[dict[str, str]]:
         "images": ";".join(version.pictures), "purposes": PURPOSE if version.granted else OTHER_PURPOSE,
         "pii_controllers": "Tests Ltd", "lawful_basis": "eu-gdpr:A6-1-a",
         "special_category_condition": "eu-gdpr:A9-2-a", "collection_method": "uploaded_by_subject",
-        "retention_period": "P9Y", "jurisdiction": "EU", "withdrawal_method": "w", "impact_assessment": "i",
-        "privacy_notice": "n",
+        "retention_period": "P9Y", "jurisdiction": version.law, "withdrawal_method": "w",
+        "impact_assessment": "" if version.lacks else "i", "privacy_notice": "n",
         "face_box": " ".join(str(x) for x in version.box) if version.box else "",
         "legal_hold_ref": "case 1" if version.hold else "",
         "expires_at": _instant(version.expires_at) if version.expires_at is not None else "",

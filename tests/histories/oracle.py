@@ -24,6 +24,8 @@ from enum import Enum
 DAY = 86_400.0
 Box = tuple[float, ...]
 Shown = tuple[tuple[str, Box], ...]
+#: The content of a picture whose bytes are none: it is there, nobody is in it, and it has no tombstone.
+UNREAD = "unread"
 
 
 class Says(Enum):
@@ -68,6 +70,9 @@ class Version:
     hold: bool = False
     expires_at: float | None = None
     box: Box | None = None
+    #: A required field is missing: it permits nothing, and ends like any other.
+    lacks: bool = False
+    law: str = "EU"
 
 
 @dataclass
@@ -165,7 +170,7 @@ class Request:
 
 class Oracle:
     """The model. ``now`` is the gate's time, ``real`` that of everything else; an ``ingest`` is one run of it, in which
-    records come before pictures."""
+    records come before pictures, and are given for these."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -175,6 +180,12 @@ class Oracle:
         self.pictures: dict[str, Stored] = {}
         self.shows: dict[str, Shown] = {}
         self.batches: dict[str, Batch] = {}
+        #: Links to records that are lost, and that may come in again.
+        self.lost: dict[str, dict[str, list[Link]]] = {}
+        #: Pictures whose links are lost, and whom they were linked to.
+        self.unlinked: dict[str, set[str]] = {}
+        #: Jurisdictions that the settings have no rule of.
+        self.lawless: set[str] = set()
         self.requests: list[Request] = []
         self.erased_people: dict[str, float] = {}
         self.erased_ids: set[str] = set()
@@ -216,17 +227,19 @@ class Oracle:
     def import_record(self, record_id: str, version: Version) -> None:
         """A line of a basis file was read. The very content of the newest version again is no version more."""
         known = self.records.get(record_id)
-        if known is None and (self._is_erased(version) or self._batch_is_erased(version.batch)):
+        links = self.lost.pop(record_id, {})
+        if known is None and not links and (self._is_erased(version) or self._batch_is_erased(version.batch)):
             return
-        record = self.records.setdefault(record_id, Record(came_in=self.ingest))
+        # One that only links are left of is taken, for by it the pictures of who was erased meanwhile are found.
+        record = self.records.setdefault(record_id, Record(came_in=self.ingest, links=links))
         if record.versions and record.newest == version:
             record.repeated_in = self.ingest
         else:
             record.versions.append(version)
             record.read_in = self.ingest
         for picture in version.pictures:
-            there = self.pictures.get(picture)
-            record.links.setdefault(picture, []).append(Link(there.content if there else None, self.ingest))
+            content = self.pictures[picture].content if self._is_known(picture) else None
+            record.links.setdefault(picture, []).append(Link(content, self.ingest))
 
     def import_unreadable(self, record_id: str) -> None:
         """A line that names the record could not be read: it may have been a withdrawal."""
@@ -237,6 +250,9 @@ class Oracle:
         """A source has this picture. Not taken: what was erased, another batch's id, other bytes of what is held."""
         there = self.pictures.get(picture)
         if picture in self.erased_ids or content in self.erased_contents:
+            if there is not None and there.batch == batch and there.content != content and not self.held(picture):
+                # Its source has other bytes for it, and none that may come: whether the former stay nothing is said of.
+                self.unsure_pictures.add(picture)
             return
         if there is not None and (there.batch != batch or there.content == content or self.held(picture)):
             return
@@ -248,10 +264,34 @@ class Oracle:
             self.unsure_pictures.add(picture)
         self.expired_ids.pop(picture, None)
         self.pictures[picture] = Stored(content, batch, self.ingest, changed=there is not None)
-        for record in self.records.values():
-            for link in record.links.get(picture, ()):
-                if link.content is None:
+        for record in self.records.values() if content != UNREAD else ():
+            links = record.links.get(picture, ())
+            waits = all(link.content is None for link in links)
+            for link in links:
+                # What comes in the very run that brings the bytes is given for them.
+                if waits or link.ingest == self.ingest:
                     link.content, link.ingest = content, self.ingest
+
+    def lose(self, table: str) -> None:
+        """A whole table is lost: ``images``, ``basis_links`` or ``processing_basis``."""
+        if table == "images":
+            self.pictures, self.barred_meanwhile = {}, set()
+        elif table == "basis_links":
+            for record in self.records.values():
+                for picture in record.links:
+                    self.unlinked.setdefault(picture, set()).add(record.newest.person)
+                record.links.clear()
+        else:
+            self.lost |= {i: record.links for i, record in self.records.items()}
+            self.records = {}
+
+    @property
+    def blind(self) -> bool:
+        """Whether there are pictures, and no record or no link at all, so that nothing is destroyed.
+
+        For nobody can tell whose they are, or what is held.
+        """
+        return bool(self.pictures) and not any(record.links for record in self.records.values())
 
     def ask(self, kind: str, value: str, at: float) -> None:
         """An erasure is asked for: of a ``person``, a ``picture`` or a ``batch``. From now on it is barred."""
@@ -297,7 +337,9 @@ class Oracle:
             return Says.NO, "ended"
         if version.hold:
             return Says.NO, "held"
-        return (answer, "") if version.granted else (Says.NO, "denied")
+        # Last: what has ended has, whatever its form, and whatever the law where it was given.
+        lawful = version.granted and not version.lacks and version.law not in self.lawless
+        return (answer, "") if lawful else (Says.NO, "denied")
 
     def _link_says(self, picture: str, record: Record) -> Says:
         """A link holds for the content that it was given for; changed bytes need one that was recorded since."""
@@ -307,19 +349,20 @@ class Oracle:
             if link.content == stored.content:
                 known = link.ingest >= stored.ingest or not stored.changed
                 answers.append(Says.YES if known else Says.MAYBE)
-            elif link.ingest == stored.ingest:
-                # Given in the very run that changed the bytes.
-                answers.append(Says.MAYBE)
         return Says.any_of(answers)
 
-    def _is_in(self, picture: str, record: Record) -> Says:
+    def _is_in(self, picture: str, record_id: str) -> bool:
         """Whether a record was given for the bytes that a picture holds now, or for none yet: in force or not."""
-        stored = self.pictures[picture]
-        links = record.links.get(picture, ())
-        if any(link.content in (None, stored.content) for link in links):
-            return Says.YES
-        # Given in the very run that changed the bytes.
-        return Says.MAYBE if any(link.ingest == stored.ingest for link in links) else Says.NO
+        contents = {link.content for link in self.records[record_id].links.get(picture, ())}
+        return contents == {None} or self.pictures[picture].content in contents
+
+    def _is_known(self, picture: str) -> bool:
+        """Whether anybody knows what a picture holds: its row is there, and was read."""
+        return picture in self.pictures and self.pictures[picture].content != UNREAD
+
+    def _inside(self, picture: str, record_ids: Iterable[str]) -> set[str]:
+        """Those of the records whose people may be in a picture as it is now."""
+        return {i for i in record_ids if not self._is_known(picture) or self._is_in(picture, i)}
 
     def permits(self, picture: str, record: Record) -> Says:
         """Whether a record permits this picture as it is now."""
@@ -358,22 +401,32 @@ class Oracle:
         return {p: Says.YES if p in every else Says.MAYBE if p in some else Says.NO for p in nobody}
 
     def due(self, picture: str) -> Says:
-        """Whether a picture has reached its end: revoked, erased, or every record of it has ended."""
+        """Whether a picture has reached its end: revoked, erased, or whoever is in it has ended.
+
+        A link that was given for other bytes than are there now is for nobody in it. Where all are, all have to end.
+        """
         stored = self.pictures[picture]
-        if self.held(picture):
+        if self.held(picture) or self.blind:
             return Says.NO
         revoked = self.batches.get(stored.batch, Batch()).revoked
         if revoked is Says.YES or (self.barred(picture) and picture not in self.barred_meanwhile):
             return Says.YES
-        records = [r for r in self.records.values() if picture in r.links]
+        records = {i: r for i, r in self.records.items() if picture in r.links}
         if not records:
             return revoked
-        answers = []
-        for record in records:
-            _, why = self.standing(record)
-            unclear = record.unread_in >= record.read_in and why != "unread"
-            answers.append(Says.NO if why != "ended" else Says.MAYBE if unclear else Says.YES)
-        return Says.any_of((revoked, Says.all_of(*answers)))
+        inside = {i: r for i, r in records.items() if self._is_in(picture, i)}
+        over = Says.all_of(*(self.ended(record) for record in (inside or records).values()))
+        former = [r for i, r in records.items() if i not in inside]
+        if any(self.standing(r) != (Says.YES, "") and self.ended(r) is Says.NO for r in former):
+            # One for former bytes that nothing else is wrong with is nobody's; of others two readings are fair.
+            over = Says.all_of(over, Says.MAYBE)
+        return Says.any_of((revoked, over))
+
+    def ended(self, record: Record) -> Says:
+        """Whether a record has ended, for a reason that no later time undoes."""
+        _, why = self.standing(record)
+        unclear = record.unread_in >= record.read_in and why != "unread"
+        return Says.NO if why != "ended" else Says.MAYBE if unclear else Says.YES
 
     def whose(self, picture: str, person: str) -> set[str]:
         """Whose the face may be that a picture shows as ``person``'s: also theirs to whom a record ever gave its box.
@@ -402,12 +455,50 @@ class Oracle:
         self._finish_what_was_cut_off()
         barred = {picture for picture in self.pictures if self.barred(picture)}
         wanted = [r for r in self.requests if r.open]
-        # Where nothing leads to anybody's picture nobody can say that a person has none.
-        blind = bool(self.pictures) and not any(record.links for record in self.records.values())
+        if self.blind:
+            # Nobody can say that a person has none, or that it is not held: nothing is destroyed, and who asked waits.
+            batches = {stored.batch for stored in self.pictures.values()}
+            for request in wanted:
+                # Their faces lead to pictures, and tell that somebody may have left these.
+                shown = {p for p, people in self.unlinked.items() if request.value in people and p in self.pictures}
+                self.unsure_stones |= (shown | {self.pictures[p].content for p in shown}) - {UNREAD}
+                request.open = request.kind == "person" or request.value in {*self.pictures, *batches}
+                if not request.open:
+                    self.unsure_records |= {i for i, r in self.records.items() if self._names(request, r)}
+            return
+        leaving, by_name = self._reached(wanted)
+        swept = self._swept() if sweep else set()
+        again = barred if sweep else set()
+        for picture in {*self.pictures, *by_name, *(p for i in leaving for p in self.records[i].links)}:
+            of = {i for i, r in self.records.items() if picture in r.links}
+            if self.held(picture) or picture in by_name:
+                # What it has held before may be barred, too; of one that is missing, or unread, only links tell.
+                now = {self.pictures[picture].content} if picture in self.pictures else set()
+                former = self._contents_of(picture, of & leaving if self._is_known(picture) else of)
+                self.unsure_stones |= former.keys() - now
+            if self.held(picture):
+                continue
+            if picture in by_name:
+                if picture in self.pictures:
+                    self._destroy(picture, erased=True, barred=True)
+            else:
+                self._leave(picture, of & (leaving | swept), of - leaving - swept, asked_for=leaving)
+            if picture in again & set(self.pictures):
+                self._destroy(picture, erased=picture in self.erased_ids)
+        leaving |= swept
+        # A record of a held picture stays as long, for by it an erasure that waits is found again.
+        kept = {i for i, r in self.records.items() if r.newest.hold or any(self.held(p) for p in r.links)}
+        for request in wanted:
+            held = any(p in self.pictures and self.held(p) for p in request.pictures)
+            request.open = held or bool(request.records & kept)
+        for record_id in leaving - kept:
+            del self.records[record_id]
+        self.barred_meanwhile = {picture for picture in self.pictures if self.barred(picture)} - barred
+
+    def _reached(self, wanted: list[Request]) -> tuple[set[str], set[str]]:
+        """Records that go by these requests, and pictures that are asked for by their ids or their batch."""
         leaving: set[str] = set()
-        asked_ids = {r.value for r in wanted if r.kind == "picture"}
-        named: set[str] = {p for p in self.pictures if p in asked_ids or (sweep and self.barred(p))}
-        asked: set[str] = set()
+        by_name = {request.value for request in wanted if request.kind == "picture"}
         for request in wanted:
             mine = {i for i, r in self.records.items() if self._names(request, r)}
             if request.kind == "person":
@@ -420,35 +511,56 @@ class Oracle:
                 mine = {i for i in mine if self.records[i].came_in <= until}
                 of_batch = {p for p, s in self.pictures.items() if s.batch == request.value and s.ingest <= until}
                 request.pictures |= of_batch
-                asked |= of_batch
+                by_name |= of_batch
             request.records |= mine
             request.pictures |= {p for i in mine for p in self.records[i].links}
             leaving |= mine
-        # Restored, or imported while nobody looked: they give nothing since the erasure of their person.
-        if sweep:
-            erased_at = {i: self.erased_people.get(r.newest.person, -1.0) for i, r in self.records.items()}
-            leaving |= {i for i, r in self.records.items() if r.given_at <= erased_at[i]}
-            leaving |= {i for i, r in self.records.items() if self._batch_is_erased(r.newest.batch)}
-        for picture in list(self.pictures):
-            of = [i for i, r in self.records.items() if picture in r.links]
-            others = Says.any_of(self._is_in(picture, self.records[i]) for i in set(of) - leaving)
-            alone = bool(set(of) & leaving) and others is Says.NO
-            if self._people(set(of) & leaving) - self._people(set(of) - leaving) and not alone:
-                self.left |= {picture, self.pictures[picture].content}
-            if set(of) & leaving and others is Says.MAYBE and not self.held(picture):
-                self.unsure_pictures.add(picture)
-                self.unsure_stones |= {picture, self.pictures[picture].content}
-            if (picture in named | asked or alone) and not self.held(picture):
-                self._destroy(picture, erased=picture in self.erased_ids or picture in asked or alone)
-        # A record of a held picture stays as long, for by it an erasure that waits is found again.
-        kept = {i for i, r in self.records.items() if r.newest.hold or any(self.held(p) for p in r.links)}
-        for request in wanted:
-            stays = bool(request.records & kept)
-            stays |= any(p in self.pictures and self.held(p) for p in request.pictures)
-            request.open = stays or (blind and request.kind == "person")
-        for record_id in leaving - kept:
-            del self.records[record_id]
-        self.barred_meanwhile = {picture for picture in self.pictures if self.barred(picture)} - barred
+        return leaving, by_name
+
+    def _swept(self) -> set[str]:
+        """Records that were restored, or came in while nobody looked: they give nothing since an erasure."""
+        erased_at = {i: self.erased_people.get(r.newest.person, -1.0) for i, r in self.records.items()}
+        old = {i for i, r in self.records.items() if r.given_at <= erased_at[i]}
+        return old | {i for i, r in self.records.items() if self._batch_is_erased(r.newest.batch)}
+
+    def _leave(self, picture: str, mine: set[str], others: set[str], *, asked_for: set[str]) -> None:
+        """Whom the records ``mine`` are about leave a picture that nobody asked for: it goes if nobody else is in it.
+
+        In it is who is recorded for the bytes that are there now. Barred are those that records (``asked_for``) of
+        theirs alone name, whatever stands there now; what somebody else is recorded for, too, under this id, shows
+        that somebody has left it.
+        """
+        if not mine:
+            return
+        own, theirs = self._contents_of(picture, mine & asked_for), self._contents_of(picture, others)
+        inside, beside = self._inside(picture, mine), self._inside(picture, others)
+        self.erased_contents |= own.keys() - theirs.keys()
+        self.left |= {content for content in own.keys() & theirs.keys() if own[content] - theirs[content]}
+        if beside and not self._is_known(picture):
+            # Its row is missing, or was not read: nobody can say who was in it.
+            self.unsure_stones.add(picture)
+        elif not beside and picture in self.pictures:
+            self._destroy(picture, erased=True, barred=bool(inside))
+        elif not beside:
+            self.erased_ids |= {picture} if mine & asked_for else set()
+        elif self._people(inside) - self._people(beside):
+            self.left |= {picture, self.pictures[picture].content}
+
+    def _contents_of(self, picture: str, record_ids: Iterable[str]) -> dict[str, set[str]]:
+        """For each content that these records were given for, under this id, whom they are about.
+
+        Who was given for none yet may be in each, while nobody knows what stands there.
+        """
+        found: dict[str, set[str]] = {}
+        for record_id in record_ids:
+            contents = {link.content for link in self.records[record_id].links[picture]}
+            waits = contents == {None} and not self._is_known(picture)
+            if waits:
+                contents = {link.content for r in self.records.values() for link in r.links.get(picture, ())}
+            for content in contents:
+                if content is not None:
+                    found.setdefault(content, set()).update(self._people([record_id]))
+        return found
 
     def expire(self) -> None:
         """What is due has been destroyed."""
@@ -463,7 +575,9 @@ class Oracle:
         Not ``destroyed``: it may have written down what is to go, and nothing has gone.
         """
         then = copy.deepcopy(self)
-        for effect in effects:
+        # A pass over what is due, or here again, writes its tombstones when it begins, and not before.
+        sure = ("carry_out",) if {"sweep", "carry_out"} & set(effects) else ()
+        for effect in effects if destroyed else sure:
             getattr(then, effect)()
         if destroyed:
             gone = (set(self.pictures) - set(then.pictures)) | then.unsure_pictures
@@ -522,20 +636,23 @@ class Oracle:
                     del record.links[picture]
         self.unsure_pictures, self.unsure_records = set(), set()
 
-    def _destroy(self, picture: str, *, erased: bool) -> None:
+    def _destroy(self, picture: str, *, erased: bool, barred: bool = False) -> None:
+        """``erased``: its id does not come back, else under a permission given since; ``barred``: its bytes neither."""
+        of = {i for i, r in self.records.items() if picture in r.links}
+        several = len(self._people(self._inside(picture, of))) > 1
+        shown = {self.pictures[picture].content} if self._is_known(picture) else self._contents_of(picture, of).keys()
         stored = self.pictures.pop(picture)
-        several = len(self._people(i for i, r in self.records.items() if picture in r.links)) > 1
         for record in self.records.values():
             record.links.pop(picture, None)
         if erased:
             self.erased_ids.add(picture)
-            self.erased_contents.add(stored.content)
+            self.erased_contents |= {stored.content} - {UNREAD} if barred else set()
         elif stored.content in self.erased_contents:
             self.loose_ids.add(picture)
             self.unsure_stones |= {picture} if several else set()
         elif picture not in self.erased_ids:
             self.expired_ids[picture] = self.real
-            self.left |= {picture, stored.content} if several else set()
+            self.left |= {picture, *shown} if several else set()
 
     def _finish_what_was_cut_off(self) -> None:
         """Of what a pass has begun, or may have written a tombstone of, nobody can say what the next one leaves."""

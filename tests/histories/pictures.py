@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tests.histories.oracle import UNREAD
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -22,6 +24,8 @@ FINGERPRINT = hashlib.sha256(b"a network that reads").hexdigest()
 WIDTH, HEIGHT = 200, 100
 #: Left and right half of a picture: where the first and the second person are.
 BOXES = ((5.0, 5.0, 45.0, 45.0), (105.0, 5.0, 145.0, 45.0))
+#: What a server sends in place of a picture: no picture is read from it.
+ERROR_PAGE = b"<html><body>503 Service Unavailable</body></html>"
 NOBODYS_BOX = (55.0, 55.0, 95.0, 95.0)
 Shown = tuple[tuple[str, tuple[float, ...]], ...]
 
@@ -40,6 +44,8 @@ def picture(shown: Shown, version: str) -> bytes:
 
 def shown_in(data: bytes) -> Shown:
     """Who a picture shows, and where."""
+    if data == ERROR_PAGE:
+        return ()
     at = data.index(b"tEXtfaces\0")
     size = struct.unpack(">I", data[at - 4 : at])[0]
     text = data[at + 4 : at + 4 + size].split(b"\0", 1)[1]
@@ -47,6 +53,9 @@ def shown_in(data: bytes) -> Shown:
 
 
 def digest_of(data: bytes) -> str:
+    """What stands for a picture's bytes; for all that are none the same."""
+    if data == ERROR_PAGE:
+        return UNREAD
     return hashlib.sha256(data).hexdigest()
 
 

@@ -12,7 +12,8 @@ from tests.histories.machine import ANEW, GIVEN_AGAIN, KEPT, History
 #: Rules after which others are most telling.
 GRAVE = (
     "withdraw", "hold", "hold other", "forget", "forget other", "forget both", "forget picture", "garble", "deny",
-    "export withdrawal", "swap",
+    "export withdrawal", "swap", "withdraw other", "withdraw both", "withdraw incompletely", "change other",
+    "mistake",
 )  # fmt: skip
 #: The schedule of the quick profile, …
 QUICK = ("reindex", "later", "embed~append embeddings>erase", "sync", "rotate", "reindex")
@@ -39,11 +40,19 @@ ONCE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("alone", ("ahead", "forget", "", "", "again")),
     ("alone", ("forget", "", "", "", "export withdrawal")),
     ("alone", ("shorten validity", "first")),
+    # Whose picture it was is in it no more.
+    ("alone", ("change other", "withdraw other")),
+    ("boxed", ("change other", "withdraw other")),
+    ("boxed", ("deny", "withdraw other")),
+    ("alone", ("mistake", "forget")),
+    ("hidden", ("change other", "forget")),
+    # What has ended has, whatever its form.
+    ("alone", ("", "withdraw incompletely")),
 )
 #: Rules that send pictures.
 SENDING = (
-    "change", "change and again", "restore", "resend", "pictures", "copy", "copy of other", "other encoding",
-    "come back", "come back behind", "foreign",
+    "change", "change and again", "change other", "mistake", "restore", "resend", "pictures", "copy", "copy of other",
+    "other encoding", "come back", "come back behind", "foreign", "error page",
 )  # fmt: skip
 Cells = tuple[tuple[str, str, str, tuple[str, ...]], ...]
 
@@ -122,12 +131,16 @@ def history_of(schedule: Sequence[str], seed: int, size: int) -> History:
 
 
 #: The words of systematic schedules. Those in capitals stand for many: a kill, a zombie, a meeting, at some point; a
-#: command that is cut off and given again; a run id that is used again; another index; what happens to a batch.
+#: command that is cut off and given again; a run id that is used again; another index; what happens to a batch,
+#: or to a jurisdiction; a table that is lost.
 WORDS = (
     "embed", "sync", "expire", "erase", "reindex", "night", "rollback", "later", "rotate", "KILL", "resume", "ZOMBIE",
-    "MEET", "AGAIN", "SAME", "ELSEWHERE", "BATCH", "restore images", "restore embeddings", "restore index.db", "lose",
+    "MEET", "AGAIN", "SAME", "ELSEWHERE", "BATCH", "LAW", "restore images", "restore embeddings", "restore index.db",
+    "lose", "LOSE",
 )  # fmt: skip
 BATCH_WORDS = ("revoke", "erase batch", "assess batch", "assess batch ahead", "give batch")
+LAW_WORDS = ("outlaw", "allow")
+LOST = ("images", "basis_links", "processing_basis")
 KILLABLE = ("embed", "sync", "expire", "erase", "reindex")
 OTHERS = ("erase", "sync", "expire", "reindex", "embed")
 POINTS = (
@@ -176,10 +189,16 @@ def given_again(rng: random.Random) -> str:
     return f"{name}!{rng.choice(CUTS[name])}" + (f">{other}" if other else "")
 
 
+def lost_table(rng: random.Random) -> str:
+    """A table that is lost while a job runs."""
+    return f"lose {rng.choice(LOST)}>{rng.choice(ANEW)}"
+
+
 def _begun(line: Sequence[str], rng: random.Random) -> tuple[str, ...]:
     words = ["reindex", "back up", *(_resolved(word, rng) for word in line)]
-    if rng.random() < 0.5:
-        words.insert(rng.randrange(3, len(words)), rng.choice(BATCH_WORDS[:2]))
+    for chosen in (BATCH_WORDS[:2], LAW_WORDS[:1]):
+        if rng.random() < 0.5:
+            words.insert(rng.randrange(3, len(words)), rng.choice(chosen))
     return tuple(words)
 
 
@@ -190,6 +209,10 @@ def _resolved(word: str, rng: random.Random) -> str:
         return f"{word.lower()} {rng.choice(ANEW)}"
     if word == "BATCH":
         return rng.choice(BATCH_WORDS)
+    if word == "LOSE":
+        return lost_table(rng)
+    if word == "LAW":
+        return rng.choice(LAW_WORDS)
     if word not in ("KILL", "ZOMBIE", "MEET"):
         return word
     job = rng.choice(KILLABLE)

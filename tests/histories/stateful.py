@@ -16,10 +16,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.histories.cells import RULES, SHAPES
 from tests.histories.machine import ANEW, KEPT, Player
-from tests.histories.schedules import BATCH_WORDS, GRAVE, KILLABLE, OTHERS, POINTS, WORDS, given_again, sparing
+from tests.histories.schedules import (
+    BATCH_WORDS,
+    GRAVE,
+    KILLABLE,
+    LAW_WORDS,
+    OTHERS,
+    POINTS,
+    WORDS,
+    given_again,
+    lost_table,
+    sparing,
+)
 from tests.histories.world import World
 
-PLAIN = (*(word for word in WORDS if word.islower() and word != "resume"), *BATCH_WORDS)
+PLAIN = (*(word for word in WORDS if word.islower() and word != "resume"), *BATCH_WORDS, *LAW_WORDS)
 TELLING = ("sync", "erase", "expire", "reindex", "rollback")
 SEEDS = st.integers(0, 2**32 - 1)
 AT = st.sampled_from(POINTS) | st.integers(0, 30).map(str)
@@ -87,6 +98,11 @@ class Histories(RuleBasedStateMachine):
     def again(self, number: int) -> None:
         """An ingest, or what asks for erasures, is cut off and given again."""
         self._step(given_again(random.Random(number)), number, grave=True)
+
+    @rule(number=SEEDS)
+    def lose_table(self, number: int) -> None:
+        """A table is lost while a job runs."""
+        self._step(lost_table(random.Random(number)), number, grave=True)
 
     @rule(where=st.sampled_from(("same", "elsewhere")), job=st.sampled_from(ANEW), number=SEEDS)
     def otherwise(self, where: str, job: str, number: int) -> None:

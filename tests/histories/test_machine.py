@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -19,7 +21,7 @@ from tests.histories import stateful
 from tests.histories.machine import KEPT, History, Player, Seen
 from tests.histories.oracle import Oracle, Says
 from tests.histories.pictures import label_of, vector_of
-from tests.histories.schedules import BATCH_WORDS, CUTS, history_of, schedules
+from tests.histories.schedules import BATCH_WORDS, CUTS, LOST, history_of, schedules
 from tests.histories.world import Answer, Killed, World, _Process
 
 pytestmark = pytest.mark.unit
@@ -34,6 +36,11 @@ class Believing:
         self.seconds: Counter[str] = Counter()
         self.oracle = Oracle()
         self.ran: list[tuple[str, ...]] = []
+        self.due: list[tuple[str, str]] = []
+
+    @contextmanager
+    def listening(self) -> Iterator[list[tuple[str, str]]]:
+        yield self.due
 
     def run(
         self, name: str, *arguments: str, at: str | int | None = None, then: Callable[[], None] | None = None
@@ -64,6 +71,12 @@ class Believing:
     def lease_runs_out(self) -> None:
         """There is none."""
 
+    def know_law(self, jurisdiction: str, *, known: bool) -> None:
+        """There are no settings."""
+
+    def remove_table(self, name: str) -> None:
+        """There is none."""
+
     def back_up(self, label: str) -> None:
         """There is nothing to be copied."""
 
@@ -84,12 +97,16 @@ class Told(Player):
     def _live_on_record(self) -> str | None:
         return "live"
 
-    def word_lose(self) -> None:
-        pass
+    def word_lose(self, what: str = "") -> None:
+        if what:
+            super().word_lose(what)
 
     def observe(self) -> Seen:
         oracle = self.oracle
         gone = {name for name in sorted(oracle.unsure_pictures | oracle.unsure_records) if self.rng.random() < 0.5}
+        return self._seen_by(oracle, gone)
+
+    def _seen_by(self, oracle: Oracle, gone: set[str]) -> Seen:
         contents = {p: stored.content for p, stored in oracle.pictures.items() if p not in gone}
         people = {p: oracle.served(p) for p in contents}
         shown = [(p, who) for p, said in people.items() for who, says in said.items() if says is Says.YES]
@@ -97,7 +114,12 @@ class Told(Player):
         records = {i: record.newest.person for i, record in oracle.records.items() if i not in gone}
         links = {(p, i) for i in records for p in oracle.records[i].links if p not in gone}
         live = {key: label for key, (_, label) in faces.items()}
-        return Seen(contents, faces, records, links, {"live": live}, "live")
+        people = {key: who for key, (_, who) in zip(faces, shown, strict=True)}
+        under = {
+            key: tuple(i for i, who in records.items() if (p, i) in links and who == people[key])
+            for key, (p, _) in faces.items()
+        }
+        return Seen(contents, faces, records, links, {"live": live}, "live", under)
 
     def _proofs(self, seen: Seen) -> None:
         """Nothing is proven by a world that does nothing."""
@@ -141,6 +163,18 @@ def test_elsewhere_nothing_is_complete(tmp_path: Path) -> None:
     assert not any(request.open for request in player.oracle.requests)
 
 
+@pytest.mark.parametrize("table", LOST)
+@pytest.mark.parametrize("job", ["erase", "expire", "sync"])
+def test_a_table_is_lost_and_filled_again(tmp_path: Path, table: str, job: str) -> None:
+    rules = ("change other", "hold", "forget", "deny", "withdraw", "forget picture", "garble")
+    cells = [(f"c{n}", "open", "main", ("", rule, "")) for n, rule in enumerate(rules)]
+    player = played(tmp_path, History(("reindex", "embed", f"lose {table}>{job}", "erase", "reindex"), tuple(cells)))
+    assert not [str(finding) for finding in player.findings]
+    assert not player.oracle.lost
+    assert all(r.open is (r.value == "c1") for r in player.oracle.requests)
+    assert {p for p in player.oracle.pictures if p.startswith("c2")} == {"c2-x"}, "of the other person"
+
+
 @pytest.mark.parametrize("at", ["append tombstones", 1])
 def test_what_is_done_as_a_job_is_killed_at_its_point(tmp_path: Path, at: str | int) -> None:
     world, done = World(None, tmp_path), []  # type: ignore[arg-type]
@@ -161,6 +195,44 @@ def test_what_is_done_as_a_job_is_killed_at_its_point(tmp_path: Path, at: str | 
         "append tombstones",
         "append erasure_items",
     ]
+
+
+@pytest.mark.parametrize("before", ["sync", "expire"])
+def test_a_second_sync_has_nothing_to_do_where_nothing_is_said(tmp_path: Path, before: str) -> None:
+    """What one who withdrew is due for stays, for others are in it: once it is gone it is not due again."""
+    rules = {"c1": ("withdraw",), "c2": ("withdraw", "", "again"), "c3": ("withdraw", "", "renew")}
+    cells = ((KEPT, "boxed", "main", ()), *((name, "boxed", "main", of) for name, of in rules.items()))
+    player = played(tmp_path, History(("reindex", before), cells))
+    player.world.due.append(("expired", "c1-r"))
+    player.step("embed")
+    player.step("sync")
+    assert not player.findings, "that is no second one"
+    player.step("sync")
+    assert [(found.what, found.cell) for found in player.findings] == [
+        ("sync finds something to do directly after sync", "c1")
+    ]
+    assert player.findings[0].history.schedule == ("reindex", before, "embed", "sync", "sync")
+    assert {"c2", "c3"} & player._quiet({"c2": "again"}) == {"c3"}
+
+
+def test_the_vector_of_a_face_whose_record_has_ended_is_in_no_file(tmp_path: Path) -> None:
+    """Another person of the picture is only denied: whatever is decided of it, who withdrew goes."""
+    cells = ((KEPT, "boxed", "main", ()), ("c1", "boxed", "main", ("deny", "withdraw other")))
+    player = Told(Believing(tmp_path), cells)
+    player.begin()
+    player.step("reindex")
+    player.step("embed")
+    assert set(player.last_under.values()) >= {("c1-x", ("c1-s",))}
+    vector = vector_of("Person 1 of c1", player.oracle.pictures["c1-x"].content)
+    folder = tmp_path / "warehouse" / "embeddings" / "part=0"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"embedding": [vector]}), folder / "rows.parquet")
+    player.step("embed")
+    assert not player.findings, "it has not to be gone yet"
+    player.step("sync")
+    assert [(found.guarantee, found.cell) for found in player.findings] == [(10, "c1")]
+    player.step("sync")
+    assert len(player.findings) == 1
 
 
 def test_random_histories_are_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

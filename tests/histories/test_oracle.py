@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from tests.histories.oracle import DAY, Event, Oracle, Record, Says, Version, covered
+from tests.histories.oracle import DAY, UNREAD, Event, Oracle, Record, Says, Stored, Version, covered
 
 pytestmark = pytest.mark.unit
 
 LEFT, RIGHT = (0.0, 0.0, 40.0, 40.0), (60.0, 0.0, 99.0, 40.0)
 GIVEN = Version("ann", "b", ("x",), (Event(1.0, True),))
+#: Somebody else's, for a picture that is not there yet.
+KEEP = Version("keeper", "b", ("k",), (Event(1.0, True),))
+BOBS = replace(GIVEN, person="bob", box=LEFT)
 
 
 @pytest.fixture
@@ -20,7 +24,13 @@ def oracle() -> Oracle:
     """Ann's picture x under record r, ingested at 10."""
     made = Oracle()
     made.now = made.real = 10.0
-    made.shows = {"x1": (("ann", LEFT),), "x2": (("ann", LEFT),), "s1": (("ann", LEFT), ("bob", RIGHT))}
+    made.shows = {
+        "x1": (("ann", LEFT),),
+        "x2": (("ann", LEFT),),
+        "s1": (("ann", LEFT), ("bob", RIGHT)),
+        "b1": (("bob", LEFT),),
+        "x3": (("ann", LEFT),),
+    }
     made.assess("b", 1.0)
     take(made, r=GIVEN, x="x1")
     return made
@@ -136,7 +146,7 @@ def test_a_link_holds_for_the_content_that_it_was_given_for(oracle: Oracle) -> N
     take(oracle, x="x1")
     assert ann(oracle) is Says.MAYBE, "the old content again, under the old link"
     take(oracle, r=GIVEN, x="x2")
-    assert ann(oracle) is Says.MAYBE, "record and bytes in one run"
+    assert ann(oracle) is Says.YES, "what is given beside pictures is given for these"
 
 
 def test_an_id_of_another_batch_is_not_taken(oracle: Oracle) -> None:
@@ -252,7 +262,7 @@ def test_what_a_killed_job_did_is_settled_by_what_is_there(oracle: Oracle) -> No
 
 
 def test_what_a_killed_job_destroyed_is_barred_or_not(oracle: Oracle) -> None:
-    take(oracle, r=ended(GIVEN, 5.0))
+    take(oracle, r=ended(GIVEN, 5.0), k=KEEP)
     oracle.perhaps("expire")
     oracle.adopt({}, ["r"], [])
     take(oracle, x="x1")
@@ -266,6 +276,7 @@ def test_what_a_killed_job_destroyed_is_barred_or_not(oracle: Oracle) -> None:
 
 
 def test_what_a_backup_brings_back_goes_at_the_next_pass(oracle: Oracle) -> None:
+    take(oracle, k=KEEP)
     before = dict(oracle.pictures)
     oracle.ask("picture", "x", 11.0)
     oracle.carry_out()
@@ -423,14 +434,162 @@ def test_who_was_recorded_for_former_bytes_keeps_no_picture_of_somebody_else(ora
     assert set(oracle.pictures) == {"h"}, "the id is barred, too"
 
 
-def test_of_a_record_in_the_run_that_changed_the_bytes_nobody_knows_what_it_is_for(oracle: Oracle) -> None:
-    take(oracle, o=replace(GIVEN, person="bob"), x="x2")
-    take(oracle, q=GIVEN)
+def test_a_record_in_the_run_that_changes_the_bytes_is_for_the_new_ones(oracle: Oracle) -> None:
+    take(oracle, o=BOBS, x="b1")
+    assert oracle.served("x") == {"bob": Says.YES}
     oracle.ask("person", "ann", 11.0)
     oracle.carry_out()
-    assert oracle.unsure_pictures == {"x"}
-    oracle.adopt({}, ["o"], [])
+    assert (set(oracle.pictures), set(oracle.records)) == ({"x"}, {"o"}), "ann is not in it any more"
+
+
+def test_of_a_picture_that_is_somebody_elses_now_only_the_id_goes(oracle: Oracle) -> None:
+    """Ann's record alone names x; bob has brought the portrait that came in its place under another id."""
+    take(oracle, x="b1", y="b1")
+    take(oracle, o=replace(BOBS, pictures=("y",), box=None))
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out(sweep=True)
+    oracle.carry_out(sweep=True)
+    assert (set(oracle.pictures), oracle.erased_ids, oracle.erased_contents) == ({"y"}, {"x"}, {"x1"})
+    assert oracle.served("y") == {"bob": Says.YES}
+    take(oracle, z="b1", v="x1")
+    assert set(oracle.pictures) == {"y", "z"}
+
+
+def test_who_is_recorded_for_former_bytes_leaves_no_trace_in_what_is_there_now(oracle: Oracle) -> None:
+    take(oracle, x="b1", y="b1")
+    take(oracle, o=replace(BOBS, pictures=("x", "y"), box=None))
+    assert oracle.served("y") == {"bob": Says.YES}
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert (oracle.left, oracle.erased_contents) == (set(), {"x1"})
+    assert oracle.served("x") == oracle.served("y") == {"bob": Says.YES}
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_bytes_that_only_links_tell_of_are_barred(oracle: Oracle, missing: bool) -> None:
+    """Ann is in b1, where bob was recorded for what stood there before; then the row is missing, or an older one."""
+    take(oracle, p=replace(GIVEN, person="bob", pictures=("g",)), g="s1")
+    take(oracle, q=replace(GIVEN, pictures=("g",)), g="x2")
+    if missing:
+        del oracle.pictures["g"]
+    else:
+        oracle.pictures["g"] = Stored("s1", "b", 2)
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    take(oracle, g="x2")
+    oracle.adopt({} if missing else {"g": "s1"}, ["p"], [("g", "p")])
+    assert oracle.erased_contents == {"x1", "x2"}
+    assert {p: s.content for p, s in oracle.pictures.items()} == ({} if missing else {"g": "s1"})
+    take(oracle, g="s1")
+    assert oracle.pictures["g"].content == "s1"
+    assert "s1" not in oracle.left
+
+
+def test_a_picture_that_is_not_read_for_a_night_may_be_anybodys_who_is_recorded(oracle: Oracle) -> None:
+    """In its place an error page: ann, whom its bytes show, is erased, and it is read again."""
+    take(oracle, o=replace(BOBS, pictures=("g",)), g="b1")
+    take(oracle, q=replace(GIVEN, pictures=("g",)), g="x2")
+    oracle.shows[UNREAD] = ()
+    take(oracle, g=UNREAD, x=UNREAD)
+    assert (oracle.served("g"), oracle.due("g")) == ({}, Says.NO)
+    take(oracle, q=replace(GIVEN, pictures=("g",), expires_at=99.0))
+    assert {link.content for link in oracle.records["q"].links["g"]} == {"x2", None}
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert set(oracle.pictures) == {"g"}, "x shows nobody else"
+    assert oracle.erased_contents == {"x1", "x2"}
+    take(oracle, g="b1")
+    assert oracle.served("g") == {"bob": Says.MAYBE}
+
+
+def test_what_waits_for_bytes_is_bound_to_the_first_that_come(oracle: Oracle) -> None:
+    take(oracle, k=replace(GIVEN, pictures=("y",)))
+    take(oracle, y="x2")
+    del oracle.pictures["y"]
+    take(oracle, k=replace(GIVEN, pictures=("y",), expires_at=99.0))
+    take(oracle, y="x3")
+    assert ann(oracle, "y") is Says.NO, "it was given for others, which are missing"
+    take(oracle, k=replace(GIVEN, pictures=("y",), expires_at=98.0), y="x2")
+    assert ann(oracle, "y") is Says.YES
+
+
+def test_what_was_of_one_person_when_it_lapsed_shows_nobody_that_left(oracle: Oracle) -> None:
+    take(oracle, o=replace(BOBS, box=None), x="b1")
+    take(oracle, o=ended(replace(BOBS, box=None), 5.0))
+    oracle.expire()
+    assert (oracle.pictures, oracle.left) == ({}, set())
+
+
+def test_bytes_of_several_people_are_left_and_not_barred_where_the_row_is_missing(oracle: Oracle) -> None:
+    mine, theirs = replace(GIVEN, pictures=("g",)), replace(GIVEN, person="bob", pictures=("g",))
+    take(oracle, a=mine, o=theirs, g="x2")
+    del oracle.pictures["g"]
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert ("x2" in oracle.left, "x2" in oracle.erased_contents, "g" in oracle.erased_ids) == (True, False, False)
+    oracle.ask("person", "bob", 12.0)
+    oracle.carry_out()
+    assert "x2" in oracle.erased_contents
+    assert "g" in oracle.erased_ids
+
+
+def test_an_expiry_that_did_not_begin_leaves_no_tombstone(oracle: Oracle) -> None:
+    """Both lapse on one day and consent anew; a copy of theirs was in no pass."""
+    both = {i: replace(GIVEN, person=who, pictures=("g",)) for i, who in (("a", "ann"), ("o", "bob"))}
+    take(oracle, **both, g="s1")
+    take(oracle, **{i: ended(version, 5.0) for i, version in both.items()})
+    oracle.ask("person", "nobody", 5.5)
+    oracle.perhaps("sweep", "expire", destroyed=False)
+    assert not oracle.unsure_stones | oracle.loose_ids | oracle.unsure_pictures
+    take(oracle, **{i: replace(v, events=(Event(1.0, True), Event(6.0, True))) for i, v in both.items()})
+    assert set(oracle.served("g").values()) == {Says.YES}
+
+
+def test_a_picture_is_due_when_whoever_is_in_it_now_has_ended(oracle: Oracle) -> None:
+    """It was ann's; bob's portrait came in its place, and he withdraws."""
+    take(oracle, r=replace(GIVEN, expires_at=20.0))
+    take(oracle, o=BOBS, x="b1")
+    over = copy.deepcopy(oracle)
+    over.now = over.real = 20.0
+    assert (oracle.due("x"), over.due("x")) == (Says.NO, Says.NO), "ann's consent ends, and bob is in it"
+    take(oracle, o=ended(BOBS, 5.0))
+    refused = copy.deepcopy(oracle)
+    refused.records["r"].versions.append(replace(GIVEN, granted=False))
+    assert refused.due("x") is Says.MAYBE
+    assert oracle.standing(oracle.records["r"])[0] is oracle.due("x") is Says.YES
+    oracle.expire()
     assert not oracle.pictures
+
+
+@pytest.mark.parametrize("version", [replace(GIVEN, granted=False), None])
+def test_a_picture_stays_for_who_is_in_it_and_only_denied_or_unread(oracle: Oracle, version: Version | None) -> None:
+    take(oracle, o=ended(replace(BOBS, pictures=("x",)), 5.0))
+    take(oracle, r=version)
+    assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.NO)
+
+
+def test_what_nobody_is_in_is_due_when_all_have_ended(oracle: Oracle) -> None:
+    take(oracle, r=replace(GIVEN, expires_at=20.0))
+    take(oracle, x="b1")
+    assert oracle.due("x") is Says.NO
+    oracle.now = oracle.real = 20.0
+    assert oracle.due("x") is Says.YES
+
+
+@pytest.mark.parametrize("changes", [{"lacks": True}, {"law": "CA"}])
+def test_what_has_ended_has_whatever_its_form_and_law(oracle: Oracle, changes: dict[str, Any]) -> None:
+    oracle.lawless.add("CA")
+    take(oracle, r=replace(GIVEN, **changes))
+    assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.NO)
+    withdrawn, over = copy.deepcopy(oracle), copy.deepcopy(oracle)
+    take(withdrawn, r=replace(ended(GIVEN, 5.0), **changes))
+    take(over, r=replace(GIVEN, expires_at=9.0, **changes))
+    oracle.ask("person", "ann", 11.0)
+    assert {one.due("x") for one in (oracle, withdrawn, over)} == {Says.YES}
+    take(withdrawn, r=replace(ended(GIVEN, 5.0), hold=True, **changes))
+    assert withdrawn.due("x") is Says.NO
+    take(over, r=None)
+    assert over.due("x") is Says.NO, "nobody knows what it said"
 
 
 def test_somebody_whose_consent_has_lapsed_comes_back_to_a_shared_picture(oracle: Oracle) -> None:
@@ -456,6 +615,40 @@ def test_while_nothing_leads_to_pictures_a_person_may_have_some(oracle: Oracle) 
     oracle.carry_out()
     assert not oracle.pictures
     assert not oracle.requests[0].open
+
+
+@pytest.mark.parametrize("table", ["processing_basis", "basis_links"])
+def test_while_nothing_leads_to_pictures_nothing_is_destroyed(oracle: Oracle, table: str) -> None:
+    """Nobody can tell what a hold keeps: of a revoked batch, a picture that is asked for, a person."""
+    take(oracle, r=replace(GIVEN, hold=True, pictures=("x", "y")), y="x2")
+    oracle.revoke("b", 11.0)
+    for kind, value in (("person", "ann"), ("picture", "x"), ("picture", "nowhere")):
+        oracle.ask(kind, value, 12.0)
+    oracle.lose(table)
+    for _ in range(2):
+        oracle.sweep()
+        oracle.expire()
+        assert (set(oracle.pictures), [r.open for r in oracle.requests]) == ({"x", "y"}, [True, True, False])
+    take(oracle, r=replace(GIVEN, hold=True, pictures=("x", "y")))
+    oracle.sweep()
+    oracle.expire()
+    assert set(oracle.pictures) == {"x", "y"}, "held"
+    take(oracle, r=replace(GIVEN, pictures=("x", "y")))
+    oracle.sweep()
+    assert (oracle.pictures, oracle.records, [r.open for r in oracle.requests]) == ({}, {}, [False] * 3)
+
+
+def test_a_person_who_is_erased_while_all_rows_are_missing_does_not_come_back(oracle: Oracle) -> None:
+    take(oracle, o=replace(BOBS, pictures=("g",)), g="x2")
+    take(oracle, q=replace(GIVEN, pictures=("g",)), g="s1")
+    oracle.lose("images")
+    oracle.ask("person", "ann", 11.0)
+    oracle.sweep()
+    assert not oracle.requests[0].open
+    take(oracle, x="x1", g="s1")
+    assert not oracle.pictures
+    take(oracle, g="x2")
+    assert set(oracle.pictures) == {"g"}, "bob's former bytes"
 
 
 def test_another_picture_of_the_very_bytes_goes_with_the_pass_after(oracle: Oracle) -> None:

@@ -54,6 +54,7 @@ FAST = {
 }
 PURPOSE, OTHER_PURPOSE = "face-reindex:DuplicateDetection", "face-reindex:Something"
 LEASE_S = 900.0
+_CONF = Path(__file__).parents[2] / "conf"
 _WRITES = {
     "append": "append", "delete_matching": "delete", "update_matching": "update", "purge": "purge", "vacuum": "vacuum",
 }  # fmt: skip
@@ -193,17 +194,29 @@ class World:
         self._ready: set[str] = set()
         self._processes: list[_Process] = []
         self._undo: list[Callable[[], None]] = []
+        self._asked: list[tuple[str, str]] | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        self.laws = yaml.safe_load((_CONF / "jurisdictions.yaml").read_text(encoding="utf-8"))
+        self.know_law("", known=True)
         self.config = folder / "settings.yaml"
         self.config.write_text(yaml.safe_dump({
             "warehouse": str(folder / "warehouse"),
-            "governance": {"purposes": [PURPOSE], "allowed_purposes": [PURPOSE, OTHER_PURPOSE]},
+            "governance": {
+                "purposes": [PURPOSE], "allowed_purposes": [PURPOSE, OTHER_PURPOSE],
+                "jurisdictions": str(folder / "jurisdictions.yaml"),
+            },
             "milvus": {"uri": str(folder / "index.db"), "keep_collections": 3},
             "verify": {"recall_sample": 5},
             "erasure": {"milvus_gc_hours": 0},
             "lease": {"ttl_s": LEASE_S},
             "executor": {"partition_images": 100_000},
         }))  # fmt: skip
+
+    def know_law(self, jurisdiction: str, *, known: bool) -> None:
+        """Let the settings have the rules of a jurisdiction, or not. The file's place stays, and so do all settings."""
+        rules = [rule for rule in self.laws["rules"] if known or jurisdiction not in rule["jurisdictions"]]
+        text = yaml.safe_dump({**self.laws, "rules": rules})
+        (self.folder / "jurisdictions.yaml").write_text(text, encoding="utf-8")
 
     # --- what is not real ---
 
@@ -233,6 +246,7 @@ class World:
             return EmbedSpec("none", pictures.FINGERPRINT)
 
         import jobs.embedding.chunks
+        import jobs.erasure.tables
         import jobs.tables.files
         import jobs.tables.store
 
@@ -241,6 +255,7 @@ class World:
         self._set_default(jobs.runs.record.Job.__init__, jobs.runs.record.utc_now, self.now)
         self._set_default(jobs.runs.lease.Lease.__init__, jobs.runs.lease._utc_now, self._lease_now)
         self._patch(EmbeddedIndex, "open", classmethod(lambda _, settings: self._shared_index(settings)))
+        self._patch(jobs.erasure.tables, "request_all", self._heard(jobs.erasure.tables.request_all))
         # Kept, not cached: Spark, which all jobs share here, empties a cache when a table that it was read from is
         # written, and so what a sleeping job has computed; in a process of its own it would keep it.
         computed = jobs.embedding.chunks._results
@@ -304,6 +319,25 @@ class World:
 
         self._undo.append(undo)
         function.__defaults__, function.__kwdefaults__ = exchanged or None, named or None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[list[tuple[str, str]]]:
+        """What jobs find due meanwhile, or here again, as (kind, value)."""
+        self._asked = []
+        try:
+            yield self._asked
+        finally:
+            self._asked = None
+
+    def _heard(self, request_all: Any) -> Any:
+        @functools.wraps(request_all)
+        def heard(warehouse: Any, due: Any, *args: Any, **kwargs: Any) -> int:
+            count: int = request_all(warehouse, due, *args, **kwargs)
+            if count and self._asked is not None:
+                self._asked += [(row["kind"], row["value"]) for row in due.select("kind", "value").collect()]
+            return count
+
+        return heard
 
     def now(self) -> datetime:
         """The time, as the gate is told it."""
@@ -448,6 +482,17 @@ class World:
             warehouse = Warehouse(self.spark, settings.warehouse, is_path=True)
             yield Job(settings, self.spark, warehouse, Console(quiet=True), None, False)
 
+    def remove_table(self, name: str) -> None:
+        """As where its folder was removed: the next job makes an empty one, without a word."""
+        shutil.rmtree(self.folder / "warehouse" / name, ignore_errors=True)
+        self._ready.discard(name)
+        self._forget_tables()
+
+    def _forget_tables(self) -> None:
+        """Another process would not remember the newer versions."""
+        self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+        self.spark.catalog.clearCache()
+
     # --- backups ---
 
     def back_up(self, label: str) -> None:
@@ -465,6 +510,4 @@ class World:
         inside = what if what == "index.db" else f"warehouse/{what}"
         shutil.rmtree(self.folder / inside, ignore_errors=True)
         shutil.copytree(self.folder / "backups" / label / inside, self.folder / inside)
-        # Another process would not remember the newer versions.
-        self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
-        self.spark.catalog.clearCache()
+        self._forget_tables()
