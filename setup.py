@@ -78,6 +78,9 @@ TEST = [
 # `make test-mutants` calls the part of mutmut that makes mutants, which is no promised interface.
 MUTATION = [*TEST, "mutmut==3.8.1"]
 
+# `face-reindex NAME …`: python -m jobs.NAME.
+SCRIPTS = ["face-reindex = jobs.__main__:main"]
+
 # conf/ is the package jobs._conf: in a wheel its files lie in jobs/_conf/.
 CONF_PACKAGE = "jobs._conf"
 CONF_FILES = ["*.yaml", "*.conf", "*.properties", "*.sh", "crontab", "Dockerfile", "Dockerfile.dockerignore"]
@@ -148,6 +151,7 @@ if __name__ == "__main__":
         },
         include_package_data=False,
         install_requires=REQUIRES,
+        entry_points={"console_scripts": SCRIPTS},
         extras_require={
             "demo": DEMO,
             "lineage": LINEAGE,

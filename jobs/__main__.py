@@ -1,9 +1,14 @@
-"""`python -m jobs` lists the jobs. There is none that identifies a face (Guarantee 15), and a test pins the list."""
+"""`face-reindex NAME …` and `python -m jobs NAME …` run a job as `python -m jobs.NAME …` does; without a name they list
+the jobs. There is none that identifies a face (Guarantee 15), and a test pins the list.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
 
 JOBS = {
     "ingest": "Bring images, basis records and the assessment of their source into the warehouse.",
@@ -23,18 +28,24 @@ JOBS = {
 }
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """Print one line a job; 2 where something was asked for, for a job is a module of its own."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job that is named first, and load no other; one line a job where none is named, 2 where it is none."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # They are told as they were called.
+    called = "face-reindex " if Path(sys.argv[0]).stem == "face-reindex" else "python -m jobs."
+    first = arguments[0] if arguments else "--help"
+    if first in JOBS:
+        return int(import_module(f"jobs.{first}").main.main(args=list(arguments[1:]), prog_name=f"{called}{first}"))
     lines = ["Face Reindex: run one of", ""]
-    lines += [f"  python -m jobs.{name:<9} {text}" for name, text in JOBS.items()]
+    lines += [f"  {called}{name:<9} {text}" for name, text in JOBS.items()]
     lines += ["", "Each has --help with examples; settings are in docs/settings.md."]
     print("\n".join(lines))  # noqa: T201
     if not set(arguments) - {"--help", "-h"}:
         return 0
-    name = next((name for name in arguments if name in JOBS), "reindex")
-    print(f"\nNothing was run. Did you mean: python -m jobs.{name} --help", file=sys.stderr)  # noqa: T201
+    meant = [name for name in arguments if name in JOBS] or get_close_matches(first, JOBS, n=1) or ["reindex"]
+    print(f"\nNothing was run. Did you mean: {called}{meant[0]} --help", file=sys.stderr)  # noqa: T201
     return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

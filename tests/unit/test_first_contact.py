@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import JOBS
+from jobs.__main__ import JOBS, main
 
 pytestmark = pytest.mark.unit
 
@@ -28,12 +28,44 @@ def test_the_list_of_jobs_and_their_help_need_no_java(tmp_path: Path) -> None:
     listed = run("jobs", path=tmp_path)
     assert (listed.returncode, listed.stderr) == (0, "")
     assert all(f"python -m jobs.{name}" in listed.stdout for name in JOBS)
-    mistaken = run("jobs", "erase", "--subject", "x", path=tmp_path)
-    assert mistaken.returncode == 2
-    assert mistaken.stderr.endswith("Nothing was run. Did you mean: python -m jobs.erase --help\n")
-    helped = run("jobs.reindex", "--help", path=tmp_path)
-    assert helped.returncode == 0
-    assert "Examples:" in helped.stdout
+    for mistaken in (["erasse", "--subject", "x"], ["--subject", "x", "erase"]):
+        done = run("jobs", *mistaken, path=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.endswith("Nothing was run. Did you mean: python -m jobs.erase --help\n")
+    for name in (["jobs.reindex"], ["jobs", "reindex"]):
+        helped = run(*name, "--help", path=tmp_path)
+        assert helped.returncode == 0
+        assert "Usage: python -m jobs.reindex [OPTIONS]" in helped.stdout
+        assert "Examples:" in helped.stdout
+
+
+SCRIPT = """
+import sys
+sys.argv[0] = "/usr/bin/face-reindex"
+from jobs.__main__ import main
+code = main()
+print("loaded", *({"click", "pyspark", "torch", "pymilvus", "numpy"} & set(sys.modules)))
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["no-job"]])
+def test_the_console_script_lists_the_jobs_and_loads_none(tmp_path: Path, arguments: list[str]) -> None:
+    env = {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == (2 if arguments == ["no-job"] else 0)
+    *listed, loaded = done.stdout.splitlines()
+    assert loaded == "loaded"
+    assert [line.split()[1] for line in listed if line.startswith("  face-reindex ")] == list(JOBS)
+
+
+def test_the_console_script_runs_a_job_and_hands_on_how_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/face-reindex", "status", "--set", "retension=1", "--quiet"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
 
 
 @pytest.mark.parametrize(

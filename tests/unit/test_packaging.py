@@ -12,14 +12,14 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
-from importlib.metadata import packages_distributions
+from importlib.metadata import EntryPoint, packages_distributions
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
 
-from jobs.__main__ import JOBS
+from jobs.__main__ import JOBS, main
 from jobs.session import read_properties
 
 pytestmark = pytest.mark.unit
@@ -195,6 +195,12 @@ def test_the_zip_holds_the_two_packages_and_nothing_else(zips: list[Path]) -> No
     assert not [
         name for name in names if not name.startswith(("jobs/", "udfs/")) or "test" in name or "__pycache__" in name
     ]
+
+
+def test_the_console_script_is_what_lists_and_runs_the_jobs() -> None:
+    (script,) = _setup().SCRIPTS
+    entry = EntryPoint(*script.split(" = "), group="console_scripts")
+    assert (entry.name, entry.load()) == ("face-reindex", main)
 
 
 def test_the_zip_can_be_imported_from(zips: list[Path], tmp_path: Path) -> None:
