@@ -77,15 +77,16 @@ test-cluster: setup ## against a real Milvus cluster
 test-gpu: setup ## needs a CUDA device
 	@$(PYTEST) -m gpu $(ARGS)
 
-bench: setup ## benchmarks of the images (15 minutes on two cores) and the README's tables; others: NAME='loading index_types erasing'
+bench: setup ## benchmarks of the images (15 minutes on two cores) and the tables of docs/speed.md; others: NAME='loading index_types erasing'
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[bench]'
 	$(PY) -m bench $(NAME)
 
 notebooks: setup ## execute the notebooks and write their outputs (some minutes on two cores); one: NAME=bench
 	@$(PY) notebooks/execute.py $(NAME)
 
-docs: setup ## docs/settings.md, made from the settings model
+docs: setup ## docs/settings.md and docs/api.md, made from the settings model and the docstrings of udfs
 	@$(PY) -c 'from jobs.settings import reference; print(reference(), end="")' > docs/settings.md
+	$(PY) -m docs.api > docs/api.md
 
 zip: setup ## dist/face_reindex-VERSION.zip, for spark-submit --py-files
 	@.venv/bin/python setup.py --quiet pyfiles
