@@ -1,4 +1,4 @@
-"""`make bench`: one benchmark after the other, each in a process of its own, then their tables in the README.
+"""`make bench`: one benchmark after the other, each in a process of its own, then their tables in docs/speed.md.
 
 python -m bench                  # those of the images; about 15 minutes on two cores
 python -m bench loading index_types  # those of Milvus; erasing: that of governance

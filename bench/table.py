@@ -1,4 +1,4 @@
-"""The tables of figures in README and docs/operations.md, from the JSON files in bench/results/ and nowhere else.
+"""The tables of figures in docs/speed.md and docs/operations.md: from the JSON files in bench/results/, and no others.
 
 python -m bench.table
 """
@@ -13,19 +13,19 @@ from bench.index_types import shown
 from bench.pipeline import NAMES
 from bench.record import RESULTS, result
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 BEGIN, END = "<!-- figures: python -m bench.table -->\n", "<!-- end of figures -->\n"
 
 
 def main() -> None:
     """Write the tables between the two marks of each page."""
-    README.write_text(with_figures(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_figures(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     scaling.main()
 
 
-def with_figures(readme: str) -> str:
-    """The README's text with the tables of the committed results."""
-    before, rest = readme.split(BEGIN)
+def with_figures(page: str) -> str:
+    """The page's text with the tables of the committed results."""
+    before, rest = page.split(BEGIN)
     return (
         before
         + BEGIN

@@ -12,18 +12,26 @@ import click
 import pytest
 import yaml
 
+import udfs
+from docs import api
 from jobs.__main__ import JOBS
 from jobs.errors import NOTHING_FOUND, FaceReindexError
 from jobs.governance.decide import Reason
-from jobs.settings import all_keys
+from jobs.settings import all_keys, reference
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / ".github").rglob("*.md")),
+]
 BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+#: Stands for any job in the pages.
+ANY = "NAME"
 
 
 def blocks(page: Path, *languages: str) -> Iterator[str]:
@@ -49,9 +57,11 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def invocation(words: list[str]) -> tuple[str, list[str]] | None:
-    """Job and arguments of `python -m jobs.NAME …`, `spark-submit … jobs/NAME.py …` or `NAME …`."""
+    """Job and arguments of `[face-reindex] NAME …`, `python -m jobs.NAME …` or `spark-submit … jobs/NAME.py …`."""
+    if words[0] == "face-reindex" and len(words) > 1 and words[1] != ANY:
+        return words[1], words[2:]
     for position, word in enumerate(words):
-        module = words[position - 1] == "-m" and word.startswith("jobs.")
+        module = words[position - 1] == "-m" and word.startswith("jobs.") and word != f"jobs.{ANY}"
         script = "spark-submit" in words[0] and re.fullmatch(r"jobs/\w+\.py", word)
         if module or script:
             return word.removeprefix("jobs.").removeprefix("jobs/").removesuffix(".py"), words[position + 1 :]
@@ -97,6 +107,22 @@ def test_the_readme_shows_the_commands_that_matter() -> None:
     assert shown >= {"ingest", "reindex", "status"}
 
 
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    """1,200 words; its picture comes second, after what this is."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.split()) <= 1200
+    assert readme.split("\n\n")[2].startswith("![")
+    linked = {(ROOT / target.partition("#")[0]).resolve() for target in LINK.findall(readme)}
+    pages = {page for page in PAGES if ".github" not in page.parts and page.parent.name != "decisions"}
+    assert pages - {ROOT / "README.md"} <= linked
+
+
+def test_every_job_is_explained() -> None:
+    table = (ROOT / "docs/jobs.md").read_text(encoding="utf-8")
+    first = " ".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
+    assert {name.split()[0] for name in re.findall(r"`(.+?)`", first)} == set(JOBS)
+
+
 def test_every_option_named_alone_belongs_to_some_command() -> None:
     known = {
         option
@@ -106,6 +132,7 @@ def test_every_option_named_alone_belongs_to_some_command() -> None:
     }
     elsewhere = {"--py-files", "--properties-file", "--master", "--archives", "--files"}  # spark-submit's own
     elsewhere |= {"--collector.textfile.directory"}  # node_exporter's
+    elsewhere |= {"--help"}  # every command's
     used = {word.split()[0].split("=")[0] for page in PAGES for word in inline(page) if word.startswith("--")}
     assert used - known - elsewhere == set()
 
@@ -167,9 +194,23 @@ def test_every_exit_code_is_explained() -> None:
         for child in kind.__subclasses__():
             yield from tree(child)
 
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/jobs.md").read_text(encoding="utf-8")
     rows = {int(code) for code in re.findall(r"^\| (\d) \|", page, re.MULTILINE)}
     assert rows == {0, NOTHING_FOUND} | {kind.exit_code for kind in tree(FaceReindexError)}
+
+
+def test_the_pages_that_are_made_are_those_of_the_code() -> None:
+    assert (ROOT / "docs/settings.md").read_text(encoding="utf-8") == reference()
+    made = api.page()
+    assert (ROOT / "docs/api.md").read_text(encoding="utf-8") == made
+    assert set(re.findall(r"^from udfs import (\w+)$", made, re.MULTILINE)) == set(udfs.__all__)
+
+
+def test_the_glossary_has_each_word_once_and_in_order() -> None:
+    page = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    words = [re.sub(r"\[|\]\(.*\)", "", word).lower() for word in re.findall(r"^\| (.+?) \|", page, re.MULTILINE)[1:]]
+    words.remove("---")
+    assert words == sorted(set(words))
 
 
 def test_the_batch_file_of_the_docs_is_accepted(tmp_path: Path) -> None:
@@ -200,7 +241,7 @@ def test_nothing_here_points_at_one_machine() -> None:
 def test_figures_are_those_of_the_committed_results() -> None:
     from bench import scaling, table
 
-    readme = table.README.read_text(encoding="utf-8")
-    assert table.with_figures(readme) == readme
+    page = table.PAGE.read_text(encoding="utf-8")
+    assert table.with_figures(page) == page
     page = scaling.PAGE.read_text(encoding="utf-8")
     assert scaling.with_scaling(page) == page
