@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,9 @@ def read(path: Path) -> Any:
 def test_the_hooks_are_what_make_lint_runs() -> None:
     (local,) = read(ROOT / ".pre-commit-config.yaml")["repos"]
     assert local["repo"] == "local"
-    hooks = {tuple(shlex.split(hook["entry"])) for hook in local["hooks"]}
     lint = re.search(r"(?m)^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert lint is not None
-    linted = {tuple(shlex.split(line.strip("\t@"))) for line in lint[1].splitlines()}
-    assert {tuple(word for word in hook if word != "--force-exclude") for hook in hooks} == {
-        tuple(word for word in line if word != ".") for line in linted
-    }
+    assert [hook["entry"] for hook in local["hooks"]] == [line.strip("\t@") for line in lint[1].splitlines()]
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
