@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,34 +56,34 @@ def last_job(spark: SparkSession) -> int:
     return max((jobs.apply(number).jobId() for number in range(jobs.size())), default=-1)
 
 
+def waiting(wait: Callable[[int], None]) -> Any:
+    """A pass over partitions, each of which begins by waiting: ``wait`` is given its number."""
+
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        assert context is not None
+        wait(context.partitionId())
+        yield from batches
+
+    return work
+
+
 def sleeping(seconds: dict[int, float]) -> Any:
     """A pass over partitions in which some take their time."""
-
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from pyspark import TaskContext
-
-        context = TaskContext.get()
-        assert context is not None
-        time.sleep(seconds.get(context.partitionId(), 0.0))
-        yield from batches
-
-    return work
+    return waiting(lambda partition: time.sleep(seconds.get(partition, 0.0)))
 
 
-def hanging(partition: int, until: Path) -> Any:
+def hanging(hangs: int, until: Path) -> Any:
     """A pass over partitions of which one does not end before there is a file (or a minute is over)."""
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from pyspark import TaskContext
-
-        context = TaskContext.get()
-        assert context is not None
+    def wait(partition: int) -> None:
         end = time.monotonic() + 60
-        while context.partitionId() == partition and not until.exists() and time.monotonic() < end:
+        while partition == hangs and not until.exists() and time.monotonic() < end:
             time.sleep(0.1)
-        yield from batches
 
-    return work
+    return waiting(wait)
 
 
 def test_a_partition_that_hangs_is_named(spark: SparkSession, tmp_path: Path) -> None:
