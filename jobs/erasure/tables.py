@@ -263,12 +263,17 @@ def begin(
 
 def _of_pass() -> Column:
     """Whether a request is one of a pass and not of somebody: an EXPIRY or a SWEEP."""
-    return _expires() | F.col("request_id").startswith(f"er-{SWEEP}-")
+    return _expires() | _sweeps()
 
 
 def _expires() -> Column:
     """Whether a request is an EXPIRY: what goes by it comes in again under a permission given since."""
     return F.col("request_id").startswith(f"er-{EXPIRY}-")
+
+
+def _sweeps() -> Column:
+    """Whether a request is a SWEEP: what goes by it came back after it was erased, or has lost its picture."""
+    return F.col("request_id").startswith(f"er-{SWEEP}-")
 
 
 def _note(warehouse: Warehouse, requests: DataFrame, step: str, *, run_id: str, now: datetime) -> None:
@@ -741,7 +746,7 @@ def _somebody_leaves(shown: DataFrame, whole: DataFrame) -> DataFrame:
     several = shown.where("several")
     parted = several.where(F.col("request_id").isNotNull() & ~F.col("stays"))
     # What came back, and goes again, has its own tombstone.
-    may_return = whole.where(~F.col("request_id").startswith(f"er-{SWEEP}-"))
+    may_return = whole.where(~_sweeps())
     may_return = may_return.join(several.where(F.col("now")).select(*_PLACE), "image_id")
     return parted.select(*item).unionByName(may_return.select(*item)).select(*_ITEM)
 
@@ -966,7 +971,7 @@ def _bar(warehouse: Warehouse, wanted: DataFrame, ring: KeyRing, *, now: datetim
     """Write the tombstones of what goes (request_id, kind, value)."""
     left = F.col("kind").isin(LEFT, LEFT_CONTENT)
     # What came back has its tombstone, or (a face whose picture is gone) was never erased.
-    wanted = wanted.where(left | ~F.col("request_id").startswith(f"er-{SWEEP}-"))
+    wanted = wanted.where(left | ~_sweeps())
     columns = {kind: kind for kind in (IMAGE, CONTENT, FACE, EXPIRED, LEFT, LEFT_CONTENT)}
     pivoted = wanted.where(left | F.col("kind").isin(IMAGE, CONTENT, FACE)).select(
         "request_id",
