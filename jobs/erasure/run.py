@@ -110,7 +110,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         targets = materialise(erasure.pending(warehouse))
         if targets.isEmpty():
             if sweep:
-                _sweep_index(run, index, nothing_due=due is not None)
+                _sweep_index(run, index)
                 _sweep_staged(run)
             again = _settle(run)
             _finish_physically(run)
@@ -209,29 +209,21 @@ def _request_leftovers(run: Run) -> None:
         run.job.console.note(f"{count} images, faces and records are here again, or without their picture: they go.")
 
 
-def _sweep_index(run: Run, index: VectorIndex, *, nothing_due: bool) -> None:
-    """Compare every collection with what is permitted.
-
-    Unless it is known that ``nothing_due`` is, the faces that were removed stay on record: by those whose record has
-    ended the next `expire` or `sync` knows that there is something to purge from the tables' files.
-    """
+def _sweep_index(run: Run, index: VectorIndex) -> None:
     nothing = run.job.spark.createDataFrame([], ERASURE_ITEMS.columns)
     nobody = run.job.spark.createDataFrame([], "record_id string")
-    run.step(
-        "erase-index",
-        lambda: {"collections": _erase_index(run, index, nothing, nobody, every=False, forget=nothing_due)},
-        once=False,
-    )
+    run.step("erase-index", lambda: {"collections": _erase_index(run, index, nothing, nobody, every=False)}, once=False)
 
 
 def _erase_index(
-    run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame, *, every: bool, forget: bool = True
+    run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame, *, every: bool
 ) -> dict[str, dict[str, int | bool]]:
     """Out of each collection go the faces of ``items``, and all that is not permitted; by collection, in rows.
 
-    ``every``: also a collection that is not complete and was never live, which is dropped. Else it is left to the run
-    that may still complete it, unless that run has to stage anew anyhow. ``forget``: what was removed before is off the
-    record once no collection has it.
+    ``every``: in a pass, which goes through all stores. Also a collection that is not complete and was never live is
+    looked at, and dropped; else it is left to the run that may still complete it, unless that one has to stage anew
+    anyhow. And what was removed before goes off the record; else it stays there, for no file is purged of it: by that
+    the next `expire` or `sync` finds whose record has ended.
     """
     began, milvus, warehouse = utc_now(), run.settings.milvus, run.warehouse
     keep = promoted_collections(warehouse)
@@ -248,7 +240,7 @@ def _erase_index(
         before_drop=lambda dropped: about_to_drop(run, index, dropped),
     )
     # With none in an index that the settings lead to by mistake nobody has looked at those that hold the keys.
-    if forget and looked_at == names and not unaccounted(warehouse, here):
+    if every and looked_at == names and not unaccounted(warehouse, here):
         erasure.forget_removed(warehouse, began)
     return report | {name: {"lost": True} for name in given_up(run)}
 
@@ -314,19 +306,19 @@ def _settle(run: Run, *, ended: datetime | None = None) -> int:
     over = materialise(erasure.unsettled(warehouse))
     counts = over.agg(F.count("*"), F.count("asked")).first()
     assert counts is not None  # noqa: S101 - an aggregate without groups always has its one row
-    none, asked = not counts[0], counts[1]
+    count, asked = counts
     again = erasure.ask_again(warehouse, over, asked, run_id=run.run_id, now=utc_now()) if asked else 0
     if again:
         audit.append(warehouse, "erasure-requested", run.run_id, {"requests": again, "again": True}, now=utc_now())
     forgotten = erasure.forget_items(warehouse)
     # Also where an earlier pass has deleted them: it may have been cut off before the files were rewritten.
-    if forgotten or not none:
+    if forgotten or count:
         began = utc_now()
         told = _rewritten(run, [ERASURE_ITEMS])
         if not told["vacuumed"]:
             # Some time after the tables: what names are in has a day of its own to go.
             run.record_steps({_LEDGER: told}, began, (utc_now() - began).total_seconds())
-    if not none:
+    if count:
         _write_receipts(run, over, ended)
         erasure.settle(warehouse, over, run_id=run.run_id, now=utc_now())
     return again
