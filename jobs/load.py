@@ -26,7 +26,7 @@ def dry_run(job_: Job) -> Result:
     if fingerprint is None:
         raise NotProvenError("Nothing has been embedded yet.", hint="run `embed` first; `reindex` does all of it.")
     gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
-    rows = permitted_faces(job_.warehouse, gated, fingerprint).count()
+    rows = permitted_faces(job_.warehouse, gated, fingerprint).rows.count()
     # An embedded index is not opened, for opening makes it.
     features = EMBEDDED if job_.settings.embedded else connect(job_.settings).features
     plan = plan_load(rows, job_.settings, features)

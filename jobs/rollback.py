@@ -38,7 +38,7 @@ def main(job_: Job) -> Result:
         assert info is not None  # noqa: S101 - every collection of ours carries its info from creation
         with job_.watching("rollback", "list the faces that are permitted"):
             gated = gate_warehouse(run.warehouse, run.settings, now=job_.clock(), ingested_by=run.started_at)
-            permitted = materialise(permitted_faces(run.warehouse, gated, info.model_fingerprint).select("face_id"))
+            permitted = materialise(permitted_faces(run.warehouse, gated, info.model_fingerprint).keys)
         index.load(older[0], replicas=run.settings.milvus.replicas, timeout=run.settings.milvus.index_timeout_s)
         buckets = buckets_of(run.warehouse, older[0])
         with job_.watching("rollback", "compare the collection's keys with what is permitted"):

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from jobs.embedding.faces import face_rows
 from jobs.embedding.status import INPUT, computed_rows
+from jobs.governance.gate import Gated
 from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise, reading_images
@@ -40,9 +41,25 @@ class Chunk:
         return f"{self.first}-{self.last}"
 
 
-def plan_chunks(worklist: DataFrame, chunk_images: int) -> list[Chunk]:
+@dataclass(frozen=True, eq=False)
+class Worklist:
+    """Images that the gate accepted, and that are to be embedded: what may be read and decoded, and nothing else may.
+
+    Only `worklist` makes one, from decisions of the gate. ``rows``: theirs.
+    """
+
+    rows: DataFrame
+
+
+def worklist(gated: Gated, done: DataFrame, limit: int | None) -> Worklist:
+    """Accepted images that are not ``done`` (image_id, input_digest), at most ``limit`` of them; computed once."""
+    new = gated.accepted.join(done, list(INPUT), "left_anti")
+    return Worklist(materialise(new if limit is None else new.limit(limit)))
+
+
+def plan_chunks(work: Worklist, chunk_images: int) -> list[Chunk]:
     """Cut the parts that have work into ranges of about ``chunk_images`` images each."""
-    sizes = worklist.groupBy("part").count().orderBy("part").collect()
+    sizes = work.rows.groupBy("part").count().orderBy("part").collect()
     chunks: list[Chunk] = []
     first, size = None, 0
     for row in sizes:
@@ -58,7 +75,7 @@ def plan_chunks(worklist: DataFrame, chunk_images: int) -> list[Chunk]:
 
 def embed_chunk(
     warehouse: Warehouse,
-    worklist: DataFrame,
+    wanted: Worklist,
     chunk: Chunk,
     spec: EmbedSpec,
     settings: Settings,
@@ -72,7 +89,7 @@ def embed_chunk(
 
     ``counted`` is told, on the executors, of each batch that is done.
     """
-    work = worklist.where(F.col("part").between(chunk.first, chunk.last))
+    work = wanted.rows.where(F.col("part").between(chunk.first, chunk.last))
     results = _results(warehouse, work, chunk, spec, settings, counted).persist(StorageLevel.DISK_ONLY)
     try:
         # This pass does the work; what follows reads its outcome.

@@ -153,7 +153,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
             counts = _by_kind(items.join(done, "request_id", "left_semi"))
         again = closed.again + _settle(run, ended=now)
     _finish_physically(run)
-    run.gate = None
+    run.gate.invalidate()
     return Outcome(closed.completed, closed.suspended, counts, closed.unknown, again, shared)
 
 
@@ -196,8 +196,7 @@ def _request_due(run: Run, due: DataFrame | None) -> None:
 
 def _decisions(run: Run, settings: Settings) -> Gated:
     """The gate at this instant, computed once: what follows reads it several times."""
-    gated = gate_warehouse(run.warehouse, settings, now=run.job.clock(), to_destroy=True)
-    return Gated(materialise(gated.decisions))
+    return gate_warehouse(run.warehouse, settings, now=run.job.clock(), to_destroy=True).computed()
 
 
 def _request_leftovers(run: Run) -> None:
@@ -301,7 +300,7 @@ class _Going:
         gated = _decisions(self._run, asked_for)
         staying = erasure.covered_as_before(warehouse, gated, self._shared, self._leaving)
         staying = staying.where(F.col("model_fingerprint") == fingerprint).select("face_id")
-        return permitted_faces(warehouse, gated, fingerprint).select("face_id").unionByName(staying)
+        return permitted_faces(warehouse, gated, fingerprint).keys.unionByName(staying)
 
 
 def _settle(run: Run, *, ended: datetime | None = None) -> int:

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import FaceReindexError, LeaseLost, SettingsError
 from jobs.governance import audit, persons
+from jobs.governance.gate import RunGate
 from jobs.governance.jurisdictions import policy_digest
 from jobs.run_ids import checked_run_id
 from jobs.runs.console import Console
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from pyspark.sql import SparkSession
-
-    from jobs.governance.gate import RunGate
 
 StepResult = dict[str, Any]
 _INPUTS = (IMAGES, PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES, EMBEDDINGS)
@@ -114,8 +113,8 @@ class Run:
     started_at: datetime
     metrics: RunMetrics
     facts: dict[str, Any] = field(default_factory=dict)
-    gate: RunGate | None = None
     images_by: datetime | None = None
+    _gate: RunGate | None = None
     _done: dict[str, StepResult] = field(default_factory=dict)
 
     @property
@@ -127,6 +126,14 @@ class Run:
     def warehouse(self) -> Warehouse:
         """The tables."""
         return self.job.warehouse
+
+    @property
+    def gate(self) -> RunGate:
+        """Its gate, over the images that it decides; it decides anew only where something has changed."""
+        if self._gate is None:
+            by = self.images_by or self.started_at
+            self._gate = RunGate(self.warehouse, self.settings, clock=self.job.clock, ingested_by=by)
+        return self._gate
 
     @property
     def trained(self) -> bool:

@@ -11,8 +11,7 @@ from jobs.runs.machines import workers
 from jobs.runs.record import Run, utc_now
 from jobs.schemas import IMAGE_STATUS
 from jobs.steps.accumulators import Counters
-from jobs.steps.gate import gate_step, refused_text, run_gate
-from jobs.tables.store import materialise
+from jobs.steps.gate import gate_step, refused_text
 
 if TYPE_CHECKING:
     from jobs.embedding.chunks import Chunk
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
     """Refusals recorded, stale faces withdrawn, new and changed images (at most ``limit``) embedded chunk by chunk."""
-    from jobs.embedding.chunks import Chunk, embed_chunk, plan_chunks
+    from jobs.embedding.chunks import Chunk, embed_chunk, plan_chunks, worklist
     from jobs.embedding.faces import withdraw_stale
     from jobs.embedding.status import computed
 
@@ -31,13 +30,12 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
     gated = gate_step(run)
     machines = workers(warehouse.spark, run.settings)
     run.step("gate", lambda: _count(gated, spec.fingerprint, run) | machines, begun=begun, once=False)
-    everything = run_gate(run).of_all_images(gated)
+    everything = run.gate.of_all_images(gated)
     run.step("withdraw", lambda: {"faces": withdraw_stale(warehouse, everything, now=utc_now())}, once=False)
     done = computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
-    new = gated.accepted.join(done, ["image_id", "input_digest"], "left_anti")
     begun = run.begin("plan")
     with run.job.watching("plan", "list the images to embed"):
-        work = materialise(new if limit is None else new.limit(limit))
+        work = worklist(gated, done, limit)
     chunk_images = run.settings.executor.chunk_images
     # The plan is kept: a resumed run must cut the same chunks, for their names tell which are done.
     plan = run.step("plan", lambda: _plan(plan_chunks(work, chunk_images)), begun=begun)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pyspark.sql import DataFrame
-
-from jobs.embedding.faces import permitted_faces, resalt
+from jobs.embedding.faces import PermittedFaces, permitted_faces, resalt
 from jobs.errors import LeaseLost, MixedFingerprints, NotProvenError
 from jobs.governance.gate import Gated
 from jobs.index import staging
@@ -81,9 +79,9 @@ def known_fingerprint(run: Run) -> str:
 
 def _withdrawn_since(run: Run, staged_under: Gated | None, fingerprint: str) -> bool:
     gated = gate_step(run)
-    if gated is staged_under:
+    if gated.is_same_answer_as(staged_under):
         return False
-    permitted = permitted_faces(run.warehouse, gated, fingerprint)
+    permitted = permitted_faces(run.warehouse, gated, fingerprint).keys
     return not not_permitted(staged_files(run).read(run.job.spark), permitted).isEmpty()
 
 
@@ -95,11 +93,11 @@ def staged_files(run: Run) -> staging.Staged:
     return staging.Staged(result["path"], tuple(StagedFile(**f) for f in result["files"]), result["buckets"])
 
 
-def stage_faces(run: Run, index: VectorIndex, faces: DataFrame) -> dict[str, Any]:
-    """Write ``faces`` (face_id, embedding, valid_until) where Milvus reads; the manifest, for the run record."""
+def stage_faces(run: Run, index: VectorIndex, faces: PermittedFaces) -> dict[str, Any]:
+    """Write ``faces`` where Milvus reads; the manifest, for the run record."""
     clear_staging(run)
     staged = staging.stage(
-        faces,
+        faces.rows,
         staging_path(run),
         purpose_flags=purpose_flags(run.settings),
         files_for=lambda rows: plan_load(rows, run.settings, index.features).files,

@@ -9,10 +9,9 @@ from jobs.runs.aliases import has_switched
 from jobs.runs.record import Run
 from jobs.runs.staging_paths import clear_staging
 from jobs.steps.embed import embed_steps
-from jobs.steps.gate import gate_step
 from jobs.steps.load import load_steps
 from jobs.steps.promote import promote_steps
-from jobs.steps.sync import add_small
+from jobs.steps.sync import add_small, permitted_in
 from jobs.steps.verify import verify_steps
 
 
@@ -56,5 +55,5 @@ def erase_meanwhile(run: Run, index: VectorIndex, live: str) -> str:
     if outcome is None:
         return "; erasures stay open, for a collection on record is not in this index"
     if outcome.shared:
-        run.step("bring-back", lambda: add_small(run, index, live, gate_step(run)), once=False)
+        run.step("bring-back", lambda: add_small(run, index, live, permitted_in(run, index, live)), once=False)
     return ""

@@ -43,7 +43,7 @@ def _withdraw_last(run: Run, index: VectorIndex, collection: str, fingerprint: s
     """Take out of the collection what was withdrawn since the proof, and see that all that is permitted is there."""
     ensure_loaded(run, index, collection)
     with run.job.watching("promote", "list the faces that are permitted"):
-        permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).select("face_id"))
+        permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).keys)
     withdraw(run, index, collection, permitted)
     expected, found = permitted.count(), index.count(collection)
     if expected != found:

@@ -10,8 +10,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.embedding.faces import permitted_faces
-from jobs.errors import LeaseLost
+from jobs.embedding.faces import PermittedFaces, permitted_faces
+from jobs.errors import LeaseLost, MixedFingerprints
 from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.permitted_keys import own_keys, remove_unpermitted
@@ -51,7 +51,7 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
     if info is None or info.model_fingerprint != prepare_model(run).fingerprint:
         return f"{text}; nothing added: the live collection is of another model than the settings name"
     embed_steps(run, recompute=False, limit=run.settings.sync.max_images)
-    added = run.step("sync-add", lambda: add_small(run, index, live, gate_step(run)), once=False)
+    added = run.step("sync-add", lambda: add_small(run, index, live, permitted_in(run, index, live)), once=False)
     return f"{text}, {added['added']} faces added" + (f", {added['left']} left for the night" if added["left"] else "")
 
 
@@ -74,25 +74,36 @@ def withdraw_live(
     live, info = found
     index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
     keys = own_keys(warehouse.spark, index, live, settings, buckets_of(warehouse, live))
-    permitted = permitted_faces(warehouse, decide(), info.model_fingerprint)
+    permitted = permitted_faces(warehouse, decide(), info.model_fingerprint).keys
     return {"collection": live, "removed": remove_unpermitted(index, live, keys, permitted)}
 
 
-def add_small(run: Run, index: VectorIndex, live: str, gated: Gated) -> dict[str, Any]:
-    """Bring faces that are permitted and missing into the live collection, if they are few; counts.
+def permitted_in(run: Run, index: VectorIndex, live: str) -> PermittedFaces:
+    """What the gate permits now of the faces that a collection of this one's model may hold."""
+    info = index.info(live)
+    assert info is not None  # noqa: S101 - the live collection is one of ours, as `withdraw_live` found
+    return permitted_faces(run.warehouse, gate_step(run), info.model_fingerprint)
+
+
+def add_small(run: Run, index: VectorIndex, live: str, faces: PermittedFaces) -> dict[str, Any]:
+    """Bring ``faces`` that are missing into the live collection, if they are few; counts.
 
     Looked for among the images of which something changed since the collection was staged: embedded later, or with a
     record, link or batch that was recorded later or has begun to hold.
+
+    Raises:
+        MixedFingerprints: the collection holds another model's embeddings.
     """
     warehouse, settings = run.warehouse, run.settings
     info = index.info(live)
-    assert info is not None  # noqa: S101 - the live collection is one of ours, as `withdraw_live` found
+    assert info is not None  # noqa: S101 - as in `permitted_in`
+    if info.model_fingerprint != faces.fingerprint:
+        raise MixedFingerprints(f"'{live}' holds embeddings of another model than these; nothing was added.")
     since = staged_at(warehouse, info.run_id)
     if since is None:
         return {"added": 0, "left": 0}
     changed = _changed_since(warehouse, F.timestamp_micros(F.lit(int(since * 1e6))))
-    faces = permitted_faces(warehouse, gated, info.model_fingerprint)
-    rows = faces.join(changed, "image_id", "left_semi").select("face_id", "embedding", "valid_until")
+    rows = faces.rows.join(changed, "image_id", "left_semi").select("face_id", "embedding", "valid_until")
     wanted = rows.count()
     if wanted > settings.sync.max_faces:
         run.job.console.note(f"{wanted} faces are new or back: more than sync.max_faces, so they wait for `reindex`.")

@@ -46,7 +46,7 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
     ensure_loaded(run, index, collection)
     gated = gate_step(run)
     with run.job.watching("verify", "list the faces that are permitted"):
-        permitted = materialise(permitted_faces(run.warehouse, gated, fingerprint).select("face_id"))
+        permitted = materialise(permitted_faces(run.warehouse, gated, fingerprint).keys)
     removed = withdraw(run, index, collection, permitted)
     with run.job.watching("verify", "compare all keys and measure recall"):
         proof = _prove(run, index, collection, permitted, removed)

@@ -46,6 +46,7 @@ def main() -> int:
 
 
 def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
+    from jobs.embedding.faces import PermittedFaces
     from jobs.index.collections import collection_name
     from jobs.index.milvus.connect import connect
     from jobs.runs.console import Console
@@ -70,7 +71,7 @@ def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
         index = connect(settings)
         collection = collection_name(settings.milvus.alias, run.run_id)
         faces = spoilt(invented_faces(spark, arguments.rows, arguments.seed), arguments.spoil)
-        step("stage", lambda: stage_faces(run, index, faces))
+        step("stage", lambda: stage_faces(run, index, PermittedFaces(faces, FINGERPRINT)))
         staged = staged_files(run)
         if arguments.until == "stage":
             return {"files": len(staged.files), "seconds": seconds}

@@ -224,7 +224,14 @@ def test_guarantee_11_a_chunk_is_committed_once_by_whoever_goes_on(
         monkeypatch.setattr(warehouse, "append", append)
         spec = type("Spec", (), {"fingerprint": "f" * 64})()
         chunks.embed_chunk(
-            warehouse, work, chunks.Chunk(0, 0), spec, holder.settings, run_id="night", now=NOW, recompute=False
+            warehouse,
+            chunks.Worklist(work),
+            chunks.Chunk(0, 0),
+            spec,
+            holder.settings,
+            run_id="night",
+            now=NOW,
+            recompute=False,
         )
 
     with pytest.raises(Killed):

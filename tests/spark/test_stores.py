@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from jobs.embedding.faces import permitted_faces
 from jobs.erasure import tables as erasure
 from jobs.erasure.run import Outcome, erase_pending
 from jobs.erasure.tables import Target
@@ -36,7 +37,7 @@ from jobs.steps.promote import last_proof
 from jobs.steps.sync import add_small, withdraw_live
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
-from tests.spark.indexed import SHARED, Indexed, image, principal, reindex, run_of
+from tests.spark.indexed import FINGERPRINT, SHARED, Indexed, image, principal, reindex, run_of
 
 pytestmark = pytest.mark.spark
 
@@ -281,7 +282,7 @@ def test_guarantee_9_a_collection_is_on_record_before_sync_brings_a_row_into_it(
     now = datetime.now(UTC)
     gated = gate_warehouse(made.warehouse, made.settings, now=now, ingested_by=now)
     with pytest.raises(Cut), run_of(made, "s1", "sync") as run:
-        add_small(run, index, "faces_night_1", gated)
+        add_small(run, index, "faces_night_1", permitted_faces(made.warehouse, gated, FINGERPRINT))
     index.close()
     assert unaccounted(made.warehouse, {}) == ["faces_night_1"]
 

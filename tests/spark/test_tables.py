@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.embedding.chunks import Chunk, chunk_input, plan_chunks
+from jobs.embedding.chunks import Chunk, Worklist, chunk_input, plan_chunks
 from jobs.embedding.faces import face_id, resalt
 from jobs.errors import (
     BadInput,
@@ -278,8 +278,8 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
 
 def test_chunks_cover_all_parts_once(spark) -> None:
     work = spark.range(100).selectExpr("cast(id % 10 AS int) AS part")
-    assert plan_chunks(work, 25) == [Chunk(0, 2, 30), Chunk(3, 5, 30), Chunk(6, 8, 30), Chunk(9, 9, 10)]
-    assert plan_chunks(work.limit(0), 25) == []
+    assert plan_chunks(Worklist(work), 25) == [Chunk(0, 2, 30), Chunk(3, 5, 30), Chunk(6, 8, 30), Chunk(9, 9, 10)]
+    assert plan_chunks(Worklist(work.limit(0)), 25) == []
 
 
 def unit_vectors(n: int, seed: int = 0) -> list[list[float]]:
