@@ -91,12 +91,10 @@ def _server(
     if hypothetical or said:
         return planned, _ASSUMED_SERVER, (said,) if said else ()
     try:
-        index = connect(settings)
+        with connect(settings) as index:
+            return planned, index.features, ()
     except DependencyUnavailable:
         return planned, _ASSUMED_SERVER, ("Milvus is out of reach: planned for one file an import job, as in 2.3.",)
-    features = index.features
-    index.close()
-    return planned, features, ()
 
 
 def assumptions(view: Outlook, faces: Rate, whence: str, model: str | None) -> list[str]:

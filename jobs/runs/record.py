@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from jobs.run_ids import checked_run_id
 from jobs.runs.console import Console
 from jobs.runs.error_messages import explained
 from jobs.runs.evidence import export_head, heads_place
+from jobs.runs.job_result import Result
 from jobs.runs.lease import Lease
 from jobs.runs.lineage import emit
 from jobs.runs.metrics import RunMetrics
@@ -104,7 +105,8 @@ class Begun:
 class Run:
     """One run that holds the lease. ``started_at`` is the first start's, also after a resume.
 
-    ``images_by``: it decides the images that were ingested by then; None: by its start.
+    ``images_by``: it decides the images that were ingested by then; None: by its start. ``ended``: as its record says,
+    where it ends well (`end`).
     """
 
     job: Job
@@ -114,6 +116,7 @@ class Run:
     metrics: RunMetrics
     facts: dict[str, Any] = field(default_factory=dict)
     images_by: datetime | None = None
+    ended: Result = field(default_factory=lambda: Result(""))
     _gate: RunGate | None = None
     _done: dict[str, StepResult] = field(default_factory=dict)
 
@@ -139,6 +142,11 @@ class Run:
     def trained(self) -> bool:
         """Whether the weights that it embedded with are trained ones, as their label says."""
         return "UNTRAINED" not in str(self.facts.get("weights"))
+
+    def end(self, result: Result) -> Result:
+        """Let the record say that the run ends so; the same with the run's id, for who has started it."""
+        self.ended = result
+        return replace(result, data={"run_id": self.run_id, **result.data})
 
     def result(self, step: str) -> StepResult | None:
         """The result of a step that this run has completed, in this process or before a kill."""
@@ -256,7 +264,7 @@ def open_run(job: Job, name: str) -> Iterator[Run]:
         raise
     else:
         with job.watching("record", "record how the run ended"):
-            _record(run, name, "done", int(run.facts.pop("exit_code", 0)), str(run.facts.pop("message", "")))
+            _record(run, name, "done", run.ended.exit_code, run.ended.message)
         run.metrics.ended("done")
         run.write_metrics()
     finally:

@@ -68,7 +68,7 @@ def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leave
     with pytest.raises(StoreMissing, match="Collection faces_night_1 is not in the index of the settings"):
         erase(job, {Target("subject", principal(5)): ["--subject"]})
     assert erasure.pending(made.warehouse).count() == 1
-    with closing(connect(settings)) as index, pytest.raises(StoreMissing, match="--lost faces_night_1`"):
+    with connect(settings) as index, pytest.raises(StoreMissing, match="--lost faces_night_1`"):
         withdraw_live(made.warehouse, settings, index, lambda: pytest.fail("nobody asks the gate"))
     assert made.warehouse.read(IMAGES).where(f"image_id = '{image(5)}'").count() == 1
     with pytest.raises(NotProvenError, match="Not all was looked at: faces_night_1"):
@@ -77,10 +77,10 @@ def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leave
         erase(job, {}, ["faces"])
     # It is gone for good: that is on record, and in the receipt.
     done = erase(job, {}, ["faces_night_1"])
-    assert (done["exit_code"], done["receipts"][0]["erased"]["faces"]) == (0, 1)
-    assert done["receipts"][0]["stores"]["collections"] == {"faces_night_1": {"lost": True}}
+    assert (done.exit_code, done.data["receipts"][0]["erased"]["faces"]) == (0, 1)
+    assert done.data["receipts"][0]["stores"]["collections"] == {"faces_night_1": {"lost": True}}
     assert not left.parent.parent.exists()
-    assert any(place.endswith("before") for place in prove_erased(job, [], None)["places"])
+    assert any(place.endswith("before") for place in prove_erased(job, [], None).data["places"])
 
 
 @pytest.mark.faults
@@ -109,8 +109,8 @@ def test_guarantee_12_an_erasure_comes_to_its_end_where_the_warehouse_moves_to_a
     index.drop("faces_night_1")
     index.close()
     done = erase(job, {}, ["faces_night_1"])
-    assert (done["exit_code"], done["receipts"][0]["erased"]["faces"]) == (0, 1)
-    assert prove_erased(job, [], None)["collections"] == ["faces_night_2"]
+    assert (done.exit_code, done.data["receipts"][0]["erased"]["faces"]) == (0, 1)
+    assert prove_erased(job, [], None).data["collections"] == ["faces_night_2"]
 
 
 def test_guarantee_9_an_alias_that_leads_to_another_warehouse_stops_what_takes_out(
@@ -294,12 +294,12 @@ def test_guarantee_9_pictures_go_whose_records_are_gone_for_good(indexed: Indexe
     warehouse, job = made.warehouse, job_for(made.spark, made.settings)
     warehouse.delta(PROCESSING_BASIS).delete("record_id IN ('r6', 's2')")
     done = erase(job, {Target("subject", principal(5)): ["--subject"]})
-    assert (done["exit_code"], done["receipts"]) == (3, [])
-    assert "0 requests complete: 0 images, 0 faces, 0 records erased; 1 requests stay open" in done["message"]
-    assert "where links came from a backup) `erase --lost-records` takes the links" in done["message"]
+    assert (done.exit_code, done.data["receipts"]) == (3, [])
+    assert "0 requests complete: 0 images, 0 faces, 0 records erased; 1 requests stay open" in done.message
+    assert "where links came from a backup) `erase --lost-records` takes the links" in done.message
     done = erase(job, {}, lost_records=True)
-    assert done["exit_code"] == 0
-    assert {r["kind"]: (r["erased"]["images"], r["erased"]["shared_images"]) for r in done["receipts"]} == {
+    assert done.exit_code == 0
+    assert {r["kind"]: (r["erased"]["images"], r["erased"]["shared_images"]) for r in done.data["receipts"]} == {
         "subject": (1, 0), "expiry": (1, 1)
     }  # fmt: skip
     left = {row["image_id"] for row in warehouse.read(IMAGES).collect()}
