@@ -15,6 +15,7 @@ from jobs.runs.aliases import settle_alias, switching
 from jobs.runs.history import buckets_of, proven_collections
 from jobs.runs.job_result import Result
 from jobs.runs.record import Job, open_run
+from jobs.runs.results import LoadedWithdrawn
 from jobs.tables.store import materialise
 
 
@@ -47,10 +48,10 @@ def _back(job_: Job, index: VectorIndex) -> Result:
             permitted = materialise(permitted_faces(run.warehouse, gated, info.model_fingerprint).keys)
         index.load(older[0], replicas=run.settings.milvus.replicas, timeout=run.settings.milvus.index_timeout_s)
         buckets = buckets_of(run.warehouse, older[0])
-        with job_.watching("rollback", "compare the collection's keys with what is permitted"):
+        with run.step(LoadedWithdrawn, words="compare the collection's keys with what is permitted") as step:
             keys = own_keys(job_.spark, index, older[0], run.settings, buckets)
             removed = remove_unpermitted(index, older[0], keys, permitted)
-        run.step("withdraw-loaded", lambda: {"faces": removed}, once=False)
+            step.result = LoadedWithdrawn(faces=removed)
         with switching(run, index, older[0]):
             done = rollback(index, alias, proven=proven)
         run.facts.update(collection=done.current)

@@ -41,7 +41,7 @@ def _sync(job_: Job, index: VectorIndex) -> Result:
         def decide() -> Gated:
             return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
 
-        removed = withdraw_live(job_.warehouse, job_.settings, index, decide)["removed"]
+        removed = withdraw_live(job_.warehouse, job_.settings, index, decide).removed
         return Result(f"{removed} faces withdrawn; another run is writing, so the rest waits for it")
 
 

@@ -57,6 +57,18 @@ def worklist(gated: Gated, done: DataFrame, limit: int | None) -> Worklist:
     return Worklist(materialise(new if limit is None else new.limit(limit)))
 
 
+@dataclass(frozen=True)
+class ChunkTotals:
+    """Images and faces of a chunk, images by status, and how long the networks computed of its workers' time."""
+
+    images: int
+    faces: int
+    statuses: dict[str, int]
+    devices: tuple[str, ...]
+    network_s: float
+    elapsed_s: float
+
+
 def plan_chunks(work: Worklist, chunk_images: int) -> list[Chunk]:
     """Cut the parts that have work into ranges of about ``chunk_images`` images each."""
     sizes = work.rows.groupBy("part").count().orderBy("part").collect()
@@ -84,7 +96,7 @@ def embed_chunk(
     now: datetime,
     recompute: bool,
     counted: Counted | None = None,
-) -> dict[str, Any]:
+) -> ChunkTotals:
     """Detect, embed and commit one chunk; returns counts.
 
     ``counted`` is told, on the executors, of each batch that is done.
@@ -118,8 +130,7 @@ def _written(warehouse: Warehouse, work: DataFrame, fingerprint: str, run_id: st
     return materialise(mine.select(*INPUT).join(F.broadcast(work.select(*INPUT)), list(INPUT), "left_semi"))
 
 
-def _totals(results: DataFrame) -> dict[str, Any]:
-    """Images and faces, images by status, and how much of its workers' time was spent in the networks, on what."""
+def _totals(results: DataFrame) -> ChunkTotals:
     rows = (
         results.groupBy("status", "device")
         .agg(
@@ -133,16 +144,14 @@ def _totals(results: DataFrame) -> dict[str, Any]:
     statuses: dict[str, int] = {}
     for row in rows:
         statuses[row["status"]] = statuses.get(row["status"], 0) + row["images"]
-    return {
-        "images": sum(row["images"] for row in rows),
-        "faces": sum(row["faces"] for row in rows),
-        "statuses": statuses,
-        "device": {
-            "names": sorted({row["device"] for row in rows}),
-            "network_s": round(sum(row["network_s"] for row in rows), 3),
-            "elapsed_s": round(sum(row["elapsed_s"] for row in rows), 3),
-        },
-    }
+    return ChunkTotals(
+        images=sum(row["images"] for row in rows),
+        faces=sum(row["faces"] for row in rows),
+        statuses=statuses,
+        devices=tuple(sorted({row["device"] for row in rows})),
+        network_s=round(sum(row["network_s"] for row in rows), 3),
+        elapsed_s=round(sum(row["elapsed_s"] for row in rows), 3),
+    )
 
 
 def _results(

@@ -69,10 +69,10 @@ def pools_for(job: Job, settings: Settings, gpus: int | None, cores: int | None)
     if cores is None and gpus:
         cores, source = gpus * settings.planning.cores_per_gpu, "cores by planning.cores_per_gpu"
     elif cores is None:
-        cores, source = max(1, here["cores"]), "cores of this session"
+        cores, source = max(1, here.cores), "cores of this session"
     else:
         source = "cores as given"
-    return Pools(cores, here["gpus"] if gpus is None else gpus, settings.milvus.data_nodes), source
+    return Pools(cores, here.gpus if gpus is None else gpus, settings.milvus.data_nodes), source
 
 
 def _server(

@@ -61,7 +61,7 @@ def _erase(
         def decide() -> Gated:
             return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
 
-        removed = withdraw_live(job_.warehouse, job_.settings, index, decide)["removed"]
+        removed = withdraw_live(job_.warehouse, job_.settings, index, decide).removed
         raise LeaseHeld(
             f"Recorded, barred from every index from now on, and {removed} faces taken out of the live collection; "
             f"the rest waits for the run that is writing. {held}"

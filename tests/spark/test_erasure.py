@@ -593,8 +593,8 @@ def test_guarantee_9_what_a_collection_holds_is_asked_of_the_collection(indexed:
     assert withdraw_stale(made.warehouse, decide(), now=now) == len(gone) == 4
     made.warehouse.delta(REMOVED_FACES).delete("array_contains(basis_record_ids, 'r6')")
     index = made.index()
-    assert withdraw_live(made.warehouse, made.settings, index, decide)["removed"] == 4
-    assert withdraw_live(made.warehouse, made.settings, index, decide)["removed"] == 0
+    assert withdraw_live(made.warehouse, made.settings, index, decide).removed == 4
+    assert withdraw_live(made.warehouse, made.settings, index, decide).removed == 0
     index.close()
     assert made.live_keys() == live - gone
     job = job_for(made.spark, made.settings)

@@ -24,8 +24,9 @@ from jobs.index import promotion
 from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.lease import Lease
+from jobs.runs.results import FileImported, Imported, Lost, Promoted
 from jobs.runs.staging_paths import recorded_bases
-from jobs.runs.stores import LOST, own_live, unaccounted
+from jobs.runs.stores import own_live, unaccounted
 from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, RUN_STEPS
 from jobs.settings import Settings
 from jobs.steps import night
@@ -33,7 +34,7 @@ from jobs.steps.erase import erase
 from jobs.steps.expire import expire_steps
 from jobs.steps.load import load_steps
 from jobs.steps.night import erase_open, night_steps
-from jobs.steps.promote import last_proof
+from jobs.steps.promote import last_verified
 from jobs.steps.sync import add_small, withdraw_live
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
@@ -213,14 +214,15 @@ def test_a_run_that_is_resumed_behind_its_switch_loads_nothing_again(
 ) -> None:
     """Nor does an erasure that it carries out make it: a server would keep every row beside the one that is there."""
     made = indexed.copy_to(tmp_path / "w")
-    done = {"import": {"collection": "faces_night_1"}, "promote": {"current": "faces_night_1"}}
+    done = Imported(collection="faces_night_1")
     monkeypatch.setattr(night, "embed_steps", lambda *_, **__: pytest.fail("it begins again"))
     with run_of(made, "n2", "reindex") as run, closing(made.index()) as index:
-        run.record_steps(done, NOW, 0.0)
+        run.record(done)
+        run.record(Promoted(current="faces_night_1"))
         ring, now = key_ring(made.settings), datetime.now(UTC)
         erasure.request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
         assert erase_open(run, index) is not None
-        assert run.result("import") == done["import"]
+        assert run.result(Imported) == done
         night_steps(run, index, recompute=False)
 
 
@@ -252,10 +254,12 @@ def test_guarantee_12_a_night_that_is_killed_in_the_watch_is_watched_again_and_l
     with run_of(made, "night-2", "reindex") as run, closing(made.index()) as index:
         settle_alias(run, index)
         night_steps(run, index, recompute=False)
-        assert (run.result("promote") or {})["previous"] == "faces_night_1"
-        assert last_proof(run)[1] == index.alias_target("faces") == "faces_night_2"
+        promoted = run.result(Promoted)
+        assert promoted is not None
+        assert promoted.previous == "faces_night_1"
+        assert last_verified(run).collection == index.alias_target("faces") == "faces_night_2"
         # As an earlier release has forgotten it.
-        run.forget("import")
+        run.forget(Imported, FileImported)
         with pytest.raises(NotProvenError, match="faces_night_2 of run night-2 is live"):
             load_steps(run, index)
         assert index.exists("faces_night_2")
@@ -267,7 +271,7 @@ def test_guarantee_9_a_collection_is_on_record_before_sync_brings_a_row_into_it(
     """Though somebody had given it up: settings lead to it again, and it is filled again."""
     made = indexed.copy_to(tmp_path / "w")
     with run_of(made, "l1", "erase") as run:
-        run.record_steps({LOST: {"dropped": ["faces_night_1"]}}, datetime.now(UTC), 0.0)
+        run.record(Lost(dropped=("faces_night_1",)))
     assert unaccounted(made.warehouse, {}) == []
     # A face that is permitted and missing, of a record that was given since.
     made.record(5)
