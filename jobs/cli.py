@@ -14,6 +14,7 @@ from jobs.errors import FaceReindexError
 from jobs.private import keep_private
 from jobs.run_ids import checked_run_id
 from jobs.runs.console import Console
+from jobs.runs.job_result import Result
 from jobs.settings import Settings, load_settings, refuse_credentials
 
 _COMMON = (
@@ -26,13 +27,12 @@ _COMMON = (
     click.option("--properties-file", help="Spark properties under `python -m` (spark-submit has its own option)."),
 )
 
-Result = dict[str, Any]
 #: Texts on the command line that name no place; every other one may be an address. (`--set` is the settings' matter.)
 NO_PLACES = frozenset({"overrides", "run_id", "subject", "image", "receipts_of", "lawful_basis"})
 
 
 def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[[Callable[..., Result]], click.Command]:
-    """Make a command of a function `(job, **options) -> result`; `result["message"]` is the last line.
+    """Make a command of a function `(job, **options) -> Result`, whose message is the last line.
 
     A `FaceReindexError` ends with its own exit code, anything else with 1; neither prints a traceback of ours
     unless FACE_REINDEX_TRACEBACK is set.
@@ -74,12 +74,12 @@ def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[
             except Exception as error:
                 _fail(name, console, as_json, _foreign(error, settings))
             else:
-                code = int(result.pop("exit_code", 0))
-                message = str(result.pop("message", "done"))
+                code = result.exit_code
                 if as_json:
-                    console.json({"job": name, "ok": code == 0, "exit_code": code, "message": message, **result})
+                    told = {"job": name, "ok": code == 0, "exit_code": code, "message": result.message}
+                    console.json({**told, **result.data})
                 else:
-                    console.line(f"{name}: {message}")
+                    console.line(f"{name}: {result.message}")
                 sys.exit(code)
 
         command: Callable[..., None] = run

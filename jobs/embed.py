@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from jobs.cli import Result, job
+from jobs.cli import job
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job, open_run
 from jobs.steps.embed import embed_steps, embedded_message
 from jobs.steps.gate import dry_run
@@ -18,8 +19,7 @@ def main(job_: Job, recompute: bool) -> Result:
         return dry_run(job_)
     with open_run(job_, "embed") as run:
         embed_steps(run, recompute=recompute)
-        run.facts["message"] = message = embedded_message(run)
-        return {"run_id": run.run_id, "message": message}
+        return run.end(Result(embedded_message(run)))
 
 
 if __name__ == "__main__":

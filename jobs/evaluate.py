@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from jobs.cli import Result, job
+from jobs.cli import job
 from jobs.errors import GovernanceError, SettingsError
 from jobs.evaluation.embed import evaluate
 from jobs.evaluation.pairs import read_pairs
 from jobs.evaluation.roc_plot import can_draw, draw_roc
 from jobs.evaluation.summary import counts, result_of
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job
 
 _EXAMPLES = """
@@ -46,7 +47,7 @@ def main(
     pairs = read_pairs(pairs_file)
     if job_.dry_run:
         told = f"{len(pairs):,} pairs of {len(pairs.images):,} pictures"
-        return {"pairs": counts(pairs), "message": f"dry run: would compare {told}; no picture was opened"}
+        return Result(f"dry run: would compare {told}; no picture was opened", data={"pairs": counts(pairs)})
     if not (lawful_basis or "").strip():
         # These pictures have no basis records to ask; somebody has to answer for them all the same.
         raise GovernanceError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
-from jobs.cli import Result, job
+from jobs.cli import job
 from jobs.errors import SettingsError
 from jobs.governance.basis import read_batch
 from jobs.governance.blanks import is_plain
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job, open_run
 from jobs.steps.ingest import bring, template
 from jobs.tables.sources import open_source
@@ -44,9 +47,10 @@ def main(
     if job_.dry_run:
         return bring(job_, opened, batch_id, assessment, basis, by_uri)
     with open_run(job_, "ingest") as run:
-        result = bring(job_, opened, batch_id, assessment, basis, by_uri)
-        run.facts.update(counts=result["counts"], message=result["message"])
-        return {"run_id": run.run_id, **result}
+        done = bring(job_, opened, batch_id, assessment, basis, by_uri)
+        run.facts["counts"] = done.data["counts"]
+        # The run itself ended well: that not all was taken is told to who brought it.
+        return replace(run.end(replace(done, exit_code=0)), exit_code=done.exit_code)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ from dataclasses import asdict
 
 import click
 
-from jobs.cli import Count, Result, job
+from jobs.cli import Count, job
 from jobs.planning.inputs import assumptions, faces_rate, outlook, pools_for
 from jobs.planning.model import Work, fit
 from jobs.planning.needs import needs
 from jobs.planning.text import notes, show, verdict
 from jobs.planning.work import counted
 from jobs.runs.history import last_fingerprint
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job
 
 _EXAMPLES = """
@@ -55,7 +56,7 @@ def main(
     remarks = [*assumptions(view, faces, whence, model), *notes(plan, load, view.settings, hours)]
     for remark in remarks:
         job_.console.note(remark)
-    return {
+    data = {
         "work": asdict(work) | {"embedded": work.embedded, "faces": work.faces},
         "machines": asdict(pools),
         "stages": [asdict(line) for line in plan.stages],
@@ -66,8 +67,8 @@ def main(
         "needs": asdict(needed),
         "import": {**asdict(load), "index": load.index.index_type},
         "notes": remarks,
-        "message": verdict(plan, hours, would),
     }
+    return Result(verdict(plan, hours, would), data=data)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from jobs.cli import Result, job
+from jobs.cli import job
 from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job, open_run
 from jobs.steps.promote import promote_steps
 
@@ -13,13 +14,12 @@ from jobs.steps.promote import promote_steps
 def main(job_: Job) -> Result:
     """Point the alias at a run's proven collection."""
     if job_.dry_run:
-        return {"message": f"dry run: would promote the collection of run {job_.run_id or '(none given)'}"}
-    with open_run(job_, "promote") as run:
-        index = connect(run.settings)
+        return Result(f"dry run: would promote the collection of run {job_.run_id or '(none given)'}")
+    with open_run(job_, "promote") as run, connect(run.settings) as index:
         settle_alias(run, index)
         done = promote_steps(run, index)
-        run.facts["message"] = message = f"alias {run.settings.milvus.alias} → {done.current} (before: {done.previous})"
-        return {"run_id": run.run_id, "message": message, "current": done.current, "previous": done.previous}
+        message = f"alias {run.settings.milvus.alias} → {done.current} (before: {done.previous})"
+        return run.end(Result(message, data={"current": done.current, "previous": done.previous}))
 
 
 if __name__ == "__main__":

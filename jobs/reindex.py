@@ -6,15 +6,17 @@ from dataclasses import asdict
 
 import click
 
-from jobs.cli import Result, job
+from jobs.cli import job
 from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job, open_run
+from jobs.runs.step_result import record_of
 from jobs.steps.embed import embedded_message
 from jobs.steps.gate import dry_run
 from jobs.steps.maintain import maintain
 from jobs.steps.night import erase_meanwhile, erase_open, night_steps
-from jobs.steps.promote import last_proof
+from jobs.steps.promote import last_verified
 
 _EXAMPLES = """
 spark-submit --properties-file conf/spark-local.conf jobs/reindex.py --config conf/local.yaml
@@ -28,22 +30,22 @@ def main(job_: Job, recompute: bool) -> Result:
     """The nightly job: from gated images to a proven collection behind the alias. Resumes by --run-id."""
     if job_.dry_run:
         return dry_run(job_)
-    with open_run(job_, "reindex") as run:
-        # Known before the first image is embedded: a night must not end at a Milvus that was never there.
-        index = connect(run.settings)
+    # Known before the first image is embedded: a night must not end at a Milvus that was never there.
+    with open_run(job_, "reindex") as run, connect(run.settings) as index:
         settle_alias(run, index)
         # What was asked for since, or was cut off, goes first; what comes in meanwhile goes at the end.
         erase_open(run, index)
         night_steps(run, index, recompute=recompute)
-        proof, collection = last_proof(run)
-        run.facts["counts"] = counts = (run.result("verify") or {})["counts"]
+        verified = last_verified(run)
+        proof, collection, counts = verified.proof, verified.collection, verified.counts
+        run.facts["counts"] = told = record_of(counts)
         waits = erase_meanwhile(run, index, collection)
         maintain(run)
-        run.facts["message"] = message = (
-            f"alias {run.settings.milvus.alias} → {collection}: {counts['faces']} faces of "
-            f"{counts['images']} images, recall@10 {proof.recall:.3f}; {embedded_message(run)}{waits}"
+        message = (
+            f"alias {run.settings.milvus.alias} → {collection}: {counts.faces} faces of "
+            f"{counts.images} images, recall@10 {proof.recall:.3f}; {embedded_message(run)}{waits}"
         )
-        return {"run_id": run.run_id, "message": message, "counts": counts, "proof": asdict(proof)}
+        return run.end(Result(message, data={"counts": told, "proof": asdict(proof)}))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from jobs.cli import Result, job
+from jobs.cli import job
 from jobs.errors import BadInput
 from jobs.reporting.collect import collect
 from jobs.reporting.html import render
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job
 
 _EXAMPLES = """
@@ -25,16 +26,16 @@ def main(job_: Job, out: str | None) -> Result:
     report = collect(job_.warehouse, job_.settings, job_.run_id, job_.clock())
     run_id = report.run.run_id
     target = Path(out or f"report-{run_id}.html")
-    result = {"run_id": run_id, "state": report.run.state, "reconciles": report.reconciles, "file": str(target)}
+    data = {"run_id": run_id, "state": report.run.state, "reconciles": report.reconciles, "file": str(target)}
     if job_.dry_run:
-        return {**result, "message": f"dry run: would write the report of {run_id} to {target}"}
+        return Result(f"dry run: would write the report of {run_id} to {target}", data=data)
     try:
         target.write_text(render(report), encoding="utf-8")
     except OSError as error:
         hint = "name another place with --out."
         raise BadInput(f"{target}: cannot be written ({error.strerror}).", hint=hint) from None
     sums = "all sums agree" if report.reconciles else "SUMS DO NOT AGREE"
-    return {**result, "message": f"{run_id} ({report.run.state}, {sums}): {target.absolute().as_uri()}"}
+    return Result(f"{run_id} ({report.run.state}, {sums}): {target.absolute().as_uri()}", data=data)
 
 
 if __name__ == "__main__":

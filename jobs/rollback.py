@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.cli import Result, job
+from jobs.cli import job
 from jobs.embedding.faces import permitted_faces
 from jobs.errors import NotProvenError
 from jobs.governance.gate import gate_warehouse
@@ -10,17 +10,24 @@ from jobs.index.collections import belongs_to
 from jobs.index.milvus.connect import connect
 from jobs.index.permitted_keys import own_keys, remove_unpermitted
 from jobs.index.promotion import rollback
+from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias, switching
 from jobs.runs.history import buckets_of, proven_collections
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job, open_run
+from jobs.runs.results import LoadedWithdrawn
 from jobs.tables.store import materialise
 
 
 @job("rollback", examples="python -m jobs.rollback --config conf/local.yaml")
 def main(job_: Job) -> Result:
     """Point the alias back at the proven collection before the live one, without what was withdrawn since."""
+    with connect(job_.settings) as index:
+        return _back(job_, index)
+
+
+def _back(job_: Job, index: VectorIndex) -> Result:
     alias = job_.settings.milvus.alias
-    index = connect(job_.settings)
     there = [name for name in proven_collections(job_.warehouse) if index.exists(name)]
     # A warehouse may serve several aliases; another one's collection may be of another model.
     proven = [name for name in there if belongs_to(alias, name, index.info(name))]
@@ -31,25 +38,25 @@ def main(job_: Job) -> Result:
             f"Alias {alias} has no earlier proven collection to go back to.", hint="`status` lists the collections."
         )
     if job_.dry_run:
-        return {"message": f"dry run: alias {alias} would go from {live} back to {older[0]}"}
+        return Result(f"dry run: alias {alias} would go from {live} back to {older[0]}")
     with open_run(job_, "rollback") as run:
         settle_alias(run, index)
         info = index.info(older[0])
         assert info is not None  # noqa: S101 - every collection of ours carries its info from creation
         with job_.watching("rollback", "list the faces that are permitted"):
             gated = gate_warehouse(run.warehouse, run.settings, now=job_.clock(), ingested_by=run.started_at)
-            permitted = materialise(permitted_faces(run.warehouse, gated, info.model_fingerprint).select("face_id"))
+            permitted = materialise(permitted_faces(run.warehouse, gated, info.model_fingerprint).keys)
         index.load(older[0], replicas=run.settings.milvus.replicas, timeout=run.settings.milvus.index_timeout_s)
         buckets = buckets_of(run.warehouse, older[0])
-        with job_.watching("rollback", "compare the collection's keys with what is permitted"):
+        with run.step(LoadedWithdrawn, words="compare the collection's keys with what is permitted") as step:
             keys = own_keys(job_.spark, index, older[0], run.settings, buckets)
             removed = remove_unpermitted(index, older[0], keys, permitted)
-        run.step("withdraw-loaded", lambda: {"faces": removed}, once=False)
+            step.result = LoadedWithdrawn(faces=removed)
         with switching(run, index, older[0]):
             done = rollback(index, alias, proven=proven)
         run.facts.update(collection=done.current)
-        run.facts["message"] = message = f"alias {alias} → {done.current} (before: {done.previous})"
-        return {"run_id": run.run_id, "message": message, "current": done.current, "withdrawn": removed}
+        message = f"alias {alias} → {done.current} (before: {done.previous})"
+        return run.end(Result(message, data={"current": done.current, "withdrawn": removed}))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from jobs.cli import Result, job
+from jobs.cli import job
 from jobs.errors import SettingsError
 from jobs.governance.gate import gate_warehouse
 from jobs.reporting.article30 import processing_record
 from jobs.reporting.status import one_run, runs_shown, write_outcomes
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job
 from jobs.schemas import RUNS
 
@@ -41,10 +42,10 @@ def main(job_: Job, limit: int, processing: str | None, wait: bool, outcomes: st
         gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
         text = processing_record(job_.warehouse, job_.settings, gated)
         Path(processing).write_text(text, encoding="utf-8")
-        return {"file": processing, "message": f"record of processing activities written to {processing}"}
+        return Result(f"record of processing activities written to {processing}", data={"file": processing})
     if not job_.warehouse.exists(RUNS):
         message = f"there is no warehouse at {job_.settings.warehouse} yet; `ingest` makes it"
-        return {"runs": [], "alias": job_.settings.milvus.alias, "live": "", "proven": [], "message": message}
+        return Result(message, data={"runs": [], "alias": job_.settings.milvus.alias, "live": "", "proven": []})
     return runs_shown(job_, limit)
 
 

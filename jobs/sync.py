@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
-from jobs.cli import Result, job
+from jobs.cli import job
 from jobs.errors import LeaseHeld
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job, open_run
 from jobs.steps.expire import due_now
 from jobs.steps.sync import sync_steps, withdraw_live
@@ -23,12 +22,12 @@ def main(job_: Job) -> Result:
     """
     if job_.dry_run:
         due = due_now(job_)
-        return {
-            "due": due,
-            "message": f"dry run: would destroy {due.get('image', 0)} images that have reached their end, take out of "
-            "the live collection what is not permitted now, and add what is new",
-        }
-    with closing(connect(job_.settings)) as index:
+        return Result(
+            f"dry run: would destroy {due.get('image', 0)} images that have reached their end, take out of the live "
+            "collection what is not permitted now, and add what is new",
+            data={"due": due},
+        )
+    with connect(job_.settings) as index:
         return _sync(job_, index)
 
 
@@ -36,15 +35,14 @@ def _sync(job_: Job, index: VectorIndex) -> Result:
     try:
         with open_run(job_, "sync") as run:
             settle_alias(run, index)
-            run.facts["message"] = message = sync_steps(run, index)
-            return {"run_id": run.run_id, "message": message}
+            return run.end(Result(sync_steps(run, index)))
     except LeaseHeld:
         # A reindex writes the tables for hours; what is withdrawn must not wait for it.
         def decide() -> Gated:
             return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
 
-        removed = withdraw_live(job_.warehouse, job_.settings, index, decide)["removed"]
-        return {"message": f"{removed} faces withdrawn; another run is writing, so the rest waits for it"}
+        removed = withdraw_live(job_.warehouse, job_.settings, index, decide).removed
+        return Result(f"{removed} faces withdrawn; another run is writing, so the rest waits for it")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ from dataclasses import asdict
 
 import click
 
-from jobs.cli import Result, job
+from jobs.cli import job
 from jobs.erasure.verify import prove_erased
 from jobs.index.milvus.connect import connect
 from jobs.runs.evidence import prove_audit
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job, open_run
 from jobs.steps.verify import verify_steps
 
@@ -37,11 +38,11 @@ def main(
     if audit_:
         return prove_audit(job_.warehouse, job_.settings, head)
     if job_.dry_run:
-        return {"message": f"dry run: would verify the collection of run {job_.run_id or '(none given)'}"}
-    with open_run(job_, "verify") as run:
-        proof = verify_steps(run, connect(run.settings))
-        run.facts["message"] = message = f"proven: {proof.rows_found} faces, recall@10 {proof.recall:.3f}"
-        return {"run_id": run.run_id, "message": message, "proof": asdict(proof)}
+        return Result(f"dry run: would verify the collection of run {job_.run_id or '(none given)'}")
+    with open_run(job_, "verify") as run, connect(run.settings) as index:
+        proof = verify_steps(run, index)
+        message = f"proven: {proof.rows_found} faces, recall@10 {proof.recall:.3f}"
+        return run.end(Result(message, data={"proof": asdict(proof)}))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from jobs.embedding.faces import face_rows
 from jobs.embedding.status import INPUT, computed_rows
+from jobs.governance.gate import Gated
 from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise, reading_images
@@ -40,9 +41,37 @@ class Chunk:
         return f"{self.first}-{self.last}"
 
 
-def plan_chunks(worklist: DataFrame, chunk_images: int) -> list[Chunk]:
+@dataclass(frozen=True, eq=False)
+class Worklist:
+    """Images that the gate accepted, and that are to be embedded: what may be read and decoded, and nothing else may.
+
+    Only `worklist` makes one, from decisions of the gate. ``rows``: theirs.
+    """
+
+    rows: DataFrame
+
+
+def worklist(gated: Gated, done: DataFrame, limit: int | None) -> Worklist:
+    """Accepted images that are not ``done`` (image_id, input_digest), at most ``limit`` of them; computed once."""
+    new = gated.accepted.join(done, list(INPUT), "left_anti")
+    return Worklist(materialise(new if limit is None else new.limit(limit)))
+
+
+@dataclass(frozen=True)
+class ChunkTotals:
+    """Images and faces of a chunk, images by status, and how long the networks computed of its workers' time."""
+
+    images: int
+    faces: int
+    statuses: dict[str, int]
+    devices: tuple[str, ...]
+    network_s: float
+    elapsed_s: float
+
+
+def plan_chunks(work: Worklist, chunk_images: int) -> list[Chunk]:
     """Cut the parts that have work into ranges of about ``chunk_images`` images each."""
-    sizes = worklist.groupBy("part").count().orderBy("part").collect()
+    sizes = work.rows.groupBy("part").count().orderBy("part").collect()
     chunks: list[Chunk] = []
     first, size = None, 0
     for row in sizes:
@@ -58,7 +87,7 @@ def plan_chunks(worklist: DataFrame, chunk_images: int) -> list[Chunk]:
 
 def embed_chunk(
     warehouse: Warehouse,
-    worklist: DataFrame,
+    wanted: Worklist,
     chunk: Chunk,
     spec: EmbedSpec,
     settings: Settings,
@@ -67,12 +96,12 @@ def embed_chunk(
     now: datetime,
     recompute: bool,
     counted: Counted | None = None,
-) -> dict[str, Any]:
+) -> ChunkTotals:
     """Detect, embed and commit one chunk; returns counts.
 
     ``counted`` is told, on the executors, of each batch that is done.
     """
-    work = worklist.where(F.col("part").between(chunk.first, chunk.last))
+    work = wanted.rows.where(F.col("part").between(chunk.first, chunk.last))
     results = _results(warehouse, work, chunk, spec, settings, counted).persist(StorageLevel.DISK_ONLY)
     try:
         # This pass does the work; what follows reads its outcome.
@@ -101,8 +130,7 @@ def _written(warehouse: Warehouse, work: DataFrame, fingerprint: str, run_id: st
     return materialise(mine.select(*INPUT).join(F.broadcast(work.select(*INPUT)), list(INPUT), "left_semi"))
 
 
-def _totals(results: DataFrame) -> dict[str, Any]:
-    """Images and faces, images by status, and how much of its workers' time was spent in the networks, on what."""
+def _totals(results: DataFrame) -> ChunkTotals:
     rows = (
         results.groupBy("status", "device")
         .agg(
@@ -116,16 +144,14 @@ def _totals(results: DataFrame) -> dict[str, Any]:
     statuses: dict[str, int] = {}
     for row in rows:
         statuses[row["status"]] = statuses.get(row["status"], 0) + row["images"]
-    return {
-        "images": sum(row["images"] for row in rows),
-        "faces": sum(row["faces"] for row in rows),
-        "statuses": statuses,
-        "device": {
-            "names": sorted({row["device"] for row in rows}),
-            "network_s": round(sum(row["network_s"] for row in rows), 3),
-            "elapsed_s": round(sum(row["elapsed_s"] for row in rows), 3),
-        },
-    }
+    return ChunkTotals(
+        images=sum(row["images"] for row in rows),
+        faces=sum(row["faces"] for row in rows),
+        statuses=statuses,
+        devices=tuple(sorted({row["device"] for row in rows})),
+        network_s=round(sum(row["network_s"] for row in rows), 3),
+        elapsed_s=round(sum(row["elapsed_s"] for row in rows), 3),
+    )
 
 
 def _results(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from pyspark.sql import Column, DataFrame
@@ -40,15 +41,31 @@ def face_id(salt: Column | int = 0, *, bits: int = 64) -> Column:
     return whole if bits == 64 else F.shiftrightunsigned(whole, 64 - bits)
 
 
-def permitted_faces(warehouse: Warehouse, gated: Gated, fingerprint: str) -> DataFrame:
-    """Faces of one model that the gate permits now: rows of `embeddings` with `valid_until`.
+@dataclass(frozen=True, eq=False)
+class PermittedFaces:
+    """Faces of one model that the gate permits: what may be staged, or brought into a collection, and nothing else may.
+
+    Only `permitted_faces` makes one, from decisions of the gate. ``rows``: those of `embeddings`, with `valid_until`.
+    """
+
+    rows: DataFrame
+    fingerprint: str
+
+    @property
+    def keys(self) -> DataFrame:
+        """Their keys (face_id)."""
+        return self.rows.select("face_id")
+
+
+def permitted_faces(warehouse: Warehouse, gated: Gated, fingerprint: str) -> PermittedFaces:
+    """Faces of one model that the gate permits now.
 
     A face needs its own records: every one that it was embedded under must still be among those that cover the
     image, which equality of `input_digest` says.
     """
     accepted = gated.accepted.select(*INPUT, "valid_until")
     faces = warehouse.read(EMBEDDINGS).where(F.col("model_fingerprint") == fingerprint)
-    return faces.join(accepted, list(INPUT))
+    return PermittedFaces(faces.join(accepted, list(INPUT)), fingerprint)
 
 
 def withdraw_stale(warehouse: Warehouse, gated: Gated, *, now: datetime) -> int:

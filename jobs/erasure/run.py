@@ -13,7 +13,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import reduce
+from operator import or_
+from typing import Any, TypeVar
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -32,7 +34,24 @@ from jobs.runs.aliases import has_switched
 from jobs.runs.evidence import evidence_path, whole_text
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections, promoted_runs
 from jobs.runs.record import Run, utc_now
+from jobs.runs.results import (
+    ErasedIndex,
+    ErasedStaging,
+    ErasedTables,
+    FileImported,
+    FoundDue,
+    FoundToErase,
+    Imported,
+    Indexed,
+    LedgerPurged,
+    LoadedWithdrawn,
+    Purged,
+    SharedSettled,
+    Staged,
+    Verified,
+)
 from jobs.runs.staging_paths import staged_folders, unrecorded_staging
+from jobs.runs.step_result import StepResult
 from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
 from jobs.schemas import (
     AUDIT_EVENTS,
@@ -48,12 +67,11 @@ from jobs.settings import Settings
 from jobs.tables.files import remove_tree, write_text
 from jobs.tables.store import Warehouse, materialise
 
-# The step of a pass that rewrites the ledger, where its former files stay for some time.
-_LEDGER = "erase-ledger"
+P = TypeVar("P", bound=Purged)
 # What a receipt says where the steps of its pass were removed, and an earlier release kept them nowhere else.
 _NOT_ON_RECORD = "not on record any more"
 # What a run has to do again when its staged files, or its collection, are gone.
-_REDONE = ("stage", "import", "index", "verify", "withdraw-loaded")
+_REDONE: tuple[type[StepResult], ...] = (Staged, Imported, FileImported, Indexed, Verified, LoadedWithdrawn)
 
 
 @dataclass(frozen=True)
@@ -122,26 +140,27 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         found_at = utc_now()
         items = erasure.write_down(warehouse, targets, found, ring, now=found_at)
         leaving = materialise(erasure.leaving_records(targets, found))
+    with run.step(FoundToErase) as finding:
         counts = _by_kind(items)
-    run.step("erase-find", lambda: {"items": counts}, once=False)
+        finding.result = FoundToErase(items=counts)
     audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
-    index_did = run.step(
-        "erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False
-    )
-    index_at = utc_now()
-    run.step("erase-staged", lambda: _erase_staged(run, index), once=False)
+    index_did, index_at = _erase_vectors(run, index, items, leaving)
     # After a run that is unfinished knows that what it has loaded is dropped.
     need_all(warehouse, settings, index)
     with run.job.watching("erase-shared"):
         staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
         erasure.begin(warehouse, targets, found, ring, run_id=run.run_id, now=found_at)
-    run.step("erase-shared", lambda: {"images": erasure.settle_shared(warehouse, items, staying)}, once=False)
-    tables_did = run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
+    with run.step(SharedSettled) as settling:
+        settling.result = SharedSettled(images=erasure.settle_shared(warehouse, items, staying))
+    with run.step(ErasedTables) as destroying:
+        tables = erasure.destroy_rows(warehouse, items)
+        destroying.result = tables_did = ErasedTables(tables=tables)
     tables_at = utc_now()
-    purged = run.step("erase-purge", lambda: _purge(run), once=False)
+    with run.step(Purged) as purging:
+        purging.result = purged = _purge(run)
     pass_did = _told((index_did, index_at.timestamp()), (tables_did, tables_at.timestamp()), purged)
     with run.job.watching("erase-close"):
-        now, blind = utc_now(), erasure.is_blind(tables_did["tables"])
+        now, blind = utc_now(), erasure.is_blind(tables)
         closed = erasure.close(
             warehouse, targets, found, items, ring, blind=blind, run_id=run.run_id, now=now, pass_did=pass_did
         )
@@ -153,7 +172,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
             counts = _by_kind(items.join(done, "request_id", "left_semi"))
         again = closed.again + _settle(run, ended=now)
     _finish_physically(run)
-    run.gate = None
+    run.gate.invalidate()
     return Outcome(closed.completed, closed.suspended, counts, closed.unknown, again, shared)
 
 
@@ -176,6 +195,16 @@ def records_given_up(run: Run) -> DataFrame:
     return lost
 
 
+def _erase_vectors(run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame) -> tuple[ErasedIndex, datetime]:
+    """Out of every collection, and out of the staged files; what was done in the former, and until when."""
+    with run.step(ErasedIndex) as erasing:
+        erasing.result = ErasedIndex(collections=_erase_index(run, index, items, leaving, every=True))
+    index_at = utc_now()
+    with run.step(ErasedStaging) as clearing:
+        clearing.result = ErasedStaging(folders=_erase_staged(run, index))
+    return erasing.result, index_at
+
+
 def _by_kind(items: DataFrame) -> dict[str, int]:
     return {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
 
@@ -186,18 +215,14 @@ def _request_due(run: Run, due: DataFrame | None) -> None:
     erasure.strike_off(warehouse, run_id=run.run_id, now=utc_now())
     if due is None:
         return
-
-    def ask() -> dict[str, Any]:
+    with run.step(FoundDue) as step:
         asked = erasure.request_all(warehouse, due, ring, kind=erasure.EXPIRY, run_id=run.run_id, now=utc_now())
-        return {"due": asked}
-
-    run.step("expire-due", ask, once=False)
+        step.result = FoundDue(due=asked)
 
 
 def _decisions(run: Run, settings: Settings) -> Gated:
     """The gate at this instant, computed once: what follows reads it several times."""
-    gated = gate_warehouse(run.warehouse, settings, now=run.job.clock(), to_destroy=True)
-    return Gated(materialise(gated.decisions))
+    return gate_warehouse(run.warehouse, settings, now=run.job.clock(), to_destroy=True).computed()
 
 
 def _request_leftovers(run: Run) -> None:
@@ -212,7 +237,8 @@ def _request_leftovers(run: Run) -> None:
 def _sweep_index(run: Run, index: VectorIndex) -> None:
     nothing = run.job.spark.createDataFrame([], ERASURE_ITEMS.columns)
     nobody = run.job.spark.createDataFrame([], "record_id string")
-    run.step("erase-index", lambda: {"collections": _erase_index(run, index, nothing, nobody, every=False)}, once=False)
+    with run.step(ErasedIndex) as step:
+        step.result = ErasedIndex(collections=_erase_index(run, index, nothing, nobody, every=False))
 
 
 def _erase_index(
@@ -293,7 +319,7 @@ class _Going:
         gated = _decisions(self._run, asked_for)
         staying = erasure.covered_as_before(warehouse, gated, self._shared, self._leaving)
         staying = staying.where(F.col("model_fingerprint") == fingerprint).select("face_id")
-        return permitted_faces(warehouse, gated, fingerprint).select("face_id").unionByName(staying)
+        return permitted_faces(warehouse, gated, fingerprint).keys.unionByName(staying)
 
 
 def _settle(run: Run, *, ended: datetime | None = None) -> int:
@@ -314,10 +340,10 @@ def _settle(run: Run, *, ended: datetime | None = None) -> int:
     # Also where an earlier pass has deleted them: it may have been cut off before the files were rewritten.
     if forgotten or count:
         began = utc_now()
-        told = _rewritten(run, [ERASURE_ITEMS])
-        if not told["vacuumed"]:
+        purged = _rewritten(run, [ERASURE_ITEMS], LedgerPurged)
+        if not purged.vacuumed:
             # Some time after the tables: what names are in has a day of its own to go.
-            run.record_steps({_LEDGER: told}, began, (utc_now() - began).total_seconds())
+            run.record_since(began, purged)
     if count:
         _write_receipts(run, over, ended)
         erasure.settle(warehouse, over, run_id=run.run_id, now=utc_now())
@@ -330,9 +356,9 @@ def _sweep_staged(run: Run) -> None:
         remove_tree(run.job.spark, place)
 
 
-def _erase_staged(run: Run, index: VectorIndex) -> dict[str, int]:
+def _erase_staged(run: Run, index: VectorIndex) -> int:
     """Remove the staged files of every run of this warehouse, wherever it staged: each may hold the vector, and none is
-    needed.
+    needed. Returns how many folders that were.
 
     All other runs have ended. One that is resumed stages anew; so does this one, which may be a reindex that was killed
     and has not loaded anything since. Whose collection readers see has nothing left to load.
@@ -340,10 +366,10 @@ def _erase_staged(run: Run, index: VectorIndex) -> dict[str, int]:
     removed = staged_folders(run)
     for base, name in removed:
         remove_tree(run.job.spark, f"{base}/{name}")
-    for step in () if has_switched(run, index) else _REDONE:
-        run.forget(step)
+    if not has_switched(run, index):
+        run.forget(*_REDONE)
     _forget_unpromoted(run, index)
-    return {"folders": len(removed)}
+    return len(removed)
 
 
 def _forget_unpromoted(run: Run, index: VectorIndex) -> None:
@@ -351,7 +377,7 @@ def _forget_unpromoted(run: Run, index: VectorIndex) -> None:
     steps = run.warehouse.read(RUN_STEPS)
     here = own_collections(run.warehouse, run.settings, index)
     promoted = promoted_runs(run.warehouse, [name for name in here if index.aliases_of(name)])
-    started = steps.where(F.col("step").isin(*_REDONE) | F.col("step").startswith("import/"))
+    started = steps.where(reduce(or_, (kind.of_step() for kind in _REDONE)))
     latest = started.groupBy("run_id", "step").agg(F.max_by("state", "ended_at").alias("state"))
     open_ones = latest.where((F.col("state") == "done") & (F.col("run_id") != run.run_id))
     open_ones = open_ones.join(promoted, "run_id", "left_anti")
@@ -371,19 +397,18 @@ def _forget_unpromoted(run: Run, index: VectorIndex) -> None:
         run.warehouse.append(rows, RUN_STEPS)
 
 
-def _purge(run: Run) -> dict[str, Any]:
+def _purge(run: Run) -> Purged:
     """Rewrite what holds deleted rows, and remove former files as far as the settings allow at once."""
-    told = _rewritten(run, erasure.TABLES)
     # With what receipts count on: they stay the same when the settings change.
-    told["elsewhere"] = _elsewhere(run.settings)
-    if told["vacuumed"]:
+    purged = _rewritten(run, erasure.TABLES, Purged, _elsewhere(run.settings))
+    if purged.vacuumed:
         run.job.console.note("time travel to before this erasure is gone: the former files are removed.")
     else:
         run.job.console.note(
-            f"former files stay for {told['vacuum_hours']} h of time travel and hold the erased rows until then; run "
-            f"`expire` after {told['physically_gone_at']}."
+            f"former files stay for {purged.vacuum_hours} h of time travel and hold the erased rows until then; run "
+            f"`expire` after {purged.physically_gone_at}."
         )
-    return told
+    return purged
 
 
 def _elsewhere(settings: Settings) -> dict[str, float]:
@@ -396,13 +421,14 @@ def _elsewhere(settings: Settings) -> dict[str, float]:
     }
 
 
-def _rewritten(run: Run, specs: Sequence[TableSpec]) -> dict[str, Any]:
+def _rewritten(run: Run, specs: Sequence[TableSpec], kind: type[P], elsewhere: dict[str, float] | None = None) -> P:
     """Rewrite tables without their deleted rows; says when the former files go."""
     hours = run.settings.erasure.vacuum_hours
     run.warehouse.purge(specs)
     run.warehouse.vacuum(specs, hours)
     due = utc_now() + timedelta(hours=hours)
-    return {"vacuum_hours": hours, "physically_gone_at": _stamp(due.timestamp()), "vacuumed": not hours}
+    gone = _stamp(due.timestamp())
+    return kind(vacuum_hours=hours, physically_gone_at=gone, vacuumed=not hours, elsewhere=elsewhere)
 
 
 def _finish_physically(run: Run) -> None:
@@ -412,11 +438,10 @@ def _finish_physically(run: Run) -> None:
         return
     hours = min(hours, run.settings.erasure.vacuum_hours)
 
-    def work() -> dict[str, Any]:
+    with run.step(Purged) as step:
         run.warehouse.vacuum([*erasure.TABLES, ERASURE_ITEMS], hours)
-        return {"vacuum_hours": hours, "physically_gone_at": _stamp(utc_now().timestamp()), "vacuumed": True}
-
-    run.step("erase-purge", work, once=False)
+        gone = _stamp(utc_now().timestamp())
+        step.result = Purged(vacuum_hours=hours, physically_gone_at=gone, vacuumed=True)
 
 
 def vacuum_due(warehouse: Warehouse, now: datetime) -> float | None:
@@ -425,11 +450,12 @@ def vacuum_due(warehouse: Warehouse, now: datetime) -> float | None:
     Whose files a later VACUUM has removed is not among them. Each `erase-purge` ends with one of all tables: it removes
     what was rewritten by its beginning less the history that it leaves.
     """
-    told = F.from_json("result", "vacuum_hours double, physically_gone_at string, vacuumed boolean").alias("said")
-    steps = warehouse.read(RUN_STEPS).where(F.col("step").isin("erase-purge", _LEDGER) & (F.col("state") == "done"))
+    told = F.from_json("result", Purged.ddl()).alias("said")
+    of_tables, of_ledger = Purged.of_step(), LedgerPurged.of_step()
+    steps = warehouse.read(RUN_STEPS).where((of_tables | of_ledger) & (F.col("state") == "done"))
     steps = steps.select("step", F.unix_timestamp("started_at").alias("at"), told).select("step", "at", "said.*")
     gone = F.unix_timestamp(F.to_timestamp("physically_gone_at"))
-    reach = F.max(F.when(F.col("step") != _LEDGER, F.col("at") - 3600 * F.col("vacuum_hours")))
+    reach = F.max(F.when(of_tables, F.col("at") - 3600 * F.col("vacuum_hours")))
     # A second more, for the date is cut to whole ones.
     promised = steps.where(~F.col("vacuumed") & (gone < int(now.timestamp())))
     promised = promised.select("vacuum_hours", (gone - 3600 * F.col("vacuum_hours")).alias("rewritten"))
@@ -486,17 +512,17 @@ def _outcome() -> Column:
 
 
 def _told(
-    index: tuple[dict[str, Any], float | None], tables: tuple[dict[str, Any], float | None], purge: dict[str, Any]
+    index: tuple[ErasedIndex, float | None], tables: tuple[ErasedTables, float | None], purged: Purged | None
 ) -> dict[str, Any]:
     """What a pass did, for its receipts: results of steps, and when (seconds since 1970; None: not on record)."""
     (index_did, index_at), (tables_did, tables_at) = index, tables
     return {
-        "collections": index_did.get("collections"),
-        "tables": tables_did.get("tables"),
+        "collections": index_did.collections,
+        "tables": tables_did.tables,
         "index_at": index_at,
         "tables_at": tables_at,
-        "physically_gone_at": purge.get("physically_gone_at"),
-        "elsewhere": purge.get("elsewhere"),
+        "physically_gone_at": None if purged is None else purged.physically_gone_at,
+        "elsewhere": None if purged is None else purged.elsewhere,
     }
 
 
@@ -510,9 +536,14 @@ def _told_by_run(warehouse: Warehouse, run_id: str, closed: int) -> dict[str, An
         .agg(F.max_by("result", "ended_at").alias("result"), F.unix_timestamp(F.max("ended_at")).alias("at"))
         .collect()
     )
-    steps = {row["step"]: (json.loads(row["result"]), row["at"]) for row in rows}
-    index, tables, purge = (steps.get(name, ({}, None)) for name in ("erase-index", "erase-tables", "erase-purge"))
-    return _told(index, tables, purge[0])
+    did = {row["step"]: json.loads(row["result"]) for row in rows}
+    at = {row["step"]: row["at"] for row in rows}
+    index, tables, purge = ErasedIndex.name(), ErasedTables.name(), Purged.name()
+    return _told(
+        (ErasedIndex.of_record(did.get(index, {})), at.get(index)),
+        (ErasedTables.of_record(did.get(tables, {})), at.get(tables)),
+        Purged.of_record(did[purge]) if purge in did else None,
+    )
 
 
 def _pass(did: dict[str, Any], settings: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -20,6 +20,7 @@ from jobs.index.milvus.connect import connect
 from jobs.index.permitted_keys import keys_in
 from jobs.index.protocol import VectorIndex
 from jobs.runs.history import buckets_of
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job
 from jobs.runs.staging_paths import recorded_bases
 from jobs.runs.stores import not_here, own_collections, own_live
@@ -30,7 +31,7 @@ from jobs.tables.store import materialise
 _NAMED: Final = 5
 
 
-def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[str, Any]:
+def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> Result:
     """Search every file of the warehouse, the staging folder, an embedded index and ``places``; and all keys.
 
     A person who gave a new permission after the erasure is no finding; nor is a record imported before, which the gate
@@ -52,15 +53,12 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
     digests = {row["digest"] for row in stones.select("digest").toLocalIterator()}
     everywhere = [*places_of(warehouse, settings, sorted(recorded_bases(warehouse))), *places]
     needles = _read_canaries(canaries) if canaries else {}
-    index = connect(settings)
-    try:
+    # An embedded index is open in one process at a time, and its files are searched next: it is closed before.
+    with connect(settings) as index:
         own_live(warehouse, settings, index)
         here = own_collections(warehouse, settings, index)
         keys, strays = _erased_keys(job, index, list(here), stones)
         missing = not_here(warehouse, here)
-    finally:
-        # An embedded index is open in one process at a time, and its files are searched next.
-        index.close()
     if missing.names:
         raise NotProvenError(
             f"Not all was looked at: {', '.join(missing.names)} not in the index of the settings, nor on record as "
@@ -80,13 +78,11 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> dict[
             + ".",
             hint="run `expire` (a retention of history may not be over yet; Milvus removes compacted segments later).",
         )
-    return {
-        "places": everywhere,
-        "tombstones": len(digests),
-        "collections": sorted(keys),
-        "message": f"nothing of {len(digests)} tombstones and {len(needles)} canaries is left in {len(everywhere)} "
-        f"places and {len(keys)} collections",
-    }
+    return Result(
+        f"nothing of {len(digests)} tombstones and {len(needles)} canaries is left in {len(everywhere)} places and "
+        f"{len(keys)} collections",
+        data={"places": everywhere, "tombstones": len(digests), "collections": sorted(keys)},
+    )
 
 
 def _back_again(job: Job, stones: DataFrame) -> DataFrame:

@@ -11,6 +11,7 @@ import numpy as np
 from jobs.errors import BadInput
 from jobs.evaluation.metrics import LEVEL, SAMPLES, Scored, accuracy, decide_by_folds, rate, stated, thresholds
 from jobs.evaluation.pairs import LEAST_PAIRS, Pairs, enough
+from jobs.runs.job_result import Result
 
 if TYPE_CHECKING:
     from jobs.evaluation.metrics import Bools, Floats
@@ -146,7 +147,7 @@ def _errors(own: Scored, threshold: float) -> dict[str, Any]:
     }
 
 
-def result_of(evaluation: dict[str, Any], files: list[str], out: str, floor: float | None) -> dict[str, Any]:
+def result_of(evaluation: dict[str, Any], files: list[str], out: str, floor: float | None) -> Result:
     """Figures without curves and groups, one line of them, and the exit code."""
     figure, strict = evaluation["accuracy"], evaluation["accuracy_failures_wrong"]["mean"]
     below = floor is not None and strict < floor
@@ -159,9 +160,8 @@ def result_of(evaluation: dict[str, Any], files: list[str], out: str, floor: flo
         f"{', '.join(files)} in {out}",
     ]
     names = ("weights", "fingerprint", "pairs", "excluded", "accuracy", "accuracy_failures_wrong", "tar_at_far")
-    return {
-        **{name: evaluation[name] for name in names},
-        "files": files,
-        "message": (f"below the floor of {floor:g}: " if below else "") + "; ".join(parts),
-        "exit_code": 4 if below else 0,
-    }
+    return Result(
+        (f"below the floor of {floor:g}: " if below else "") + "; ".join(parts),
+        4 if below else 0,
+        {**{name: evaluation[name] for name in names}, "files": files},
+    )

@@ -80,6 +80,14 @@ class Gated:
         """Images that nothing permits, with the reason."""
         return self.decisions.where("reason IS NOT NULL")
 
+    def computed(self) -> Gated:
+        """The same, computed now and once: what follows reads it several times."""
+        return Gated(materialise(self.decisions))
+
+    def is_same_answer_as(self, other: Gated | None) -> bool:
+        """Whether the gate was not asked anew in between, for nothing that it goes by had changed (`RunGate`)."""
+        return other is not None and self.decisions is other.decisions
+
 
 def gate(
     images: DataFrame,
@@ -685,10 +693,10 @@ class RunGate:
         # The versions first: what is committed in between is read too, and looks like a change the next time.
         versions, now = self._warehouse.versions(_INPUTS), self._clock()
         if self._last is None or self._last.is_over(now) or versions != self._last.versions:
-            gated = gate_warehouse(
+            decided = gate_warehouse(
                 self._warehouse, self._settings, now=now, ingested_by=self._ingested_by, to_destroy=to_destroy
             )
-            gated = Gated(materialise(gated.decisions))
+            gated = decided.computed()
             first_end = gated.accepted.agg(F.unix_micros(F.min("valid_until")).alias("at")).first()
             ends = first_end["at"] / 1e6 if first_end and first_end["at"] is not None else None
             self._last = _Answer(gated, versions, ends, records=not to_destroy)
@@ -697,10 +705,13 @@ class RunGate:
             self._last = replace(self._last, records=True)
         return self._last.gated
 
+    def invalidate(self) -> None:
+        """Forget the last answer: what it was read from may be gone from the disk, whatever the versions say."""
+        self._last = None
+
     def of_all_images(self, gated: Gated) -> Gated:
         """``gated``; where a run is resumed and images have come since, with those: it must not take their faces."""
         later = self._warehouse.read(IMAGES).where(F.col("ingested_at") > F.lit(self._ingested_by).cast("timestamp"))
         if later.isEmpty():
             return gated
-        every = gate_warehouse(self._warehouse, self._settings, now=self._clock())
-        return Gated(materialise(every.decisions))
+        return gate_warehouse(self._warehouse, self._settings, now=self._clock()).computed()

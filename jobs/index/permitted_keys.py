@@ -63,14 +63,11 @@ def keys_in(spark: SparkSession, index: VectorIndex, collection: str, settings: 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        there = connect(settings)
-        try:
+        with connect(settings) as there:
             for batch in batches:
                 for bucket in batch.column("id").to_pylist():
                     for page in there.keys(collection, bucket if buckets else None):
                         yield pa.RecordBatch.from_arrays([pa.array(page, pa.int64())], names=["face_id"])
-        finally:
-            there.close()
 
     return spark.range(0, max(1, buckets), 1, max(1, buckets)).mapInArrow(read, "face_id bigint")
 
@@ -119,11 +116,8 @@ def compare_keys(
 
         bucket = table.column("bucket")[0].as_py()
         keys = table.filter(table.column("counts")).column("face_id").to_numpy()
-        there = connect(settings)
-        try:
+        with connect(settings) as there:
             found = compare_bucket(there, collection, bucket, keys)
-        finally:
-            there.close()
         return pa.table({name: pa.array([value], pa.int64()) for name, value in asdict(found).items()})
 
     names = [field.name for field in fields(KeyComparison)]

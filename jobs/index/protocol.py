@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -247,6 +248,13 @@ class VectorIndex(Protocol):
 
     def close(self) -> None:
         """Give back the connection, and the file's lock when embedded."""
+
+    def __enter__(self) -> Self:
+        """For a `with`, at whose end it is closed: whoever opens an index opens it so."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 _RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")

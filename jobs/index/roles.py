@@ -92,13 +92,13 @@ def main(config: str | None, overrides: tuple[str, ...], loader: tuple[str, ...]
         settings = load_settings(config, overrides)
         if settings.embedded:
             raise SettingsError("milvus.uri is an embedded index, which has no users and no roles.")
-        index = ServerIndex.open(settings)
-        for role, privileges in create_roles(index, settings.milvus.database).items():
-            click.echo(f"{role}: {', '.join(privileges) or 'nothing new'}")
-        for role, users in ((LOADER, loader), (READER, reader)):
-            for user in users:
-                call("grant a role", role, lambda user=user, role=role: index.client.grant_role(user, role))  # type: ignore[misc]
-                click.echo(f"{user}: {role}")
+        with ServerIndex.open(settings) as index:
+            for role, privileges in create_roles(index, settings.milvus.database).items():
+                click.echo(f"{role}: {', '.join(privileges) or 'nothing new'}")
+            for role, users in ((LOADER, loader), (READER, reader)):
+                for user in users:
+                    call("grant a role", role, lambda user=user, role=role: index.client.grant_role(user, role))  # type: ignore[misc]
+                    click.echo(f"{user}: {role}")
     except FaceReindexError as error:
         click.echo(f"roles: failed: {error}", err=True)
         sys.exit(error.exit_code)

@@ -33,8 +33,8 @@ _WRITE_ATTEMPTS: Final = 10
 
 
 @dataclass(frozen=True)
-class Staged:
-    """The manifest: the files, their rows, and the number of buckets that keys are spread over."""
+class Manifest:
+    """What was staged: the files, their rows, and the number of buckets that keys are spread over."""
 
     path: str
     files: tuple[StagedFile, ...]
@@ -57,7 +57,7 @@ def bucket_count(rows: int) -> int:
     return max(4, min(4096, -(-rows // FACES_A_BUCKET)))
 
 
-def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callable[[int], int]) -> Staged:
+def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callable[[int], int]) -> Manifest:
     """Write ``faces`` (face_id, embedding, valid_until) as Parquet under ``path`` and return the manifest.
 
     ``files_for`` says into how many files a number of rows is cut (`load_plan.plan_load`). Rows are spread by a hash of
@@ -84,7 +84,7 @@ def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callabl
         StagedFile(path=row["path"], rows=row["rows"], bytes=row["bytes"], sha256=row["sha256"], file_no=number)
         for number, row in enumerate(ordered)
     ]
-    return Staged(path, tuple(files), buckets)
+    return Manifest(path, tuple(files), buckets)
 
 
 def rows_of(faces: DataFrame, buckets: int, purpose_flags: int) -> DataFrame:

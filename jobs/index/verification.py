@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -80,15 +79,6 @@ class Proof:
     faults: tuple[str, ...]
     distances: Distances | None = None
     implausible: str = ""
-
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> Proof:
-        """The proof that a run has on record, also one of a release before there were distances."""
-        found = {field.name: record[field.name] for field in fields(cls) if field.name in record}
-        distances = record.get("distances")
-        if distances is not None:
-            found["distances"] = Distances(**{**distances, "nearest": tuple(distances["nearest"])})
-        return cls(**{**found, "faults": tuple(record["faults"])})
 
 
 def prove(

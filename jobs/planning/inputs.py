@@ -69,10 +69,10 @@ def pools_for(job: Job, settings: Settings, gpus: int | None, cores: int | None)
     if cores is None and gpus:
         cores, source = gpus * settings.planning.cores_per_gpu, "cores by planning.cores_per_gpu"
     elif cores is None:
-        cores, source = max(1, here["cores"]), "cores of this session"
+        cores, source = max(1, here.cores), "cores of this session"
     else:
         source = "cores as given"
-    return Pools(cores, here["gpus"] if gpus is None else gpus, settings.milvus.data_nodes), source
+    return Pools(cores, here.gpus if gpus is None else gpus, settings.milvus.data_nodes), source
 
 
 def _server(
@@ -91,12 +91,10 @@ def _server(
     if hypothetical or said:
         return planned, _ASSUMED_SERVER, (said,) if said else ()
     try:
-        index = connect(settings)
+        with connect(settings) as index:
+            return planned, index.features, ()
     except DependencyUnavailable:
         return planned, _ASSUMED_SERVER, ("Milvus is out of reach: planned for one file an import job, as in 2.3.",)
-    features = index.features
-    index.close()
-    return planned, features, ()
 
 
 def assumptions(view: Outlook, faces: Rate, whence: str, model: str | None) -> list[str]:

@@ -13,6 +13,8 @@ from pyspark.sql import functions as F
 
 from jobs.index.protocol import IndexSpec
 from jobs.planning.model import CORES, GPUS, LABELS, NODES, Rate, Rates, index_growth
+from jobs.runs.results import Embedded, Imported, Indexed, Resalted, Screened, Staged, Verified
+from jobs.runs.step_result import StepResult
 from jobs.schemas import RUN_STEPS
 from jobs.session import packaged_conf
 from jobs.settings import Settings
@@ -21,7 +23,9 @@ from jobs.tables.store import Warehouse
 _RUNS = 20
 # A shorter step says more about starting it than about the rate at which it works.
 _LEAST_S = 60.0
-_KINDS = ("gate", "embed", "resalt", "stage", "import", "index", "verify")
+_KINDS: tuple[type[StepResult], ...] = (Screened, Embedded, Resalted, Staged, Imported, Indexed, Verified)
+_ON_EXECUTORS: tuple[type[StepResult], ...] = (Screened, Embedded, Staged, Verified)
+_IN_MILVUS: tuple[type[StepResult], ...] = (Imported, Indexed)
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,21 @@ class PastRun:
 def recorded(warehouse: Warehouse) -> list[PastRun]:
     """What the last runs measured, newest first; steps are summed by Spark, for a night has thousands of chunks."""
 
-    def told(name: str) -> Column:
-        return F.get_json_object("result", f"$.{name}").cast("double")
+    def told(name: str, *kinds: type[StepResult]) -> Column:
+        """What steps of several kinds record under one name."""
+        first, *_ = [kind.column(name) for kind in kinds]
+        return first.cast("double")
 
+    rows_of = F.coalesce(told("rows", Staged, *_IN_MILVUS), told("rows_found", Verified))
+    machines = {
+        CORES: told("cores", *_ON_EXECUTORS), GPUS: told("gpus", *_ON_EXECUTORS), NODES: told("data_nodes", *_IN_MILVUS)
+    }  # fmt: skip
     kind = F.substring_index("step", "/", 1)
-    steps = warehouse.read(RUN_STEPS).where(F.col("state") == "done").where(kind.isin(*_KINDS))
+    steps = (
+        warehouse.read(RUN_STEPS)
+        .where(F.col("state") == "done")
+        .where(kind.isin(*(each.STEP.rstrip("/") for each in _KINDS)))
+    )
     newest = steps.groupBy("run_id").agg(F.max("ended_at").alias("at")).orderBy(F.col("at").desc()).limit(_RUNS)
     rows = (
         steps.join(F.broadcast(newest), "run_id")
@@ -66,11 +80,11 @@ def recorded(warehouse: Warehouse) -> list[PastRun]:
         .agg(
             F.sum("seconds").alias("seconds"),
             F.max(F.unix_micros("ended_at")).alias("ended"),
-            F.sum(told("images")).alias("images"),
-            F.sum(F.coalesce(told("rows"), told("rows_found"))).alias("rows"),
-            *(F.sum(F.col("seconds") * told(pool)).alias(pool) for pool in (CORES, GPUS, NODES)),
-            F.max(F.get_json_object("result", "$.index")).alias("index"),
-            F.max(F.get_json_object("result", "$.by_import")).alias("by_import"),
+            F.sum(told("images", Screened, Embedded)).alias("images"),
+            F.sum(rows_of).alias("rows"),
+            *(F.sum(F.col("seconds") * there).alias(pool) for pool, there in machines.items()),
+            F.max(Indexed.column("index")).alias("index"),
+            F.max(Imported.column("by_import")).alias("by_import"),
             F.count_distinct("fencing_token").alias("processes"),
         )
         .orderBy(F.col("at").desc())
@@ -86,7 +100,7 @@ def recorded(warehouse: Warehouse) -> list[PastRun]:
             rows=row["rows"] or 0.0,
             machine_s={pool: row[pool] or 0.0 for pool in (CORES, GPUS, NODES)},
             index=row["index"],
-            by_import=row["by_import"] == "true",
+            by_import=bool(row["by_import"]),
             one_process=row["processes"] == 1,
         )
     return [PastRun(run_id, steps) for run_id, steps in runs.items()]

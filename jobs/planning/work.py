@@ -19,7 +19,7 @@ def count_work(
     warehouse: Warehouse, decided: Gated, fingerprint: str | None, faces_each: float, *, recompute: bool
 ) -> Work:
     """Images by what becomes of them, under the model ``fingerprint`` (None: nothing has been embedded yet)."""
-    gated = Gated(materialise(decided.decisions))
+    gated = decided.computed()
     accepted, refused = gated.accepted.select(*_KEY), gated.refused.count()
     if fingerprint is None:
         return Work(new=accepted.count(), refused=refused, faces_each=faces_each)

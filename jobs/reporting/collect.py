@@ -10,7 +10,9 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -20,6 +22,8 @@ from jobs.reporting import flow, timings
 from jobs.reporting.drift import Drift, drift
 from jobs.reporting.permissions import Standing, standing
 from jobs.runs.history import last_states
+from jobs.runs.results import Imported, Indexed, LoadedWithdrawn, Planned, Promoted, Screened, Staged, Verified
+from jobs.runs.step_result import StepResult
 from jobs.schemas import IMAGE_STATUS, RUN_STEPS, RUNS
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise
@@ -28,7 +32,8 @@ if TYPE_CHECKING:
     from pyspark.sql import Row
 
 # Small results, read whole. Those of chunks, files and the manifest grow with the data and are added up by Spark.
-_RESULTS: Final = ("gate", "withdraw", "resalt", "import", "index", "verify", "promote")
+_WHOLE: Final[tuple[type[StepResult], ...]] = (Screened, Imported, Indexed, Verified, Promoted)
+R = TypeVar("R", bound=StepResult)
 _DROPPED: Final = ("too_small", "low_confidence", "over_limit", "uncovered")
 _RESTARTS: Final = 1_000
 
@@ -141,20 +146,39 @@ def _states(history: DataFrame) -> list[Row]:
 
 
 def _recorded(steps: DataFrame) -> flow.Recorded:
-    rows = timings.last_done(steps.where(F.col("step").isin(*_RESULTS))).select("step", "result", "ended_at").collect()
-    results: dict[str, dict[str, Any]] = {row["step"]: json.loads(row["result"]) for row in rows}
+    whole = timings.last_done(steps.where(reduce(or_, (kind.of_step() for kind in _WHOLE)))).select("step", "result")
+    results: dict[str, Any] = {row["step"]: json.loads(row["result"]) for row in whole.collect()}
+
+    def found(kind: type[R]) -> R | None:
+        return kind.of_record(results[kind.name()]) if kind.name() in results else None
+
     # Of these two only their sums: they list chunks and files.
-    sums = {name: F.get_json_object("result", f"$.{name}").cast("bigint").alias(name) for name in ("images", "rows")}
-    listing = timings.last_done(steps.where("step IN ('plan', 'stage')")).select("step", *sums.values())
-    results |= {row["step"]: {name: row[name] for name in sums if row[name] is not None} for row in listing.collect()}
-    return flow.Recorded(results, timings.computed(timings.chunks_of(steps)), timings.imports(steps), _withdrawn(steps))
+    sums = {Planned.name(): Planned.column("images"), Staged.name(): Staged.column("rows")}
+    listing = timings.last_done(steps.where(Planned.of_step() | Staged.of_step()))
+    counts = {
+        row["step"]: row[row["step"]]
+        for row in listing.select("step", *(column.alias(name) for name, column in sums.items())).collect()
+    }
+    return flow.Recorded(
+        screened=found(Screened),
+        planned=counts.get(Planned.name()),
+        staged=(counts[Staged.name()] or 0) if Staged.name() in counts else None,
+        imported=found(Imported),
+        indexed=found(Indexed),
+        verified=found(Verified),
+        promoted=found(Promoted),
+        computed=timings.computed(timings.chunks_of(steps)),
+        imports=timings.imports(steps),
+        withdrawn=_withdrawn(steps),
+    )
 
 
 def _withdrawn(steps: DataFrame) -> int:
     """Staged faces that had been taken out of the collection when it was proven (each record counts all of them)."""
-    proven = steps.where("step = 'verify' AND state = 'done'").agg(F.max("ended_at").alias("proven_at"))
-    before = steps.where("step = 'withdraw-loaded' AND state = 'done'").crossJoin(proven).where("ended_at <= proven_at")
-    row = before.orderBy(F.col("ended_at").desc()).select(F.get_json_object("result", "$.faces").cast("bigint")).first()
+    done = steps.where("state = 'done'")
+    proven = done.where(Verified.of_step()).agg(F.max("ended_at").alias("proven_at"))
+    before = done.where(LoadedWithdrawn.of_step()).crossJoin(proven).where("ended_at <= proven_at")
+    row = before.orderBy(F.col("ended_at").desc()).select(LoadedWithdrawn.column("faces")).first()
     return 0 if row is None else int(row[0])
 
 
@@ -167,7 +191,7 @@ def _facts(states: list[Row], recorded: flow.Recorded, timed: list[timings.Stage
         name: next((row[name] for row in states if row[name]), "")
         for name in ("weights", "model_fingerprint", "collection")
     }
-    gate = recorded.of("gate")
+    gate = recorded.screened or Screened()
     return RunFacts(
         run_id=last["run_id"],
         job=last["job"],
@@ -181,8 +205,8 @@ def _facts(states: list[Row], recorded: flow.Recorded, timed: list[timings.Stage
         message=message,
         next_step=next_step,
         # While a run goes on they stand in its steps only.
-        weights=known["weights"] or gate.get("weights") or "",
-        fingerprint=known["model_fingerprint"] or gate.get("fingerprint") or "",
+        weights=known["weights"] or gate.weights or "",
+        fingerprint=known["model_fingerprint"] or gate.fingerprint or "",
         collection=known["collection"],
         settings_digest=last["settings_digest"] or "",
         policy_digest=last["policy_digest"] or "",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from jobs.reporting.timings import Computed, Imports
+from jobs.runs.results import Imported, Indexed, Promoted, Reconciled, Screened, Verified
 
 #: Reasons that the diagram shows on their own; the rest stand together.
 _SHOWN: Final = 8
@@ -15,28 +16,27 @@ REFUSED, NOW, REUSED, LEFT, PENDING = "refused", "computed", "reused", "left ove
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the steps of a run recorded. ``withdrawn``: staged faces taken out before the proof."""
+    """What the steps of a run recorded; None: it did not get there, or an earlier release did not record it.
 
-    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ``planned``: images that were to be computed; ``staged``: faces. ``withdrawn``: staged faces taken out before the
+    proof.
+    """
+
+    screened: Screened | None = None
+    planned: int | None = None
+    staged: int | None = None
+    imported: Imported | None = None
+    indexed: Indexed | None = None
+    verified: Verified | None = None
+    promoted: Promoted | None = None
     computed: Computed = field(default_factory=Computed)
     imports: Imports | None = None
     withdrawn: int = 0
 
-    def of(self, step: str) -> Mapping[str, Any]:
-        """One step's result; empty where the run did not get there."""
-        return self.results.get(step, {})
-
     @property
-    def counts(self) -> Mapping[str, Any]:
-        """Every image's outcome, as the proof found it; empty without one."""
-        counts: Mapping[str, Any] = self.of("verify").get("counts", {})
-        return counts
-
-    @property
-    def planned(self) -> int | None:
-        """Images that were to be computed; None where that is not on record."""
-        images = self.of("plan").get("images")
-        return None if images is None else int(images)
+    def counts(self) -> Reconciled | None:
+        """Every image's outcome, as the proof found it."""
+        return None if self.verified is None else self.verified.counts
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Check:
 
 def links(recorded: Recorded) -> list[Link]:
     """Every image once: how it was dealt with and how it ended; as the proof found it, else as far as the run got."""
-    found = _proven_links(recorded) if recorded.counts else _links_so_far(recorded)
+    found = _links_so_far(recorded) if recorded.counts is None else _proven_links(recorded, recorded.counts)
     return [link for link in found if link.images > 0]
 
 
-def _proven_links(recorded: Recorded) -> list[Link]:
-    statuses, computed = recorded.counts["statuses"], recorded.computed.statuses
+def _proven_links(recorded: Recorded, counts: Reconciled) -> list[Link]:
+    statuses, computed = counts.statuses, recorded.computed.statuses
     outcomes = {s: n for s, n in statuses.items() if s not in (REFUSED, "left_for_next_run")}
     # What was computed and withdrawn again before the proof is among the refused.
     now = {s: min(n, computed.get(s, 0)) for s, n in outcomes.items()}
@@ -88,8 +88,8 @@ def _proven_links(recorded: Recorded) -> list[Link]:
 
 
 def _links_so_far(recorded: Recorded) -> list[Link]:
-    gate, computed = recorded.of("gate"), recorded.computed
-    accepted, planned = int(gate.get("accepted", 0)), recorded.planned
+    gate, computed = recorded.screened or Screened(), recorded.computed
+    accepted, planned = gate.accepted or 0, recorded.planned
     waiting = accepted - computed.images if planned is None else planned - computed.images
     return [
         *(Link(NOW, s, n) for s, n in _largest(computed.statuses)),
@@ -102,24 +102,23 @@ def _links_so_far(recorded: Recorded) -> list[Link]:
 
 def refusals(recorded: Recorded) -> dict[str, int]:
     """Refused images by reason, most first: as the proof found them, else as the gate did."""
-    reasons = recorded.counts.get("reasons")
-    if reasons is None:
-        return dict(_largest(recorded.of("gate").get("reasons", {})))
-    prefix = f"{REFUSED}:"
+    if recorded.counts is None:
+        return dict(_largest(recorded.screened.reasons if recorded.screened is not None else {}))
+    prefix, reasons = f"{REFUSED}:", recorded.counts.reasons
     return dict(_largest({name[len(prefix) :]: n for name, n in reasons.items() if name.startswith(prefix)}))
 
 
 def statuses(recorded: Recorded) -> dict[str, int]:
     """Images by status, most first: as the proof found them, else those that this run computed or refused."""
-    if recorded.counts:
-        return dict(_largest(recorded.counts["statuses"]))
-    refused = recorded.of("gate").get("refused", 0)
+    if recorded.counts is not None:
+        return dict(_largest(recorded.counts.statuses))
+    refused = recorded.screened.refused if recorded.screened is not None else 0
     return dict(_largest({**recorded.computed.statuses, **({REFUSED: refused} if refused else {})}))
 
 
 def other_reasons(recorded: Recorded) -> dict[str, int]:
     """Why images ended without a face, or could not be read: `status:REASON`, most first."""
-    reasons = recorded.counts.get("reasons", {})
+    reasons = {} if recorded.counts is None else recorded.counts.reasons
     return dict(_largest({name: n for name, n in reasons.items() if not name.startswith(f"{REFUSED}:")}))
 
 
@@ -129,46 +128,49 @@ def checks(recorded: Recorded) -> list[Check]:
 
 
 def _image_checks(recorded: Recorded) -> list[Check]:
-    gate, counts, computed = recorded.of("gate"), recorded.counts, recorded.computed
+    gate, counts, computed = recorded.screened, recorded.counts, recorded.computed
     found = []
-    if "images" in gate:
-        reasons = tuple(_largest(gate.get("reasons", {})))
-        found.append(Check("Refused at the gate", gate["refused"], reasons, "every refusal has a reason"))
-    if "images" in gate and recorded.planned is not None:
-        embedded = computed.statuses.get("embedded", 0)
-        parts = [
-            ("embedded now", embedded),
-            ("other statuses now", computed.images - embedded),
-            (REUSED, gate["accepted"] - recorded.planned),
-            (REFUSED, gate["refused"]),
-        ]
-        if "stage" not in recorded.results:
-            parts.append((PENDING, recorded.planned - computed.images))
-        found.append(Check("Images in", gate["images"], tuple(parts), "every image that came in is accounted for"))
-    if counts:
-        parts = [(name.replace("_", " "), n) for name, n in _largest(counts["statuses"])]
-        found.append(Check("Images at the proof", counts["images"], tuple(parts), "every image has one outcome"))
-        if "images" in gate:
-            same = (("at the proof", int(counts["images"])),)
-            found.append(Check("Images at the gate", gate["images"], same, "none came or went in between"))
+    # A gate without images is of a run that was given its embeddings.
+    came_in = None if gate is None else gate.images
+    if gate is not None and came_in is not None:
+        accepted, refused = gate.accepted or 0, gate.refused or 0
+        found.append(Check("Refused at the gate", refused, tuple(_largest(gate.reasons)), "every refusal has a reason"))
+        if recorded.planned is not None:
+            embedded = computed.statuses.get("embedded", 0)
+            parts = [
+                ("embedded now", embedded),
+                ("other statuses now", computed.images - embedded),
+                (REUSED, accepted - recorded.planned),
+                (REFUSED, refused),
+            ]
+            if recorded.staged is None:
+                parts.append((PENDING, recorded.planned - computed.images))
+            found.append(Check("Images in", came_in, tuple(parts), "every image that came in is accounted for"))
+    if counts is not None:
+        parts = [(name.replace("_", " "), n) for name, n in _largest(counts.statuses)]
+        found.append(Check("Images at the proof", counts.images, tuple(parts), "every image has one outcome"))
+        if came_in is not None:
+            same = (("at the proof", counts.images),)
+            found.append(Check("Images at the gate", came_in, same, "none came or went in between"))
     return found
 
 
 def _face_checks(recorded: Recorded) -> list[Check]:
-    proof, counts, imports = recorded.of("verify"), recorded.counts, recorded.imports
+    verified, imports = recorded.verified, recorded.imports
     found = []
-    if imports and recorded.of("import"):
+    if imports and recorded.imported is not None:
         staged = (("in all staged files", imports.rows),)
         found.append(Check("Faces imported", imports.loaded_rows, staged, "every staged file was loaded once"))
-    if not proof:
+    if verified is None:
         return found
-    rows = proof["rows_found"]
+    rows, faces = verified.proof.rows_found, verified.counts.faces
     if imports:
         parts = (("in the collection", rows), ("withdrawn since staging", recorded.withdrawn))
         found.append(Check("Faces staged", imports.rows, parts, "nothing else came into the collection"))
-    found.append(Check("Faces of all images", counts["faces"], (("rows in the collection", rows),), "one row a face"))
+    found.append(Check("Faces of all images", faces, (("rows in the collection", rows),), "one row a face"))
     permitted = (("rows in the collection", rows),)
-    return [*found, Check("Faces permitted", proof["rows_expected"], permitted, "the index holds them and no others")]
+    expected = verified.proof.rows_expected
+    return [*found, Check("Faces permitted", expected, permitted, "the index holds them and no others")]
 
 
 def _largest(counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any, Final
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from jobs.index.verification import Proof
 from jobs.reporting import charts, flow
 from jobs.reporting.collect import Report
 from jobs.reporting.timings import Pace
+from jobs.runs.results import Embedded, Imported, Indexed, Screened, Staged, Verified
+from jobs.runs.step_result import StepResult
 
 #: How a group of images is coloured; what is not here is neutral.
 _TONES: Final = {
@@ -34,6 +37,8 @@ _LAWFUL_BASES: Final = {
 
 def render(report: Report) -> str:
     """The page."""
+    verified = report.recorded.verified
+    proof = None if verified is None else verified.proof
     return (
         _environment()
         .get_template("report.html")
@@ -42,7 +47,7 @@ def render(report: Report) -> str:
             run=report.run,
             recorded=report.recorded,
             counts=report.recorded.counts,
-            proof=report.recorded.of("verify"),
+            proof=proof,
             refusals=flow.refusals(report.recorded),
             statuses=flow.statuses(report.recorded),
             other_reasons=flow.other_reasons(report.recorded),
@@ -51,7 +56,7 @@ def render(report: Report) -> str:
             rates=_chart(report.pace, [point.rate for point in report.pace]),
             shares=_chart(report.pace, [point.share or 0.0 for point in report.pace], top=1.0),
             ends=_months(report.standing.months),
-            apart=_apart(report.recorded.of("verify")),
+            apart=_apart(proof),
             on_gpu=[name for name in report.recorded.computed.devices if name.startswith("cuda")],
             stage_units=_stage_units(report),
         )
@@ -69,16 +74,15 @@ def _months(counts: tuple[int, ...]) -> dict[str, object]:
     return {"bars": charts.side_by_side(counts, end), "top": end}
 
 
-def _apart(proof: Mapping[str, Any]) -> dict[str, Any] | None:
+def _apart(proof: Proof | None) -> dict[str, Any] | None:
     """The histogram of nearest neighbours; None where the proof has none, of few faces or by an earlier release."""
-    distances = proof.get("distances")
-    if distances is None:
+    if proof is None or proof.distances is None:
         return None
-    counts = distances["nearest"]
+    counts = proof.distances.nearest
     end = charts.round_up(max(counts))
     edges = [(n / len(counts), (n + 1) / len(counts)) for n in range(len(counts))]
     rows = [(low, high, count) for (low, high), count in zip(edges, counts, strict=True) if count]
-    return {**distances, "bars": charts.side_by_side(counts, end), "top": end, "rows": rows}
+    return {**asdict(proof.distances), "bars": charts.side_by_side(counts, end), "top": end, "rows": rows}
 
 
 def _node_tone(node: charts.Node) -> str:
@@ -90,15 +94,16 @@ def _node_tone(node: charts.Node) -> str:
 def _stage_units(report: Report) -> dict[str, tuple[int, str]]:
     """What a stage went through, where that is on record: how many, of what."""
     recorded = report.recorded
-    units = {
-        "gate": (recorded.of("gate").get("images"), "images"),
-        "embed": (recorded.computed.images, "images"),
-        "stage": (recorded.of("stage").get("rows"), "faces"),
-        "import": (recorded.of("import").get("rows"), "faces"),
-        "index": (recorded.of("import").get("rows"), "faces"),
-        "verify": (recorded.of("verify").get("rows_found"), "faces"),
+    imported = None if recorded.imported is None else recorded.imported.rows
+    units: dict[type[StepResult], tuple[int | None, str]] = {
+        Screened: (None if recorded.screened is None else recorded.screened.images, "images"),
+        Embedded: (recorded.computed.images, "images"),
+        Staged: (recorded.staged, "faces"),
+        Imported: (imported, "faces"),
+        Indexed: (imported, "faces"),
+        Verified: (None if recorded.verified is None else recorded.verified.proof.rows_found, "faces"),
     }
-    return {name: (int(count), unit) for name, (count, unit) in units.items() if count}
+    return {kind.STEP.rstrip("/"): (count, unit) for kind, (count, unit) in units.items() if count}
 
 
 def _environment() -> Environment:

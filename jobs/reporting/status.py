@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from time import sleep
-from typing import Any
 
 from pyspark.errors import AnalysisException
 
 from jobs.errors import FaceReindexError, SettingsError
 from jobs.index.milvus.connect import connect
 from jobs.runs.history import last_outcomes, last_step, proven_collections, recent, run_state
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job
 from jobs.tables.store import materialise
 
@@ -23,7 +23,7 @@ _NEXT = {
 _ASK_EVERY_S = 15.0
 
 
-def runs_shown(job_: Job, limit: int) -> dict[str, Any]:
+def runs_shown(job_: Job, limit: int) -> Result:
     """The last runs as a table, and what the alias points at."""
     runs = recent(job_.warehouse, limit)
     rows = []
@@ -47,16 +47,16 @@ def runs_shown(job_: Job, limit: int) -> dict[str, Any]:
     alias = job_.settings.milvus.alias
     live = _live(job_, alias)
     proven = proven_collections(job_.warehouse)
-    return {
+    data = {
         "runs": [{k: run[k] for k in ("run_id", "job", "state", "exit_code", "message", "collection")} for run in runs],
         "alias": alias,
         "live": live,
         "proven": proven,
-        "message": f"{len(runs)} runs; alias {alias} → {live}",
     }
+    return Result(f"{len(runs)} runs; alias {alias} → {live}", data=data)
 
 
-def one_run(job_: Job, run_id: str, wait: bool) -> dict[str, Any]:
+def one_run(job_: Job, run_id: str, wait: bool) -> Result:
     """Where one run stands; with ``wait`` once it has ended, or was lost."""
     now = run_state(job_.warehouse, run_id, job_.clock())
     while wait and now.state == "running":
@@ -72,14 +72,10 @@ def one_run(job_: Job, run_id: str, wait: bool) -> dict[str, Any]:
             f"; its lease holds until {now.lease_until:%H:%M:%S} UTC and is renewed while it runs. If its process is "
             "dead, start it again by its id, now or later"
         )
-    return {
-        "run": {**asdict(now), "last_step": last},
-        "exit_code": now.exit_code,
-        "message": f"{run_id}: {now.state}; {text}",
-    }
+    return Result(f"{run_id}: {now.state}; {text}", now.exit_code, {"run": {**asdict(now), "last_step": last}})
 
 
-def write_outcomes(job_: Job, folder: str) -> dict[str, Any]:
+def write_outcomes(job_: Job, folder: str) -> Result:
     """What became of each image, and why, as CSV in a new folder."""
     found = materialise(last_outcomes(job_.warehouse))
     try:
@@ -90,12 +86,13 @@ def write_outcomes(job_: Job, folder: str) -> dict[str, Any]:
         raise SettingsError(f"--outcomes: {folder} exists already.", hint="name a new folder.") from None
     counts = {row["status"]: row["count"] for row in found.groupBy("status").count().collect()}
     text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    return {"folder": folder, "counts": counts, "message": f"{text}: which is which stands in {folder}"}
+    return Result(f"{text}: which is which stands in {folder}", data={"folder": folder, "counts": counts})
 
 
 def _live(job_: Job, alias: str) -> str:
     try:
-        return connect(job_.settings).alias_target(alias) or "nothing yet"
+        with connect(job_.settings) as index:
+            return index.alias_target(alias) or "nothing yet"
     except FaceReindexError as error:
         # The runs are worth seeing while Milvus is away; the line says so instead of failing.
         return f"unknown ({error})"

@@ -12,12 +12,9 @@ from typing import Final
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.runs.results import Embedded, FileImported, Staged
+
 _POINTS: Final = 60
-_CHUNK: Final = (
-    "images bigint, faces bigint, statuses map<string, bigint>, "
-    "device struct<names: array<string>, network_s: double, elapsed_s: double>"
-)
-_FILES: Final = "array<struct<file_no: int, rows: bigint, bytes: bigint>>"
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def stages(steps: DataFrame, starts: DataFrame) -> list[Stage]:
     A step's time is what passed since the one before it was recorded, or since the run was (re)started (``starts``):
     much is computed just before the step that records it.
     """
-    done = steps.where("state = 'done' AND step NOT LIKE 'import/%'")
+    done = steps.where((F.col("state") == "done") & ~FileImported.of_step())
     marks = done.select("run_id", F.split_part("step", F.lit("/"), F.lit(1)).alias("name"), _seconds("ended_at"))
     marks = marks.unionByName(
         starts.select("run_id", F.lit(None).cast("string").alias("name"), _seconds("recorded_at"))
@@ -112,12 +109,12 @@ def stages(steps: DataFrame, starts: DataFrame) -> list[Stage]:
 
 def chunks_of(steps: DataFrame) -> DataFrame:
     """The chunks that a run embedded: begin, end, and their results as columns."""
-    chunks = last_done(steps.where("step LIKE 'embed/%'"))
+    chunks = last_done(steps.where(Embedded.of_step()))
     return chunks.select(
         "run_id",
         _seconds("started_at", "begin"),
         _seconds("ended_at", "end"),
-        F.from_json("result", _CHUNK).alias("result"),
+        F.from_json("result", Embedded.ddl()).alias("result"),
     ).select("run_id", "begin", "end", "result.*")
 
 
@@ -166,9 +163,9 @@ def pace(chunks: DataFrame) -> list[Pace]:
 def imports(steps: DataFrame) -> Imports | None:
     """The staged files' sizes, and how their imports went; None where nothing was staged."""
     manifest = (
-        last_done(steps.where("step = 'stage'"))
-        .select(F.explode(F.from_json(F.get_json_object("result", "$.files"), _FILES)).alias("file"))
-        .select("file.*")
+        last_done(steps.where(Staged.of_step()))
+        .select(F.explode(Staged.column("files")).alias("file"))
+        .select("file.file_no", "file.rows", "file.bytes")
     )
     spent = F.col("end") - F.col("begin")
     loaded = F.col("end").isNotNull()
@@ -196,9 +193,9 @@ def imports(steps: DataFrame) -> Imports | None:
 
 def _file_outcomes(steps: DataFrame) -> DataFrame:
     """file_no, begin, end (null: not loaded), job, failures."""
-    outcome = F.from_json("result", "job_id string, state string").alias("outcome")
+    outcome = F.from_json("result", FileImported.ddl()).alias("outcome")
     number = F.split_part("step", F.lit("/"), F.lit(2)).cast("int").alias("file_no")
-    told = steps.where("step LIKE 'import/%'").select(number, "state", outcome, _seconds("ended_at"))
+    told = steps.where(FileImported.of_step()).select(number, "state", outcome, _seconds("ended_at"))
 
     def at(state: str) -> Column:
         return F.max(F.when((F.col("state") == "done") & (F.col("outcome.state") == state), F.col("at")))

@@ -16,12 +16,10 @@ from pyspark.sql import functions as F
 from jobs.errors import DependencyUnavailable, FaceReindexError, LeaseLost
 from jobs.index.collections import collection_name
 from jobs.index.protocol import VectorIndex
-from jobs.runs.record import Run, utc_now
+from jobs.runs.record import Run
+from jobs.runs.results import AliasSet, AliasSwitch, Promoted
 from jobs.schemas import RUN_STEPS
 from jobs.tables.store import Warehouse
-
-#: Steps of a run: a switch that is about to be made, and what the alias points at since.
-SWITCH, ALIAS = "alias-switch", "alias"
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,13 @@ class Recorded:
 
 def recorded(warehouse: Warehouse, alias: str) -> Recorded | None:
     """The last word on an alias, by the token under which it was written; None: no release that writes it has."""
-    steps = warehouse.read(RUN_STEPS).where(F.col("step").isin(SWITCH, ALIAS))
-    steps = steps.where(F.get_json_object("result", "$.alias") == alias)
+    steps = warehouse.read(RUN_STEPS).where(AliasSwitch.of_step() | AliasSet.of_step())
+    steps = steps.where(AliasSet.column("alias") == alias)
     row = (
         steps.orderBy(F.col("fencing_token").desc(), F.col("ended_at").desc())
         .select(
-            F.get_json_object("result", "$.collection").alias("collection"),
-            F.get_json_object("result", "$.to").alias("to"),
+            AliasSet.column("collection").alias("collection"),
+            AliasSet.column("to").alias("to"),
             "fencing_token",
         )
         .first()
@@ -62,7 +60,7 @@ def switching(run: Run, index: VectorIndex, collection: str) -> Iterator[None]:
         LeaseLost: a later run holds the lease; the alias points again where it did, or where that run wants it.
     """
     before = index.alias_target(run.settings.milvus.alias)
-    _record(run, SWITCH, before, to=collection)
+    run.record(AliasSwitch(alias=run.settings.milvus.alias, collection=before, to=collection))
     run.lease.check()
     try:
         yield
@@ -73,9 +71,9 @@ def switching(run: Run, index: VectorIndex, collection: str) -> Iterator[None]:
     except FaceReindexError:
         # Switched back, if it was switched at all. Where Milvus is out of reach, the next run looks.
         with suppress(DependencyUnavailable):
-            _record(run, ALIAS, index.alias_target(run.settings.milvus.alias))
+            _points_at(run, index.alias_target(run.settings.milvus.alias))
         raise
-    _record(run, ALIAS, collection)
+    _points_at(run, collection)
 
 
 def settle_alias(run: Run, index: VectorIndex) -> None:
@@ -87,10 +85,10 @@ def settle_alias(run: Run, index: VectorIndex) -> None:
         return
     target = index.alias_target(alias)
     if last.open and target in (last.collection, last.to):
-        _record(run, ALIAS, target)
+        _points_at(run, target)
     elif target != last.collection and last.collection is not None and index.exists(last.collection):
         _point(run, index, last.collection)
-        _record(run, ALIAS, last.collection)
+        _points_at(run, last.collection)
         run.job.console.note(
             f"alias {alias} pointed at {target}, which no run that held the lease has promoted; it points at "
             f"{last.collection} again."
@@ -104,7 +102,8 @@ def has_switched(run: Run, index: VectorIndex) -> bool:
     run may be killed before that.
     """
     alias = run.settings.milvus.alias
-    own = (run.result("promote") or {}).get("current") or collection_name(alias, run.run_id)
+    promoted = run.result(Promoted)
+    own = promoted.current if promoted is not None else collection_name(alias, run.run_id)
     if index.alias_target(alias) == own:
         return True
     # The record is only read for a run that has a collection: most have none.
@@ -132,6 +131,5 @@ def _point(run: Run, index: VectorIndex, collection: str) -> None:
     index.switch_alias(milvus.alias, collection)
 
 
-def _record(run: Run, step: str, collection: str | None, *, to: str | None = None) -> None:
-    facts = {"alias": run.settings.milvus.alias, "collection": collection, "to": to}
-    run.record_steps({step: facts}, utc_now(), 0.0)
+def _points_at(run: Run, collection: str | None) -> None:
+    run.record(AliasSet(alias=run.settings.milvus.alias, collection=collection))

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame
@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from jobs.errors import BadInput, NotProvenError
 from jobs.governance import audit
 from jobs.governance.audit import Head
+from jobs.runs.job_result import Result
 from jobs.schemas import AUDIT_EVENTS
 from jobs.tables.files import create_text, exists, read_text, remove_file
 from jobs.tables.store import materialise
@@ -115,7 +116,7 @@ def _read(spark: SparkSession, path: str) -> str | None:
         raise
 
 
-def prove_audit(warehouse: Warehouse, settings: Settings, outside: str | None = None) -> dict[str, Any]:
+def prove_audit(warehouse: Warehouse, settings: Settings, outside: str | None = None) -> Result:
     """Check the chain, and every exported head against it; also one that was kept ``outside``.
 
     Raises:
@@ -134,7 +135,7 @@ def prove_audit(warehouse: Warehouse, settings: Settings, outside: str | None = 
         message += f"; the head of {outside} is among them"
     heads = _prove_heads(warehouse, settings, events, folder) if folder else 0
     message += f"; {heads} exported heads agree" if folder else "; no heads are exported (erasure.evidence_path)"
-    return {"events": last.seq, "heads": heads, "message": message}
+    return Result(message, data={"events": last.seq, "heads": heads})
 
 
 def _in_chain(warehouse: Warehouse, head: Head, path: str, last: Head) -> None:

@@ -8,25 +8,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable
 from jobs.index.collections import collection_name
 from jobs.runs.lease import last_act
+from jobs.runs.results import AliasSet, FileImported, Imported, Promoted, Staged, Verified
 from jobs.schemas import IMAGE_STATUS, IMAGES, RUN_STEPS, RUNS
 from jobs.tables.store import Warehouse
 
 
 def proven_collections(warehouse: Warehouse) -> list[str]:
     """Collections whose last proof passed, newest first."""
-    verified = warehouse.read(RUN_STEPS).where("step = 'verify' AND state = 'done'").orderBy(F.col("ended_at").desc())
+    verified = _done(warehouse, Verified.of_step()).orderBy(F.col("ended_at").desc())
     found: dict[str, bool] = {}
     for row in verified.select("result").limit(1000).collect():
-        result = json.loads(row["result"])
-        passed = result["passed"] and not result["counts"]["faults"]
-        found.setdefault(result["collection"], passed)
+        result = Verified.of_record(json.loads(row["result"]))
+        found.setdefault(result.collection, result.is_proven)
     return [name for name, passed in found.items() if passed]
+
+
+def _done(warehouse: Warehouse, kind: Column) -> DataFrame:
+    return warehouse.read(RUN_STEPS).where(kind & (F.col("state") == "done"))
 
 
 def promoted_collections(warehouse: Warehouse) -> list[str]:
@@ -40,48 +44,47 @@ def _promoted(warehouse: Warehouse) -> DataFrame:
 
     Also by what is recorded of the alias itself: the step comes behind the watch, in which a run may be killed.
     """
-    steps = warehouse.read(RUN_STEPS).where("step IN ('promote', 'alias') AND state = 'done'")
-    name = F.coalesce(F.get_json_object("result", "$.current"), F.get_json_object("result", "$.collection"))
+    steps = _done(warehouse, Promoted.of_step() | AliasSet.of_step())
+    name = F.coalesce(Promoted.column("current"), AliasSet.column("collection"))
     return steps.select(name.alias("name"), "ended_at").where("name IS NOT NULL")
 
 
 def promoted_runs(warehouse: Warehouse, live: Sequence[str]) -> DataFrame:
     """Runs (run_id) whose collection an alias has pointed at, or is among the ``live`` ones: these need no other."""
-    done = warehouse.read(RUN_STEPS).where("state = 'done'")
-    own = done.where(F.col("step").startswith("import"))
-    own = own.select("run_id", F.get_json_object("result", "$.collection").alias("name"))
+    own = _done(warehouse, Imported.of_step() | FileImported.of_step())
+    own = own.select("run_id", Imported.column("collection").alias("name"))
     seen = warehouse.spark.createDataFrame([(name,) for name in live], "name string")
     built = own.join(seen.unionByName(_promoted(warehouse).select("name")), "name", "left_semi").select("run_id")
-    return done.where("step = 'promote'").select("run_id").unionByName(built)
+    return _done(warehouse, Promoted.of_step()).select("run_id").unionByName(built)
 
 
 def staged_at(warehouse: Warehouse, run_id: str) -> float | None:
     """When a run last began to stage (seconds since 1970): what came later is not in its collection."""
-    steps = warehouse.read(RUN_STEPS).where((F.col("run_id") == run_id) & (F.col("step") == "stage"))
-    row = steps.where("state = 'done'").agg(F.max(F.unix_micros("started_at")).alias("at")).first()
+    steps = _done(warehouse, Staged.of_step()).where(F.col("run_id") == run_id)
+    row = steps.agg(F.max(F.unix_micros("started_at")).alias("at")).first()
     return None if row is None or row["at"] is None else row["at"] / 1e6
 
 
 def holds_stage(warehouse: Warehouse, run_id: str) -> bool:
     """Whether a run's staged files are on record: else it never staged, or has to do it again."""
-    steps = warehouse.read(RUN_STEPS).where((F.col("run_id") == run_id) & (F.col("step") == "stage"))
+    steps = warehouse.read(RUN_STEPS).where((F.col("run_id") == run_id) & Staged.of_step())
     row = steps.agg(F.max_by("state", "ended_at").alias("state")).first()
     return row is not None and row["state"] == "done"
 
 
 def staged_under(warehouse: Warehouse, run_id: str, token: int) -> bool:
     """Whether a run has put on record what it staged under this token of the lease."""
-    mine = (F.col("run_id") == run_id) & (F.col("step") == "stage") & (F.col("fencing_token") == token)
+    mine = (F.col("run_id") == run_id) & Staged.of_step() & (F.col("fencing_token") == token)
     return not warehouse.read(RUN_STEPS).where(mine).isEmpty()
 
 
 def buckets_of(warehouse: Warehouse, collection: str) -> int:
     """Over how many buckets the keys of a collection are spread; 0 where its run is not on record."""
-    staged = warehouse.read(RUN_STEPS).where("step = 'stage' AND state = 'done'").alias("s")
-    loaded = warehouse.read(RUN_STEPS).where("step = 'import' AND state = 'done'").alias("i")
-    wanted = F.get_json_object("i.result", "$.collection") == collection
+    staged = _done(warehouse, Staged.of_step()).alias("s")
+    loaded = _done(warehouse, Imported.of_step()).alias("i")
+    wanted = Imported.column("collection", of="i.result") == collection
     rows = loaded.where(wanted).join(staged, "run_id").orderBy(F.col("s.ended_at").desc()).limit(1)
-    row = rows.select(F.get_json_object("s.result", "$.buckets").cast("int").alias("buckets")).first()
+    row = rows.select(Staged.column("buckets", of="s.result").alias("buckets")).first()
     return int(row["buckets"]) if row else 0
 
 

@@ -18,11 +18,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from jobs.runs.results import Embedded, Reconciled, Screened, Verified
+from jobs.runs.step_result import StepResult
 from jobs.runs.step_watcher import Watch
 
 _PREFIX: Final = "face_reindex_"
 _LAST_SUCCESS: Final = f"{_PREFIX}last_success_timestamp_seconds"
 _Values = dict[tuple[str, ...], float]
+_SHOWN: Final[tuple[type[StepResult], ...]] = (Screened, Embedded, Verified)
 _STATES: Final = ("running", "done", "failed")
 
 
@@ -47,18 +50,19 @@ class RunMetrics(Collector):
         self._started = time.time()
         self._state = "running"
         self._seconds: dict[str, float] = {}
-        self._results: dict[str, Mapping[str, Any]] = {}
+        self._results: dict[str, StepResult] = {}
         self._succeeded = self._before()
         self._faulty = False
         self._lock = threading.Lock()
 
     def step_done(self, name: str, result: Mapping[str, Any], seconds: float = 0.0) -> None:
-        """A step has ended, now or before the run was resumed."""
+        """A step has ended, now or before the run was resumed, with this ``result`` on record."""
         # Chunks and files of one step are one series: their number grows with the data.
         with self._lock:
             family = name.partition("/")[0]
             self._seconds[family] = self._seconds.get(family, 0.0) + seconds
-            self._results[name] = result
+            if kind := next((kind for kind in _SHOWN if kind.is_name(name)), None):
+                self._results[name] = kind.of_record(result)
 
     def also(self, counted: Mapping[str, Callable[[], int]]) -> None:
         """Export these counters, too."""
@@ -122,21 +126,23 @@ class RunMetrics(Collector):
             yield counter
 
     def _outcomes(self) -> Iterator[Metric]:
-        gate, verify = self._results.get("gate", {}), self._results.get("verify", {})
-        chunks = [result for name, result in self._results.items() if name.startswith("embed/")]
-        if "accepted" in gate:
-            refused: _Values = {("refused", reason): count for reason, count in gate.get("reasons", {}).items()}
-            decided: _Values = {("accepted", ""): gate["accepted"], **refused}
+        gate, verified = self._results.get(Screened.name()), self._results.get(Verified.name())
+        chunks = [result for result in self._results.values() if isinstance(result, Embedded)]
+        if isinstance(gate, Screened) and gate.accepted is not None:
+            refused: _Values = {("refused", reason): count for reason, count in gate.reasons.items()}
+            decided: _Values = {("accepted", ""): gate.accepted, **refused}
             yield self._gauge("gated_images", "Images by the gate's decision.", decided, "status", "reason")
         if chunks:
-            for what in ("images", "faces"):
+            totals = {"images": sum(c.images for c in chunks), "faces": sum(c.faces for c in chunks)}
+            for what, total in totals.items():
                 text = f"{what.capitalize()} that this run embedded, and did not reuse."
-                yield self._gauge(f"embedded_{what}", text, {(): sum(chunk[what] for chunk in chunks)})
-        if "counts" in verify:
-            yield self._gauge("images", "All images by outcome.", _by_outcome(verify["counts"]), "status", "reason")
-            yield self._gauge("faces", "Faces in the collection.", {(): verify["rows_found"]})
-            yield self._gauge("recall_ratio", "recall@10 against exact search.", {(): verify["recall"]})
-            p99 = verify["latency_p99_ms"] / 1e3
+                yield self._gauge(f"embedded_{what}", text, {(): total})
+        if isinstance(verified, Verified):
+            proof = verified.proof
+            yield self._gauge("images", "All images by outcome.", _by_outcome(verified.counts), "status", "reason")
+            yield self._gauge("faces", "Faces in the collection.", {(): proof.rows_found})
+            yield self._gauge("recall_ratio", "recall@10 against exact search.", {(): proof.recall})
+            p99 = proof.latency_p99_ms / 1e3
             yield self._gauge("search_latency_p99_seconds", "99th percentile of the proof's searches.", {(): p99})
 
     def _gauge(self, name: str, text: str, values: _Values, *labels: str) -> GaugeMetricFamily:
@@ -156,10 +162,10 @@ class RunMetrics(Collector):
         return max(times, default=0.0)
 
 
-def _by_outcome(counts: Mapping[str, Any]) -> _Values:
+def _by_outcome(counts: Reconciled) -> _Values:
     """Every image once: by reason where there is one, and the rest of its status without."""
-    by_reason = {tuple(key.split(":", 1)): count for key, count in counts["reasons"].items()}
-    left = dict(counts["statuses"])
+    by_reason = {tuple(key.split(":", 1)): count for key, count in counts.reasons.items()}
+    left = dict(counts.statuses)
     for (status, _), count in by_reason.items():
         left[status] = left.get(status, 0) - count
     return {**by_reason, **{(status, ""): count for status, count in left.items() if count > 0}}

@@ -7,22 +7,25 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pyspark.sql import functions as F
 
 from jobs.errors import FaceReindexError, LeaseLost, SettingsError
 from jobs.governance import audit, persons
+from jobs.governance.gate import RunGate
 from jobs.governance.jurisdictions import policy_digest
 from jobs.run_ids import checked_run_id
 from jobs.runs.console import Console
 from jobs.runs.error_messages import explained
 from jobs.runs.evidence import export_head, heads_place
+from jobs.runs.job_result import Result
 from jobs.runs.lease import Lease
 from jobs.runs.lineage import emit
 from jobs.runs.metrics import RunMetrics
+from jobs.runs.step_result import StepResult
 from jobs.runs.step_watcher import Watch, Watcher
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, RUN_STEPS, RUNS, SOURCE_BATCHES
 from jobs.settings import Settings
@@ -34,9 +37,9 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-    from jobs.governance.gate import RunGate
-
-StepResult = dict[str, Any]
+R = TypeVar("R", bound=StepResult)
+#: A step's result as it is on record: `StepResult.record`.
+Record = Mapping[str, Any]
 _INPUTS = (IMAGES, PROCESSING_BASIS, BASIS_LINKS, SOURCE_BATCHES, EMBEDDINGS)
 
 
@@ -88,24 +91,34 @@ class Job:
             self._keys_checked = True
 
 
-@dataclass(frozen=True)
-class Begun:
-    """When a step started."""
+class Step(Generic[R]):
+    """A step that runs: its ``result`` is set before the `with` of it ends."""
 
-    at: datetime
-    clock: float
+    def __init__(self) -> None:
+        self._result: R | None = None
 
     @property
-    def seconds(self) -> float:
-        """Seconds since then."""
-        return time.monotonic() - self.clock
+    def result(self) -> R:
+        """What it did.
+
+        Raises:
+            RuntimeError: nobody has said so.
+        """
+        if self._result is None:
+            raise RuntimeError("a step has ended without a result")
+        return self._result
+
+    @result.setter
+    def result(self, result: R) -> None:
+        self._result = result
 
 
 @dataclass
 class Run:
     """One run that holds the lease. ``started_at`` is the first start's, also after a resume.
 
-    ``images_by``: it decides the images that were ingested by then; None: by its start.
+    ``images_by``: it decides the images that were ingested by then; None: by its start. ``ended``: as its record says,
+    where it ends well (`end`).
     """
 
     job: Job
@@ -114,9 +127,11 @@ class Run:
     started_at: datetime
     metrics: RunMetrics
     facts: dict[str, Any] = field(default_factory=dict)
-    gate: RunGate | None = None
     images_by: datetime | None = None
-    _done: dict[str, StepResult] = field(default_factory=dict)
+    ended: Result = field(default_factory=lambda: Result(""))
+    _gate: RunGate | None = None
+    # As they are on record, until one is asked for.
+    _done: dict[str, Record | StepResult] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -129,82 +144,117 @@ class Run:
         return self.job.warehouse
 
     @property
+    def gate(self) -> RunGate:
+        """Its gate, over the images that it decides; it decides anew only where something has changed."""
+        if self._gate is None:
+            by = self.images_by or self.started_at
+            self._gate = RunGate(self.warehouse, self.settings, clock=self.job.clock, ingested_by=by)
+        return self._gate
+
+    @property
     def trained(self) -> bool:
         """Whether the weights that it embedded with are trained ones, as their label says."""
         return "UNTRAINED" not in str(self.facts.get("weights"))
 
-    def result(self, step: str) -> StepResult | None:
-        """The result of a step that this run has completed, in this process or before a kill."""
-        return self._done.get(step)
+    def end(self, result: Result) -> Result:
+        """Let the record say that the run ends so; the same with the run's id, for who has started it."""
+        self.ended = result
+        return replace(result, data={"run_id": self.run_id, **result.data})
 
-    def done_like(self, prefix: str) -> Mapping[str, StepResult]:
-        """Results of the completed steps whose name starts with ``prefix``."""
-        return {name: result for name, result in self._done.items() if name.startswith(prefix)}
+    def result(self, kind: type[R], part: str = "") -> R | None:
+        """What a step did that this run has completed, in this process or before a kill."""
+        name = kind.name(part)
+        return self._read(kind, name) if name in self._done else None
 
-    def forget(self, prefix: str) -> None:
+    def parts(self, kind: type[R]) -> dict[str, R]:
+        """What the completed steps of a kind did of which there are many, by their parts."""
+        names = [name for name in self._done if kind.is_name(name)]
+        return {name.removeprefix(kind.STEP): self._read(kind, name) for name in names}
+
+    def _read(self, kind: type[R], name: str) -> R:
+        found = self._done[name]
+        if not isinstance(found, kind):
+            assert isinstance(found, Mapping)  # noqa: S101 - a step of this name is of this kind
+            self._done[name] = found = kind.of_record(found)
+        return found
+
+    def forget(self, *kinds: type[StepResult]) -> None:
         """Forget completed steps, because what they made is gone and has to be made again."""
-        for name in [n for n in self._done if n.startswith(prefix)]:
-            self.record_step(name, {}, utc_now(), 0.0, state="forgotten")
+        for name in [name for kind in kinds for name in self._done if kind.is_name(name)]:
+            self._append({name: {}}, utc_now(), 0.0, state="forgotten")
             del self._done[name]
 
-    def begin(self, name: str) -> Begun:
-        """Say that a step has started, and when, if part of its work comes before its `step`."""
-        self.job.console.step(name, "started")
-        return Begun(utc_now(), time.monotonic())
-
+    @contextmanager
     def step(
-        self,
-        name: str,
-        action: Callable[[], StepResult],
-        *,
-        begun: Begun | None = None,
-        once: bool = True,
-        words: str = "",
-        on_look: Callable[[], None] | None = None,
-    ) -> StepResult:
-        """Run one step and record it; a step that is done is not run again, unless ``once`` is False.
+        self, kind: type[R], part: str = "", *, words: str = "", on_look: Callable[[], None] | None = None
+    ) -> Iterator[Step[R]]:
+        """Around the work of a step, which gives it its result; then that is on record.
 
         ``words`` say in Spark's UI and beside the bar what its jobs are for; ``on_look`` is called while they run.
         """
-        if once and name in self._done:
-            self.job.console.step(name, "already done")
-            return self._done[name]
-        begun = begun or self.begin(name)
+        name = kind.name(part)
+        self.job.console.step(name, "started")
+        at, clock, step = utc_now(), time.monotonic(), Step[R]()
+
+        def seconds() -> float:
+            return time.monotonic() - clock
+
         with self.job.watching(name, words, on_look):
             try:
-                result = action()
+                yield step
+                record = step.result.record()
             except BaseException as error:
-                self.job.console.step(name, "failed", seconds=begun.seconds, error=type(error).__name__)
+                self.job.console.step(name, "failed", seconds=seconds(), error=type(error).__name__)
                 raise
-            self.record_step(name, result, begun.at, begun.seconds)
-        self.job.console.step(name, "done", seconds=begun.seconds, **_scalars(result))
-        self.metrics.step_done(name, result, begun.seconds)
+            self._append({name: record}, at, took := seconds())
+        self.job.console.step(name, "done", seconds=took, **_scalars(record))
+        self.metrics.step_done(name, record, took)
         self.write_metrics()
-        return result
+
+    def once(
+        self,
+        kind: type[R],
+        make: Callable[[], R],
+        part: str = "",
+        *,
+        words: str = "",
+        on_look: Callable[[], None] | None = None,
+    ) -> R:
+        """A step that is not done again where this run has completed it; its result, of now or of then."""
+        if (done := self.result(kind, part)) is not None:
+            self.job.console.step(kind.name(part), "already done")
+            return done
+        with self.step(kind, part, words=words, on_look=on_look) as step:
+            step.result = make()
+        return step.result
 
     def write_metrics(self) -> None:
         """Bring the metrics file up to date; that it cannot be written is said, and ends no run."""
         if fault := self.metrics.write():
             self.job.console.note(fault)
 
-    def record_step(
-        self, name: str, result: StepResult, started: datetime, seconds: float, *, state: str = "done"
-    ) -> None:
-        """Append a step's outcome, under the lease."""
-        self.record_steps({name: result}, started, seconds, state=state)
+    def record(self, result: StepResult) -> None:
+        """Put on record what takes no time: what is about to be done, or is so from now on."""
+        self._append({result.name(): result.record()}, utc_now(), 0.0)
 
-    def record_steps(
-        self, results: Mapping[str, StepResult], started: datetime, seconds: float, *, state: str = "done"
-    ) -> None:
-        """Append the outcomes of several steps in one commit, under the lease: all of them, or none."""
+    def record_parts(self, results: Mapping[str, StepResult]) -> None:
+        """The same of several parts of a kind in one commit: all of them, or none."""
+        self._append({result.name(part): result.record() for part, result in results.items()}, utc_now(), 0.0)
+
+    def record_since(self, began: datetime, result: StepResult) -> None:
+        """Put on record what was done since it ``began``, and is no step of its own for whoever looks on."""
+        self._append({result.name(): result.record()}, began, (utc_now() - began).total_seconds())
+
+    def _append(self, results: Mapping[str, Record], started: datetime, seconds: float, *, state: str = "done") -> None:
+        """Append the outcomes of steps in one commit, under the lease."""
         now, token = utc_now(), self.lease.token
         rows = [(self.run_id, n, state, started, now, seconds, json.dumps(r), token) for n, r in results.items()]
         self.warehouse.append(self.job.spark.createDataFrame(rows, RUN_STEPS.columns), RUN_STEPS)
         self._done.update(results)
 
 
-def _scalars(result: StepResult) -> dict[str, Any]:
-    return {k: v for k, v in result.items() if isinstance(v, int | float | str | bool)}
+def _scalars(record: Record) -> dict[str, Any]:
+    return {k: v for k, v in record.items() if isinstance(v, int | float | str | bool)}
 
 
 @contextmanager
@@ -249,7 +299,7 @@ def open_run(job: Job, name: str) -> Iterator[Run]:
         raise
     else:
         with job.watching("record", "record how the run ended"):
-            _record(run, name, "done", int(run.facts.pop("exit_code", 0)), str(run.facts.pop("message", "")))
+            _record(run, name, "done", run.ended.exit_code, run.ended.message)
         run.metrics.ended("done")
         run.write_metrics()
     finally:
@@ -290,6 +340,7 @@ def _resume(run: Run) -> None:
         if state == "forgotten":
             del run._done[step]
     for step, result in run._done.items():
+        assert isinstance(result, Mapping)  # noqa: S101 - nothing has been asked for
         run.metrics.step_done(step, result)
     first = (
         run.warehouse.read(RUNS)

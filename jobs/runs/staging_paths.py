@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.runs.record import Run
+from jobs.runs.results import ErasedStaging, Staged
 from jobs.schemas import AUDIT_EVENTS, RUN_STEPS, RUNS
 from jobs.settings import Settings
 from jobs.tables.files import children, remove_tree
@@ -38,16 +39,14 @@ def recorded_bases(warehouse: Warehouse) -> set[str]:
 
     Not the folder in the warehouse itself: on the record of one that was copied that is the original's.
     """
-    path = F.get_json_object("result", "$.path")
-    apart = F.get_json_object("result", "$.apart").alias("apart")
-    staged = warehouse.read(RUN_STEPS).where("step = 'stage' AND state = 'done'")
-    steps = staged.select("run_id", path.alias("path"), apart)
+    staged = warehouse.read(RUN_STEPS).where(Staged.of_step()).where("state = 'done'")
+    steps = staged.select("run_id", Staged.column("path").alias("path"), Staged.column("apart").alias("apart"))
     # base/run/token; an earlier release staged into the run's own folder.
     in_token = F.expr(r"path RLIKE concat('/\\Q', run_id, '\\E/[0-9]+$')")
     run_folder = F.when(in_token, F.regexp_replace("path", "/[0-9]+$", "")).otherwise(F.col("path"))
     base = F.regexp_replace(run_folder, "/[^/]*$", "")
     # Of an earlier release only the name tells.
-    apart = F.coalesce(F.col("apart") == "true", ~base.endswith("/_staging"))
+    apart = F.coalesce("apart", ~base.endswith("/_staging"))
     return {row["base"] for row in steps.where(apart).select(base.alias("base")).distinct().collect() if row["base"]}
 
 
@@ -83,12 +82,12 @@ def unrecorded_staging(run: Run) -> list[str]:
     spark = run.job.spark
     folders = staged_folders(run)
     ids = [run_id for _, run_id in folders]
-    steps = run.warehouse.read(RUN_STEPS).where((F.col("step") == "stage") & F.col("run_id").isin(ids))
+    steps = run.warehouse.read(RUN_STEPS).where(Staged.of_step() & F.col("run_id").isin(ids))
     last = steps.groupBy("run_id").agg(F.max_by(F.struct("state", "result", "ended_at"), "ended_at").alias("last"))
-    removed = run.warehouse.read(RUN_STEPS).where("step = 'erase-staged' AND state = 'done'")
+    removed = run.warehouse.read(RUN_STEPS).where(ErasedStaging.of_step()).where("state = 'done'")
     last = last.crossJoin(removed.agg(F.max("ended_at").alias("removed_at")))
     last = last.where("removed_at IS NULL OR last.ended_at > removed_at")
-    path = F.get_json_object("last.result", "$.path").alias("path")
+    path = Staged.column("path", of="last.result").alias("path")
     kept = {row["path"] for row in last.where("last.state = 'done'").select(path).collect()}
     found = []
     for folder in (f"{base}/{run_id}" for base, run_id in folders):

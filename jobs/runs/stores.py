@@ -18,6 +18,7 @@ from jobs.governance import audit
 from jobs.index.collections import collections_of
 from jobs.index.protocol import CollectionInfo, VectorIndex
 from jobs.runs.record import Run, utc_now
+from jobs.runs.results import Dropped, Dropping, ErasedIndex, FileImported, Filling, Imported, Lost, Promoted
 from jobs.schemas import RUN_STEPS
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse
@@ -25,9 +26,6 @@ from jobs.tables.store import Warehouse
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row
 
-#: Steps of a run: a collection that single rows come into; collections that are about to be dropped; those that were;
-#: those of which an operator says that they are gone.
-FILL, DROP, DROPPED, LOST = "fill-collection", "drop-collections", "dropped-collections", "lost-collections"
 _NAMED = 5
 
 
@@ -148,13 +146,15 @@ def give_up(run: Run, index: VectorIndex, names: Sequence[str]) -> None:
             f"--lost {wrong[0]}: no collection that is missing.",
             hint=f"missing: {', '.join(missing) or 'none'}.",
         )
-    run.step(LOST, lambda: {"dropped": sorted(names)}, once=False)
+    with run.step(Lost) as step:
+        step.result = Lost(dropped=tuple(sorted(names)))
     audit.append(run.warehouse, "collections-lost", run.run_id, {"collections": sorted(names)}, now=utc_now())
 
 
 def given_up(run: Run) -> list[str]:
     """Collections of which this run was told that they are gone."""
-    return list((run.result(LOST) or {}).get("dropped", []))
+    lost = run.result(Lost)
+    return [] if lost is None else list(lost.dropped)
 
 
 def about_to_fill(run: Run, collection: str) -> None:
@@ -162,7 +162,7 @@ def about_to_fill(run: Run, collection: str) -> None:
 
     An import tells it itself (`RunImportRecorder`).
     """
-    run.record_steps({FILL: {"collection": collection}}, utc_now(), 0.0)
+    run.record(Filling(collection=collection))
 
 
 def about_to_drop(run: Run, index: VectorIndex, names: Sequence[str]) -> None:
@@ -172,14 +172,14 @@ def about_to_drop(run: Run, index: VectorIndex, names: Sequence[str]) -> None:
     """
     if names:
         ids = set(own_collections(run.warehouse, run.settings, index).values())
-        run.record_steps({DROP: {"dropped": sorted(names), "index": sorted(ids)}}, utc_now(), 0.0)
+        run.record(Dropping(dropped=tuple(sorted(names)), index=tuple(sorted(ids))))
 
 
 def drop(run: Run, index: VectorIndex, collection: str) -> None:
     """Drop a collection, with what is about to be done, and that it is done, on record."""
     about_to_drop(run, index, [collection])
     index.drop(collection)
-    run.record_steps({DROPPED: {"dropped": [collection]}}, utc_now(), 0.0)
+    run.record(Dropped(dropped=(collection,)))
 
 
 def _filled(warehouse: Warehouse) -> DataFrame:
@@ -191,20 +191,19 @@ def _filled(warehouse: Warehouse) -> DataFrame:
     steps = warehouse.read(RUN_STEPS).where("state = 'done'")
     token = F.coalesce("fencing_token", F.lit(0)).alias("token")
     order = F.struct(token, F.unix_micros("ended_at").alias("ended_at")).alias("at")
-    brought, switched = F.col("step").startswith("import") | (F.col("step") == FILL), F.col("step") == "promote"
-    name = F.when(switched, F.get_json_object("result", "$.current"))
-    name = name.otherwise(F.get_json_object("result", "$.collection"))
-    on_record = F.col("step").startswith("import/") | (F.col("step") == FILL)
+    on_record, switched = FileImported.of_step() | Filling.of_step(), Promoted.of_step()
+    brought = Imported.of_step() | on_record
+    # All that bring rows in name it so.
+    name = F.when(switched, Promoted.column("current")).otherwise(Imported.column("collection"))
     filled = steps.where(brought | switched).select(
         name.alias("name"), F.lit(True).alias("there"), on_record.alias("on_record"), order
     )
-    listed = F.from_json(F.get_json_object("result", "$.dropped"), "array<string>")
-    gone = steps.where(F.col("step").isin(LOST, DROPPED, "promote")).select(F.explode(listed).alias("name"), order)
-    ids = F.from_json(F.get_json_object("result", "$.index"), "array<string>").alias("ids")
-    perhaps = steps.where(F.col("step") == DROP).select(F.explode(listed).alias("name"), ids, order)
+    listed = F.explode(Dropped.column("dropped")).alias("name")
+    gone = steps.where(Lost.of_step() | Dropped.of_step() | Promoted.of_step()).select(listed, order)
+    perhaps = steps.where(Dropping.of_step()).select(listed, Dropping.column("index").alias("ids"), order)
     perhaps = perhaps.groupBy("name").agg(F.max("at").alias("perhaps_at"), F.max_by("ids", "at").alias("perhaps_in"))
-    facts = F.from_json(F.get_json_object("result", "$.collections"), "map<string, map<string, string>>")
-    erased = steps.where("step = 'erase-index'").select(F.explode(facts).alias("name", "facts"), order)
+    facts = ErasedIndex.column("collections")
+    erased = steps.where(ErasedIndex.of_step()).select(F.explode(facts).alias("name", "facts"), order)
     gone = gone.unionByName(erased.where("facts['dropped'] = 'true'").select("name", "at"))
     gone = gone.select("name", F.lit(False).alias("there"), F.lit(False).alias("on_record"), "at")
     each = filled.unionByName(gone).where("name IS NOT NULL").groupBy("name")

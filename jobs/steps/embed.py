@@ -3,101 +3,123 @@
 from __future__ import annotations
 
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.errors import SettingsError
 from jobs.governance.gate import Gated
 from jobs.runs.machines import workers
 from jobs.runs.record import Run, utc_now
+from jobs.runs.results import Device, Embedded, Planned, Screened, Withdrawn
 from jobs.schemas import IMAGE_STATUS
 from jobs.steps.accumulators import Counters
-from jobs.steps.gate import gate_step, refused_text, run_gate
-from jobs.tables.store import materialise
+from jobs.steps.gate import gate_step, refused_text
 
 if TYPE_CHECKING:
-    from jobs.embedding.chunks import Chunk
+    from jobs.embedding.chunks import Chunk, Worklist
     from udfs.spark import EmbedSpec
 
 
 def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
     """Refusals recorded, stale faces withdrawn, new and changed images (at most ``limit``) embedded chunk by chunk."""
-    from jobs.embedding.chunks import Chunk, embed_chunk, plan_chunks
+    from jobs.embedding.chunks import Chunk, plan_chunks, worklist
     from jobs.embedding.faces import withdraw_stale
     from jobs.embedding.status import computed
 
     warehouse = run.warehouse
     spec = prepare_model(run)
-    begun = run.begin("gate")
-    gated = gate_step(run)
-    machines = workers(warehouse.spark, run.settings)
-    run.step("gate", lambda: _count(gated, spec.fingerprint, run) | machines, begun=begun, once=False)
-    everything = run_gate(run).of_all_images(gated)
-    run.step("withdraw", lambda: {"faces": withdraw_stale(warehouse, everything, now=utc_now())}, once=False)
+    with run.step(Screened) as screening:
+        gated = gate_step(run)
+        screening.result = _screened(gated, spec.fingerprint, run)
+    everything = run.gate.of_all_images(gated)
+    with run.step(Withdrawn) as withdrawing:
+        withdrawing.result = Withdrawn(faces=withdraw_stale(warehouse, everything, now=utc_now()))
     done = computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
-    new = gated.accepted.join(done, ["image_id", "input_digest"], "left_anti")
-    begun = run.begin("plan")
-    with run.job.watching("plan", "list the images to embed"):
-        work = materialise(new if limit is None else new.limit(limit))
-    chunk_images = run.settings.executor.chunk_images
+
+    def listed() -> Worklist:
+        with run.job.watching("plan", "list the images to embed"):
+            return worklist(gated, done, limit)
+
     # The plan is kept: a resumed run must cut the same chunks, for their names tell which are done.
-    plan = run.step("plan", lambda: _plan(plan_chunks(work, chunk_images)), begun=begun)
-    chunks = [Chunk(*numbers) for numbers in plan["chunks"]]
+    plan = run.result(Planned)
+    if plan is None:
+        with run.step(Planned) as planning:
+            work = listed()
+            cut = plan_chunks(work, run.settings.executor.chunk_images)
+            planning.result = plan = Planned(chunks=tuple(map(astuple, cut)), images=sum(c.images for c in cut))
+    else:
+        work = listed()
+    _embed(run, work, [Chunk(*numbers) for numbers in plan.chunks], spec, recompute=recompute)
+
+
+def _embed(run: Run, work: Worklist, chunks: list[Chunk], spec: EmbedSpec, *, recompute: bool) -> None:
     total = sum(chunk.images for chunk in chunks)
-    before = sum(chunk.images for chunk in chunks if run.result(f"embed/{chunk.name}"))
+    before = sum(chunk.images for chunk in chunks if run.result(Embedded, chunk.name) is not None)
     counters = Counters(run.job.spark.sparkContext)
     run.metrics.also(counters.totals())
     with run.job.console.meter("embed", "images") as show:
         for number, chunk in enumerate(chunks, 1):
-            run.step(
-                f"embed/{chunk.name}",
-                lambda chunk=chunk: (  # type: ignore[misc]
-                    embed_chunk(
-                        warehouse,
-                        work,
-                        chunk,
-                        spec,
-                        run.settings,
-                        run_id=run.run_id,
-                        now=utc_now(),
-                        recompute=recompute,
-                        counted=counters.add,
-                    )
-                    | workers(warehouse.spark, run.settings)
-                ),
+            run.once(
+                Embedded,
+                lambda chunk=chunk: _embedded(run, work, chunk, spec, counters, recompute=recompute),  # type: ignore[misc]
+                chunk.name,
                 words=f"embed chunk {number} of {len(chunks)} ({chunk.images:,} images)",
                 on_look=lambda: show(min(total, before + counters.images.value), total),
             )
 
 
-def _plan(chunks: list[Chunk]) -> dict[str, Any]:
-    return {"chunks": [astuple(c) for c in chunks], "images": sum(c.images for c in chunks)}
+def _embedded(
+    run: Run, work: Worklist, chunk: Chunk, spec: EmbedSpec, counters: Counters, *, recompute: bool
+) -> Embedded:
+    from jobs.embedding.chunks import embed_chunk
+
+    warehouse, settings = run.warehouse, run.settings
+    totals = embed_chunk(
+        warehouse,
+        work,
+        chunk,
+        spec,
+        settings,
+        run_id=run.run_id,
+        now=utc_now(),
+        recompute=recompute,
+        counted=counters.add,
+    )
+    return Embedded(
+        images=totals.images,
+        faces=totals.faces,
+        statuses=totals.statuses,
+        device=Device(names=totals.devices, network_s=totals.network_s, elapsed_s=totals.elapsed_s),
+        machines=workers(warehouse.spark, settings),
+    )
 
 
-def _count(gated: Gated, fingerprint: str, run: Run) -> dict[str, Any]:
+def _screened(gated: Gated, fingerprint: str, run: Run) -> Screened:
     from jobs.embedding.status import record_refusals
 
+    machines = workers(run.job.spark, run.settings)
     refusals = record_refusals(run.warehouse, gated, run_id=run.run_id, now=run.job.clock())
     reasons = {row["reason"]: row["count"] for row in gated.decisions.groupBy("reason").count().collect()}
     accepted = reasons.pop(None, 0)
-    return {
-        "images": accepted + sum(reasons.values()),
-        "accepted": accepted,
-        "refused": sum(reasons.values()),
-        "newly_refused": refusals,
-        "reasons": reasons,
-        "fingerprint": fingerprint,
-        "weights": run.facts.get("weights"),
-    }
+    return Screened(
+        images=accepted + sum(reasons.values()),
+        accepted=accepted,
+        refused=sum(reasons.values()),
+        newly_refused=refusals,
+        reasons=reasons,
+        fingerprint=fingerprint,
+        weights=run.facts.get("weights"),
+        machines=machines,
+    )
 
 
 def embedded_message(run: Run) -> str:
     """One line: what was embedded now, what was reused."""
-    chunks = run.done_like("embed/").values()
-    images, faces = sum(c["images"] for c in chunks), sum(c["faces"] for c in chunks)
-    gate = run.result("gate") or {}
+    chunks = run.parts(Embedded).values()
+    images, faces = sum(chunk.images for chunk in chunks), sum(chunk.faces for chunk in chunks)
+    gate = run.result(Screened) or Screened()
     return (
-        f"{images} images embedded ({faces} faces), {gate.get('accepted', 0) - images} reused, "
-        f"{refused_text(gate.get('reasons', {}))}; weights {run.facts.get('weights')}"
+        f"{images} images embedded ({faces} faces), {(gate.accepted or 0) - images} reused, "
+        f"{refused_text(gate.reasons)}; weights {run.facts.get('weights')}"
     )
 
 

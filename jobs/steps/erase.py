@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any
 
 from jobs.erasure import tables as erasure
@@ -20,12 +19,13 @@ from jobs.governance.tombstones import BATCH, key_ring
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job, check_may_begin, new_run_id, open_run, utc_now
 from jobs.runs.stores import give_up
 from jobs.steps.sync import withdraw_live
 
 
-def erase(job_: Job, asked: Asked, lost: Sequence[str] = (), lost_records: bool = False) -> dict[str, Any]:
+def erase(job_: Job, asked: Asked, lost: Sequence[str] = (), lost_records: bool = False) -> Result:
     """Record what is asked for, and carry out everything that is open; ``lost``: collections that are gone for good.
 
     ``lost_records``: also take what links to records that are gone for good.
@@ -34,13 +34,13 @@ def erase(job_: Job, asked: Asked, lost: Sequence[str] = (), lost_records: bool 
     check_may_begin(job_)
     run_id = job_.run_id or new_run_id()
     requests = _request(job_, asked, run_id) if asked else {}
-    with closing(connect(job_.settings)) as index:
+    with connect(job_.settings) as index:
         return _erase(Job(**{**vars(job_), "run_id": run_id}), index, requests, lost, lost_records)
 
 
 def _erase(
     job_: Job, index: VectorIndex, requests: dict[str, list[str]], lost: Sequence[str], lost_records: bool
-) -> dict[str, Any]:
+) -> Result:
     try:
         with open_run(job_, "erase") as run:
             settle_alias(run, index)
@@ -55,18 +55,17 @@ def _erase(
             message = outcome.said + (f"; {nothing_found(unknown)}" if unknown else "")
             later = LeaseHeld.exit_code if outcome.again else NOTHING_FOUND if unknown else 0
             code = 3 if outcome.waiting else later
-            run.facts.update(message=message, exit_code=code)
+            return run.end(Result(message, code, {"nothing_found": unknown, "receipts": found}))
     except LeaseHeld as held:
 
         def decide() -> Gated:
             return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
 
-        removed = withdraw_live(job_.warehouse, job_.settings, index, decide)["removed"]
+        removed = withdraw_live(job_.warehouse, job_.settings, index, decide).removed
         raise LeaseHeld(
             f"Recorded, barred from every index from now on, and {removed} faces taken out of the live collection; "
             f"the rest waits for the run that is writing. {held}"
         ) from None
-    return {"run_id": job_.run_id, "message": message, "nothing_found": unknown, "receipts": found, "exit_code": code}
 
 
 def _keep_keys(job_: Job, asked: Asked) -> None:
@@ -93,7 +92,7 @@ def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
     return dict(zip(ids, asked.values(), strict=True))
 
 
-def dry_run(job_: Job, asked: Asked, export_to: str | None) -> dict[str, Any]:
+def dry_run(job_: Job, asked: Asked, export_to: str | None) -> Result:
     """What is held of it, and would be erased; a copy of it for the person, where one is asked for."""
     if not asked:
         raise SettingsError("erase --dry-run needs a target.", hint="see `erase --help` for examples.")
@@ -110,4 +109,4 @@ def dry_run(job_: Job, asked: Asked, export_to: str | None) -> dict[str, Any]:
 
         export(job_.warehouse, targets, export_to, image_kind)
         message += f"; copy written to {export_to}"
-    return {"held": held, "nothing_found": unknown, "message": message, "exit_code": NOTHING_FOUND if unknown else 0}
+    return Result(message, NOTHING_FOUND if unknown else 0, {"held": held, "nothing_found": unknown})

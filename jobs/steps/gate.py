@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from jobs.governance.gate import Gated, RunGate, gate_warehouse
+from jobs.governance.gate import Gated, gate_warehouse
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job, Run
 
 _REASONS = 4
@@ -14,15 +14,7 @@ _REASONS = 4
 def gate_step(run: Run, *, to_destroy: bool = False) -> Gated:
     """The gate at this instant, over the images that the run began with. ``to_destroy``: see `gate_warehouse`."""
     with run.job.watching("gate", "ask the gate which images are permitted"):
-        return run_gate(run).decide(to_destroy=to_destroy)
-
-
-def run_gate(run: Run) -> RunGate:
-    """A run's gate, which decides anew only where something has changed."""
-    if run.gate is None:
-        by = run.images_by or run.started_at
-        run.gate = RunGate(run.warehouse, run.settings, clock=run.job.clock, ingested_by=by)
-    return run.gate
+        return run.gate.decide(to_destroy=to_destroy)
 
 
 def refused_text(reasons: Mapping[str, int]) -> str:
@@ -38,13 +30,10 @@ def refused_text(reasons: Mapping[str, int]) -> str:
     return f"{sum(reasons.values())} refused" + (f" ({', '.join(shown)})" if shown else "")
 
 
-def dry_run(job_: Job) -> dict[str, Any]:
+def dry_run(job_: Job) -> Result:
     """What the gate would decide now; nothing is written."""
     gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
     reasons = {row["reason"]: row["count"] for row in gated.decisions.groupBy("reason").count().collect()}
     accepted = reasons.pop(None, 0)
-    return {
-        "accepted": accepted,
-        "refused": reasons,
-        "message": f"dry run: {accepted} images would be embedded or reused, {refused_text(reasons)}",
-    }
+    message = f"dry run: {accepted} images would be embedded or reused, {refused_text(reasons)}"
+    return Result(message, data={"accepted": accepted, "refused": reasons})

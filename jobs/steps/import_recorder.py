@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jobs.index.import_records import FAILED
-from jobs.runs.record import Run, utc_now
+from jobs.index.import_records import FAILED, STARTED
+from jobs.runs.record import Run
+from jobs.runs.results import FileImported
 
 
 class RunImportRecorder:
@@ -18,7 +19,7 @@ class RunImportRecorder:
     def started(self, numbers: Sequence[int], job_id: str) -> None:
         """Note a job before its outcome is known; the first before it is started, and so the collection before it
         holds anything (`stores.not_here`)."""
-        self._write({number: {"job_id": job_id, "state": "started"} for number in numbers})
+        self._write(dict.fromkeys(numbers, job_id), STARTED)
 
     def finished(self, numbers: Sequence[int], state: str) -> None:
         """Note a job's end."""
@@ -26,13 +27,13 @@ class RunImportRecorder:
         if state == FAILED:
             # Stalled, failed or forgotten by the server: it is imported again, or the collection built anew.
             self._run.job.console.step("import", "failed or stalled, so its keys were looked for", files=list(numbers))
-        self._write({n: {"job_id": known[n][0] if n in known else "", "state": state} for n in numbers})
+        self._write({number: known[number][0] if number in known else "" for number in numbers}, state)
 
     def known(self) -> Mapping[int, tuple[str, str]]:
         """Job id and last state by file number."""
-        steps = self._run.done_like("import/")
-        return {int(name.split("/")[1]): (r["job_id"], r["state"]) for name, r in steps.items()}
+        return {int(number): (file.job_id, file.state) for number, file in self._run.parts(FileImported).items()}
 
-    def _write(self, results: Mapping[int, dict[str, object]]) -> None:
-        steps = {f"import/{n}": {**result, "collection": self._collection} for n, result in results.items()}
-        self._run.record_steps(steps, utc_now(), 0.0)
+    def _write(self, jobs: Mapping[int, str], state: str) -> None:
+        of = self._collection
+        files = {str(number): FileImported(job_id=job, state=state, collection=of) for number, job in jobs.items()}
+        self._run.record_parts(files)

@@ -12,6 +12,7 @@ from jobs.governance.basis import import_basis, is_void, link_images, record_bat
 from jobs.governance.basis_files import read_basis
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import admission, key_ring
+from jobs.runs.job_result import Result
 from jobs.runs.record import Job, utc_now
 from jobs.steps.ingest_messages import said_of_batch, said_of_images, said_of_records
 from jobs.tables.images import ingest_images
@@ -19,22 +20,22 @@ from jobs.tables.sources import Source
 from udfs.sources import BROKEN_SHARD, UNREADABLE_FOLDER
 
 
-def template(source: Source | None, batch_id: str, path: str) -> dict[str, Any]:
+def template(source: Source | None, batch_id: str, path: str) -> Result:
     """Write the files in which a person says what permits the images of a source."""
     if source is None:
         raise SettingsError("--basis-template needs --source.")
     rows = write_template(source.listing().where("reason IS NULL"), batch_id, path)
     batch_file = Path(path).with_suffix(".batch.yaml")
-    return {
-        "rows": rows,
-        "message": f"template for {rows} images written to {path} and {batch_file}; complete both, then run "
+    return Result(
+        f"template for {rows} images written to {path} and {batch_file}; complete both, then run "
         f"`ingest --source … --batch {batch_file} --basis {path}`. Until then every image is refused.",
-    }
+        data={"rows": rows},
+    )
 
 
 def bring(
     job_: Job, source: Source | None, batch_id: str, assessment: dict[str, Any] | None, basis: str | None, by_uri: bool
-) -> dict[str, Any]:
+) -> Result:
     """The batch first, then records, then images, then the links of records to what came in; counts, and what to do."""
     warehouse, counts, parts, code = job_.warehouse, {}, [], 0
     names, ring = pseudonyms_of(job_.settings), key_ring(job_.settings)
@@ -84,7 +85,7 @@ def bring(
         # Part of the source was not even listed: whoever waits for the images has to know.
         code = code or int(bool(images.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER}))
     message = ("dry run: " if job_.dry_run else "") + "; ".join(parts)
-    return {"counts": counts, "message": message, "exit_code": code}
+    return Result(message, code, {"counts": counts})
 
 
 def _image_ids(job_: Job, source: Source | None, batch_id: str) -> Any:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
-from pyspark.sql import DataFrame
-
-from jobs.embedding.faces import permitted_faces, resalt
+from jobs.embedding.faces import PermittedFaces, permitted_faces, resalt
 from jobs.errors import LeaseLost, MixedFingerprints, NotProvenError
 from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.collections import collection_name, default_index
 from jobs.index.load_plan import imports, plan_load
-from jobs.index.loader import RebuildNeeded, StagedFile, load_files
+from jobs.index.loader import RebuildNeeded, load_files
 from jobs.index.permitted_keys import not_permitted
 from jobs.index.protocol import DIM, CollectionInfo, VectorIndex
 from jobs.runs.aliases import has_switched
 from jobs.runs.history import staged_under
 from jobs.runs.machines import workers
 from jobs.runs.record import Run, utc_now
+from jobs.runs.results import FileImported, Imported, Indexed, Nodes, Resalted, Screened, Staged
 from jobs.runs.staging_paths import clear_staging, staging_path
 from jobs.runs.stores import drop, index_id
 from jobs.settings import Settings
@@ -33,31 +29,36 @@ def load_steps(run: Run, index: VectorIndex) -> str:
     collection = collection_name(run.settings.milvus.alias, run.run_id)
     run.facts["collection"] = collection
     fingerprint = known_fingerprint(run)
-    if not run.result("import"):
+    if run.result(Imported) is None:
         # Before the files are staged: it may take hours, and one that readers see is neither filled nor dropped.
         check_not_seen(run, index, collection)
-    run.step("resalt", lambda: {"faces": resalt(run.warehouse, fingerprint)}, once=False)
-    gated = None if run.result("stage") else gate_step(run)
-    _stage(run, index, fingerprint, once=True)
-    if not run.result("import") and _withdrawn_since(run, gated, fingerprint):
+    with run.step(Resalted) as step:
+        step.result = Resalted(faces=resalt(run.warehouse, fingerprint))
+    gated = None if run.result(Staged) is not None else gate_step(run)
+    _stage(run, index, fingerprint)
+    if run.result(Imported) is None and _withdrawn_since(run, gated, fingerprint):
         # The files hold what is no longer permitted: they go, and a collection begun with them.
         drop(run, index, collection)
-        run.forget("import")
-        _stage(run, index, fingerprint, once=False)
+        run.forget(Imported, FileImported)
+        _stage(run, index, fingerprint, anew=True)
     staged = staged_files(run)
-    run.step("import", lambda: import_staged(run, index, collection, staged, fingerprint))
-    run.step("index", lambda: build_and_load(run, index, collection, staged.rows))
+    run.once(Imported, lambda: import_staged(run, index, collection, staged, fingerprint))
+    run.once(Indexed, lambda: build_and_load(run, index, collection, staged.rows))
     return collection
 
 
-def _stage(run: Run, index: VectorIndex, fingerprint: str, *, once: bool) -> None:
+def _stage(run: Run, index: VectorIndex, fingerprint: str, *, anew: bool = False) -> None:
     """Stage what the gate permits at this moment. Without the lease, nothing of it stays."""
+
+    def staged() -> Staged:
+        return stage_faces(run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint))
+
     try:
-        run.step(
-            "stage",
-            lambda: stage_faces(run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)),
-            once=once,
-        )
+        if anew:
+            with run.step(Staged) as step:
+                step.result = staged()
+        else:
+            run.once(Staged, staged)
     except LeaseLost:
         if not staged_under(run.warehouse, run.run_id, run.lease.token):
             remove_tree(run.job.spark, staging_path(run))
@@ -70,44 +71,48 @@ def known_fingerprint(run: Run) -> str:
     Raises:
         NotProvenError: the run has embedded nothing.
     """
-    fingerprint = (run.result("gate") or {}).get("fingerprint")
-    if not fingerprint:
+    gate = run.result(Screened)
+    if gate is None or not gate.fingerprint:
         raise NotProvenError(
             f"Run {run.run_id} has not embedded anything yet.", hint="give the --run-id of a run of `embed`."
         )
-    run.facts.update(model_fingerprint=fingerprint, weights=(run.result("gate") or {}).get("weights"))
-    return str(fingerprint)
+    run.facts.update(model_fingerprint=gate.fingerprint, weights=gate.weights)
+    return gate.fingerprint
 
 
 def _withdrawn_since(run: Run, staged_under: Gated | None, fingerprint: str) -> bool:
     gated = gate_step(run)
-    if gated is staged_under:
+    if gated.is_same_answer_as(staged_under):
         return False
-    permitted = permitted_faces(run.warehouse, gated, fingerprint)
+    permitted = permitted_faces(run.warehouse, gated, fingerprint).keys
     return not not_permitted(staged_files(run).read(run.job.spark), permitted).isEmpty()
 
 
-def staged_files(run: Run) -> staging.Staged:
+def staged_files(run: Run) -> staging.Manifest:
     """The manifest of this run, from the run record."""
-    result = run.result("stage")
-    if result is None:
+    staged = run.result(Staged)
+    if staged is None:
         raise NotProvenError(f"Run {run.run_id} has staged nothing yet.", hint="run `load --run-id` for it first.")
-    return staging.Staged(result["path"], tuple(StagedFile(**f) for f in result["files"]), result["buckets"])
+    return staging.Manifest(staged.path, staged.files, staged.buckets)
 
 
-def stage_faces(run: Run, index: VectorIndex, faces: DataFrame) -> dict[str, Any]:
-    """Write ``faces`` (face_id, embedding, valid_until) where Milvus reads; the manifest, for the run record."""
+def stage_faces(run: Run, index: VectorIndex, faces: PermittedFaces) -> Staged:
+    """Write ``faces`` where Milvus reads."""
     clear_staging(run)
     staged = staging.stage(
-        faces,
+        faces.rows,
         staging_path(run),
         purpose_flags=purpose_flags(run.settings),
         files_for=lambda rows: plan_load(rows, run.settings, index.features).files,
     )
-    files = [asdict(f) for f in staged.files]
-    told = workers(run.job.spark, run.settings)
-    apart = run.settings.staging.path is not None
-    return {"path": staged.path, "apart": apart, "rows": staged.rows, "buckets": staged.buckets, "files": files, **told}
+    return Staged(
+        path=staged.path,
+        apart=run.settings.staging.path is not None,
+        rows=staged.rows,
+        buckets=staged.buckets,
+        files=staged.files,
+        machines=workers(run.job.spark, run.settings),
+    )
 
 
 def purpose_flags(settings: Settings) -> int:
@@ -117,8 +122,8 @@ def purpose_flags(settings: Settings) -> int:
 
 
 def import_staged(
-    run: Run, index: VectorIndex, collection: str, staged: staging.Staged, fingerprint: str
-) -> dict[str, Any]:
+    run: Run, index: VectorIndex, collection: str, staged: staging.Manifest, fingerprint: str
+) -> Imported:
     """Bring every staged row into the collection exactly once; one that is left in doubt is built anew.
 
     So is one that is there while no import into it is on record: what it holds would be in it twice, for Milvus keeps
@@ -138,12 +143,12 @@ def import_staged(
             hint="start a new run without --run-id.",
         )
     check_not_seen(run, index, collection)
-    if there is not None and not run.done_like("import/"):
+    if there is not None and not run.parts(FileImported):
         drop(run, index, collection)
     attempts = run.settings.milvus.import_attempts
     for attempt in range(1, attempts + 1):
         if not index.exists(collection):
-            run.forget("import/")
+            run.forget(FileImported)
             _create(run, index, collection, fingerprint)
         try:
             _load_files(run, index, collection, staged)
@@ -153,7 +158,7 @@ def import_staged(
                 raise
             run.job.console.step("import", "in doubt, so the collection is built anew", reason=doubt)
             drop(run, index, collection)
-    return {"collection": collection, "rows": staged.rows, **_nodes(run, index)}
+    return Imported(collection=collection, rows=staged.rows, nodes=_nodes(run, index))
 
 
 def check_not_seen(run: Run, index: VectorIndex, collection: str) -> None:
@@ -170,10 +175,9 @@ def check_not_seen(run: Run, index: VectorIndex, collection: str) -> None:
         )
 
 
-def _nodes(run: Run, index: VectorIndex) -> dict[str, Any]:
-    """What did the work, for the rates of a plan."""
+def _nodes(run: Run, index: VectorIndex) -> Nodes:
     by_import = imports(run.settings, index.features)
-    return {"by_import": by_import, "data_nodes": run.settings.milvus.data_nodes if by_import else 1}
+    return Nodes(by_import=by_import, data_nodes=run.settings.milvus.data_nodes if by_import else 1)
 
 
 def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> None:
@@ -190,7 +194,7 @@ def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> 
     index.create(collection, dim=DIM, shards=run.settings.milvus.shards, properties=info)
 
 
-def _load_files(run: Run, index: VectorIndex, collection: str, staged: staging.Staged) -> None:
+def _load_files(run: Run, index: VectorIndex, collection: str, staged: staging.Manifest) -> None:
     with run.job.console.meter("import", "rows") as progress:
         load_files(
             index,
@@ -203,14 +207,14 @@ def _load_files(run: Run, index: VectorIndex, collection: str, staged: staging.S
         )
 
 
-def build_and_load(run: Run, index: VectorIndex, collection: str, rows: int) -> dict[str, Any]:
+def build_and_load(run: Run, index: VectorIndex, collection: str, rows: int) -> Indexed:
     """Index the collection and load it into memory."""
     milvus = run.settings.milvus
     spec = default_index(run.settings, rows, embedded=run.settings.embedded)
     with run.job.console.meter("index", "rows") as progress:
         index.build_index(collection, spec, timeout=milvus.index_timeout_s, on_progress=progress)
     ensure_loaded(run, index, collection)
-    return {"index": spec.index_type, "rows": rows, **_nodes(run, index)}
+    return Indexed(index=spec.index_type, rows=rows, nodes=_nodes(run, index))
 
 
 def ensure_loaded(run: Run, index: VectorIndex, collection: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.runs.record import Run
+from jobs.runs.results import Maintained
 from jobs.schemas import ALL_TABLES, IMAGES
 
 
@@ -12,12 +13,10 @@ def maintain(run: Run) -> None:
     if not tables.optimize and tables.vacuum_hours is None:
         return
 
-    def work() -> dict[str, int]:
+    with run.step(Maintained) as step:
         present = [spec for spec in ALL_TABLES if run.warehouse.exists(spec)]
         for spec in present:
             run.warehouse.maintain(
                 spec, optimize=tables.optimize and spec is not IMAGES, vacuum_hours=tables.vacuum_hours
             )
-        return {"tables": len(present)}
-
-    run.step("maintain", work, once=False)
+        step.result = Maintained(tables=len(present))

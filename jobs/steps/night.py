@@ -7,12 +7,12 @@ from jobs.errors import StoreMissing
 from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import has_switched
 from jobs.runs.record import Run
+from jobs.runs.results import BroughtBack, Promoted
 from jobs.runs.staging_paths import clear_staging
 from jobs.steps.embed import embed_steps
-from jobs.steps.gate import gate_step
 from jobs.steps.load import load_steps
 from jobs.steps.promote import promote_steps
-from jobs.steps.sync import add_small
+from jobs.steps.sync import add_small, permitted_in
 from jobs.steps.verify import verify_steps
 
 
@@ -23,7 +23,7 @@ def night_steps(run: Run, index: VectorIndex, *, recompute: bool) -> None:
     files are gone, and another import would bring every row into the live collection twice.
     """
     if has_switched(run, index):
-        if not run.result("promote"):
+        if run.result(Promoted) is None:
             promote_steps(run, index)
         clear_staging(run)
         return
@@ -56,5 +56,7 @@ def erase_meanwhile(run: Run, index: VectorIndex, live: str) -> str:
     if outcome is None:
         return "; erasures stay open, for a collection on record is not in this index"
     if outcome.shared:
-        run.step("bring-back", lambda: add_small(run, index, live, gate_step(run)), once=False)
+        with run.step(BroughtBack) as step:
+            added = add_small(run, index, live, permitted_in(run, index, live))
+            step.result = BroughtBack(added=added.added, left=added.left)
     return ""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from jobs.embedding.faces import permitted_faces
 from jobs.errors import NotProvenError
 from jobs.index.promotion import Promotion, Watch, promote
@@ -13,6 +10,7 @@ from jobs.index.verification import Proof
 from jobs.runs.aliases import has_switched, switching
 from jobs.runs.history import live_runs, proven_collections
 from jobs.runs.record import Run
+from jobs.runs.results import Promoted, Verified
 from jobs.runs.staging_paths import clear_staging
 from jobs.runs.stores import about_to_drop
 from jobs.steps.gate import gate_step
@@ -30,20 +28,29 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
     Raises:
         NotProvenError: the run has no passed proof, or rows are missing after the last withdrawal.
     """
-    proof, collection = last_proof(run)
+    verified = last_verified(run)
+    proof, collection = verified.proof, verified.collection
     fingerprint = known_fingerprint(run)
     if not has_switched(run, index):
         _withdraw_last(run, index, collection, fingerprint)
-    result = run.step("promote", lambda: _switch(run, index, proof, collection, fingerprint), once=False)
+    with run.step(Promoted) as step:
+        done = _switch(run, index, proof, collection, fingerprint)
+        step.result = Promoted(
+            alias=run.settings.milvus.alias,
+            current=done.current,
+            previous=done.previous,
+            dropped=done.dropped,
+            watched=done.watched,
+        )
     clear_staging(run)
-    return Promotion(previous=result["previous"], current=result["current"], dropped=tuple(result["dropped"]))
+    return done
 
 
 def _withdraw_last(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> None:
     """Take out of the collection what was withdrawn since the proof, and see that all that is permitted is there."""
     ensure_loaded(run, index, collection)
     with run.job.watching("promote", "list the faces that are permitted"):
-        permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).select("face_id"))
+        permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).keys)
     withdraw(run, index, collection, permitted)
     expected, found = permitted.count(), index.count(collection)
     if expected != found:
@@ -53,10 +60,10 @@ def _withdraw_last(run: Run, index: VectorIndex, collection: str, fingerprint: s
         )
 
 
-def _switch(run: Run, index: VectorIndex, proof: Proof, collection: str, fingerprint: str) -> dict[str, Any]:
+def _switch(run: Run, index: VectorIndex, proof: Proof, collection: str, fingerprint: str) -> Promotion:
     milvus = run.settings.milvus
     with switching(run, index, collection):
-        done = promote(
+        return promote(
             index,
             milvus.alias,
             collection,
@@ -71,24 +78,15 @@ def _switch(run: Run, index: VectorIndex, proof: Proof, collection: str, fingerp
             watch=None if run.settings.embedded else Watch(milvus.watch_s, milvus.watch_p99_ms),
             before_drop=lambda names: about_to_drop(run, index, names),
         )
-    return {
-        "alias": milvus.alias,
-        "current": done.current,
-        "previous": done.previous,
-        "dropped": list(done.dropped),
-        "watched": None if done.watched is None else asdict(done.watched),
-    }
 
 
-def last_proof(run: Run) -> tuple[Proof, str]:
-    """The proof on record, and its collection.
+def last_verified(run: Run) -> Verified:
+    """The passed proof on record.
 
     Raises:
         NotProvenError: there is none, or it failed.
     """
-    record = run.result("verify") or {}
-    counts = record.get("counts", {})
-    collection = str(record.get("collection", ""))
-    if not collection or not record.get("passed") or counts.get("faults"):
+    verified = run.result(Verified)
+    if verified is None or not verified.is_proven:
         raise NotProvenError(f"Run {run.run_id} has no passed proof.", hint="run `verify --run-id` for it first.")
-    return Proof.of_record(record), collection
+    return verified

@@ -10,14 +10,15 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.embedding.faces import permitted_faces
-from jobs.errors import LeaseLost
+from jobs.embedding.faces import PermittedFaces, permitted_faces
+from jobs.errors import LeaseLost, MixedFingerprints
 from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.permitted_keys import own_keys, remove_unpermitted
 from jobs.index.protocol import VectorIndex
 from jobs.runs.history import buckets_of, staged_at
 from jobs.runs.record import Run, utc_now
+from jobs.runs.results import Added, LiveWithdrawn
 from jobs.runs.stores import about_to_fill, need_all, own_live
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.settings import Settings
@@ -37,27 +38,25 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
     """Out of the live collection first; then what is due is destroyed; then what is new comes in. Says what it did."""
     # Nothing is staged, so a run that is resumed need not keep to the images that were there when it began.
     run.images_by = utc_now()
-    out = run.step(
-        "sync-withdraw",
-        lambda: withdraw_live(run.warehouse, run.settings, index, lambda: gate_step(run, to_destroy=True)),
-        once=False,
-    )
+    with run.step(LiveWithdrawn) as step:
+        step.result = out = withdraw_live(run.warehouse, run.settings, index, lambda: gate_step(run, to_destroy=True))
     expired = expire_steps(run, index, sweep=False)
-    live = str(out["collection"])
-    text = f"{out['removed']} faces withdrawn, {expired.items.get('image', 0)} images erased"
+    live = out.collection
+    text = f"{out.removed} faces withdrawn, {expired.items.get('image', 0)} images erased"
     if not live:
         return f"nothing is live yet; {text}"
     info = index.info(live)
     if info is None or info.model_fingerprint != prepare_model(run).fingerprint:
         return f"{text}; nothing added: the live collection is of another model than the settings name"
     embed_steps(run, recompute=False, limit=run.settings.sync.max_images)
-    added = run.step("sync-add", lambda: add_small(run, index, live, gate_step(run)), once=False)
-    return f"{text}, {added['added']} faces added" + (f", {added['left']} left for the night" if added["left"] else "")
+    with run.step(Added) as adding:
+        adding.result = added = add_small(run, index, live, permitted_in(run, index, live))
+    return f"{text}, {added.added} faces added" + (f", {added.left} left for the night" if added.left else "")
 
 
 def withdraw_live(
     warehouse: Warehouse, settings: Settings, index: VectorIndex, decide: Callable[[], Gated]
-) -> dict[str, Any]:
+) -> LiveWithdrawn:
     """Take out of the live collection every key that the gate does not permit now; repeating it is harmless.
 
     It writes no table, so it needs no lease: while a reindex runs for hours, withdrawals still leave the live
@@ -70,39 +69,50 @@ def withdraw_live(
     found = own_live(warehouse, settings, index)
     if found is None:
         need_all(warehouse, settings, index)
-        return {"collection": "", "removed": 0}
+        return LiveWithdrawn(collection="", removed=0)
     live, info = found
     index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
     keys = own_keys(warehouse.spark, index, live, settings, buckets_of(warehouse, live))
-    permitted = permitted_faces(warehouse, decide(), info.model_fingerprint)
-    return {"collection": live, "removed": remove_unpermitted(index, live, keys, permitted)}
+    permitted = permitted_faces(warehouse, decide(), info.model_fingerprint).keys
+    return LiveWithdrawn(collection=live, removed=remove_unpermitted(index, live, keys, permitted))
 
 
-def add_small(run: Run, index: VectorIndex, live: str, gated: Gated) -> dict[str, Any]:
-    """Bring faces that are permitted and missing into the live collection, if they are few; counts.
+def permitted_in(run: Run, index: VectorIndex, live: str) -> PermittedFaces:
+    """What the gate permits now of the faces that a collection of this one's model may hold."""
+    info = index.info(live)
+    assert info is not None  # noqa: S101 - the live collection is one of ours, as `withdraw_live` found
+    return permitted_faces(run.warehouse, gate_step(run), info.model_fingerprint)
+
+
+def add_small(run: Run, index: VectorIndex, live: str, faces: PermittedFaces) -> Added:
+    """Bring ``faces`` that are missing into the live collection, if they are few; counts.
 
     Looked for among the images of which something changed since the collection was staged: embedded later, or with a
     record, link or batch that was recorded later or has begun to hold.
+
+    Raises:
+        MixedFingerprints: the collection holds another model's embeddings.
     """
     warehouse, settings = run.warehouse, run.settings
     info = index.info(live)
-    assert info is not None  # noqa: S101 - the live collection is one of ours, as `withdraw_live` found
+    assert info is not None  # noqa: S101 - as in `permitted_in`
+    if info.model_fingerprint != faces.fingerprint:
+        raise MixedFingerprints(f"'{live}' holds embeddings of another model than these; nothing was added.")
     since = staged_at(warehouse, info.run_id)
     if since is None:
-        return {"added": 0, "left": 0}
+        return Added(added=0, left=0)
     changed = _changed_since(warehouse, F.timestamp_micros(F.lit(int(since * 1e6))))
-    faces = permitted_faces(warehouse, gated, info.model_fingerprint)
-    rows = faces.join(changed, "image_id", "left_semi").select("face_id", "embedding", "valid_until")
+    rows = faces.rows.join(changed, "image_id", "left_semi").select("face_id", "embedding", "valid_until")
     wanted = rows.count()
     if wanted > settings.sync.max_faces:
         run.job.console.note(f"{wanted} faces are new or back: more than sync.max_faces, so they wait for `reindex`.")
-        return {"added": 0, "left": wanted}
+        return Added(added=0, left=wanted)
     shaped = staging.rows_of(rows, buckets_of(warehouse, live), purpose_flags(settings))
     index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
     added = sum(_insert_missing(run, index, live, page) for page in _pages(shaped))
     if added:
         index.flush(live, timeout=settings.milvus.ready_timeout_s)
-    return {"added": added, "left": 0}
+    return Added(added=added, left=0)
 
 
 def _changed_since(warehouse: Warehouse, at: Column) -> DataFrame:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from pyspark.sql import DataFrame
 
@@ -18,6 +17,8 @@ from jobs.index.protocol import VectorIndex
 from jobs.index.verification import Proof, prove
 from jobs.runs.machines import workers
 from jobs.runs.record import Run
+from jobs.runs.results import Imported, LoadedWithdrawn, Reconciled, Verified
+from jobs.runs.step_result import record_of
 from jobs.schemas import IMAGE_STATUS
 from jobs.steps.gate import gate_step
 from jobs.steps.load import ensure_loaded, known_fingerprint, staged_files
@@ -38,26 +39,24 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
             outcome; the faces of the images are not the rows of the collection; or no trained network can have made
             the vectors.
     """
-    collection = str((run.result("import") or {}).get("collection", ""))
-    if not collection:
+    imported = run.result(Imported)
+    if imported is None:
         raise NotProvenError(f"Run {run.run_id} has loaded nothing yet.", hint="run `load --run-id` for it first.")
-    fingerprint = known_fingerprint(run)
-    begun = run.begin("verify")
-    ensure_loaded(run, index, collection)
-    gated = gate_step(run)
-    with run.job.watching("verify", "list the faces that are permitted"):
-        permitted = materialise(permitted_faces(run.warehouse, gated, fingerprint).select("face_id"))
-    removed = withdraw(run, index, collection, permitted)
-    with run.job.watching("verify", "compare all keys and measure recall"):
-        proof = _prove(run, index, collection, permitted, removed)
-    with run.job.watching("verify", "count what became of every image"):
-        counts = _reconcile(run, gated, fingerprint, proof)
-    run.facts["counts"] = counts
-    result = {"collection": collection, **asdict(proof), "counts": counts}
-    result |= workers(run.job.spark, run.settings)
-    run.step("verify", lambda: result, begun=begun, once=False)
-    faults = [*proof.faults, *counts["faults"]]
-    if faults:
+    collection, fingerprint = imported.collection, known_fingerprint(run)
+    with run.step(Verified) as step:
+        ensure_loaded(run, index, collection)
+        gated = gate_step(run)
+        with run.job.watching("verify", "list the faces that are permitted"):
+            permitted = materialise(permitted_faces(run.warehouse, gated, fingerprint).keys)
+        removed = withdraw(run, index, collection, permitted)
+        with run.job.watching("verify", "compare all keys and measure recall"):
+            proof = _prove(run, index, collection, permitted, removed)
+        with run.job.watching("verify", "count what became of every image"):
+            counts = _reconcile(run, gated, fingerprint, proof)
+        run.facts["counts"] = record_of(counts)
+        machines = workers(run.job.spark, run.settings)
+        step.result = Verified(collection=collection, proof=proof, counts=counts, machines=machines)
+    if faults := step.result.faults:
         raise NotProvenError(
             f"Collection {collection} is not proven: {'; '.join(faults)}. The alias was not switched.",
             hint=hint_for(proof),
@@ -72,9 +71,10 @@ def hint_for(proof: Proof) -> str:
 
 def withdraw(run: Run, index: VectorIndex, collection: str, permitted: DataFrame) -> DataFrame:
     """Delete from the collection what was staged and is not permitted any more; returns those rows."""
-    with run.job.watching("withdraw-loaded", "look for what was withdrawn since it was staged"):
-        removed = materialise(not_permitted(staged_files(run).read(run.job.spark), permitted))
-    run.step("withdraw-loaded", lambda: {"faces": remove_keys(index, collection, removed)}, once=False)
+    with run.step(LoadedWithdrawn) as step:
+        with run.job.watching("withdraw-loaded", "look for what was withdrawn since it was staged"):
+            removed = materialise(not_permitted(staged_files(run).read(run.job.spark), permitted))
+        step.result = LoadedWithdrawn(faces=remove_keys(index, collection, removed))
     return removed
 
 
@@ -94,7 +94,7 @@ def _prove(run: Run, index: VectorIndex, collection: str, permitted: DataFrame, 
     )
 
 
-def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> dict[str, Any]:
+def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> Reconciled:
     rows = outcomes(gated, run.warehouse.read(IMAGE_STATUS), fingerprint).collect()
     statuses: dict[str, int] = {}
     for row in rows:
@@ -112,4 +112,4 @@ def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> dict[s
         # Permitted (or covered differently) only since this run gated them; the next run embeds them.
         statuses["left_for_next_run"] = statuses.pop("missing")
     reasons = {f"{r['status']}:{r['reason']}": r["images"] for r in rows if r["reason"]}
-    return {"images": total, "statuses": statuses, "reasons": reasons, "faces": faces, "faults": faults}
+    return Reconciled(images=total, statuses=statuses, reasons=reasons, faces=faces, faults=tuple(faults))

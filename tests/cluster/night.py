@@ -22,6 +22,8 @@ from bench.faces import invented_faces
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from jobs.runs.step_result import StepResult
+
 FINGERPRINT = "0" * 64
 
 
@@ -46,10 +48,12 @@ def main() -> int:
 
 
 def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
+    from jobs.embedding.faces import PermittedFaces
     from jobs.index.collections import collection_name
     from jobs.index.milvus.connect import connect
     from jobs.runs.console import Console
     from jobs.runs.record import Job, open_run
+    from jobs.runs.results import Imported, Indexed, Promoted, Staged, Verified
     from jobs.settings import load_settings
     from jobs.steps.load import build_and_load, import_staged, stage_faces, staged_files
     from jobs.tables.store import Warehouse
@@ -60,38 +64,46 @@ def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
     job = Job(settings, spark, warehouse, Console(), arguments.run_id, False)
     seconds: dict[str, float] = {}
 
-    def step(name: str, work: Callable[[], dict[str, Any]]) -> None:
+    def step(kind: type[StepResult], work: Callable[[], StepResult]) -> None:
         begin = time.monotonic()
-        run.step(name, work)
-        seconds[name] = round(time.monotonic() - begin, 2)
+        run.once(kind, work)
+        seconds[kind.name()] = round(time.monotonic() - begin, 2)
 
     with open_run(job, "night") as run:
         run.facts["weights"] = "UNTRAINED invented faces"
         index = connect(settings)
         collection = collection_name(settings.milvus.alias, run.run_id)
         faces = spoilt(invented_faces(spark, arguments.rows, arguments.seed), arguments.spoil)
-        step("stage", lambda: stage_faces(run, index, faces))
+        step(Staged, lambda: stage_faces(run, index, PermittedFaces(faces, FINGERPRINT)))
         staged = staged_files(run)
         if arguments.until == "stage":
             return {"files": len(staged.files), "seconds": seconds}
-        step("import", lambda: import_staged(run, index, collection, staged, FINGERPRINT))
-        step("index", lambda: build_and_load(run, index, collection, staged.rows))
+        step(Imported, lambda: import_staged(run, index, collection, staged, FINGERPRINT))
+        step(Indexed, lambda: build_and_load(run, index, collection, staged.rows))
         result = {"collection": collection, "files": len(staged.files), "seconds": seconds}
         if arguments.until == "promote":
-            step("prove", lambda: _prove(run, index, collection, staged))
-            step("promote", lambda: _promote(run, index, collection))
-            result["proof"] = run.result("prove")
+            step(Verified, lambda: _prove(run, index, collection, staged))
+            step(Promoted, lambda: _promote(run, index, collection))
+            result["proof"] = _proof(run)
         index.close()
     return result
 
 
-def _prove(run: Any, index: Any, collection: str, staged: Any) -> dict[str, Any]:
+def _proof(run: Any) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from jobs.runs.results import Verified
+
+    return asdict(run.result(Verified).proof)
+
+
+def _prove(run: Any, index: Any, collection: str, staged: Any) -> Any:
+    """The proof of the collection; there are no images here, of which an outcome could be counted."""
     from jobs.errors import NotProvenError
     from jobs.index.ground_truth import recall_sample
     from jobs.index.permitted_keys import compare_keys
     from jobs.index.verification import prove
+    from jobs.runs.results import Reconciled, Verified
 
     spark = run.job.spark
     nothing = spark.createDataFrame([], "face_id bigint")
@@ -107,12 +119,13 @@ def _prove(run: Any, index: Any, collection: str, staged: Any) -> dict[str, Any]
     )
     if not proof.passed:
         raise NotProvenError("; ".join(proof.faults))
-    return asdict(proof)
+    counts = Reconciled(images=0, statuses={}, reasons={}, faces=staged.rows)
+    return Verified(collection=collection, proof=proof, counts=counts)
 
 
-def _promote(run: Any, index: Any, collection: str) -> dict[str, Any]:
+def _promote(run: Any, index: Any, collection: str) -> Any:
     from jobs.index.promotion import Watch, promote
-    from jobs.index.verification import Proof
+    from jobs.runs.results import Promoted, Verified
 
     milvus = run.settings.milvus
     live = index.alias_target(milvus.alias)
@@ -120,14 +133,14 @@ def _promote(run: Any, index: Any, collection: str) -> dict[str, Any]:
         index,
         milvus.alias,
         collection,
-        proof=Proof.of_record(run.result("prove")),
+        proof=run.result(Verified).proof,
         proven=[collection, *([live] if live else [])],
         keep=milvus.keep_collections,
         replicas=milvus.replicas,
         timeout=milvus.index_timeout_s,
         watch=Watch(milvus.watch_s, milvus.watch_p99_ms),
     )
-    return {"previous": done.previous, "current": done.current}
+    return Promoted(alias=milvus.alias, previous=done.previous, current=done.current)
 
 
 def spoilt(faces: DataFrame, how: str | None) -> DataFrame:

@@ -16,6 +16,7 @@ import numpy as np
 
 from jobs.index.promotion import Watch, promote
 from jobs.index.verification import Proof
+from jobs.runs.step_result import from_record
 from tests.cluster import searches
 from tests.cluster.conftest import Night
 
@@ -26,7 +27,7 @@ ROWS = 20_000
 
 def test_switches_under_load_fail_no_request(night: Night) -> None:
     first, second = (night.run(run, ROWS, "--seed", seed) for run, seed in (("r1", "1"), ("r2", "2")))
-    proof = Proof.of_record(second["proof"])
+    proof = from_record(Proof, second["proof"])
     names = [second["collection"], first["collection"]]
     index = night.index()
     _, vectors = index.peek(night.alias, 500)

@@ -44,7 +44,7 @@ from jobs.steps.verify import verify_steps
 from jobs.tables.store import Warehouse
 from tests.conftest import PURPOSE
 from tests.spark.helpers import job_for
-from tests.spark.indexed import FINGERPRINT, KEY, Indexed, digest_of, image, principal
+from tests.spark.indexed import KEY, Indexed, digest_of, image, principal, screened
 
 pytestmark = pytest.mark.e2e
 
@@ -87,7 +87,7 @@ def test_guarantee_11_an_erasure_that_meets_a_night_at_any_step_is_carried_out(
     console = Injecting(line, ask)
     index = made.index()
     with open_run(Job(**{**vars(job_for(made.spark, made.settings, "night-2")), "console": console}), "reindex") as run:
-        run.step("gate", lambda: {"fingerprint": FINGERPRINT, "weights": "random(seed=0), UNTRAINED"}, once=False)
+        screened(run)
         erase_pending(run, index)
         load_steps(run, index)
         verify_steps(run, index)

@@ -61,9 +61,9 @@ def test_guarantee_8_withdrawn_between_the_steps_never_goes_live(
 
     def indexed() -> set[str]:
         """The pictures whose faces the collection holds."""
-        index = connect(load_settings(config))
-        held = [int(k) for bucket in range(4) for page in index.keys("faces_w1", bucket) for k in page]
-        index.close()
+        with connect(load_settings(config)) as index:
+            index.load("faces_w1", timeout=60)
+            held = [int(k) for bucket in range(4) for page in index.keys("faces_w1", bucket) for k in page]
         images = warehouse.read(IMAGES).select("image_id", F.substring_index("uri", "/", -2).alias("path"))
         faces = warehouse.read(EMBEDDINGS).where(F.col("face_id").isin(held)).join(images, "image_id")
         return {row["path"] for row in faces.select("path").collect()}

@@ -245,11 +245,11 @@ def test_7_rollback_goes_back_without_what_was_withdrawn(night: Night) -> None:
     assert code == 0, result
     assert (result["current"], night.live()) == ("faces_n2", "faces_n2")
     assert result["withdrawn"] > 0
-    index = connect(load_settings(night.config))
-    assert index.count("faces_n2") == night.warehouse.read(EMBEDDINGS).count()
-    # Two proven collections are kept: the first night's is gone.
-    assert not index.exists("faces_n1")
-    index.close()
+    with connect(load_settings(night.config)) as index:
+        index.load("faces_n2", timeout=60)
+        assert index.count("faces_n2") == night.warehouse.read(EMBEDDINGS).count()
+        # Two proven collections are kept: the first night's is gone.
+        assert not index.exists("faces_n1")
 
 
 def test_8_a_revoked_source_leaves_nothing(night: Night) -> None:

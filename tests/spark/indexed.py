@@ -22,6 +22,7 @@ from jobs.governance.gate import gate_warehouse
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import VectorIndex
 from jobs.runs.record import Run, open_run
+from jobs.runs.results import Screened
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.settings import Settings
 from jobs.steps.load import load_steps
@@ -159,12 +160,18 @@ def reindex(made: Indexed, run_id: str, *, weights: str = "random(seed=0), UNTRA
     index = made.index()
     try:
         with open_run(job_for(made.spark, made.settings, run_id), "reindex") as run:
-            run.step("gate", lambda: {"fingerprint": FINGERPRINT, "weights": weights}, once=False)
+            screened(run, weights)
             load_steps(run, index)
             verify_steps(run, index)
             promote_steps(run, index)
     finally:
         index.close()
+
+
+def screened(run: Run, weights: str = "random(seed=0), UNTRAINED") -> None:
+    """As if the run had embedded what is there: its gate counted no images."""
+    with run.step(Screened) as step:
+        step.result = Screened(fingerprint=FINGERPRINT, weights=weights)
 
 
 def _sources(made: Indexed) -> None:

@@ -231,7 +231,7 @@ def test_guarantee_10_no_byte_is_left_that_the_scanner_found_before(after: Pass)
 
 def test_guarantee_10_verify_erased_is_the_same_scan_by_tombstones(after: Pass, made: Indexed) -> None:
     job = job_for(made.spark, made.settings)
-    assert prove_erased(job, [], None)["tombstones"] > 10
+    assert prove_erased(job, [], None).data["tombstones"] > 10
     # A file that no table refers to any more, with an erased image's row in it.
     forgotten = made.folder / "warehouse" / "images" / "part=0" / "forgotten.parquet"
     row = made.spark.createDataFrame([(image(7), picture("picture 7"))], "image_id string, content binary")
@@ -504,7 +504,7 @@ def test_guarantee_13_what_a_run_staged_late_goes_where_no_request_is_open(after
     with opened(made, "expire") as (run, index):
         assert erase_pending(run, index, sweep=True).completed == 0
     assert found(made, after.needles) == set()
-    assert prove_erased(job_for(made.spark, made.settings), [], None)["tombstones"] > 10
+    assert prove_erased(job_for(made.spark, made.settings), [], None).data["tombstones"] > 10
 
 
 @pytest.mark.faults
@@ -534,7 +534,7 @@ def test_guarantee_13_whatever_verify_erased_searches_is_swept(after: Pass, made
         prove_erased(job_for(made.spark, made.settings), [], None)
     with opened(made, "expire") as (run, index):
         erase_pending(run, index, sweep=True)
-    assert prove_erased(job_for(made.spark, made.settings), [], None)["tombstones"] > 10
+    assert prove_erased(job_for(made.spark, made.settings), [], None).data["tombstones"] > 10
     assert not staged.exists()
     assert image(5) in images(made)
 
@@ -593,8 +593,8 @@ def test_guarantee_9_what_a_collection_holds_is_asked_of_the_collection(indexed:
     assert withdraw_stale(made.warehouse, decide(), now=now) == len(gone) == 4
     made.warehouse.delta(REMOVED_FACES).delete("array_contains(basis_record_ids, 'r6')")
     index = made.index()
-    assert withdraw_live(made.warehouse, made.settings, index, decide)["removed"] == 4
-    assert withdraw_live(made.warehouse, made.settings, index, decide)["removed"] == 0
+    assert withdraw_live(made.warehouse, made.settings, index, decide).removed == 4
+    assert withdraw_live(made.warehouse, made.settings, index, decide).removed == 0
     index.close()
     assert made.live_keys() == live - gone
     job = job_for(made.spark, made.settings)
@@ -607,7 +607,7 @@ def test_guarantee_9_what_a_collection_holds_is_asked_of_the_collection(indexed:
     # The faces whose rows a night had deleted are among those that the receipts count.
     assert sorted(receipt["erased"]["faces"] for receipt in said) == [1, 3, 3]
     assert said[0]["stores"]["collections"]["faces_night_1"]["left"] == 0
-    assert prove_erased(job, [], None)["collections"] == ["faces_night_1", "faces_night_2"]
+    assert prove_erased(job, [], None).data["collections"] == ["faces_night_1", "faces_night_2"]
     assert made.warehouse.read(REMOVED_FACES).count() == 0
 
 

@@ -46,8 +46,8 @@ def trail(spark, written: Path, tmp_path: Path):
 def test_guarantee_14_events_follow_from_each_other_and_every_head_agrees(trail) -> None:
     job, heads = trail
     found = prove_audit(job.warehouse, job.settings, str(heads / "000000000003.json"))
-    assert (found["events"], found["heads"]) == (5, 5)
-    assert "the head of" in found["message"]
+    assert (found.data["events"], found.data["heads"]) == (5, 5)
+    assert "the head of" in found.message
 
 
 def _at(number: int, **changes: object):
@@ -182,7 +182,7 @@ def test_guarantee_14_events_and_heads_removed_together_show_by_a_head_kept_else
     job.warehouse.delta(AUDIT_EVENTS).delete("seq > 3")
     for number in (4, 5):
         (heads / f"{number:012d}.json").unlink()
-    assert prove_audit(job.warehouse, job.settings)["events"] == 3
+    assert prove_audit(job.warehouse, job.settings).data["events"] == 3
     with pytest.raises(NotProvenError, match=r"kept\.json .* cut off"):
         prove_audit(job.warehouse, job.settings, str(tmp_path / "kept.json"))
 
@@ -203,7 +203,7 @@ def test_a_run_that_was_killed_before_it_wrote_its_head_leaves_that_to_the_next(
         )
         is None
     )
-    assert prove_audit(job.warehouse, job.settings)["heads"] == 9
+    assert prove_audit(job.warehouse, job.settings).data["heads"] == 9
 
 
 class _Torn(str):
@@ -245,7 +245,7 @@ def test_a_run_leaves_events_a_policy_and_an_exported_head(spark, tmp_path: Path
         pass
     warehouse = warehouse_for(spark, settings)
     found = prove_audit(job.warehouse, job.settings)
-    assert (found["events"], found["heads"]) == (2, 1)
+    assert (found.data["events"], found.data["heads"]) == (2, 1)
     kinds = [row["kind"] for row in warehouse.read(AUDIT_EVENTS).orderBy("seq").collect()]
     assert kinds == ["run-running", "run-done"]
     policies = {row["policy_digest"] for row in warehouse.read(RUNS).collect()}

@@ -18,6 +18,7 @@ from jobs.errors import FaceReindexError, LeaseLost, NotProvenError
 from jobs.runs.aliases import recorded, settle_alias, switching
 from jobs.runs.lease import Lease
 from jobs.runs.record import Run, open_run
+from jobs.runs.results import Screened, Staged
 from jobs.runs.staging_paths import staging_path, unrecorded_staging
 from jobs.schemas import (
     ALL_TABLES,
@@ -130,23 +131,23 @@ def test_guarantee_11_staged_files_of_who_lost_the_lease_do_not_stay(
 ) -> None:
     base = Path(holder.warehouse.path("_staging"))
 
-    def staged(run: Run, *_: object) -> dict[str, object]:
+    def staged(run: Run, *_: object) -> Staged:
         Path(staging_path(run)).mkdir(parents=True)
         Path(staging_path(run), "part.parquet").write_bytes(b"a vector")
-        return {"path": staging_path(run), "files": [], "buckets": 4, "rows": 0}
+        return Staged(path=staging_path(run), files=(), buckets=4, rows=0)
 
     monkeypatch.setattr(load, "stage_faces", staged)
     monkeypatch.setattr(load, "permitted_faces", lambda *_: None)
     monkeypatch.setattr(load, "gate_step", lambda *_: None)
-    load._stage(holder, FakeIndex(), "f", once=False)
+    load._stage(holder, FakeIndex(), "f", anew=True)
     asleep.lease._confirmed = float("-inf")
     with pytest.raises(LeaseLost):
-        load._stage(asleep, FakeIndex(), "f", once=False)
+        load._stage(asleep, FakeIndex(), "f", anew=True)
     assert [path.name for path in (base / "night").iterdir()] == [str(holder.lease.token)]
     # What it writes even later lies where the next erasure knows it for nobody's.
-    late = staged(asleep)["path"]
+    late = staged(asleep).path
     assert unrecorded_staging(holder) == [late]
-    remove_tree(holder.job.spark, str(late))
+    remove_tree(holder.job.spark, late)
 
 
 def two_collections() -> FakeIndex:
@@ -224,7 +225,14 @@ def test_guarantee_11_a_chunk_is_committed_once_by_whoever_goes_on(
         monkeypatch.setattr(warehouse, "append", append)
         spec = type("Spec", (), {"fingerprint": "f" * 64})()
         chunks.embed_chunk(
-            warehouse, work, chunks.Chunk(0, 0), spec, holder.settings, run_id="night", now=NOW, recompute=False
+            warehouse,
+            chunks.Worklist(work),
+            chunks.Chunk(0, 0),
+            spec,
+            holder.settings,
+            run_id="night",
+            now=NOW,
+            recompute=False,
         )
 
     with pytest.raises(Killed):
@@ -302,7 +310,7 @@ def test_guarantee_11_a_run_that_lost_its_lease_ends_so_and_leaves_the_record_of
         with open_run(job_for(spark, settings, "night"), "embed") as run:
             later.acquire()
             just_looked(run)
-            run.record_step("gate", {}, NOW, 0.0)
+            run.record(Screened())
 
     later = Lease(warehouse, "night", 600)
     with pytest.raises(LeaseLost):

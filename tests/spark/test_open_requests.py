@@ -456,9 +456,9 @@ def test_guarantee_11_a_pass_that_was_asked_again_unseen_says_so_and_leaves_that
 
     monkeypatch.setattr(erasure, "_asked_since", unseen)
     done = erase(job_for(made.spark, made.settings), {person: ["--subject"]})
-    assert done["exit_code"] == 5
-    assert "1 requests complete: 1 images, 1 faces, 1 records erased; 1 were asked for again" in done["message"]
-    (receipt,) = done["receipts"]
+    assert done.exit_code == 5
+    assert "1 requests complete: 1 images, 1 faces, 1 records erased; 1 were asked for again" in done.message
+    (receipt,) = done.data["receipts"]
     assert receipt["erased"] == {"images": 1, "faces": 1, "records": 1, "shared_images": 0}
     waiting = rows(erasure.pending(made.warehouse), "request_id", "value", "asked")
     assert waiting == {(f"{receipt['request_id']}-again", principal(5), 2)}

@@ -12,7 +12,7 @@ import pytest
 from jobs.index.protocol import IndexSpec
 from jobs.planning.model import CORES, GPUS, NODES
 from jobs.planning.rates import choose, recorded
-from jobs.runs.machines import workers
+from jobs.runs.machines import Machines, workers
 from jobs.schemas import RUN_STEPS
 from jobs.settings import load_settings
 from tests.spark.helpers import settings_for, warehouse_for
@@ -85,7 +85,7 @@ def test_rates_are_those_of_the_run(written) -> None:
 def test_nothing_on_record_is_no_error(spark, tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     assert recorded(warehouse_for(spark, settings, read_only=True)) == []
-    assert workers(spark, settings) == {"cores": 2, "gpus": 0}
+    assert workers(spark, settings) == Machines(cores=2)
     # Local mode has no executor besides the driver, and so none with a GPU.
     with_gpus = settings_for(tmp_path, "executor.gpus_per_task=1")
-    assert workers(spark, with_gpus) == {"cores": 2, "gpus": 0}
+    assert workers(spark, with_gpus) == Machines(cores=2)

@@ -17,6 +17,7 @@ from jobs.reporting import drift as drifting
 from jobs.reporting.collect import Report, collect
 from jobs.reporting.html import render
 from jobs.runs.record import Job, open_run
+from jobs.runs.results import Device, Embedded, Planned, Screened, Staged
 from jobs.schemas import EMBEDDINGS, IMAGES, PROCESSING_BASIS
 from tests.spark.helpers import job_for, settings_for, warehouse_for
 from tests.spark.indexed import FINGERPRINT, PEOPLE, Indexed, run_of
@@ -47,14 +48,15 @@ def new_faces(made: Indexed, run_id: str) -> None:
 def embed(made: Indexed, run_id: str, *, images: int = 50, planned: int = 50) -> None:
     """A night that gates, embeds one chunk, and stages nothing more."""
     statuses = {"embedded": FACES[run_id], "no_face": images - FACES[run_id]}
-    device = {"names": ["cuda:0"], "network_s": 3.0, "elapsed_s": 4.0}
-    gate = {"images": 70, "accepted": 60, "refused": 10, "reasons": {"NO_BASIS": 7, "CONSENT_ENDED": 3}}
+    device = Device(names=("cuda:0",), network_s=3.0, elapsed_s=4.0)
+    reasons = {"NO_BASIS": 7, "CONSENT_ENDED": 3}
+    gate = Screened(images=70, accepted=60, refused=10, reasons=reasons, fingerprint=FINGERPRINT)
     with run_of(made, run_id, "reindex") as run:
         run.facts.update(model_fingerprint=FINGERPRINT, weights="random(seed=0), UNTRAINED")
-        run.step("gate", lambda: {**gate, "fingerprint": FINGERPRINT})
-        run.step("plan", lambda: {"chunks": [[0, 9]], "images": planned})
-        chunk = {"images": images, "faces": FACES[run_id], "statuses": statuses, "device": device}
-        run.step("embed/0-9", lambda: chunk)
+        run.once(Screened, lambda: gate)
+        run.once(Planned, lambda: Planned(chunks=((0, 9),), images=planned))
+        chunk = Embedded(images=images, faces=FACES[run_id], statuses=statuses, device=device)
+        run.once(Embedded, lambda: chunk, "0-9")
         new_faces(made, run_id)
 
 
@@ -173,15 +175,11 @@ def test_a_mean_of_few_faces_is_not_compared(made: Indexed, second: Report, monk
 def failing(bad: Job) -> Iterator[str]:
     """A night that gives the page of its first step, loses an image, and ends badly."""
     with open_run(bad, "reindex") as run:
-        gate = {"images": 9, "accepted": 8, "refused": 1, "reasons": {"NO_BASIS": 1}}
-        run.record_step("gate", gate, datetime.now(UTC), 1.0)
+        run.record(Screened(images=9, accepted=8, refused=1, reasons={"NO_BASIS": 1}))
         yield render(collect(bad.warehouse, bad.settings, "bad", datetime.now(UTC)))
-        steps = {
-            "plan": {"chunks": [[0, 0]], "images": 8},
-            "embed/0-0": {"images": 7, "faces": 7, "statuses": {"embedded": 7}},
-            "stage": {"rows": 7, "files": [], "buckets": 4},
-        }
-        run.record_steps(steps, datetime.now(UTC), 1.0)
+        run.record(Planned(chunks=((0, 0),), images=8))
+        run.record_parts({"0-0": Embedded(images=7, faces=7, statuses={"embedded": 7})})
+        run.record(Staged(path="", rows=7, files=(), buckets=4))
         raise NotProvenError("Recall is low.", hint="look at milvus.index_type.")
 
 

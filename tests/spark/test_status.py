@@ -9,6 +9,7 @@ import pytest
 
 from jobs.reporting import status
 from jobs.runs.record import open_run
+from jobs.runs.results import Screened
 from jobs.settings import load_settings
 from tests.e2e.line import prepare, run_job
 from tests.spark.helpers import job_for
@@ -29,7 +30,7 @@ def test_a_run_is_asked_for_by_its_id_and_waited_for(spark, tmp_path: Path, caps
     assert asked() == (5, "unknown")
     naps: list[float] = []
     with open_run(job_for(spark, load_settings(config), "n1"), "reindex") as run:
-        run.step("gate", lambda: {"images": 1})
+        run.once(Screened, lambda: Screened(images=1))
         code, result = said()
         assert (code, result["run"]["state"]) == (5, "running")
         # Whoever killed it sees how far it was and how long its lease holds.

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from jobs.embedding.faces import permitted_faces
 from jobs.erasure import tables as erasure
 from jobs.erasure.run import Outcome, erase_pending
 from jobs.erasure.tables import Target
@@ -23,8 +24,9 @@ from jobs.index import promotion
 from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.lease import Lease
+from jobs.runs.results import FileImported, Imported, Lost, Promoted
 from jobs.runs.staging_paths import recorded_bases
-from jobs.runs.stores import LOST, own_live, unaccounted
+from jobs.runs.stores import own_live, unaccounted
 from jobs.schemas import BASIS_LINKS, ERASURE_STEPS, IMAGES, PROCESSING_BASIS, RUN_STEPS
 from jobs.settings import Settings
 from jobs.steps import night
@@ -32,11 +34,11 @@ from jobs.steps.erase import erase
 from jobs.steps.expire import expire_steps
 from jobs.steps.load import load_steps
 from jobs.steps.night import erase_open, night_steps
-from jobs.steps.promote import last_proof
+from jobs.steps.promote import last_verified
 from jobs.steps.sync import add_small, withdraw_live
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
-from tests.spark.indexed import SHARED, Indexed, image, principal, reindex, run_of
+from tests.spark.indexed import FINGERPRINT, SHARED, Indexed, image, principal, reindex, run_of
 
 pytestmark = pytest.mark.spark
 
@@ -67,7 +69,7 @@ def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leave
     with pytest.raises(StoreMissing, match="Collection faces_night_1 is not in the index of the settings"):
         erase(job, {Target("subject", principal(5)): ["--subject"]})
     assert erasure.pending(made.warehouse).count() == 1
-    with closing(connect(settings)) as index, pytest.raises(StoreMissing, match="--lost faces_night_1`"):
+    with connect(settings) as index, pytest.raises(StoreMissing, match="--lost faces_night_1`"):
         withdraw_live(made.warehouse, settings, index, lambda: pytest.fail("nobody asks the gate"))
     assert made.warehouse.read(IMAGES).where(f"image_id = '{image(5)}'").count() == 1
     with pytest.raises(NotProvenError, match="Not all was looked at: faces_night_1"):
@@ -76,10 +78,10 @@ def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leave
         erase(job, {}, ["faces"])
     # It is gone for good: that is on record, and in the receipt.
     done = erase(job, {}, ["faces_night_1"])
-    assert (done["exit_code"], done["receipts"][0]["erased"]["faces"]) == (0, 1)
-    assert done["receipts"][0]["stores"]["collections"] == {"faces_night_1": {"lost": True}}
+    assert (done.exit_code, done.data["receipts"][0]["erased"]["faces"]) == (0, 1)
+    assert done.data["receipts"][0]["stores"]["collections"] == {"faces_night_1": {"lost": True}}
     assert not left.parent.parent.exists()
-    assert any(place.endswith("before") for place in prove_erased(job, [], None)["places"])
+    assert any(place.endswith("before") for place in prove_erased(job, [], None).data["places"])
 
 
 @pytest.mark.faults
@@ -108,8 +110,8 @@ def test_guarantee_12_an_erasure_comes_to_its_end_where_the_warehouse_moves_to_a
     index.drop("faces_night_1")
     index.close()
     done = erase(job, {}, ["faces_night_1"])
-    assert (done["exit_code"], done["receipts"][0]["erased"]["faces"]) == (0, 1)
-    assert prove_erased(job, [], None)["collections"] == ["faces_night_2"]
+    assert (done.exit_code, done.data["receipts"][0]["erased"]["faces"]) == (0, 1)
+    assert prove_erased(job, [], None).data["collections"] == ["faces_night_2"]
 
 
 def test_guarantee_9_an_alias_that_leads_to_another_warehouse_stops_what_takes_out(
@@ -212,14 +214,15 @@ def test_a_run_that_is_resumed_behind_its_switch_loads_nothing_again(
 ) -> None:
     """Nor does an erasure that it carries out make it: a server would keep every row beside the one that is there."""
     made = indexed.copy_to(tmp_path / "w")
-    done = {"import": {"collection": "faces_night_1"}, "promote": {"current": "faces_night_1"}}
+    done = Imported(collection="faces_night_1")
     monkeypatch.setattr(night, "embed_steps", lambda *_, **__: pytest.fail("it begins again"))
     with run_of(made, "n2", "reindex") as run, closing(made.index()) as index:
-        run.record_steps(done, NOW, 0.0)
+        run.record(done)
+        run.record(Promoted(current="faces_night_1"))
         ring, now = key_ring(made.settings), datetime.now(UTC)
         erasure.request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
         assert erase_open(run, index) is not None
-        assert run.result("import") == done["import"]
+        assert run.result(Imported) == done
         night_steps(run, index, recompute=False)
 
 
@@ -251,10 +254,12 @@ def test_guarantee_12_a_night_that_is_killed_in_the_watch_is_watched_again_and_l
     with run_of(made, "night-2", "reindex") as run, closing(made.index()) as index:
         settle_alias(run, index)
         night_steps(run, index, recompute=False)
-        assert (run.result("promote") or {})["previous"] == "faces_night_1"
-        assert last_proof(run)[1] == index.alias_target("faces") == "faces_night_2"
+        promoted = run.result(Promoted)
+        assert promoted is not None
+        assert promoted.previous == "faces_night_1"
+        assert last_verified(run).collection == index.alias_target("faces") == "faces_night_2"
         # As an earlier release has forgotten it.
-        run.forget("import")
+        run.forget(Imported, FileImported)
         with pytest.raises(NotProvenError, match="faces_night_2 of run night-2 is live"):
             load_steps(run, index)
         assert index.exists("faces_night_2")
@@ -266,7 +271,7 @@ def test_guarantee_9_a_collection_is_on_record_before_sync_brings_a_row_into_it(
     """Though somebody had given it up: settings lead to it again, and it is filled again."""
     made = indexed.copy_to(tmp_path / "w")
     with run_of(made, "l1", "erase") as run:
-        run.record_steps({LOST: {"dropped": ["faces_night_1"]}}, datetime.now(UTC), 0.0)
+        run.record(Lost(dropped=("faces_night_1",)))
     assert unaccounted(made.warehouse, {}) == []
     # A face that is permitted and missing, of a record that was given since.
     made.record(5)
@@ -281,7 +286,7 @@ def test_guarantee_9_a_collection_is_on_record_before_sync_brings_a_row_into_it(
     now = datetime.now(UTC)
     gated = gate_warehouse(made.warehouse, made.settings, now=now, ingested_by=now)
     with pytest.raises(Cut), run_of(made, "s1", "sync") as run:
-        add_small(run, index, "faces_night_1", gated)
+        add_small(run, index, "faces_night_1", permitted_faces(made.warehouse, gated, FINGERPRINT))
     index.close()
     assert unaccounted(made.warehouse, {}) == ["faces_night_1"]
 
@@ -293,12 +298,12 @@ def test_guarantee_9_pictures_go_whose_records_are_gone_for_good(indexed: Indexe
     warehouse, job = made.warehouse, job_for(made.spark, made.settings)
     warehouse.delta(PROCESSING_BASIS).delete("record_id IN ('r6', 's2')")
     done = erase(job, {Target("subject", principal(5)): ["--subject"]})
-    assert (done["exit_code"], done["receipts"]) == (3, [])
-    assert "0 requests complete: 0 images, 0 faces, 0 records erased; 1 requests stay open" in done["message"]
-    assert "where links came from a backup) `erase --lost-records` takes the links" in done["message"]
+    assert (done.exit_code, done.data["receipts"]) == (3, [])
+    assert "0 requests complete: 0 images, 0 faces, 0 records erased; 1 requests stay open" in done.message
+    assert "where links came from a backup) `erase --lost-records` takes the links" in done.message
     done = erase(job, {}, lost_records=True)
-    assert done["exit_code"] == 0
-    assert {r["kind"]: (r["erased"]["images"], r["erased"]["shared_images"]) for r in done["receipts"]} == {
+    assert done.exit_code == 0
+    assert {r["kind"]: (r["erased"]["images"], r["erased"]["shared_images"]) for r in done.data["receipts"]} == {
         "subject": (1, 0), "expiry": (1, 1)
     }  # fmt: skip
     left = {row["image_id"] for row in warehouse.read(IMAGES).collect()}

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.embedding.chunks import Chunk, chunk_input, plan_chunks
+from jobs.embedding.chunks import Chunk, Worklist, chunk_input, plan_chunks
 from jobs.embedding.faces import face_id, resalt
 from jobs.errors import (
     BadInput,
@@ -26,10 +26,11 @@ from jobs.errors import (
     SettingsError,
 )
 from jobs.index.ground_truth import recall_sample
-from jobs.index.staging import Staged, bucket_count, digests, stage
+from jobs.index.staging import Manifest, bucket_count, digests, stage
 from jobs.runs.history import run_state
 from jobs.runs.lease import Lease, last_act
 from jobs.runs.record import open_run
+from jobs.runs.results import Dropped, Dropping, FileImported, Maintained, Resalted
 from jobs.schemas import ALL_TABLES, EMBEDDINGS, ERASURE_ITEMS, IMAGES, LEASES, RUN_STEPS, RUNS, TableSpec
 from jobs.steps import load
 from jobs.steps.load import import_staged
@@ -145,16 +146,16 @@ def test_a_run_maintains_what_it_is_told_to(spark, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, "tables.optimize=true")
     with open_run(job_for(spark, settings, "m1"), "reindex") as run:
         maintain(run)
-        assert run.result("maintain") == {"tables": 9}
+        assert run.result(Maintained) == Maintained(tables=9)
     with open_run(job_for(spark, settings_for(tmp_path), "m2"), "reindex") as run:
         maintain(run)
-        assert run.result("maintain") is None
+        assert run.result(Maintained) is None
 
 
 def test_another_models_collection_is_not_added_to(spark, tmp_path: Path) -> None:
     index = FakeIndex()
     index.create("faces_f1", dim=512, shards=1, properties=INFO)
-    staged = Staged(str(tmp_path), (), 4)
+    staged = Manifest(str(tmp_path), (), 4)
     with open_run(job_for(spark, settings_for(tmp_path), "f1"), "load") as run, pytest.raises(MixedFingerprints):
         import_staged(run, index, "faces_f1", staged, "0" * 64)
     assert not len(index.collections["faces_f1"].ids)
@@ -165,7 +166,7 @@ def test_nothing_is_imported_beside_rows_of_no_import_on_record(
 ) -> None:
     """A server would keep every row twice: what readers see is left alone, anything else is built anew."""
     monkeypatch.setattr(load, "_load_files", lambda *_: None)
-    index, staged, model = FakeIndex(), Staged(str(tmp_path), (), 4), INFO.model_fingerprint
+    index, staged, model = FakeIndex(), Manifest(str(tmp_path), (), 4), INFO.model_fingerprint
     index.create("faces_f1", dim=512, shards=1, properties=INFO)
 
     def fill() -> None:
@@ -176,13 +177,13 @@ def test_nothing_is_imported_beside_rows_of_no_import_on_record(
     with open_run(job_for(spark, settings_for(tmp_path), "f1"), "load") as run:
         with pytest.raises(NotProvenError, match="faces_f1 of run f1 is live, and no import into it is on record"):
             import_staged(run, index, "faces_f1", staged, model)
-        assert run.result("drop-collections") is None
+        assert run.result(Dropping) is None
         index.drop_alias("faces")
         import_staged(run, index, "faces_f1", staged, model)
         assert not len(index.collections["faces_f1"].ids)
-        assert run.result("dropped-collections") == {"dropped": ["faces_f1"]}
+        assert run.result(Dropped) == Dropped(dropped=("faces_f1",))
         # An import that is on record is gone on with.
-        run.record_steps({"import/0": {"job_id": "1", "state": "started", "collection": "faces_f1"}}, NOW, 0.0)
+        run.record_parts({"0": FileImported(job_id="1", state="started", collection="faces_f1")})
         fill()
         import_staged(run, index, "faces_f1", staged, model)
         assert len(index.collections["faces_f1"].ids) == 3
@@ -236,16 +237,16 @@ def test_a_token_is_won_by_one(spark, tmp_path: Path) -> None:
 def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> None:
     calls: list[str] = []
 
-    def work() -> dict[str, int]:
+    def work() -> Resalted:
         calls.append("x")
-        return {"n": 1}
+        return Resalted(faces=1)
 
     settings = settings_for(tmp_path)
     warehouse = warehouse_for(spark, settings)
 
     def fail() -> None:
         with open_run(job_for(spark, settings, "r1"), "reindex") as run:
-            run.step("a", work)
+            run.once(Resalted, work)
             raise NotProvenError("not enough.")
 
     with pytest.raises(NotProvenError):
@@ -256,9 +257,9 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
         # Its lease runs out where it is not heard of for long enough.
         assert run_state(warehouse, "r1", datetime.now(UTC)).state == "running"
         assert run_state(warehouse, "r1", datetime.now(UTC) + timedelta(hours=1)).state == "silent"
-        assert run.step("a", work) == {"n": 1}
-        run.forget("a")
-        run.step("a", work)
+        assert run.once(Resalted, work) == Resalted(faces=1)
+        run.forget(Resalted)
+        run.once(Resalted, work)
     assert len(calls) == 2
     states = warehouse.read(RUNS).orderBy("recorded_at").select("state", "exit_code", "started_at").collect()
     assert [(r["state"], r["exit_code"]) for r in states] == [
@@ -278,8 +279,8 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
 
 def test_chunks_cover_all_parts_once(spark) -> None:
     work = spark.range(100).selectExpr("cast(id % 10 AS int) AS part")
-    assert plan_chunks(work, 25) == [Chunk(0, 2, 30), Chunk(3, 5, 30), Chunk(6, 8, 30), Chunk(9, 9, 10)]
-    assert plan_chunks(work.limit(0), 25) == []
+    assert plan_chunks(Worklist(work), 25) == [Chunk(0, 2, 30), Chunk(3, 5, 30), Chunk(6, 8, 30), Chunk(9, 9, 10)]
+    assert plan_chunks(Worklist(work.limit(0)), 25) == []
 
 
 def unit_vectors(n: int, seed: int = 0) -> list[list[float]]:

@@ -16,6 +16,7 @@ from rich.console import Console as RichConsole
 
 from jobs.runs.console import Console, LogFormat
 from jobs.runs.record import Job, open_run
+from jobs.runs.results import Maintained, Resalted
 from jobs.runs.step_watcher import Watcher
 from jobs.schemas import IMAGES, RUNS
 from jobs.steps.accumulators import Counters
@@ -199,22 +200,22 @@ def test_a_run_leaves_its_numbers_and_lines(spark: SparkSession, tmp_path: Path)
     job = Job(settings, spark, warehouse_for(spark, settings), console, "night-1", False)
     during = {}
 
-    def work() -> dict[str, Any]:
-        return {"rows": spark.range(3).count()}
+    def work() -> Maintained:
+        return Maintained(tables=spark.range(3).count())
 
     def night() -> None:
         with open_run(job, "reindex") as run:
-            run.step("stage", work)
+            run.once(Maintained, work)
             during.update(read(tmp_path / "reindex.prom"))
-            run.step("index", lambda: {"x": 1 // 0})
+            run.once(Resalted, lambda: Resalted(faces=1 // 0))
 
     with pytest.raises(ZeroDivisionError):
         night()
     after = read(tmp_path / "reindex.prom")
     assert (during["run_state", "running"], after["run_state", "failed"]) == (1, 1)
-    assert during["step_duration_seconds", "stage"] > 0
+    assert during["step_duration_seconds", "maintain"] > 0
     told = [(line["run_id"], line["step"], line["state"]) for line in lines(out)]
     assert told == [
-        ("night-1", "stage", "started"), ("night-1", "stage", "done"),
-        ("night-1", "index", "started"), ("night-1", "index", "failed"),
+        ("night-1", "maintain", "started"), ("night-1", "maintain", "done"),
+        ("night-1", "resalt", "started"), ("night-1", "resalt", "failed"),
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from jobs.reporting import flow, timings
 from jobs.reporting.collect import Report, RunFacts
 from jobs.reporting.drift import Drift, NewFaces
 from jobs.reporting.permissions import Standing
+from jobs.runs.results import Imported, Indexed, Promoted, Screened, Verified
 
 BEGAN = 1_780_000_000.0
 REASONS = {"NO_BASIS": 100, "CONSENT_ENDED": 48}
@@ -36,10 +37,25 @@ _PLACES = {
     "dropped": [],
     "watched": {"searches": 1_140, "p50_ms": 3.1, "p99_ms": 8.8},
 }
-_RESULTS: dict[str, dict[str, Any]] = {
-    "gate": GATE, "plan": {"images": 202}, "stage": {"rows": 805}, "import": {"rows": 805}, "index": {"index": "HNSW"},
-    "verify": PROOF, "promote": _PLACES,
+#: As they stand in `run_steps`; of `plan` and `stage` only the sums are read.
+RESULTS: dict[str, dict[str, Any]] = {
+    "gate": GATE, "plan": {"images": 202}, "stage": {"rows": 805}, "import": {"collection": "faces_night", "rows": 805},
+    "index": {"index": "HNSW"}, "verify": PROOF, "promote": _PLACES,
 }  # fmt: skip
+
+
+def recorded(results: Mapping[str, Mapping[str, Any]], like: flow.Recorded | None = None) -> flow.Recorded:
+    """What a report is made from, of steps with these ``results`` on record; else as ``like`` another."""
+    kinds = {
+        "screened": Screened, "imported": Imported, "indexed": Indexed, "verified": Verified, "promoted": Promoted
+    }  # fmt: skip
+    typed = {
+        name: kind.of_record(results[kind.name()]) if kind.name() in results else None for name, kind in kinds.items()
+    }
+    sums = {"planned": results.get("plan", {}).get("images"), "staged": results.get("stage", {}).get("rows")}
+    return replace(like or flow.Recorded(), **typed, **sums)
+
+
 _COMPUTED = timings.Computed(
     202, 171, 100.0, {"embedded": 152, "no_face": 40, "broken": 10}, ("cuda:0", "cuda:1"), 0.83
 )
@@ -70,7 +86,7 @@ def _paces(share: float) -> list[timings.Pace]:
     return [timings.Pace(begin, begin + 5, 10 + n % 4, 8, 5, share + 0.02 * (n % 5)) for n, begin in enumerate(begins)]
 
 
-_RECORDED = flow.Recorded(_RESULTS, _COMPUTED, _IMPORTS, 5)
+_RECORDED = recorded(RESULTS, flow.Recorded(computed=_COMPUTED, imports=_IMPORTS, withdrawn=5))
 _LAST = NewFaces("nightly-2026-05-27", 190, 160, (0.944, 0.9994, 1.0), 0.99999, 1.0, 1.00001)
 _THIS = NewFaces(_FACTS.run_id, 202, 171, (0.941, 0.9993, 1.0), 0.99999, 1.0, 1.00001)
 _STANDING = Standing(
@@ -97,14 +113,12 @@ GOOD = Report(
     recall_floor=0.95,
 )
 
-_FAULTY = flow.Recorded(
+_FAULTY = recorded(
     {
-        **{name: result for name, result in _RESULTS.items() if name != "promote"},
+        **{name: result for name, result in RESULTS.items() if name != "promote"},
         "verify": {**PROOF, "rows_found": 799, "keys_missing": 1, "passed": False, "faults": ["1 keys are missing"]},
     },
-    _COMPUTED,
-    _IMPORTS,
-    5,
+    _RECORDED,
 )
 FAILED = replace(
     GOOD,
@@ -122,8 +136,9 @@ FAILED = replace(
     drift=Drift(_THIS, None, None, "No earlier run of this model is on record, so there is nothing to compare with."),
 )
 
-_SOME = flow.Recorded(
-    {"gate": GATE, "plan": {"images": 202}}, timings.Computed(60, 70, 40.0, {"embedded": 60}, ("cpu",), 0.93)
+_SOME = recorded(
+    {"gate": GATE, "plan": {"images": 202}},
+    flow.Recorded(computed=timings.Computed(60, 70, 40.0, {"embedded": 60}, ("cpu",), 0.93)),
 )
 EARLY = replace(
     GOOD,
@@ -171,13 +186,14 @@ _REFUSED = sum(_MANY.values())
 _LARGE_STATUSES = {"embedded": 2_104_338_911, "no_face": 611_204_004, "broken": 61_337_210, "refused": _REFUSED}
 _LEFT = 3 * _BN - sum(_LARGE_STATUSES.values())
 _LARGE_RESULTS: dict[str, dict[str, Any]] = {
-    **_RESULTS,
+    **RESULTS,
     "gate": {
         "images": 3 * _BN, "accepted": 3 * _BN - _REFUSED, "refused": _REFUSED, "reasons": _MANY,
         "fingerprint": "f" * 64,
     },
     "plan": {"images": 3 * _BN - _REFUSED - _LEFT},
-    "stage": {"rows": 2_711_000_412}, "import": {"rows": 2_711_000_412}, "index": {"index": "IVF_SQ8"},
+    "stage": {"rows": 2_711_000_412}, "import": {"collection": "faces_night", "rows": 2_711_000_412},
+    "index": {"index": "IVF_SQ8"},
     "verify": {
         **PROOF, "rows_expected": 2_711_000_400, "rows_found": 2_711_000_400, "latency_p50_ms": 41.3,
         "latency_p99_ms": 130.9, "counts": {
@@ -190,17 +206,16 @@ _LARGE_RESULTS: dict[str, dict[str, Any]] = {
         },
     },
 }  # fmt: skip
-_LARGE = flow.Recorded(
-    _LARGE_RESULTS,
-    timings.Computed(
+_LARGE = recorded(_LARGE_RESULTS, flow.Recorded(
+    computed=timings.Computed(
         3 * _BN - _REFUSED - _LEFT, 2_711_000_412, 6.1 * 3600,
         {"embedded": 2_104_338_911, "no_face": 611_204_004, "broken": 61_337_210},
         tuple(f"cuda:{n}" for n in range(8)), 0.83,
     ),
-    timings.Imports(2_712, 2_711_000_412, 5_700 * 2**30, 999_100, 1_000_000, 2_712, 2_711_000_412, 170, 12, False,
-                 (91.0, 240.0, 1_900.0)),
-    12,
-)  # fmt: skip
+    imports=timings.Imports(2_712, 2_711_000_412, 5_700 * 2**30, 999_100, 1_000_000, 2_712, 2_711_000_412, 170, 12,
+                 False, (91.0, 240.0, 1_900.0)),
+    withdrawn=12,
+))  # fmt: skip
 _HOURS = {
     "gate": 0.4, "plan": 0.2, "embed": 6.1, "stage": 0.5, "import": 1.1, "index": 0.9, "withdraw-loaded": 0.1,
     "verify": 0.3, "promote": 0.02,

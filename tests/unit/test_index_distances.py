@@ -15,6 +15,7 @@ from jobs.index import distances
 from jobs.index.distances import BINS, LEAST_FACES, Distances, distances_of, implausible, usable
 from jobs.index.protocol import IndexSpec
 from jobs.index.verification import Proof, Sample, compare_all, exact_neighbours, prove
+from jobs.runs.step_result import from_record
 from jobs.settings import Settings
 from jobs.steps.verify import hint_for
 from tests.milvus.fake import FakeIndex
@@ -206,7 +207,7 @@ def test_a_trained_index_is_proven_and_its_proof_can_be_recorded_and_read() -> N
     assert proof.passed
     assert "verify.sanity" not in hint_for(proof)
     record = json.loads(json.dumps({"collection": "faces_r1", **asdict(proof), "counts": {}}))
-    assert Proof.of_record(record) == proof
+    assert from_record(Proof, record) == proof
     assert len(record["distances"]["nearest"]) == BINS
     # Numbers of the whole sample, none of a face.
     assert set(record["distances"]) == {"faces", "nearest", "low", "median", "high", "spread"}
@@ -215,7 +216,7 @@ def test_a_trained_index_is_proven_and_its_proof_can_be_recorded_and_read() -> N
 def test_a_proof_of_an_earlier_release_can_be_read() -> None:
     record = asdict(proof_of(trained_like(60)))
     del record["distances"], record["implausible"]
-    assert Proof.of_record(record).distances is None
+    assert from_record(Proof, record).distances is None
 
 
 def test_the_floor_is_asked_by_default_and_its_error_is_one_of_proofs() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from jobs.runs.stores import DROP, DROPPED, about_to_drop, drop, own_collections
+from jobs.runs.results import Dropped, Dropping
+from jobs.runs.step_result import StepResult
+from jobs.runs.stores import about_to_drop, drop, own_collections
 from jobs.steps.load import _create
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO
@@ -29,10 +31,10 @@ class FakeRun:
     settings: Any = field(
         default_factory=lambda: SimpleNamespace(milvus=_MILVUS, governance=SimpleNamespace(purposes=("search",)))
     )
-    recorded: list[dict[str, Any]] = field(default_factory=list)
+    recorded: list[StepResult] = field(default_factory=list)
 
-    def record_steps(self, results: dict[str, Any], *_: object) -> None:
-        self.recorded.append(results)
+    def record(self, result: StepResult) -> None:
+        self.recorded.append(result)
 
 
 def ids(run: Any, index: FakeIndex) -> dict[str, str]:
@@ -64,8 +66,8 @@ def test_guarantee_9_what_is_about_to_be_dropped_is_on_record_with_its_index() -
     assert ids(run, index) == {"faces_7": "faces_7", "faces_8": "faces_8", "faces_9": "faces_7"}
     drop(run, index, "faces_7")
     assert run.recorded == [
-        {DROP: {"dropped": ["faces_7"], "index": ["faces_7", "faces_8"]}},
-        {DROPPED: {"dropped": ["faces_7"]}},
+        Dropping(dropped=("faces_7",), index=("faces_7", "faces_8")),
+        Dropped(dropped=("faces_7",)),
     ]
     # What is left tells that it is the same index.
     assert set(ids(run, index).values()) == {"faces_7", "faces_8"}

@@ -22,6 +22,7 @@ from jobs.index.verification import (
     merge_neighbours,
     prove,
 )
+from jobs.runs.step_result import from_record
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import BUCKETS, DIM, INFO, bucket_of, make_keys, make_table, make_vectors
 
@@ -62,7 +63,7 @@ def test_a_faithful_collection_is_proven_and_the_proof_can_be_recorded() -> None
     assert proof.passed
     assert proof.faults == ()
     assert (proof.rows_expected, proof.rows_found, proof.recall, proof.self_hit) == (ROWS, ROWS, 1.0, 1.0)
-    assert Proof.of_record(json.loads(json.dumps(asdict(proof)))) == proof
+    assert from_record(Proof, json.loads(json.dumps(asdict(proof)))) == proof
 
 
 def test_an_empty_collection_is_proven_where_nothing_is_expected() -> None:

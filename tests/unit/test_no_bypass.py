@@ -6,7 +6,15 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import get_type_hints
 
+import pytest
+
+from jobs.embedding.chunks import Worklist, embed_chunk, worklist
+from jobs.embedding.faces import PermittedFaces, permitted_faces
+from jobs.governance.gate import Gated
+from jobs.steps.load import stage_faces
+from jobs.steps.sync import add_small
 from jobs.tables.store import OPEN_TO_ALL
 
 ROOT = Path(__file__).parents[2]
@@ -32,25 +40,49 @@ def callers(*names: str) -> set[str]:
     return {file for file, name, _ in calls("jobs") if name in names}
 
 
+@cache
+def makers(kind: str) -> frozenset[tuple[str, str]]:
+    """(file, function or class at its top) of everything that makes one of a ``kind``."""
+    found = set()
+    for path in sorted((ROOT / "jobs").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            made = [call for call in ast.walk(node) if isinstance(call, ast.Call) and ast.unparse(call.func) == kind]
+            found |= {(str(path.relative_to(ROOT)), getattr(node, "name", "")) for _ in made}
+    return frozenset(found)
+
+
 def test_guarantee_3_embeddings_are_appended_in_one_place_behind_the_gate() -> None:
     appends = {file for file, name, text in calls("jobs") if name == "append" and "EMBEDDINGS" in text}
     assert appends == {"jobs/embedding/chunks.py"}
     assert callers("embed_chunk") == {"jobs/steps/embed.py"}
-    # The worklist of that one caller is what the gate accepted.
-    assert "new = gated.accepted.join(done" in (ROOT / "jobs/steps/embed.py").read_text(encoding="utf-8")
+    assert get_type_hints(embed_chunk)["wanted"] is Worklist
+
+
+@pytest.mark.parametrize(
+    ("kind", "made_by"),
+    [
+        (Worklist, {("jobs/embedding/chunks.py", "worklist")}),
+        (PermittedFaces, {("jobs/embedding/faces.py", "permitted_faces")}),
+        # What both are made from: nothing but the gate decides.
+        (Gated, {("jobs/governance/gate.py", "gate"), ("jobs/governance/gate.py", "Gated")}),
+    ],
+)
+def test_guarantee_3_what_may_be_embedded_staged_or_inserted_is_made_by_the_gate_alone(
+    kind: type, made_by: set[tuple[str, str]]
+) -> None:
+    assert makers(kind.__name__) == made_by
+    # Under no other name, nor from one that is there with something else in it.
+    assert callers("replace", "copy", "deepcopy") & {file for file, _ in made_by} <= {"jobs/governance/gate.py"}
+    assert get_type_hints(worklist)["gated"] is get_type_hints(permitted_faces)["gated"] is Gated
 
 
 def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
     assert callers("stage") == callers("load_files") == {"jobs/steps/load.py"}
-    # What the one caller of that stages is what the gate permits at that moment.
-    stagings = [(file, arguments) for file, name, arguments in calls("jobs") if name == "stage_faces"]
-    permitted = "run, index, permitted_faces(run.warehouse, gate_step(run), fingerprint)"
-    assert stagings == [("jobs/steps/load.py", permitted)]
-    # Between nights `sync` inserts a few, which the gate permits as well; compacting copies rows that are there.
+    assert callers("stage_faces") == {"jobs/steps/load.py"}
+    # Between nights `sync` inserts a few; compacting copies rows that are there.
     inserts = {file for file in callers("insert") if not file.startswith("jobs/index/milvus/")}
     assert inserts == {"jobs/index/loader.py", "jobs/steps/sync.py"}
-    adding = (ROOT / "jobs/steps/sync.py").read_text(encoding="utf-8")
-    assert "faces = permitted_faces(warehouse, gated, info.model_fingerprint)" in adding
+    assert get_type_hints(stage_faces)["faces"] is get_type_hints(add_small)["faces"] is PermittedFaces
     for foreign in ("do_bulk_insert", "upsert", "bulk_import"):
         assert {f for f in callers(foreign) if not f.startswith("jobs/index/milvus/")} == set()
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from jobs.reporting import charts, flow, html, timings
-from tests.unit.reports import EARLY, FAILED, GOOD, LARGE, NOTHING, PROOF
+from tests.unit.reports import EARLY, FAILED, GOOD, LARGE, NOTHING, PROOF, RESULTS, recorded
 
 pytestmark = pytest.mark.unit
 
@@ -52,7 +52,7 @@ def test_before_the_proof_the_rest_is_reused_or_not_reached() -> None:
 def test_many_reasons_are_shown_as_eight() -> None:
     reasons = {f"REASON_{n}": 100 - n for n in range(20)}
     gate = {"images": sum(reasons.values()), "accepted": 0, "refused": sum(reasons.values()), "reasons": reasons}
-    links = flow.links(flow.Recorded({"gate": gate}))
+    links = flow.links(recorded({"gate": gate}))
     assert [link.outcome for link in links] == [*(f"REASON_{n}" for n in range(7)), "other reasons"]
     assert sum(link.images for link in links) == gate["images"]
 
@@ -70,8 +70,7 @@ def test_many_reasons_are_shown_as_eight() -> None:
     ],
 )
 def test_a_sum_that_does_not_agree_is_said_loudly(step: str, changes: dict[str, object], check: str) -> None:
-    results = {**GOOD.recorded.results, step: {**GOOD.recorded.of(step), **changes}}
-    checks = flow.checks(replace(GOOD.recorded, results=results))
+    checks = flow.checks(recorded({**RESULTS, step: {**RESULTS[step], **changes}}, GOOD.recorded))
     assert check in {one.name for one in checks if not one.agrees}
     shown = html.render(replace(GOOD, checks=checks))
     assert 'role="alert"' in shown
@@ -192,8 +191,8 @@ def test_how_far_apart_faces_are_is_a_histogram_of_the_sample() -> None:
 
 @pytest.mark.parametrize("proof", [{**PROOF, "distances": None}, {k: v for k, v in PROOF.items() if k != "distances"}])
 def test_a_proof_of_few_faces_or_of_an_earlier_release_has_no_histogram(proof: dict[str, object]) -> None:
-    recorded = replace(GOOD.recorded, results={**GOOD.recorded.results, "verify": proof})
-    shown = html.render(replace(GOOD, recorded=recorded))
+    without = recorded({**RESULTS, "verify": proof}, GOOD.recorded)
+    shown = html.render(replace(GOOD, recorded=without))
     assert "too few faces, or its release did not record it" in shown
     assert shown.count("The same as a table") == 3
 
@@ -203,7 +202,7 @@ def test_a_refused_index_is_told_with_its_histogram() -> None:
     fault = "the vectors have collapsed: 99 of 100 pairs of faces have a cosine of 0.9990 or more"
     alike = {"faces": 200, "nearest": [0] * 19 + [200], "low": 0.999, "median": 1.0, "high": 1.0, "spread": 0.7}
     proof = {**PROOF, "passed": False, "faults": [fault], "implausible": fault, "distances": alike}
-    shown = html.render(replace(FAILED, recorded=replace(FAILED.recorded, results={"verify": proof})))
+    shown = html.render(replace(FAILED, recorded=recorded({"verify": proof}, FAILED.recorded)))
     assert fault in shown
     assert "✗ not proven" in shown
     assert '<td>0.95 to 1.00</td><td class="n">200</td>' in shown
