@@ -56,20 +56,20 @@ def append(warehouse: Warehouse, kind: str, run_id: str, facts: dict[str, Any], 
         seq = last.seq + 1
         digest = _digest(seq, int(now.timestamp() * 1e6), kind, run_id, text, last.digest)
         row = (seq, now, kind, run_id, text, last.digest, digest)
-        frame = warehouse.spark.createDataFrame([row], AUDIT_EVENTS.columns)
         try:
             # One transaction name with the number as its version: of two writers of one number Delta takes the first.
-            warehouse.append(frame, AUDIT_EVENTS, transaction="chain", transaction_version=seq)
+            warehouse.append([row], AUDIT_EVENTS, transaction="chain", transaction_version=seq)
         except ConcurrentTransactionException:
             continue
-        if warehouse.read(AUDIT_EVENTS).where((F.col("seq") == seq) & (F.col("digest") == digest)).count():
+        if warehouse.rows(AUDIT_EVENTS, "seq", where="seq = {seq} AND digest = {digest}", seq=seq, digest=digest):
             return Head(seq, digest)
     raise NotProvenError("The audit trail could not be written: others wrote it all the time.", hint="run it again.")
 
 
 def head(warehouse: Warehouse) -> Head:
     """The last event; number 0 where there is none."""
-    return _last(warehouse.read(AUDIT_EVENTS))
+    rows = warehouse.rows(AUDIT_EVENTS, "seq, digest", order_by="seq DESC, digest DESC", limit=1)
+    return Head(rows[0]["seq"], rows[0]["digest"]) if rows else Head(0, _START)
 
 
 def _last(events: DataFrame) -> Head:

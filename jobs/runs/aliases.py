@@ -7,11 +7,10 @@ alias back. What is stopped even before that, the next run puts right: the recor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-
-from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, LeaseLost
 from jobs.index.collections import collection_name
@@ -38,18 +37,12 @@ class Recorded:
 
 def recorded(warehouse: Warehouse, alias: str) -> Recorded | None:
     """The last word on an alias, by the token under which it was written; None: no release that writes it has."""
-    steps = warehouse.read(RUN_STEPS).where(AliasSwitch.of_step() | AliasSet.of_step())
-    steps = steps.where(AliasSet.column("alias") == alias)
-    row = (
-        steps.orderBy(F.col("fencing_token").desc(), F.col("ended_at").desc())
-        .select(
-            AliasSet.column("collection").alias("collection"),
-            AliasSet.column("to").alias("to"),
-            "fencing_token",
-        )
-        .first()
-    )
-    return None if row is None else Recorded(row["collection"], row["to"], int(row["fencing_token"]))
+    switches, newest = f"{AliasSwitch.condition()} OR {AliasSet.condition()}", "fencing_token DESC, ended_at DESC"
+    for row in warehouse.rows(RUN_STEPS, "result, fencing_token", where=switches, order_by=newest):
+        said = AliasSet.of_record(json.loads(row["result"]))
+        if said.alias == alias:
+            return Recorded(said.collection, said.to, row["fencing_token"])
+    return None
 
 
 @contextmanager

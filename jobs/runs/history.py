@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import Any, Final, TypeVar
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -15,18 +15,37 @@ from jobs.errors import DependencyUnavailable
 from jobs.index.collections import collection_name
 from jobs.runs.lease import last_act
 from jobs.runs.results import AliasSet, FileImported, Imported, Promoted, Staged, Verified
+from jobs.runs.step_result import StepResult
 from jobs.schemas import IMAGE_STATUS, IMAGES, RUN_STEPS, RUNS
 from jobs.tables.store import Warehouse
+
+R = TypeVar("R", bound=StepResult)
+# More than anybody asks about.
+_LOOKED_BACK: Final = 1000
 
 
 def proven_collections(warehouse: Warehouse) -> list[str]:
     """Collections whose last proof passed, newest first."""
-    verified = _done(warehouse, Verified.of_step()).orderBy(F.col("ended_at").desc())
     found: dict[str, bool] = {}
-    for row in verified.select("result").limit(1000).collect():
-        result = Verified.of_record(json.loads(row["result"]))
+    for _, result in _last(warehouse, Verified):
         found.setdefault(result.collection, result.is_proven)
     return [name for name, passed in found.items() if passed]
+
+
+def _last(warehouse: Warehouse, *kinds: type[R], run_id: str = "", limit: int = _LOOKED_BACK) -> list[tuple[str, R]]:
+    """The last steps of these kinds that were done (by a run), newest first: by which run, and its result."""
+    of_kind = " OR ".join(kind.condition() for kind in kinds)
+    of_run = "AND run_id = {run_id}" if run_id else ""
+    rows = warehouse.rows(
+        RUN_STEPS,
+        "run_id, step, result",
+        where=f"({of_kind}) {of_run} AND state = 'done'",
+        order_by="ended_at DESC",
+        limit=limit,
+        run_id=run_id,
+    )
+    of_name = [next(kind for kind in kinds if kind.is_name(row["step"])) for row in rows]
+    return [(r["run_id"], kind.of_record(json.loads(r["result"]))) for r, kind in zip(rows, of_name, strict=True)]
 
 
 def _done(warehouse: Warehouse, kind: Column) -> DataFrame:
@@ -35,8 +54,9 @@ def _done(warehouse: Warehouse, kind: Column) -> DataFrame:
 
 def promoted_collections(warehouse: Warehouse) -> list[str]:
     """Collections that an alias has pointed at, newest first: those that a rollback may go back to."""
-    rows = _promoted(warehouse).orderBy(F.col("ended_at").desc()).select("name").limit(1000).collect()
-    return list(dict.fromkeys(row["name"] for row in rows))
+    steps: list[tuple[str, Promoted | AliasSet]] = _last(warehouse, Promoted, AliasSet)
+    names = [step.current if isinstance(step, Promoted) else step.collection for _, step in steps]
+    return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def _promoted(warehouse: Warehouse) -> DataFrame:
@@ -60,32 +80,41 @@ def promoted_runs(warehouse: Warehouse, live: Sequence[str]) -> DataFrame:
 
 def staged_at(warehouse: Warehouse, run_id: str) -> float | None:
     """When a run last began to stage (seconds since 1970): what came later is not in its collection."""
-    steps = _done(warehouse, Staged.of_step()).where(F.col("run_id") == run_id)
-    row = steps.agg(F.max(F.unix_micros("started_at")).alias("at")).first()
-    return None if row is None or row["at"] is None else row["at"] / 1e6
+    rows = warehouse.rows(
+        RUN_STEPS,
+        "max(started_at) AS at",
+        where=f"run_id = {{run_id}} AND {Staged.condition()} AND state = 'done'",
+        run_id=run_id,
+    )
+    at = rows[0]["at"] if rows else None
+    return None if at is None else at.timestamp()
 
 
 def holds_stage(warehouse: Warehouse, run_id: str) -> bool:
     """Whether a run's staged files are on record: else it never staged, or has to do it again."""
-    steps = warehouse.read(RUN_STEPS).where((F.col("run_id") == run_id) & Staged.of_step())
-    row = steps.agg(F.max_by("state", "ended_at").alias("state")).first()
-    return row is not None and row["state"] == "done"
+    rows = warehouse.rows(
+        RUN_STEPS,
+        "state",
+        where=f"run_id = {{run_id}} AND {Staged.condition()}",
+        order_by="ended_at DESC",
+        limit=1,
+        run_id=run_id,
+    )
+    return bool(rows) and rows[0]["state"] == "done"
 
 
 def staged_under(warehouse: Warehouse, run_id: str, token: int) -> bool:
     """Whether a run has put on record what it staged under this token of the lease."""
-    mine = (F.col("run_id") == run_id) & Staged.of_step() & (F.col("fencing_token") == token)
-    return not warehouse.read(RUN_STEPS).where(mine).isEmpty()
+    of_run = f"run_id = {{run_id}} AND {Staged.condition()} AND fencing_token = {{token}}"
+    return bool(warehouse.rows(RUN_STEPS, "step", where=of_run, limit=1, run_id=run_id, token=token))
 
 
 def buckets_of(warehouse: Warehouse, collection: str) -> int:
     """Over how many buckets the keys of a collection are spread; 0 where its run is not on record."""
-    staged = _done(warehouse, Staged.of_step()).alias("s")
-    loaded = _done(warehouse, Imported.of_step()).alias("i")
-    wanted = Imported.column("collection", of="i.result") == collection
-    rows = loaded.where(wanted).join(staged, "run_id").orderBy(F.col("s.ended_at").desc()).limit(1)
-    row = rows.select(Staged.column("buckets", of="s.result").alias("buckets")).first()
-    return int(row["buckets"]) if row else 0
+    for run_id, loaded in _last(warehouse, Imported):
+        if loaded.collection == collection and (staged := _last(warehouse, Staged, run_id=run_id, limit=1)):
+            return staged[0][1].buckets
+    return 0
 
 
 def last_states(warehouse: Warehouse) -> DataFrame:
@@ -95,11 +124,19 @@ def last_states(warehouse: Warehouse) -> DataFrame:
     return warehouse.read(RUNS).groupBy("run_id").agg(newest).select("run_id", "last.*")
 
 
+def _last_states(warehouse: Warehouse, limit: int, where: str = "", run_id: str = "") -> list[dict[str, Any]]:
+    """The same of the runs that started last, newest first; of rows ``where`` something holds."""
+    back = "ROW_NUMBER() OVER (PARTITION BY run_id ORDER BY recorded_at DESC) AS back"
+    newest = "back, started_at DESC"
+    rows = warehouse.rows(RUNS, f"*, {back}", where=where, order_by=newest, limit=limit, run_id=run_id)
+    return [row for row in rows if row.pop("back") == 1]
+
+
 def last_fingerprint(warehouse: Warehouse, run_id: str | None) -> str | None:
     """The model that a run embedded with, or the last run that embedded; None where there is none."""
-    rows = last_states(warehouse).where("model_fingerprint IS NOT NULL").orderBy(F.col("started_at").desc())
-    row = (rows if run_id is None else rows.where(F.col("run_id") == run_id)).select("model_fingerprint").first()
-    return None if row is None else str(row["model_fingerprint"])
+    of_run = "AND run_id = {run_id}" if run_id else ""
+    rows = _last_states(warehouse, 1, f"model_fingerprint IS NOT NULL {of_run}", run_id or "")
+    return str(rows[0]["model_fingerprint"]) if rows else None
 
 
 def live_runs(warehouse: Warehouse, alias: str) -> list[str]:
@@ -111,8 +148,7 @@ def live_runs(warehouse: Warehouse, alias: str) -> list[str]:
 
 def recent(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
     """The last runs, newest first."""
-    rows = last_states(warehouse).orderBy(F.col("started_at").desc()).limit(limit).collect()
-    return [row.asDict() for row in rows]
+    return _last_states(warehouse, limit)
 
 
 def last_outcomes(warehouse: Warehouse) -> DataFrame:
@@ -142,16 +178,17 @@ class RunState:
 
 def last_step(warehouse: Warehouse, run_id: str) -> str:
     """The last step that a run has done, and when."""
-    steps = warehouse.read(RUN_STEPS).where(F.col("run_id") == run_id).where("state = 'done'")
-    row = steps.orderBy(F.col("ended_at").desc()).select("step", F.unix_timestamp("ended_at").alias("at")).first()
-    return f"{row['step']} at {datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d %H:%M:%S} UTC" if row else "none"
+    done = "run_id = {run_id} AND state = 'done'"
+    rows = warehouse.rows(RUN_STEPS, "step, ended_at", where=done, order_by="ended_at DESC", limit=1, run_id=run_id)
+    return f"{rows[0]['step']} at {rows[0]['ended_at']:%Y-%m-%d %H:%M:%S} UTC" if rows else "none"
 
 
 def run_state(warehouse: Warehouse, run_id: str, now: datetime) -> RunState:
     """Where the run of this id stands at ``now``."""
-    row = last_states(warehouse).where(F.col("run_id") == run_id).first()
-    if row is None:
+    rows = _last_states(warehouse, 1, "run_id = {run_id}", run_id)
+    if not rows:
         return RunState(run_id, "unknown")
+    row = rows[0]
     if row["state"] == "running":
         held = last_act(warehouse)
         until = held.until if held is not None and held.run_id == run_id and held.holds(now) else None

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from pyspark.sql import functions as F
-
 from jobs.errors import LeaseHeld, LeaseLost
 from jobs.schemas import IMAGES, LEASES, PROCESSING_BASIS, RUNS
 from jobs.tables.store import Warehouse
@@ -48,18 +46,15 @@ class Held:
 
 def last_act(warehouse: Warehouse) -> Held | None:
     """The last act on the lease; None where nobody ever took it."""
-    rows = (
-        warehouse.read(LEASES)
-        .where(F.col("name") == LEASE_NAME)
-        .orderBy(F.col("token").desc(), F.col("at").desc(), F.col("expires_at").asc())
-        .limit(1)
-        .select("token", "run_id", "action", F.unix_timestamp("expires_at").alias("until"))
-        .collect()
+    rows = warehouse.rows(
+        LEASES,
+        "token, run_id, action, expires_at",
+        where="name = {name}",
+        order_by="token DESC, at DESC, expires_at",
+        limit=1,
+        name=LEASE_NAME,
     )
-    if not rows:
-        return None
-    row = rows[0]
-    return Held(int(row["token"]), row["run_id"], row["action"], datetime.fromtimestamp(row["until"], UTC))
+    return Held(rows[0]["token"], rows[0]["run_id"], rows[0]["action"], rows[0]["expires_at"]) if rows else None
 
 
 def _by(last: Held | None, run_id: str) -> str:
@@ -159,13 +154,11 @@ class Lease:
 
         now = self._clock()
         until = now if action in ("release", "interrupt") else now + self._ttl
-        row = self._warehouse.spark.createDataFrame(
-            [(LEASE_NAME, token, self._run_id, action, now, until)], LEASES.columns
-        )
+        row = (LEASE_NAME, token, self._run_id, action, now, until)
         name = f"{LEASE_NAME}/acquire" if action == "acquire" else f"{LEASE_NAME}/{token}"
         version = token if action == "acquire" else renewal
         try:
-            self._warehouse.append(row, LEASES, transaction=name, transaction_version=version)
+            self._warehouse.append([row], LEASES, transaction=name, transaction_version=version)
         except ConcurrentTransactionException:
             # Somebody else committed this very token; the caller reads back and sees who.
             return

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pyspark.sql import functions as F
-
 from jobs.errors import FaceReindexError, LeaseLost, SettingsError
 from jobs.governance import audit, persons
 from jobs.governance.gate import RunGate
@@ -249,7 +247,7 @@ class Run:
         """Append the outcomes of steps in one commit, under the lease."""
         now, token = utc_now(), self.lease.token
         rows = [(self.run_id, n, state, started, now, seconds, json.dumps(r), token) for n, r in results.items()]
-        self.warehouse.append(self.job.spark.createDataFrame(rows, RUN_STEPS.columns), RUN_STEPS)
+        self.warehouse.append(rows, RUN_STEPS)
         self._done.update(results)
 
 
@@ -326,41 +324,32 @@ def _reason(error: BaseException, settings: Settings) -> tuple[int, str]:
 
 
 def _resume(run: Run) -> None:
-    mine = F.when(F.col("run_id") == run.run_id, F.struct("ended_at", "step", "state", "result"))
-    known = run.warehouse.read(RUN_STEPS).agg(
-        F.max("fencing_token").alias("token"), F.sort_array(F.collect_list(mine)).alias("steps")
-    )
-    row = known.select("token", "steps.step", "steps.state", "steps.result").first()
-    assert row is not None  # noqa: S101 - an aggregate without groups always has its one row
-    if (row["token"] or 0) > run.lease.token:
+    token = run.warehouse.rows(RUN_STEPS, "max(fencing_token) AS token")
+    if token and (token[0]["token"] or 0) > run.lease.token:
         # `leases` was brought back from a copy: tables would skip what we write with a token that has been.
-        run.lease.acquire(above=row["token"])
-    for step, state, result in zip(row["step"], row["state"], row["result"], strict=True):
-        run._done[step] = json.loads(result)
-        if state == "forgotten":
-            del run._done[step]
+        run.lease.acquire(above=token[0]["token"])
+    # The last word on a step counts.
+    mine, order = "run_id = {run_id}", "ended_at, step, state, result"
+    for row in run.warehouse.rows(RUN_STEPS, "step, state, result", where=mine, order_by=order, run_id=run.run_id):
+        run._done[row["step"]] = json.loads(row["result"])
+        if row["state"] == "forgotten":
+            del run._done[row["step"]]
     for step, result in run._done.items():
         assert isinstance(result, Mapping)  # noqa: S101 - nothing has been asked for
         run.metrics.step_done(step, result)
-    first = (
-        run.warehouse.read(RUNS)
-        .where(F.col("run_id") == run.run_id)
-        .orderBy("recorded_at")
-        .select(
-            F.unix_micros("started_at").alias("started"),
-            "settings_digest",
-            "model_fingerprint",
-            "weights",
-            "collection",
-        )
-        .collect()
-    )
+    first = _its_rows(run.warehouse, run.run_id)
     if not first:
         return
-    run.started_at = datetime.fromtimestamp(first[0]["started"] / 1e6, UTC)
+    run.started_at = first[0]["started_at"]
     _same_settings(run.run_id, first[0]["settings_digest"], run.settings)
     for row in first:
         run.facts.update({k: row[k] for k in ("model_fingerprint", "weights", "collection") if row[k]})
+
+
+def _its_rows(warehouse: Warehouse, run_id: str) -> list[dict[str, Any]]:
+    """What is on record of a run, from its first start on."""
+    columns = "started_at, settings_digest, model_fingerprint, weights, collection"
+    return warehouse.rows(RUNS, columns, where="run_id = {run_id}", order_by="recorded_at", run_id=run_id)
 
 
 def check_may_begin(job: Job) -> None:
@@ -370,10 +359,8 @@ def check_may_begin(job: Job) -> None:
         SettingsError: `--run-id` is of a run with other settings; or a key can be guessed (`Job.check_keys`).
     """
     job.check_keys()
-    if job.run_id:
-        mine = job.warehouse.read(RUNS).where(F.col("run_id") == job.run_id)
-        if first := mine.orderBy("recorded_at").select("settings_digest").first():
-            _same_settings(job.run_id, first["settings_digest"], job.settings)
+    if job.run_id and (mine := _its_rows(job.warehouse, job.run_id)):
+        _same_settings(job.run_id, mine[0]["settings_digest"], job.settings)
 
 
 def _same_settings(run_id: str, digest: str, settings: Settings) -> None:
@@ -404,7 +391,7 @@ def _record(run: Run, job: str, state: str, exit_code: int | None, message: str)
         now,
         policy_digest(run.settings.governance.jurisdictions, run.settings.governance.coverage),
     )
-    run.warehouse.append(run.job.spark.createDataFrame([row], RUNS.columns), RUNS)
+    run.warehouse.append([row], RUNS)
     facts = {"job": job, "exit_code": exit_code, "settings": row[6], "policy": row[-1], "inputs": inputs}
     facts |= {"heads": heads_place(run.warehouse, run.settings)} if state != "running" else {}
     last = audit.append(run.warehouse, f"run-{state}", run.run_id, facts, now=now)

@@ -61,6 +61,11 @@ class StepResult:
         return step.startswith(cls.STEP) if cls.STEP.endswith("/") else step == cls.STEP
 
     @classmethod
+    def condition(cls) -> str:
+        """The same in a statement (`Warehouse.rows`)."""
+        return f"step LIKE '{cls.STEP}%'" if cls.STEP.endswith("/") else f"step = '{cls.STEP}'"
+
+    @classmethod
     def column(cls, name: str, of: str = "result") -> Column:
         """A field of the record, from the column that holds it as JSON; null where it is not in there.
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from jobs.tables.sources import hadoop_path
-
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 #: Object stores that show a file once it is written to its end, and cannot rename one.
 _WHOLE_AT_ONCE: Final = ("s3", "s3a", "s3n", "gs")
+
+
+def hadoop_path(spark: SparkSession, location: str) -> tuple[Any, Any]:
+    """Hadoop's FileSystem and Path of a place: the one view of local, s3a and HDFS paths."""
+    jvm = spark.sparkContext._jvm
+    assert jvm is not None  # noqa: S101
+    path = jvm.org.apache.hadoop.fs.Path(location)
+    return path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()), path
 
 
 def remove_tree(spark: SparkSession, location: str) -> None:
@@ -30,6 +36,13 @@ def children(spark: SparkSession, location: str) -> list[str]:
     """Names of what lies directly under a folder or prefix; none where it is not there."""
     system, path = hadoop_path(spark, location)
     return sorted(str(s.getPath().getName()) for s in system.listStatus(path)) if system.exists(path) else []
+
+
+def listed(spark: SparkSession, location: str) -> str:
+    """The paths of what lies directly under a folder or prefix as one text, however many they are: see `children`."""
+    system, path = hadoop_path(spark, location)
+    jvm: Any = spark.sparkContext._jvm
+    return str(jvm.java.util.Arrays.toString(jvm.org.apache.hadoop.fs.FileUtil.stat2Paths(system.listStatus(path))))
 
 
 def exists(spark: SparkSession, location: str) -> bool:

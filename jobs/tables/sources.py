@@ -8,12 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from pyspark.sql import functions as F
 
 from jobs.errors import BadInput
 from jobs.settings import Settings, refuse_credentials
+from jobs.tables.files import hadoop_path
 from jobs.tables.store import looked_up_in_parts
 from udfs.kinds import HEAD_BYTES, image_kind
 from udfs.reading import UNREAD_PREFIX, ReadFailure, address_within
@@ -308,14 +309,6 @@ def list_files(spark: SparkSession, root: str, suffixes: tuple[str, ...]) -> Dat
         ) from None
     rows = spark.createDataFrame(folders, "uri string, recursive boolean").repartition(min(len(folders), 1000))
     return rows.mapInArrow(list_folders(suffixes), LISTING_SCHEMA)
-
-
-def hadoop_path(spark: SparkSession, location: str) -> tuple[Any, Any]:
-    """Hadoop's FileSystem and Path of a place: the one view of local, s3a and HDFS paths."""
-    jvm = spark.sparkContext._jvm
-    assert jvm is not None  # noqa: S101
-    path = jvm.org.apache.hadoop.fs.Path(location)
-    return path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()), path
 
 
 def _relative(uri: Column, root: str) -> Column:

@@ -9,13 +9,14 @@ every table (`fence_off`), shuts an earlier one out of all of them, whatever tha
 from __future__ import annotations
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from pyspark.sql import functions as F
 
@@ -33,6 +34,8 @@ from jobs.schemas import (
     TOMBSTONES,
     TableSpec,
 )
+from jobs.tables.control import CONTROL_TABLES, DeltaRsTable, Query
+from jobs.tables.files import listed
 
 if TYPE_CHECKING:
     from delta.tables import DeltaTable
@@ -59,6 +62,8 @@ _TOKEN_SHIFT: Final = 31
 _FENCE_ATTEMPTS: Final = 20
 # Longer than an append of a few rows may take from its file to its commit.
 _UNCOMMITTED_H: Final = 1.0
+# A version's file in the log of a table: of a commit, or of a checkpoint.
+_VERSION_FILE: Final = re.compile(r"/_delta_log/(\d{20})\.(?:json|checkpoint\.)", re.ASCII)
 # How old an answer may be that tells a skipped append; it delays no more than the end of a run that writes nothing.
 _ANSWER_S: Final = 10.0
 
@@ -119,6 +124,9 @@ class Warehouse:
 
     def exists(self, spec: TableSpec) -> bool:
         """Whether the table has been created."""
+        control = self._control(spec)
+        if control is not None:
+            return control.exists()
         from delta.tables import DeltaTable
 
         if self.is_path:
@@ -135,6 +143,38 @@ class Warehouse:
             reader = reader.option("versionAsOf", version)
         return reader.load(f"{self.location}/{spec.name}") if self.is_path else reader.table(self._identifier(spec))
 
+    def rows(
+        self,
+        spec: TableSpec,
+        columns: str,
+        *,
+        where: str = "",
+        order_by: str = "",
+        limit: int = 0,
+        **values: str | int,
+    ) -> list[dict[str, Any]]:
+        """A few rows of a control table, asked for in the SQL that Spark and DataFusion share. Timestamps are in UTC.
+
+        >>> warehouse.rows(RUNS, "job, state", where="run_id = {of}", order_by="recorded_at", of="n1")  # doctest: +SKIP
+        """
+        query = Query(columns, where, order_by, limit, values)
+        if self.read_only and not self.exists(spec):
+            return []
+        control = self._control(spec)
+        if control is not None:
+            self._prepare(spec)
+            return control.select(query)
+        found = self.spark.sql(query.of("{rows}"), rows=self.read(spec))
+        rows: list[dict[str, Any]] = found.toArrow().to_pylist()
+        return rows
+
+    def _control(self, spec: TableSpec) -> DeltaRsTable | None:
+        """A control table where delta-rs reaches it: in a local folder. Elsewhere it is Spark's as all others."""
+        if not self.is_path or spec not in CONTROL_TABLES:
+            return None
+        local = self.location.removeprefix("file://")
+        return None if "://" in local else DeltaRsTable(f"{local}/{spec.name}")
+
     def delta(self, spec: TableSpec, session: SparkSession | None = None) -> DeltaTable:
         """The table's `DeltaTable`, to look at; its rows are changed by `delete_matching` and `update_matching`."""
         from delta.tables import DeltaTable
@@ -148,7 +188,16 @@ class Warehouse:
         """The latest committed version; -1 where the table does not exist and may not be created."""
         if self.read_only and not self.exists(spec):
             return -1
-        return int(self.delta(spec).history(1).select("version").first()[0])
+        control = self._control(spec)
+        if control is not None:
+            self._prepare(spec)
+            return control.version()
+        if not self.is_path:
+            return int(self.delta(spec).history(1).select("version").first()[0])
+        self._prepare(spec)
+        # By the names in its log, as the protocol has them. Asked for its history, Delta runs four jobs of Spark.
+        paths = listed(self.spark, f"{self.location}/{spec.name}/_delta_log")
+        return max(map(int, _VERSION_FILE.findall(paths)))
 
     def versions(self, specs: Sequence[TableSpec]) -> dict[str, int]:
         """The latest committed version of each table, by name."""
@@ -175,9 +224,14 @@ class Warehouse:
         return first
 
     def append(
-        self, frame: DataFrame, spec: TableSpec, *, transaction: str | None = None, transaction_version: int = 0
+        self,
+        rows: DataFrame | Sequence[tuple[Any, ...]],
+        spec: TableSpec,
+        *,
+        transaction: str | None = None,
+        transaction_version: int = 0,
     ) -> None:
-        """Append ``frame``. The caller makes it idempotent, by an anti-join with the table.
+        """Append ``rows``. The caller makes it idempotent, by an anti-join with the table.
 
         With a ``transaction``, which only tables without a fence may have, it is done once: Delta skips every version
         of that name that is not above the last.
@@ -189,15 +243,22 @@ class Warehouse:
         self._writable(spec)
         self._prepare(spec)
         if transaction is not None:
-            self._append(frame, spec, (f"{spec.name}/{transaction}", transaction_version))
+            self._append(rows, spec, (f"{spec.name}/{transaction}", transaction_version))
         elif self.fence is None or spec in UNFENCED:
-            self._append(frame, spec, None)
+            self._append(rows, spec, None)
         else:
             with self._fenced(spec) as version:
-                self._append(frame, spec, (_FENCE, version))
+                self._append(rows, spec, (_FENCE, version))
             self.fence.check(max_age_s=_ANSWER_S)
 
-    def _append(self, frame: DataFrame, spec: TableSpec, transaction: tuple[str, int] | None) -> None:
+    def _append(
+        self, rows: DataFrame | Sequence[tuple[Any, ...]], spec: TableSpec, transaction: tuple[str, int] | None
+    ) -> None:
+        control = self._control(spec)
+        if control is not None:
+            control.append(rows if isinstance(rows, Sequence) else rows.toArrow(), transaction)
+            return
+        frame = self.spark.createDataFrame(rows, spec.columns) if isinstance(rows, Sequence) else rows
         columns = self.spark.createDataFrame([], spec.columns).schema
         writer = (
             frame.select([frame[f.name].cast(f.dataType).alias(f.name) for f in columns])
@@ -285,10 +346,9 @@ class Warehouse:
 
         def work(spec: TableSpec) -> None:
             self._prepare(spec)
-            nothing = self.spark.createDataFrame([], spec.columns)
             for attempt in range(_FENCE_ATTEMPTS):
                 try:
-                    return self._append(nothing, spec, (_FENCE, token << _TOKEN_SHIFT))
+                    return self._append([], spec, (_FENCE, token << _TOKEN_SHIFT))
                 except ConcurrentTransactionException:
                     if attempt == _FENCE_ATTEMPTS - 1:
                         raise
@@ -301,7 +361,11 @@ class Warehouse:
         self._writable(spec)
         self._hold()
         if optimize:
-            self.delta(spec).optimize().executeCompaction()
+            control = self._control(spec)
+            if control is not None:
+                control.compact()
+            else:
+                self.delta(spec).optimize().executeCompaction()
         if vacuum_hours is not None:
             self.vacuum([spec], vacuum_hours)
 
@@ -331,11 +395,15 @@ class Warehouse:
         self._hold()
 
         def work(spec: TableSpec) -> None:
+            control = self._control(spec)
+            if control is not None:
+                return control.vacuum(hours, uncommitted=hours >= _UNCOMMITTED_H)
             shared = spec in OPEN_TO_ALL and hours < _UNCOMMITTED_H
             # In this order: LITE needs the whole of the log, or the word of the last VACUUM on where to begin.
             self.delta(spec).vacuum(max(hours, _UNCOMMITTED_H) if shared else hours)
             if shared:
                 self.spark.sql(f"VACUUM {self._identifier(spec)} LITE RETAIN {hours} HOURS")
+            return None
 
         # Delta refuses less than a week, for the sake of writers that are not done. The lease leaves only one.
         check = "spark.databricks.delta.retentionDurationCheck.enabled"

@@ -4,9 +4,9 @@ Everything is real (Spark, Delta, milvus-lite, the jobs from their command line 
 
 * the network, which reads who a picture shows (pictures.py);
 * the clock of the gate, which can be set forward, and the clock of leases, by which a lease can have run out;
-* with ``quick``, the tables of runs, steps, leases and audit events, which are most of a job's commits and decide
-  nothing about pictures: they are kept in memory, with Delta's rule for transactions' versions; a frame that is
-  computed once (`materialise`) is kept in the driver, not in blocks on a disk; a table's version is read off its log;
+* with ``quick``, the place of the control tables, which decide nothing about pictures: no history restores or loses
+  them, and Spark reads them from memory; a frame that is computed once (`materialise`) is kept in the driver, not in
+  blocks on a disk;
 * processes: all jobs run in this one. So the embedded index is opened once and shared, as a server would be, and a kill
   is an exception after which the dead job can write nothing any more, not even that it has ended.
 
@@ -36,7 +36,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import yaml
+from deltalake import DeltaTable
 
+from jobs.tables.control import CONTROL_TABLES, DeltaRsTable, Query
 from tests.histories import pictures
 
 if TYPE_CHECKING:
@@ -113,61 +115,36 @@ def _in_driver(frame: Any) -> Any:
     return frame.sparkSession.createDataFrame(frame.toArrow(), frame.schema)
 
 
-def _version(table: Path) -> int:
-    """A table's latest version, by its log."""
-    return max((int(name.stem) for name in table.glob("_delta_log/*.json") if name.stem.isdigit()), default=-1)
-
-
 class Ledgers:
-    """Tables to which rows are only added, in memory. Of a transaction's name no version but a greater one is taken."""
+    """Control tables beside the warehouse: nothing here restores or loses them, and Spark reads them from memory."""
 
-    NAMES = ("runs", "run_steps", "leases", "audit_events")
-
-    def __init__(self, spark: SparkSession) -> None:
-        self.spark = spark
-        self.tables: dict[str, list[pa.Table]] = {}
-        self.versions: dict[str, int] = {}
+    def __init__(self, spark: SparkSession, folder: Path) -> None:
+        self.spark, self.folder = spark, folder
         self._schemas: dict[str, Any] = {}
 
     def install(self, warehouse_class: Any, patch: Callable[[Any, str, Any], None]) -> None:
-        """Let reads and appends of these tables come here."""
-        read, append = warehouse_class.read, warehouse_class.append
+        """Let the warehouse find these tables here."""
+        read = warehouse_class.read
 
         @functools.wraps(read)
         def read_here(warehouse: Any, spec: Any, version: int | None = None) -> Any:
-            return self.read(spec) if spec.name in self.NAMES else read(warehouse, spec, version)
-
-        @functools.wraps(append)
-        def append_here(warehouse: Any, frame: Any, spec: Any, **options: Any) -> None:
-            if spec.name not in self.NAMES:
-                append(warehouse, frame, spec, **options)
-                return
-            fence = getattr(warehouse, "fence", None)
-            if fence is not None and spec.name in ("runs", "run_steps"):
-                fence.check()
-            self.append(frame, spec, options.get("transaction"), options.get("transaction_version", 0))
+            return self.read(spec) if spec in CONTROL_TABLES else read(warehouse, spec, version)
 
         patch(warehouse_class, "read", read_here)
-        patch(warehouse_class, "append", append_here)
+        patch(warehouse_class, "_control", lambda _, spec: self.table(spec) if spec in CONTROL_TABLES else None)
         patch(warehouse_class, "identity", property(lambda warehouse: f"identity of {warehouse.location}"))
 
     def read(self, spec: Any) -> Any:
         """The rows, as a frame that needs no file."""
-        schema, arrow = self._schema(spec)
-        rows = pa.concat_tables([arrow.empty_table(), *self.tables.get(spec.name, [])]).combine_chunks()
-        return self.spark.createDataFrame(rows, schema)
+        rows = pa.Table.from_pylist(self.table(spec).select(Query("*")), schema=self._schema(spec)[1])
+        return self.spark.createDataFrame(rows, self._schema(spec)[0])
 
-    def append(self, frame: Any, spec: Any, transaction: str | None, version: int) -> None:
-        """Add rows, unless the transaction was there."""
-        schema, arrow = self._schema(spec)
-        typed = frame.select([frame[f.name].cast(f.dataType).alias(f.name) for f in schema])
-        rows = typed.toArrow().cast(arrow)
-        if transaction is not None:
-            name = f"{spec.name}/{transaction}"
-            if version <= self.versions.get(name, -1):
-                return
-            self.versions[name] = version
-        self.tables.setdefault(spec.name, []).append(rows)
+    def table(self, spec: Any) -> DeltaRsTable:
+        """The table, made where it is not there."""
+        place = self.folder / spec.name
+        if not place.exists():
+            DeltaTable.create(place, self._schema(spec)[1])
+        return DeltaRsTable(str(place))
 
     def _schema(self, spec: Any) -> tuple[Any, pa.Schema]:
         if spec.name not in self._schemas:
@@ -183,7 +160,7 @@ class World:
 
     def __init__(self, spark: SparkSession, folder: Path, *, quick: bool = True) -> None:
         self.spark, self.folder = spark, folder
-        self.ledgers = Ledgers(spark) if quick else None
+        self.ledgers = Ledgers(spark, folder / "ledgers") if quick else None
         self.keys = {"hmac": ["the first key of more than 32 letters"], "tombstones": []}
         self.offset = timedelta(0)
         self.lease_skew = timedelta(0)
@@ -263,7 +240,6 @@ class World:
         if self.ledgers is not None:
             self.ledgers.install(Warehouse, self._patch)
             self._everywhere(jobs.tables.store.materialise, _in_driver)
-            self._patch(Warehouse, "version", lambda warehouse, spec: _version(Path(warehouse.location, spec.name)))
         its_session = Warehouse._session
 
         def quick_session(warehouse: Any, spec: Any, version: int) -> Any:
