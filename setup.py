@@ -29,6 +29,7 @@ REQUIRES = [
     # Delta 4.4.0 is built for Spark 4.2; its JARs are named in conf/spark-*.conf. PySpark 4.2 does not run on pandas 3.
     "pyspark==4.2.0",
     "delta-spark==4.4.0",
+    "deltalake>=1.6.6,<2",  # delta-rs: the small tables that every run writes, without a Spark job for each row
     "pandas>=2.2,<3",
     "pyarrow>=18",
     # pymilvus 3.1 removes the bulk import call that Milvus 2.3 to 2.5 need; milvus-lite is the embedded default.
