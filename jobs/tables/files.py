@@ -42,7 +42,8 @@ def listed(spark: SparkSession, location: str) -> str:
     """The paths of what lies directly under a folder or prefix as one text, however many they are: see `children`."""
     system, path = hadoop_path(spark, location)
     jvm: Any = spark.sparkContext._jvm
-    return str(jvm.java.util.Arrays.toString(jvm.org.apache.hadoop.fs.FileUtil.stat2Paths(system.listStatus(path))))
+    paths = jvm.org.apache.hadoop.fs.FileUtil.stat2Paths(system.listStatus(path))
+    return str(jvm.org.apache.commons.lang3.ArrayUtils.toString(paths))
 
 
 def exists(spark: SparkSession, location: str) -> bool:
