@@ -6,7 +6,8 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +17,9 @@ from jobs.run_ids import checked_run_id
 from jobs.runs.console import Console
 from jobs.runs.job_result import Result
 from jobs.settings import Settings, load_settings, refuse_credentials
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 _COMMON = (
     click.option("--config", "config", type=click.Path(), help="YAML settings file (docs/settings.md)."),
@@ -31,8 +35,12 @@ _COMMON = (
 NO_PLACES = frozenset({"overrides", "run_id", "subject", "image", "receipts_of", "lawful_basis"})
 
 
-def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[[Callable[..., Result]], click.Command]:
+def job(
+    name: str, *, examples: str = "", needs_write: bool = True, starts_spark: bool = True
+) -> Callable[[Callable[..., Result]], click.Command]:
     """Make a command of a function `(job, **options) -> Result`, whose message is the last line.
+
+    One that does not start Spark, which takes seconds, has a session as soon as it asks for it.
 
     A `FaceReindexError` ends with its own exit code, anything else with 1; neither prints a traceback of ours
     unless FACE_REINDEX_TRACEBACK is set.
@@ -65,6 +73,7 @@ def job(name: str, *, examples: str = "", needs_write: bool = True) -> Callable[
                     console,
                     run_id,
                     dry_run or not needs_write,
+                    starts_spark,
                     dry_run,
                     properties_file,
                     options,
@@ -110,6 +119,7 @@ def _in_session(  # the one place where a session is opened
     console: Console,
     run_id: str | None,
     read_only: bool,
+    starts_spark: bool,
     dry_run: bool,
     properties_file: str | None,
     options: dict[str, Any],
@@ -118,13 +128,18 @@ def _in_session(  # the one place where a session is opened
     from jobs.session import open_session
     from jobs.tables.store import Warehouse
 
-    spark = open_session(f"face-reindex {name}", properties_file, say=console.note)
-    # Of what is done before, between and after the steps, which say it better.
-    spark.sparkContext.setJobDescription(f"face-reindex {name}")
+    @cache
+    def session() -> SparkSession:
+        spark = open_session(f"face-reindex {name}", properties_file, say=console.note)
+        # Of what is done before, between and after the steps, which say it better.
+        spark.sparkContext.setJobDescription(f"face-reindex {name}")
+        return spark
+
+    spark = session() if starts_spark else session
     warehouse = Warehouse(
         spark, settings.warehouse, is_path=settings.warehouse_is_path, read_only=read_only, lease_required=True
     )
-    return function(Job(settings, spark, warehouse, console, run_id, dry_run), **options)
+    return function(Job(settings, warehouse, console, run_id, dry_run), **options)
 
 
 def _foreign(error: Exception, settings: Settings | None) -> FaceReindexError:

@@ -22,7 +22,7 @@ python -m jobs.status --config conf/local.yaml --outcomes outcomes/
 """
 
 
-@job("status", examples=_EXAMPLES, needs_write=False)
+@job("status", examples=_EXAMPLES, needs_write=False, starts_spark=False)
 @click.option("--limit", default=10, show_default=True, help="How many runs.")
 @click.option("--processing", help="Write the record of processing activities (GDPR article 30) to this file.")
 @click.option("--wait", is_flag=True, help="With --run-id: return when that run has ended or was lost.")

@@ -56,7 +56,6 @@ class Job:
     """Everything a job needs, handed to its entry point by `jobs.cli`."""
 
     settings: Settings
-    spark: SparkSession
     warehouse: Warehouse
     console: Console
     run_id: str | None
@@ -64,6 +63,11 @@ class Job:
     clock: Callable[[], datetime] = utc_now
     _watcher: Watcher | None = None
     _keys_checked: bool = False
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session, opened where it was not yet."""
+        return self.warehouse.spark
 
     @property
     def watcher(self) -> Watcher:

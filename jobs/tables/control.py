@@ -10,19 +10,26 @@ Spark reads these tables as any other; where delta-rs writes a table, nothing el
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from jobs.errors import FaceReindexError
 from jobs.schemas import AUDIT_EVENTS, LEASES, RUN_STEPS, RUNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import DeltaTable
 
 CONTROL_TABLES: Final = (LEASES, RUNS, RUN_STEPS, AUDIT_EVENTS)
 
 # What stands in statements: ids, names of steps and states, digests. Nothing that would need to be escaped.
 _PLAIN: Final = re.compile(r"[\w./%:-]*\Z", re.ASCII)
+# What delta-rs says of a file that is gone or no Parquet; and of what only the operating system would not do.
+_BROKEN_FILE: Final = re.compile(r"Parquet error|not found: No such file")
+_REFUSED: Final = re.compile(r"\(os error (?!2\))\d+\)")
 
 
 @dataclass(frozen=True)
@@ -73,17 +80,16 @@ class DeltaRsTable:
 
     def version(self) -> int:
         """The latest committed version."""
-        from deltalake import DeltaTable
-
-        return DeltaTable(self.folder).version()
+        return self._open().version()
 
     def select(self, query: Query) -> list[dict[str, Any]]:
         """The rows that a query finds, timestamps in UTC."""
         import pyarrow as pa
-        from deltalake import DeltaTable, QueryBuilder
+        from deltalake import QueryBuilder
 
-        found = QueryBuilder().register("t", DeltaTable(self.folder)).execute(query.of("t"))
-        rows: list[dict[str, Any]] = pa.table(found.read_all()).to_pylist()
+        with self._files():
+            found = QueryBuilder().register("t", self._open()).execute(query.of("t"))
+            rows: list[dict[str, Any]] = pa.table(found.read_all()).to_pylist()
         return rows
 
     def append(self, rows: Sequence[tuple[Any, ...]] | pa.Table, transaction: tuple[str, int] | None) -> None:
@@ -94,10 +100,10 @@ class DeltaRsTable:
         """
         import pyarrow as pa
         from delta.exceptions import ConcurrentTransactionException
-        from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+        from deltalake import CommitProperties, Transaction, write_deltalake
         from deltalake.exceptions import CommitFailedError
 
-        table = DeltaTable(self.folder)
+        table = self._open()
         schema = pa.schema(table.schema().to_arrow())
         if not isinstance(rows, pa.Table):
             columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
@@ -118,14 +124,35 @@ class DeltaRsTable:
 
     def compact(self) -> None:
         """One file of many small ones."""
-        from deltalake import DeltaTable
-
-        DeltaTable(self.folder).optimize.compact()
+        with self._files():
+            self._open().optimize.compact()
 
     def vacuum(self, hours: float, *, uncommitted: bool) -> None:
         """Remove files that no version of the last ``hours`` refers to; with ``uncommitted`` also those of none."""
-        from deltalake import DeltaTable
-
         # delta-rs takes whole hours. Rather a file too many that stays.
         whole = -int(-hours // 1)
-        DeltaTable(self.folder).vacuum(whole, enforce_retention_duration=False, dry_run=False, full=uncommitted)
+        self._open().vacuum(whole, enforce_retention_duration=False, dry_run=False, full=uncommitted)
+
+    def _open(self) -> DeltaTable:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
+        try:
+            return DeltaTable(self.folder)
+        except DeltaError:
+            raise self._damaged("its log cannot be read") from None
+
+    @contextmanager
+    def _files(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if _BROKEN_FILE.search(str(error)) and not _REFUSED.search(str(error)):
+                raise self._damaged("a file that its log names is gone or cannot be read") from None
+            raise
+
+    def _damaged(self, what: str) -> FaceReindexError:
+        return FaceReindexError(
+            f"Table {Path(self.folder).name} is damaged: {what}.",
+            hint="see 'A damaged table' in docs/operations.md: what can be made again, and what only a backup has.",
+        )

@@ -83,19 +83,20 @@ class Warehouse:
     Tables are created and migrated at first use; ``read_only`` refuses both (for `--dry-run` and `status`).
     ``lease_required`` refuses every write without the lease, but to tables that are ``OPEN_TO_ALL``.
 
+    ``spark``: a session, or what opens it once somebody asks for it.
     ``fence`` is the lease while a run holds it (`open_run` sets it): every write then carries its token.
     """
 
     def __init__(
         self,
-        spark: SparkSession,
+        spark: SparkSession | Callable[[], SparkSession],
         location: str,
         *,
         is_path: bool,
         read_only: bool = False,
         lease_required: bool = False,
     ) -> None:
-        self.spark = spark
+        self._spark = spark
         # Delta takes no relative paths in SQL.
         relative = is_path and "://" not in location
         self.location = (str(Path(location).absolute()) if relative else location).rstrip("/")
@@ -109,6 +110,11 @@ class Warehouse:
         # One fenced write at a time in each table, in the order of their numbers.
         self._locks: defaultdict[str, Lock] = defaultdict(Lock)
         self._sessions: dict[str, SparkSession] = {}
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session that tables are read and written by."""
+        return self._spark() if callable(self._spark) else self._spark
 
     def path(self, *parts: str) -> str:
         """A path under the warehouse for files that are no table (staging). Needs a path warehouse."""

@@ -61,7 +61,7 @@ def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = load_settings(arguments.settings)
     spark = session(Path(arguments.settings).parent)
     warehouse = Warehouse(spark, settings.warehouse, is_path=True)
-    job = Job(settings, spark, warehouse, Console(), arguments.run_id, False)
+    job = Job(settings, warehouse, Console(), arguments.run_id, False)
     seconds: dict[str, float] = {}
 
     def step(kind: type[StepResult], work: Callable[[], StepResult]) -> None:

@@ -456,7 +456,7 @@ class World:
         with self._environment():
             settings = load_settings(str(self.config))
             warehouse = Warehouse(self.spark, settings.warehouse, is_path=True)
-            yield Job(settings, self.spark, warehouse, Console(quiet=True), None, False)
+            yield Job(settings, warehouse, Console(quiet=True), None, False)
 
     def remove_table(self, name: str) -> None:
         """As where its folder was removed: the next job makes an empty one, without a word."""

@@ -45,7 +45,7 @@ def warehouse_for(spark: SparkSession, settings: Settings, **options: Any) -> Wa
 
 
 def job_for(spark: SparkSession, settings: Settings, run_id: str | None = None) -> Job:
-    return Job(settings, spark, warehouse_for(spark, settings), Console(quiet=True), run_id, False)
+    return Job(settings, warehouse_for(spark, settings), Console(quiet=True), run_id, False)
 
 
 def rows(frame: DataFrame, *columns: str) -> set[tuple[Any, ...]]:

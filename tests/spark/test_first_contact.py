@@ -123,7 +123,7 @@ def test_spark_that_does_not_start(
     properties = tmp_path / "spark.conf"
     given = {"spark.master": "local[1]", "spark.driver.host": "127.0.0.1", **changes}
     properties.write_text("\n".join(f"{key} {value.format(port=taken_port)}" for key, value in given.items()))
-    command = [sys.executable, "-m", "jobs.status", "--properties-file", str(properties)]
+    command = [sys.executable, "-m", "jobs.plan", "--properties-file", str(properties)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     line = done.stderr.strip().splitlines()[-1]
     assert (done.returncode, message in line) == (code, True), line

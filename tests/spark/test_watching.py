@@ -197,7 +197,7 @@ def test_a_run_leaves_its_numbers_and_lines(spark: SparkSession, tmp_path: Path)
     settings = settings_for(tmp_path, f"metrics.file={tmp_path}/{{job}}.prom")
     out = StringIO()
     console = Console(err=RichConsole(file=out, width=160), log_format="json")
-    job = Job(settings, spark, warehouse_for(spark, settings), console, "night-1", False)
+    job = Job(settings, warehouse_for(spark, settings), console, "night-1", False)
     during = {}
 
     def work() -> Maintained:

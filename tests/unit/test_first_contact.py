@@ -82,7 +82,7 @@ def test_a_missing_java_is_one_sentence(tmp_path: Path, home: bool, version: str
         java = tmp_path / "java"
         java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2023-07-18' >&2\n")
         java.chmod(0o755)
-    done = run("jobs.status", path=tmp_path, **({"JAVA_HOME": str(tmp_path / "jdk")} if home else {}))
+    done = run("jobs.plan", path=tmp_path, **({"JAVA_HOME": str(tmp_path / "jdk")} if home else {}))
     assert done.returncode == 5
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
@@ -91,7 +91,14 @@ def test_a_missing_java_is_one_sentence(tmp_path: Path, home: bool, version: str
 
 
 def test_the_failure_is_json_where_lines_are(tmp_path: Path) -> None:
-    done = run("jobs.status", "--set", "logging.format=json", path=tmp_path)
+    done = run("jobs.plan", "--set", "logging.format=json", path=tmp_path)
     line = json.loads(done.stderr)
-    assert (line["step"], line["state"]) == ("status", "failed")
+    assert (line["step"], line["state"]) == ("plan", "failed")
     assert "Next step: install Java 17" in line["message"]
+
+
+def test_what_runs_there_were_is_told_without_java(tmp_path: Path) -> None:
+    """Of a warehouse in a local folder: no session of Spark is started for it."""
+    done = run("jobs.status", "--set", f"warehouse={tmp_path}/warehouse", path=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "there is no warehouse at" in done.stdout
