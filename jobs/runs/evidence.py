@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from jobs.tables.store import Warehouse
 
 #: Events that are exported; the one place where they are written is the end of a run.
-_EXPORTED: Final = "kind IN ('run-done', 'run-failed')"
+_EXPORTED: Final = ("run-done", "run-failed")
 #: What `export_head` writes, to the letter.
 _HEAD: Final = r'^\{"seq": (\d{1,18}), "digest": "([0-9a-f]{64})"\}\n\z'
 _HEAD_BYTES: Final = 200
@@ -59,7 +59,8 @@ def export_head(spark: SparkSession, warehouse: Warehouse, settings: Settings, h
         if _read(spark, f"{folder}/{_name(head.seq)}") == _text(head):
             return None
         return f"{folder}/{_name(head.seq)} holds another head: events were cut off. See `verify --audit`."
-    before = f"{_EXPORTED} AND seq < {{seq}}"
+    kinds = ", ".join(f"'{kind}'" for kind in _EXPORTED)
+    before = f"kind IN ({kinds}) AND seq < {{seq}}"
     for row in warehouse.rows(
         AUDIT_EVENTS, "seq, digest", where=before, order_by="seq DESC", limit=_LOOKED_BACK, seq=head.seq
     ):
