@@ -33,7 +33,7 @@ from jobs.runs.evidence import evidence_path, whole_text
 from jobs.runs.history import buckets_of, holds_stage, promoted_collections, promoted_runs
 from jobs.runs.record import Run, utc_now
 from jobs.runs.staging_paths import staged_folders, unrecorded_staging
-from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
+from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections
 from jobs.schemas import (
     AUDIT_EVENTS,
     EMBEDDINGS,
@@ -124,7 +124,8 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         leaving = materialise(erasure.leaving_records(targets, found))
         counts = _by_kind(items)
     run.step("erase-find", lambda: {"items": counts}, once=False)
-    audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
+    began = utc_now()
+    audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=began)
     index_did = run.step(
         "erase-index", lambda: {"collections": _erase_index(run, index, items, leaving, every=True)}, once=False
     )
@@ -135,6 +136,8 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
     with run.job.watching("erase-shared"):
         staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
         erasure.begin(warehouse, targets, found, ring, run_id=run.run_id, now=found_at)
+        # Not before: were it taken back, nobody would know any more of what the files are to be purged.
+        erasure.forget_removed(warehouse, began)
     run.step("erase-shared", lambda: {"images": erasure.settle_shared(warehouse, items, staying)}, once=False)
     tables_did = run.step("erase-tables", lambda: {"tables": erasure.destroy_rows(warehouse, items)}, once=False)
     tables_at = utc_now()
@@ -222,13 +225,11 @@ def _erase_index(
 
     ``every``: in a pass, which goes through all stores. Also a collection that is not complete and was never live is
     looked at, and dropped; else it is left to the run that may still complete it, unless that one has to stage anew
-    anyhow. And what was removed before goes off the record; else it stays there, for no file is purged of it: by that
-    the next `expire` or `sync` finds whose record has ended.
+    anyhow.
     """
-    began, milvus, warehouse = utc_now(), run.settings.milvus, run.warehouse
+    milvus, warehouse = run.settings.milvus, run.warehouse
     keep = promoted_collections(warehouse)
-    here = own_collections(warehouse, run.settings, index)
-    names = list(here)
+    names = list(own_collections(warehouse, run.settings, index))
     looked_at = names if every else [n for n in names if index.aliases_of(n) or n in keep or _abandoned(run, index, n)]
     report = erase_keys(
         index,
@@ -239,9 +240,6 @@ def _erase_index(
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
         before_drop=lambda dropped: about_to_drop(run, index, dropped),
     )
-    # With none in an index that the settings lead to by mistake nobody has looked at those that hold the keys.
-    if every and looked_at == names and not unaccounted(warehouse, here):
-        erasure.forget_removed(warehouse, began)
     return report | {name: {"lost": True} for name in given_up(run)}
 
 

@@ -1126,7 +1126,11 @@ def shared_in(items: DataFrame) -> DataFrame:
 
 
 def forget_removed(warehouse: Warehouse, until: datetime) -> None:
-    """Delete what was written down of faces removed by ``until``: no collection holds their keys any more."""
+    """Delete what was written down of faces removed by ``until``.
+
+    For a pass that has begun, and so goes on to purge the files of them: no collection holds their keys any more, and
+    until it began their rows told it, and `retention.due`, of what there is to purge.
+    """
     rows = warehouse.read(REMOVED_FACES).where(F.col("recorded_at") <= F.lit(until).cast("timestamp"))
     if not rows.isEmpty():
         warehouse.delete_matching(REMOVED_FACES, materialise(rows.select("face_id")), ["face_id"])

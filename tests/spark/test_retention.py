@@ -10,6 +10,8 @@ import pytest
 from pyspark.sql import functions as F
 
 from jobs.embedding.faces import withdraw_stale
+from jobs.erasure import tables as erasure
+from jobs.errors import DependencyUnavailable
 from jobs.governance import retention
 from jobs.governance.gate import gate_warehouse
 from jobs.schemas import (
@@ -123,3 +125,24 @@ def test_guarantee_7_what_has_ended_is_destroyed_once(made: Indexed) -> None:
     with opened(made, "expire", "x2") as (run, index):
         assert expire_steps(run, index, sweep=True).completed == 0
     assert made.warehouse.read(ERASURE_REQUESTS).count() == 1
+
+
+@pytest.mark.faults
+def test_guarantee_12_who_has_ended_is_due_until_a_pass_begins_that_purges_the_files(made: Indexed) -> None:
+    """A night has deleted the rows of the faces, and the first pass is cut off behind its look at the collections."""
+    warehouse, now = made.warehouse, datetime.now(UTC)
+    recorded(made, [withdrawn("s1", 1, face_box=BOX)], [])
+    assert withdraw_stale(warehouse, gate_warehouse(warehouse, made.settings, now=now), now=now) == 2
+    with pytest.MonkeyPatch.context() as patched, opened(made, "expire", "x1") as (run, index):
+        patched.setattr(erasure, "begin", _cut_off)
+        with pytest.raises(DependencyUnavailable):
+            expire_steps(run, index, sweep=False)
+    assert due(made) == {("expired", "s1")}
+    with opened(made, "expire", "x2") as (run, index):
+        assert expire_steps(run, index, sweep=False).completed == 1
+    assert warehouse.read(REMOVED_FACES).count() == 0
+    assert due(made) == set()
+
+
+def _cut_off(*_: object, **__: object) -> None:
+    raise DependencyUnavailable("out of reach")
