@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from jobs.embedding.faces import withdraw_stale
 from jobs.erasure import tables as erasure
-from jobs.errors import DependencyUnavailable
+from jobs.errors import DependencyUnavailable, GovernanceError
 from jobs.governance import retention
 from jobs.governance.gate import gate_warehouse
 from jobs.schemas import (
@@ -98,6 +98,10 @@ def test_guarantee_7_nothing_is_due_while_nobody_can_tell_what_is_held(made: Ind
     assert due(made) == {("image", image(4)), ("expired", "s1")}
     warehouse.delta(BASIS_LINKS).delete()
     assert due(made) == set()
+    faces = made.faces()
+    with pytest.raises(GovernanceError, match="no face was deleted"):
+        withdraw_stale(warehouse, gate_warehouse(warehouse, made.settings, now=now), now=now)
+    assert made.faces() == faces != set()
     recorded(made, [], [(image(5), "r5", None)])
     assert ("image", image(4)) in due(made)
     warehouse.delta(PROCESSING_BASIS).delete()
