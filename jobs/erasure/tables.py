@@ -892,8 +892,15 @@ def held_images(warehouse: Warehouse) -> DataFrame:
 
 
 def _images_under(warehouse: Warehouse, records: DataFrame) -> DataFrame:
+    """Images (image_id) of ``records``: by links, and by faces, which tell of one where its link is lost."""
+    return _leading_to(warehouse).join(records, "record_id", "left_semi").select("image_id").distinct()
+
+
+def _leading_to(warehouse: Warehouse) -> DataFrame:
+    """What leads from records to images (image_id, record_id): links and faces."""
     links = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
-    return links.join(records, "record_id", "left_semi").select("image_id").distinct()
+    under = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
+    return links.unionByName(under)
 
 
 def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -> DataFrame:
@@ -902,9 +909,7 @@ def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -
     Also those that name a held image, whoever they are about: without them nobody could tell, when the hold ends, what
     an erasure that waited was about.
     """
-    linked = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
-    under = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
-    of_images = linked.unionByName(under).join(images, "image_id", "left_semi").select("record_id")
+    of_images = _leading_to(warehouse).join(images, "image_id", "left_semi").select("record_id")
     return records.unionByName(of_images).distinct()
 
 

@@ -14,8 +14,10 @@ from jobs.erasure import tables as erasure
 from jobs.errors import DependencyUnavailable, GovernanceError
 from jobs.governance import retention
 from jobs.governance.gate import gate_warehouse
+from jobs.governance.tombstones import key_ring
 from jobs.schemas import (
     BASIS_LINKS,
+    EMBEDDINGS,
     ERASURE_REQUESTS,
     IMAGES,
     PROCESSING_BASIS,
@@ -24,7 +26,7 @@ from jobs.schemas import (
 )
 from jobs.steps.expire import expire_steps
 from tests.spark.helpers import rows
-from tests.spark.indexed import LONG_AGO, SHARED, Indexed, image, record_row
+from tests.spark.indexed import LONG_AGO, SHARED, Indexed, image, principal, record_row
 from tests.spark.test_erasure import opened
 
 pytestmark = pytest.mark.spark
@@ -106,6 +108,25 @@ def test_guarantee_7_nothing_is_due_while_nobody_can_tell_what_is_held(made: Ind
     assert ("image", image(4)) in due(made)
     warehouse.delta(PROCESSING_BASIS).delete()
     assert due(made) == set()
+
+
+def test_guarantee_7_a_face_tells_of_somebody_whose_link_is_lost(made: Indexed) -> None:
+    """Of two people of a picture one has withdrawn, and only a face tells that the other is in it, or is on hold."""
+    warehouse, now = made.warehouse, datetime.now(UTC)
+    recorded(made, [withdrawn("s1", 1, face_box=BOX)], [])
+    warehouse.delta(BASIS_LINKS).delete("record_id = 's2'")
+    assert due(made) == {("expired", "s1")}
+    recorded(made, [record_row("s2", 2, legal_hold_ref="case-1")], [])
+    assert due(made) == set()
+    target = erasure.Target("subject", principal(1))
+    erasure.request(warehouse, [target], key_ring(made.settings), run_id="asked", now=now)
+    held = rows(erasure.find(warehouse, erasure.pending(warehouse)).where("held"), "kind", "value")
+    faces = {("face", str(face)) for face in made.faces(f"image_id = '{SHARED}'")}
+    assert held >= {("record", "s1"), ("shared", SHARED)}
+    assert len(held & faces) == 1
+    # Without any nobody knows. (What else the first one has is asked for, and so it has ended, too.)
+    warehouse.delta(EMBEDDINGS).delete(F.col("image_id") == SHARED)
+    assert due(made) == {("image", SHARED), ("image", image(1))}
 
 
 @pytest.mark.faults
