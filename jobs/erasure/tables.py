@@ -414,7 +414,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     contents = _contents(asked, touched, near, shown)
     barred = contents.select("request_id", "content_sha256").unionByName(asked.of(LINK, "content_sha256"))
     # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
-    loose = _loose_links(warehouse, barred, count + asked.counts.get(LINK, 0))
+    loose = materialise(_loose_links(warehouse, barred, count + asked.counts.get(LINK, 0)))
     shared = touched.join(whole.select("image_id"), "image_id", "left_anti")
     rows = [
         _items(leaving, RECORD, F.col("record_id"), None),
@@ -425,6 +425,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         _somebody_leaves(shown, whole),
         _faces(warehouse, asked, near, whole, ended),
         _written_down(warehouse, asked, leaving),
+        *_faces_of_loose(warehouse, loose),
     ]
     waits = []
     if bare is not None:
@@ -881,6 +882,25 @@ def _faces(warehouse: Warehouse, asked: _Asked, near: _Near, whole: DataFrame, r
     return _items(every, FACE, F.col("face_id").cast("string"), "image_id")
 
 
+def _faces_of_loose(warehouse: Warehouse, loose: DataFrame) -> list[DataFrame]:
+    """Items of faces that erased bytes left in images that hold others now: by ``loose`` links (`_loose_links`).
+
+    Those under a record that is for none of the bytes that are there now. Without its link nothing would tell any more
+    what such a face was computed from, until a night deletes its row, and whose the picture is.
+    """
+    if not (count := loose.count()):
+        return []
+    pair = ["image_id", "record_id"]
+    pairs = loose.select("request_id", *pair).distinct()
+    links = warehouse.read(BASIS_LINKS).join(looked_up(pairs.select(*pair), count), pair, "left_semi")
+    images = warehouse.read(IMAGES).select("image_id", "content_sha256")
+    images = images.join(looked_up(pairs.select("image_id"), count), "image_id", "left_semi")
+    now = links.join(images, images.columns)
+    former = pairs.join(now.select(*pair), pair, "left_anti")
+    under = known_faces(warehouse).select("face_id", "image_id", F.explode("basis_record_ids").alias("record_id"))
+    return [_items(under.join(looked_up(former, count), pair), FACE, F.col("face_id").cast("string"), "image_id")]
+
+
 def held_records(warehouse: Warehouse) -> DataFrame:
     """Records (record_id) on which a legal hold is recorded."""
     return current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
@@ -1033,15 +1053,16 @@ def _keys(items: DataFrame, kind: str, column: str, type_: str) -> DataFrame:
 
 
 def _loose_links(warehouse: Warehouse, erased: DataFrame, count: int) -> DataFrame:
-    """Links (image_id, content_sha256, …) to ``erased`` bytes, but of images that hold these now.
+    """Links (image_id, record_id, content_sha256, …) to ``erased`` bytes, but of images that hold these now.
 
     ``erased``: content_sha256, perhaps with more; about ``count``. Neither all links nor all images are shuffled.
     """
+    pair = ["image_id", "content_sha256"]
     if not count:
-        return erased.withColumn("image_id", F.lit(None).cast("string")).limit(0)
-    links, images = (warehouse.read(spec).select("image_id", "content_sha256") for spec in (BASIS_LINKS, IMAGES))
+        return erased.withColumns(dict.fromkeys(("image_id", "record_id"), F.lit(None).cast("string"))).limit(0)
+    links, images = warehouse.read(BASIS_LINKS).select(*pair, "record_id"), warehouse.read(IMAGES).select(*pair)
     holding = images.join(looked_up(erased.select("content_sha256"), count), "content_sha256", "left_semi")
-    return links.join(looked_up(erased, count), "content_sha256").join(holding, links.columns, "left_anti")
+    return links.join(looked_up(erased, count), "content_sha256").join(holding, pair, "left_anti")
 
 
 def _matching(rows: DataFrame, ways: Sequence[DataFrame]) -> int:
