@@ -1155,11 +1155,24 @@ def forget_removed(warehouse: Warehouse, until: datetime) -> None:
     """Delete what was written down of faces removed by ``until``.
 
     For a pass that has begun, and so goes on to purge the files of them: no collection holds their keys any more, and
-    until it began their rows told it, and `retention.due`, of what there is to purge.
+    until it began their rows told it, and `retention.due`, of what there is to purge. Not of a face under a record that
+    no link of its picture names.
     """
     rows = warehouse.read(REMOVED_FACES).where(F.col("recorded_at") <= F.lit(until).cast("timestamp"))
-    if not rows.isEmpty():
-        warehouse.delete_matching(REMOVED_FACES, materialise(rows.select("face_id")), ["face_id"])
+    if rows.isEmpty():
+        return
+    pair = ["image_id", "record_id"]
+    under = rows.select("face_id", "image_id", F.explode_outer("basis_record_ids").alias("record_id"))
+    under = materialise(under.distinct())
+    ids = looked_up(under.select("image_id").distinct())
+    there, linked = (
+        warehouse.read(spec).select(*columns).join(ids, "image_id", "left_semi")
+        for spec, columns in ((IMAGES, pair[:1]), (BASIS_LINKS, pair))
+    )
+    # Where a link is lost nothing else tells whose the picture may be.
+    lonely = under.dropna().join(linked, pair, "left_anti").join(there, "image_id", "left_semi")
+    gone = under.select("face_id").join(lonely, "face_id", "left_anti")
+    warehouse.delete_matching(REMOVED_FACES, materialise(gone), ["face_id"])
 
 
 def close(
