@@ -408,7 +408,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     count, by_links, by_faces = told
     near = _near(warehouse, touched, asked, count)
     bare = materialise(_bare(touched, near)) if by_faces else None
-    whole = materialise(_whole(touched, near, leaving, ended, bare))
+    whole = materialise(_whole(touched, near, leaving, ended, bare, lost=RECORD in asked.counts))
     shown = _shown(near, leaving, bare)
     # A pass bars no bytes: of what expired others may have the same, and are permitted, also where they are missing.
     contents = _contents(asked, touched, near, shown)
@@ -570,18 +570,24 @@ def _bare(touched: DataFrame, near: _Near) -> DataFrame:
     return by_faces.join(near.linked, "image_id", "left_anti")
 
 
-def _whole(touched: DataFrame, near: _Near, leaving: DataFrame, ended: DataFrame, bare: DataFrame | None) -> DataFrame:
+def _whole(
+    touched: DataFrame, near: _Near, leaving: DataFrame, ended: DataFrame, bare: DataFrame | None, *, lost: bool
+) -> DataFrame:
     """Images (request_id, image_id) that go: asked for by name, or in which nobody else is recorded.
 
     Beside an erasure others are those who are not erased, by a record that counts for the bytes that are there now;
     whose consent has lapsed is somebody, for it may be renewed, and so is who is lost. What only expires spares
-    whatever else is linked. Of ``bare`` images nobody knows who is recorded.
+    whatever else is linked; but what goes with records that were given up (``lost``: there may be some) no more than
+    an erasure does. Of ``bare`` images nobody knows who is recorded.
     """
-    erased = leaving.where(~_expires())
-    beside = {
-        False: _given(near).where("counts").join(erased, "record_id", "left_anti"),
-        True: near.links.join(ended, "record_id", "left_anti"),
-    }
+    counting, erased = _given(near).where("counts"), leaving.where(~_expires())
+    sparing = near.links.join(ended, "record_id", "left_anti").select("image_id")
+    if lost:
+        given_up = near.links.join(leaving.where(_expires()), "record_id", "left_semi")
+        sparing = sparing.join(given_up, "image_id", "left_anti").unionByName(
+            counting.join(ended, "record_id", "left_anti").select("image_id")
+        )
+    beside = {False: counting.join(erased, "record_id", "left_anti"), True: sparing}
     others = [frame.select("image_id", F.lit(expires).alias("expires")) for expires, frame in beside.items()]
     alone = touched.where(~F.col("named")).withColumn("expires", _expires())
     alone = alone.join(reduce(DataFrame.unionByName, others).distinct(), ["image_id", "expires"], "left_anti")

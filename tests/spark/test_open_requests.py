@@ -314,6 +314,20 @@ def test_guarantee_13_no_picture_of_whoever_is_lost_is_barred_by_anothers_erasur
     assert not {ring.digest(IMAGE, SHARED), ring.digest(CONTENT, content)} & stones
 
 
+def test_guarantee_9_with_lost_records_go_pictures_that_are_nobody_elses_any_more(made: Indexed) -> None:
+    """Somebody else is linked to what stood under the id before, or to what stands there now."""
+    warehouse, ring, now = made.warehouse, key_ring(made.settings), datetime.now(UTC)
+    content = {person: hashlib.sha256(picture(f"picture {person}")).hexdigest() for person in (5, 6)}
+    links = [(image(5), "r7", now, "7" * 64), (image(6), "r7", now, "7" * 64), (image(6), "r7", now, content[6])]
+    links += [(image(person), f"r{person}", now, content[person]) for person in (5, 6)]
+    warehouse.append(made.spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
+    warehouse.delta(PROCESSING_BASIS).delete("record_id IN ('r5', 'r6')")
+    erasure.request_all(warehouse, erasure.lost_records(warehouse), ring, kind=erasure.EXPIRY, run_id="x", now=now)
+    assert {item for item in pass_over(made) if item[0] in (IMAGE, "shared")} == {
+        (IMAGE, image(5)), ("shared", image(6))
+    }  # fmt: skip
+
+
 @pytest.mark.faults
 def test_guarantee_7_a_hold_of_the_very_bytes_suspends_no_erasure_that_takes_none(made: Indexed) -> None:
     """Of a shared picture that stays its hash is noted at once; what could not be read is the same for many."""
