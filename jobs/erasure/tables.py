@@ -912,9 +912,16 @@ def held_records(warehouse: Warehouse) -> DataFrame:
     return current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
 
 
-def held_images(warehouse: Warehouse) -> DataFrame:
-    """Images (image_id) that a legal hold on one of their records keeps as they are."""
-    return _images_under(warehouse, held_records(warehouse))
+def held_images(warehouse: Warehouse, given: DataFrame | None = None) -> DataFrame:
+    """Images (image_id) that a legal hold on one of their records keeps as they are.
+
+    ``given``: also what is about to be linked (image_id, record_id), as where links were lost and come in again.
+    """
+    records = held_records(warehouse)
+    held = _images_under(warehouse, records)
+    if given is None:
+        return held
+    return held.unionByName(given.join(records, "record_id", "left_semi").select("image_id")).distinct()
 
 
 def _images_under(warehouse: Warehouse, records: DataFrame) -> DataFrame:
