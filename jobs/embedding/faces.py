@@ -9,9 +9,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.embedding.status import INPUT, REFUSED
-from jobs.errors import MixedFingerprints
+from jobs.errors import GovernanceError, MixedFingerprints
 from jobs.governance.gate import Gated
-from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, REMOVED_FACES
+from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGE_STATUS, REMOVED_FACES
 from jobs.tables.store import Warehouse, materialise
 
 
@@ -74,6 +74,9 @@ def withdraw_stale(warehouse: Warehouse, gated: Gated, *, now: datetime) -> int:
     A revoked batch, an ended consent, a changed or deleted image: all end here (Guarantee 6). A legal hold suspends
     destruction as well as serving (Guarantee 7): what it covers stays in the table, and out of every index. Keys are
     written down before their rows go: an erasure that follows tells by them whose faces collections may hold still.
+
+    Raises:
+        GovernanceError: there is no link at all, so that every face would go, also of what is held.
     """
     permitted = gated.accepted.select(*INPUT)
     held = gated.refused.where("held").select("image_id")
@@ -86,12 +89,24 @@ def withdraw_stale(warehouse: Warehouse, gated: Gated, *, now: datetime) -> int:
     faces = stale.count()
     outdated = stale_in(warehouse.read(IMAGE_STATUS).where(F.col("status") != REFUSED).select(*INPUT))
     if faces:
+        # Asked where it matters: most runs withdraw nothing.
+        _need_links(warehouse)
         stamped = stale.withColumn("recorded_at", F.lit(now).cast("timestamp"))
         warehouse.append(stamped, REMOVED_FACES)
         warehouse.delete_matching(EMBEDDINGS, stale, INPUT)
     if not outdated.isEmpty():
         warehouse.delete_matching(IMAGE_STATUS, outdated, INPUT)
     return faces
+
+
+def _need_links(warehouse: Warehouse) -> None:
+    if warehouse.read(BASIS_LINKS).isEmpty():
+        raise GovernanceError(
+            "basis_links: no image is linked to a basis record, so none is permitted, and nobody can tell on which a "
+            "legal hold is; no face was deleted.",
+            hint='if the table was removed or damaged, ingest the basis files again (docs/operations.md, "A damaged '
+            'table").',
+        )
 
 
 def resalt(warehouse: Warehouse, fingerprint: str, *, bits: int = 64) -> int:

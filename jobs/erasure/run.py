@@ -52,7 +52,7 @@ from jobs.runs.results import (
 )
 from jobs.runs.staging_paths import staged_folders, unrecorded_staging
 from jobs.runs.step_result import StepResult
-from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections, unaccounted
+from jobs.runs.stores import about_to_drop, given_up, need_all, own_collections
 from jobs.schemas import (
     AUDIT_EVENTS,
     EMBEDDINGS,
@@ -140,16 +140,15 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         found_at = utc_now()
         items = erasure.write_down(warehouse, targets, found, ring, now=found_at)
         leaving = materialise(erasure.leaving_records(targets, found))
-    with run.step(FoundToErase) as finding:
-        counts = _by_kind(items)
-        finding.result = FoundToErase(items=counts)
-    audit.append(warehouse, "erasure-started", run.run_id, {"items": counts}, now=utc_now())
+    counts, began = _starts(run, items)
     index_did, index_at = _erase_vectors(run, index, items, leaving)
     # After a run that is unfinished knows that what it has loaded is dropped.
     need_all(warehouse, settings, index)
     with run.job.watching("erase-shared"):
         staying = erasure.staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
         erasure.begin(warehouse, targets, found, ring, run_id=run.run_id, now=found_at)
+        # Not before: were it taken back, nobody would know any more of what the files are to be purged.
+        erasure.forget_removed(warehouse, began)
     with run.step(SharedSettled) as settling:
         settling.result = SharedSettled(images=erasure.settle_shared(warehouse, items, staying))
     with run.step(ErasedTables) as destroying:
@@ -193,6 +192,16 @@ def records_given_up(run: Run) -> DataFrame:
     records = lost.where(F.col("kind") == erasure.RECORD).count()
     audit.append(run.warehouse, "records-lost", run.run_id, {"records": records}, now=utc_now())
     return lost
+
+
+def _starts(run: Run, items: DataFrame) -> tuple[dict[str, int], datetime]:
+    """Put on record what was found, by kind, and that from now on it is destroyed."""
+    with run.step(FoundToErase) as finding:
+        counts = _by_kind(items)
+        finding.result = FoundToErase(items=counts)
+    began = utc_now()
+    audit.append(run.warehouse, "erasure-started", run.run_id, {"items": counts}, now=began)
+    return counts, began
 
 
 def _erase_vectors(run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame) -> tuple[ErasedIndex, datetime]:
@@ -248,13 +257,11 @@ def _erase_index(
 
     ``every``: in a pass, which goes through all stores. Also a collection that is not complete and was never live is
     looked at, and dropped; else it is left to the run that may still complete it, unless that one has to stage anew
-    anyhow. And what was removed before goes off the record; else it stays there, for no file is purged of it: by that
-    the next `expire` or `sync` finds whose record has ended.
+    anyhow.
     """
-    began, milvus, warehouse = utc_now(), run.settings.milvus, run.warehouse
+    milvus, warehouse = run.settings.milvus, run.warehouse
     keep = promoted_collections(warehouse)
-    here = own_collections(warehouse, run.settings, index)
-    names = list(here)
+    names = list(own_collections(warehouse, run.settings, index))
     looked_at = names if every else [n for n in names if index.aliases_of(n) or n in keep or _abandoned(run, index, n)]
     report = erase_keys(
         index,
@@ -265,9 +272,6 @@ def _erase_index(
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
         before_drop=lambda dropped: about_to_drop(run, index, dropped),
     )
-    # With none in an index that the settings lead to by mistake nobody has looked at those that hold the keys.
-    if every and looked_at == names and not unaccounted(warehouse, here):
-        erasure.forget_removed(warehouse, began)
     return report | {name: {"lost": True} for name in given_up(run)}
 
 

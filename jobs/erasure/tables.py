@@ -408,13 +408,13 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     count, by_links, by_faces = told
     near = _near(warehouse, touched, asked, count)
     bare = materialise(_bare(touched, near)) if by_faces else None
-    whole = materialise(_whole(touched, near, leaving, ended, bare))
+    whole = materialise(_whole(touched, near, leaving, ended, bare, lost=RECORD in asked.counts))
     shown = _shown(near, leaving, bare)
     # A pass bars no bytes: of what expired others may have the same, and are permitted, also where they are missing.
     contents = _contents(asked, touched, near, shown)
     barred = contents.select("request_id", "content_sha256").unionByName(asked.of(LINK, "content_sha256"))
     # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
-    loose = _loose_links(warehouse, barred, count + asked.counts.get(LINK, 0))
+    loose = materialise(_loose_links(warehouse, barred, count + asked.counts.get(LINK, 0)))
     shared = touched.join(whole.select("image_id"), "image_id", "left_anti")
     rows = [
         _items(leaving, RECORD, F.col("record_id"), None),
@@ -425,6 +425,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         _somebody_leaves(shown, whole),
         _faces(warehouse, asked, near, whole, ended),
         _written_down(warehouse, asked, leaving),
+        *_faces_of_loose(warehouse, loose),
     ]
     waits = []
     if bare is not None:
@@ -569,18 +570,24 @@ def _bare(touched: DataFrame, near: _Near) -> DataFrame:
     return by_faces.join(near.linked, "image_id", "left_anti")
 
 
-def _whole(touched: DataFrame, near: _Near, leaving: DataFrame, ended: DataFrame, bare: DataFrame | None) -> DataFrame:
+def _whole(
+    touched: DataFrame, near: _Near, leaving: DataFrame, ended: DataFrame, bare: DataFrame | None, *, lost: bool
+) -> DataFrame:
     """Images (request_id, image_id) that go: asked for by name, or in which nobody else is recorded.
 
     Beside an erasure others are those who are not erased, by a record that counts for the bytes that are there now;
     whose consent has lapsed is somebody, for it may be renewed, and so is who is lost. What only expires spares
-    whatever else is linked. Of ``bare`` images nobody knows who is recorded.
+    whatever else is linked; but what goes with records that were given up (``lost``: there may be some) no more than
+    an erasure does. Of ``bare`` images nobody knows who is recorded.
     """
-    erased = leaving.where(~_expires())
-    beside = {
-        False: _given(near).where("counts").join(erased, "record_id", "left_anti"),
-        True: near.links.join(ended, "record_id", "left_anti"),
-    }
+    counting, erased = _given(near).where("counts"), leaving.where(~_expires())
+    sparing = near.links.join(ended, "record_id", "left_anti").select("image_id")
+    if lost:
+        given_up = near.links.join(leaving.where(_expires()), "record_id", "left_semi")
+        sparing = sparing.join(given_up, "image_id", "left_anti").unionByName(
+            counting.join(ended, "record_id", "left_anti").select("image_id")
+        )
+    beside = {False: counting.join(erased, "record_id", "left_anti"), True: sparing}
     others = [frame.select("image_id", F.lit(expires).alias("expires")) for expires, frame in beside.items()]
     alone = touched.where(~F.col("named")).withColumn("expires", _expires())
     alone = alone.join(reduce(DataFrame.unionByName, others).distinct(), ["image_id", "expires"], "left_anti")
@@ -881,19 +888,52 @@ def _faces(warehouse: Warehouse, asked: _Asked, near: _Near, whole: DataFrame, r
     return _items(every, FACE, F.col("face_id").cast("string"), "image_id")
 
 
+def _faces_of_loose(warehouse: Warehouse, loose: DataFrame) -> list[DataFrame]:
+    """Items of faces that erased bytes left in images that hold others now: by ``loose`` links (`_loose_links`).
+
+    Those under a record that is for none of the bytes that are there now. Without its link nothing would tell any more
+    what such a face was computed from, until a night deletes its row, and whose the picture is.
+    """
+    if not (count := loose.count()):
+        return []
+    pair = ["image_id", "record_id"]
+    pairs = loose.select("request_id", *pair).distinct()
+    links = warehouse.read(BASIS_LINKS).join(looked_up(pairs.select(*pair), count), pair, "left_semi")
+    images = warehouse.read(IMAGES).select("image_id", "content_sha256")
+    images = images.join(looked_up(pairs.select("image_id"), count), "image_id", "left_semi")
+    now = links.join(images, images.columns)
+    former = pairs.join(now.select(*pair), pair, "left_anti")
+    under = known_faces(warehouse).select("face_id", "image_id", F.explode("basis_record_ids").alias("record_id"))
+    return [_items(under.join(looked_up(former, count), pair), FACE, F.col("face_id").cast("string"), "image_id")]
+
+
 def held_records(warehouse: Warehouse) -> DataFrame:
     """Records (record_id) on which a legal hold is recorded."""
     return current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
 
 
-def held_images(warehouse: Warehouse) -> DataFrame:
-    """Images (image_id) that a legal hold on one of their records keeps as they are."""
-    return _images_under(warehouse, held_records(warehouse))
+def held_images(warehouse: Warehouse, given: DataFrame | None = None) -> DataFrame:
+    """Images (image_id) that a legal hold on one of their records keeps as they are.
+
+    ``given``: also what is about to be linked (image_id, record_id), as where links were lost and come in again.
+    """
+    records = held_records(warehouse)
+    held = _images_under(warehouse, records)
+    if given is None:
+        return held
+    return held.unionByName(given.join(records, "record_id", "left_semi").select("image_id")).distinct()
 
 
 def _images_under(warehouse: Warehouse, records: DataFrame) -> DataFrame:
+    """Images (image_id) of ``records``: by links, and by faces, which tell of one where its link is lost."""
+    return _leading_to(warehouse).join(records, "record_id", "left_semi").select("image_id").distinct()
+
+
+def _leading_to(warehouse: Warehouse) -> DataFrame:
+    """What leads from records to images (image_id, record_id): links and faces."""
     links = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
-    return links.join(records, "record_id", "left_semi").select("image_id").distinct()
+    under = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
+    return links.unionByName(under)
 
 
 def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -> DataFrame:
@@ -902,9 +942,7 @@ def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -
     Also those that name a held image, whoever they are about: without them nobody could tell, when the hold ends, what
     an erasure that waited was about.
     """
-    linked = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
-    under = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
-    of_images = linked.unionByName(under).join(images, "image_id", "left_semi").select("record_id")
+    of_images = _leading_to(warehouse).join(images, "image_id", "left_semi").select("record_id")
     return records.unionByName(of_images).distinct()
 
 
@@ -1028,15 +1066,16 @@ def _keys(items: DataFrame, kind: str, column: str, type_: str) -> DataFrame:
 
 
 def _loose_links(warehouse: Warehouse, erased: DataFrame, count: int) -> DataFrame:
-    """Links (image_id, content_sha256, …) to ``erased`` bytes, but of images that hold these now.
+    """Links (image_id, record_id, content_sha256, …) to ``erased`` bytes, but of images that hold these now.
 
     ``erased``: content_sha256, perhaps with more; about ``count``. Neither all links nor all images are shuffled.
     """
+    pair = ["image_id", "content_sha256"]
     if not count:
-        return erased.withColumn("image_id", F.lit(None).cast("string")).limit(0)
-    links, images = (warehouse.read(spec).select("image_id", "content_sha256") for spec in (BASIS_LINKS, IMAGES))
+        return erased.withColumns(dict.fromkeys(("image_id", "record_id"), F.lit(None).cast("string"))).limit(0)
+    links, images = warehouse.read(BASIS_LINKS).select(*pair, "record_id"), warehouse.read(IMAGES).select(*pair)
     holding = images.join(looked_up(erased.select("content_sha256"), count), "content_sha256", "left_semi")
-    return links.join(looked_up(erased, count), "content_sha256").join(holding, links.columns, "left_anti")
+    return links.join(looked_up(erased, count), "content_sha256").join(holding, pair, "left_anti")
 
 
 def _matching(rows: DataFrame, ways: Sequence[DataFrame]) -> int:
@@ -1126,10 +1165,27 @@ def shared_in(items: DataFrame) -> DataFrame:
 
 
 def forget_removed(warehouse: Warehouse, until: datetime) -> None:
-    """Delete what was written down of faces removed by ``until``: no collection holds their keys any more."""
+    """Delete what was written down of faces removed by ``until``.
+
+    For a pass that has begun, and so goes on to purge the files of them: no collection holds their keys any more, and
+    until it began their rows told it, and `retention.due`, of what there is to purge. Not of a face under a record that
+    no link of its picture names.
+    """
     rows = warehouse.read(REMOVED_FACES).where(F.col("recorded_at") <= F.lit(until).cast("timestamp"))
-    if not rows.isEmpty():
-        warehouse.delete_matching(REMOVED_FACES, materialise(rows.select("face_id")), ["face_id"])
+    if rows.isEmpty():
+        return
+    pair = ["image_id", "record_id"]
+    under = rows.select("face_id", "image_id", F.explode_outer("basis_record_ids").alias("record_id"))
+    under = materialise(under.distinct())
+    ids = looked_up(under.select("image_id").distinct())
+    there, linked = (
+        warehouse.read(spec).select(*columns).join(ids, "image_id", "left_semi")
+        for spec, columns in ((IMAGES, pair[:1]), (BASIS_LINKS, pair))
+    )
+    # Where a link is lost nothing else tells whose the picture may be.
+    lonely = under.dropna().join(linked, pair, "left_anti").join(there, "image_id", "left_semi")
+    gone = under.select("face_id").join(lonely, "face_id", "left_anti")
+    warehouse.delete_matching(REMOVED_FACES, materialise(gone), ["face_id"])
 
 
 def close(

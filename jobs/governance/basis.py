@@ -123,6 +123,11 @@ def link_images(
     return append_links(warehouse, links_to_content(warehouse, given), now=now)
 
 
+def named_images(file: BasisFile, image_id: Callable[[Column], Column]) -> DataFrame:
+    """What the records of a file are for: image_id, record_id."""
+    return _given(file.records, image_id)
+
+
 def _given(records: DataFrame, image_id: Callable[[Column], Column]) -> DataFrame:
     named = records.select("record_id", F.explode("images").alias("key"))
     return named.select(image_id(F.col("key")).alias("image_id"), "record_id").dropna().distinct()

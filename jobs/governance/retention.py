@@ -19,29 +19,55 @@ from jobs.governance.tombstones import EXPIRED, IMAGE
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
 from jobs.settings import Settings
 from jobs.tables.faces import known_faces
-from jobs.tables.store import Warehouse, materialise
+from jobs.tables.store import Warehouse, looked_up, materialise
 
 
 def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime) -> DataFrame:
     """What is due as (kind, value): kind `image`, or `expired` for a record under which a face stands elsewhere.
 
     Nothing is while there is no record, or no link, at all, as where a folder was removed: a hold may have been there.
+    Where a link alone is lost a face tells of it (`_with_nobody_else`), and beside one under a held record all is held.
     """
-    revoked = F.col("reason").isin(Reason.BATCH_REVOKED.value, Reason.ERASED.value)
-    # Nor of one image whose record is lost.
+    # Not where a record of it is lost.
     lost = F.exists("reasons", lambda reason: reason.eqNullSafe(F.lit(Reason.BASIS_NOT_FOUND.value)))
-    gone = F.coalesce(F.col("over") | (revoked & ~lost), F.lit(False))
-    decided = gated.decisions.where(~F.col("held")).select("image_id", gone.alias("gone"))
+    revoked = F.col("reason").isin(Reason.BATCH_REVOKED.value, Reason.ERASED.value) & ~lost
+    decided = gated.decisions.where(~F.col("held")).select(
+        "image_id", "over", F.coalesce(revoked, F.lit(False)).alias("revoked")
+    )
     basis = warehouse.read(PROCESSING_BASIS)
     barred = barred_in(warehouse, settings, warehouse.read(IMAGES).limit(0), basis)
     records = record_decisions(basis, policy=policy_of(settings), now=now, barred=barred)
     faces = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
-    under = faces.join(records.where("ended").select("record_id"), "record_id")
-    staying = under.join(decided.where("NOT gone").select("image_id"), "image_id", "left_semi")
-    images = decided.where("gone").select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value"))
+    told = records.where("ended OR held").select("record_id", "ended")
+    under = materialise(faces.join(told, "record_id"))
+    beside_held = under.where("NOT ended").select("image_id")
+    over = decided.where("over AND NOT revoked").select("image_id")
+    whole = (
+        decided.where("revoked")
+        .select("image_id")
+        .unionByName(_with_nobody_else(warehouse, over, faces, records.where("NOT ended")))
+    )
+    staying = under.where("ended").join(decided.select("image_id"), "image_id", "left_semi")
+    staying = staying.join(whole, "image_id", "left_anti")
+    staying, whole = (some.join(beside_held, "image_id", "left_anti") for some in (staying, whole))
+    images = whole.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value"))
     partly = staying.select(F.lit(EXPIRED).alias("kind"), F.col("record_id").alias("value"))
     rows = materialise(images.unionByName(partly).distinct())
     # Asked where it matters: nearly always nothing is due.
     if not rows.isEmpty() and (basis.isEmpty() or warehouse.read(BASIS_LINKS).isEmpty()):
         return rows.limit(0)
     return rows
+
+
+def _with_nobody_else(warehouse: Warehouse, over: DataFrame, faces: DataFrame, standing: DataFrame) -> DataFrame:
+    """Those of the images (image_id) that are ``over`` by what is linked, and of which no face tells of a lost link.
+
+    That is one under a ``standing`` record (record_id), which is linked to them for no bytes: somebody else is in it.
+    """
+    over = materialise(over)
+    if not (count := over.count()):
+        return over
+    wanted, pair = looked_up(over, count), ["image_id", "record_id"]
+    links = warehouse.read(BASIS_LINKS).select(*pair).join(wanted, "image_id", "left_semi")
+    lonely = faces.join(wanted, "image_id", "left_semi").join(links, pair, "left_anti")
+    return over.join(lonely.join(standing, "record_id", "left_semi"), "image_id", "left_anti")

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.erasure.tables import held_images
 from jobs.errors import SettingsError
-from jobs.governance.basis import import_basis, is_void, link_images, record_batch, write_template
+from jobs.governance.basis import import_basis, is_void, link_images, named_images, record_batch, write_template
 from jobs.governance.basis_files import read_basis
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import admission, key_ring
@@ -66,7 +66,7 @@ def bring(
                 images_a_part=job_.settings.tables.part_images,
                 dry_run=job_.dry_run,
                 admit=admission(warehouse, job_.settings),
-                held=held_images(warehouse),
+                held=held_images(warehouse, named_images(records, image_ids) if records else None),
             )
         counts["images"] = asdict(images)
         job_.console.step("images", "done", **counts["images"])

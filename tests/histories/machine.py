@@ -549,7 +549,9 @@ class Player:
     def _lose_table(self, table: str, job: str) -> None:
         self.world.remove_table(table)
         self.oracle.lose(table)
-        self.held_with, self.must_go, self.last_under = {}, {}, {}
+        self.must_go, self.last_under = {}, {}
+        if table == "images":
+            self.held_with = {}
         answer = self.world.run(job)
         # That there is no record, or that requests wait for what leads to pictures.
         self._expect(answer, {0, 3, *RIGHT.get(job, ())})
@@ -708,6 +710,9 @@ class Player:
                 self._found(7, "a held face was destroyed", "embeddings", self._cell(picture_id))
 
     def _note_held(self, seen: Seen) -> None:
+        if self.oracle.blind:
+            # Nobody can tell what is held, so it is all that was.
+            return
         there = _by_picture(seen)
         self.held_with = {p: (c, there.get(p, set())) for p, c in seen.pictures.items() if self.oracle.held(p)}
 

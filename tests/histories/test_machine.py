@@ -175,6 +175,17 @@ def test_a_table_is_lost_and_filled_again(tmp_path: Path, table: str, job: str) 
     assert {p for p in player.oracle.pictures if p.startswith("c2")} == {"c2-x"}, "of the other person"
 
 
+@pytest.mark.parametrize("table", ["basis_links", "processing_basis"])
+def test_what_was_held_is_so_while_nobody_can_tell(tmp_path: Path, table: str) -> None:
+    cells = ((KEPT, "boxed", "main", ()), ("c1", "boxed", "main", ("hold",)))
+    player = played(tmp_path, History(("reindex", "sync", f"lose {table}>sync"), cells))
+    content, _ = player.held_with["c1-x"]
+    player.held_with["c1-x"] = content, {b"a face"}
+    assert not player.findings
+    player.step("embed")
+    assert [(found.guarantee, found.what) for found in player.findings] == [(7, "a held face was destroyed")]
+
+
 @pytest.mark.parametrize("at", ["append tombstones", 1])
 def test_what_is_done_as_a_job_is_killed_at_its_point(tmp_path: Path, at: str | int) -> None:
     world, done = World(None, tmp_path), []  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import DataFrame
 
 from jobs.erasure.tables import held_images
-from jobs.governance.basis import import_basis, link_images, record_batch
+from jobs.governance.basis import import_basis, link_images, named_images, record_batch
 from jobs.governance.basis_files import read_basis
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import KeyRing
@@ -74,7 +74,7 @@ class Place:
             inline=True,
             now=self.now,
             images_a_part=1000,
-            held=held_images(self.warehouse),
+            held=held_images(self.warehouse, named_images(file, source.image_id) if file else None),
         )
         if file:
             link_images(self.warehouse, file, source.image_id, ring=RING, now=self.now)
@@ -127,6 +127,10 @@ def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark, t
     place.put(a=b"three", b=b"three")
     assert place.ingest(images=True) == Ingested(3, 0, 0, 1, refused={"LEGAL_HOLD": 2})
     assert place.reasons() == {"a": "LEGAL_HOLD", "b": "LEGAL_HOLD", "c": CHANGED}
+    # Also where the links are lost, and come in again beside other bytes.
+    place.warehouse.delta(BASIS_LINKS).delete()
+    assert place.ingest(images=True, basis=True) == Ingested(3, 0, 1, 1, refused={"LEGAL_HOLD": 1})
+    assert place.reasons()["a"] == "LEGAL_HOLD"
 
 
 def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothing(spark, tmp_path: Path) -> None:
