@@ -19,6 +19,7 @@ from jobs.tables.store import OPEN_TO_ALL
 
 ROOT = Path(__file__).parents[2]
 STORE = "jobs/tables/store.py"
+CONTROL = "jobs/tables/control.py"
 
 
 @cache
@@ -129,7 +130,11 @@ def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:
 
 def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -> None:
     writes = ("save", "saveAsTable", "insertInto", "writeTo", "merge", "whenMatchedUpdate", "whenMatchedDelete")
-    assert callers(*writes) == callers("executeCompaction", "vacuum") - {"jobs/erasure/run.py"} == {STORE}
+    assert callers(*writes) == {STORE}
+    assert callers("executeCompaction", "vacuum") - {"jobs/erasure/run.py"} == {STORE, CONTROL}
+    # Rows by delta-rs, which the store alone asks for, with the lease's version.
+    assert callers("write_deltalake") == {CONTROL}
+    assert callers("DeltaRsTable") == {STORE}
     sources = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in (ROOT / "jobs").rglob("*.py")}
     # A job's warehouse asks for a lease, which a run puts there and nothing else takes away.
     assert callers("Warehouse") == {"jobs/cli.py"}
