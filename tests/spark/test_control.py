@@ -39,7 +39,7 @@ def test_what_is_added_is_found(warehouse: Warehouse) -> None:
     )
     assert found == [{"token": 2, "run_id": "n-1.a_b", "at": NOW + timedelta(seconds=7), "expires_at": None}]
     assert found[0]["at"].tzinfo is not None
-    assert warehouse.rows(LEASES, "max(token) AS token", where="token < {limit}", limit=2)[0]["token"] == 2
+    assert warehouse.rows(LEASES, "max(token) AS token", where="token < {below}", below=2)[0]["token"] == 1
     back = "*, ROW_NUMBER() OVER (PARTITION BY run_id ORDER BY at DESC) AS back"
     last = warehouse.rows(LEASES, back, order_by="back, at DESC", limit=2)
     assert [(row["run_id"], row["at"].second, row["back"]) for row in last] == [("n-1.a_b", 7, 1), ("r", 0, 1)]
