@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from jobs.index.protocol import IndexSpec
 from jobs.planning.model import CORES, GPUS, LABELS, NODES, Rate, Rates, index_growth
-from jobs.runs.results import Embedded, Imported, Indexed, Resalted, Screened, Staged, Verified
+from jobs.runs.results import Embedded, Imported, Indexed, Resalted, Screened, Staged, Verified, present_names
 from jobs.runs.step_result import StepResult
 from jobs.schemas import RUN_STEPS
 from jobs.session import packaged_conf
@@ -67,7 +67,7 @@ def recorded(warehouse: Warehouse) -> list[PastRun]:
     machines = {
         CORES: told("cores", *_ON_EXECUTORS), GPUS: told("gpus", *_ON_EXECUTORS), NODES: told("data_nodes", *_IN_MILVUS)
     }  # fmt: skip
-    kind = F.substring_index("step", "/", 1)
+    kind = F.substring_index(present_names(), "/", 1)
     steps = (
         warehouse.read(RUN_STEPS)
         .where(F.col("state") == "done")

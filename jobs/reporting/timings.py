@@ -12,7 +12,7 @@ from typing import Final
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs.runs.results import Embedded, FileImported, Staged
+from jobs.runs.results import Embedded, FileImported, Staged, present_names
 
 _POINTS: Final = 60
 
@@ -77,7 +77,8 @@ class Imports:
 def last_done(steps: DataFrame) -> DataFrame:
     """Each step's last outcome, where that is not that it was forgotten."""
     last = F.max_by(F.struct("state", "result", "started_at", "ended_at"), "ended_at").alias("last")
-    return steps.groupBy("run_id", "step").agg(last).select("run_id", "step", "last.*").where("state = 'done'")
+    by_step = steps.groupBy("run_id", present_names().alias("step")).agg(last)
+    return by_step.select("run_id", "step", "last.*").where("state = 'done'")
 
 
 def stages(steps: DataFrame, starts: DataFrame) -> list[Stage]:
@@ -87,7 +88,8 @@ def stages(steps: DataFrame, starts: DataFrame) -> list[Stage]:
     much is computed just before the step that records it.
     """
     done = steps.where((F.col("state") == "done") & ~FileImported.of_step())
-    marks = done.select("run_id", F.split_part("step", F.lit("/"), F.lit(1)).alias("name"), _seconds("ended_at"))
+    name = F.split_part(present_names(), F.lit("/"), F.lit(1)).alias("name")
+    marks = done.select("run_id", name, _seconds("ended_at"))
     marks = marks.unionByName(
         starts.select("run_id", F.lit(None).cast("string").alias("name"), _seconds("recorded_at"))
     )

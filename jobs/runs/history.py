@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from jobs.errors import DependencyUnavailable
 from jobs.index.collections import collection_name
 from jobs.runs.lease import last_act
-from jobs.runs.results import AliasSet, FileImported, Imported, Promoted, Staged, Verified
+from jobs.runs.results import AliasSet, FileImported, Imported, Promoted, Staged, Verified, present_name
 from jobs.runs.step_result import StepResult
 from jobs.schemas import IMAGE_STATUS, IMAGES, RUN_STEPS, RUNS
 from jobs.tables.store import Warehouse
@@ -180,7 +180,7 @@ def last_step(warehouse: Warehouse, run_id: str) -> str:
     """The last step that a run has done, and when."""
     done = "run_id = {run_id} AND state = 'done'"
     rows = warehouse.rows(RUN_STEPS, "step, ended_at", where=done, order_by="ended_at DESC", limit=1, run_id=run_id)
-    return f"{rows[0]['step']} at {rows[0]['ended_at']:%Y-%m-%d %H:%M:%S} UTC" if rows else "none"
+    return f"{present_name(rows[0]['step'])} at {rows[0]['ended_at']:%Y-%m-%d %H:%M:%S} UTC" if rows else "none"
 
 
 def run_state(warehouse: Warehouse, run_id: str, now: datetime) -> RunState:

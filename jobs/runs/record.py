@@ -23,6 +23,7 @@ from jobs.runs.job_result import Result
 from jobs.runs.lease import Lease
 from jobs.runs.lineage import emit
 from jobs.runs.metrics import RunMetrics
+from jobs.runs.results import present_name
 from jobs.runs.step_result import StepResult
 from jobs.runs.step_watcher import Watch, Watcher
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, RUN_STEPS, RUNS, SOURCE_BATCHES
@@ -335,9 +336,10 @@ def _resume(run: Run) -> None:
     # The last word on a step counts.
     mine, order = "run_id = {run_id}", "ended_at, step, state, result"
     for row in run.warehouse.rows(RUN_STEPS, "step, state, result", where=mine, order_by=order, run_id=run.run_id):
-        run._done[row["step"]] = json.loads(row["result"])
+        step = present_name(row["step"])
+        run._done[step] = json.loads(row["result"])
         if row["state"] == "forgotten":
-            del run._done[row["step"]]
+            del run._done[step]
     for step, result in run._done.items():
         assert isinstance(result, Mapping)  # noqa: S101 - nothing has been asked for
         run.metrics.step_done(step, result)

@@ -5,13 +5,20 @@ Whoever reads a step of any run reads it by these: no reader has a key of the JS
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from pyspark.sql import functions as F
 
 from jobs.index.promotion import Watched
 from jobs.index.staged_files import StagedFile
 from jobs.index.verification import Proof
 from jobs.runs.machines import Machines
 from jobs.runs.step_result import FLAT, OMITTED, StepResult
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
 
 # --- From images to faces --------------------------------------------------------------------------------------------
 
@@ -363,3 +370,28 @@ class LedgerPurged(Purged):
     """The same of the ledger, where its former files stay for some time."""
 
     STEP = "erase-ledger"
+
+
+# --- What earlier releases called them -------------------------------------------------------------------------------
+
+
+def _kinds(of: type[StepResult] = StepResult) -> Iterator[type[StepResult]]:
+    for kind in of.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
+
+
+_RENAMED: Final = {former: kind.STEP for kind in _kinds() for former in vars(kind).get("FORMERLY", ())}
+
+
+def present_name(step: str) -> str:
+    """What a step on record is called today."""
+    return _RENAMED.get(step, step)
+
+
+def present_names() -> Column:
+    """The same of the column `step`: for who groups rows of `run_steps` by it, or shows it."""
+    found = step = F.col("step")
+    for former, present in _RENAMED.items():
+        found = F.when(step == former, F.lit(present)).otherwise(found)
+    return found

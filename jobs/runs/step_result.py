@@ -41,6 +41,8 @@ class StepResult:
 
     #: The name in the column `step`; one that ends in a slash is of many steps, each with a part of its own behind it.
     STEP: ClassVar[str]
+    #: What earlier releases called it: their records are read as its own. See `results.present_name`.
+    FORMERLY: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def name(cls, part: str = "") -> str:
@@ -52,18 +54,21 @@ class StepResult:
     @classmethod
     def is_name(cls, name: str) -> bool:
         """Whether a step of this name is of this kind."""
-        return name.startswith(cls.STEP) if cls.STEP.endswith("/") else name == cls.STEP
+        return name.startswith(cls.STEP) if cls.STEP.endswith("/") else name in {cls.STEP, *cls.FORMERLY}
 
     @classmethod
     def of_step(cls) -> Column:
         """Which rows of `run_steps` are of this kind, done or not."""
         step = F.col("step")
-        return step.startswith(cls.STEP) if cls.STEP.endswith("/") else step == cls.STEP
+        return step.startswith(cls.STEP) if cls.STEP.endswith("/") else step.isin(cls.STEP, *cls.FORMERLY)
 
     @classmethod
     def condition(cls) -> str:
         """The same in a statement (`Warehouse.rows`)."""
-        return f"step LIKE '{cls.STEP}%'" if cls.STEP.endswith("/") else f"step = '{cls.STEP}'"
+        if cls.STEP.endswith("/"):
+            return f"step LIKE '{cls.STEP}%'"
+        names = ", ".join(f"'{name}'" for name in (cls.STEP, *cls.FORMERLY))
+        return f"step IN ({names})"
 
     @classmethod
     def column(cls, name: str, of: str = "result") -> Column:
