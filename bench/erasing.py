@@ -207,7 +207,7 @@ class Governance:
             )
             for n in range(people)
         ]
-        watch = record.Watch()
+        watch = record.Stopwatch()
         erasure.request(warehouse, targets, ring, run_id="bench", now=NOW)
         watch.lap("request")
         wanted = materialise(erasure.pending(warehouse))

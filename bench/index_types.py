@@ -55,7 +55,7 @@ class IndexTypes(Collections):
         """Build, load, recall and latency of each."""
         from jobs.index.verification import exact_neighbours
 
-        vectors, keys = self.held(rows)
+        vectors, keys = self.in_memory(rows)
         queries = queries_of(rows)
         truth = exact_neighbours(queries, [(keys, vectors)], K).ids
         found: dict[str, Any] = {}
@@ -70,7 +70,7 @@ class IndexTypes(Collections):
         from jobs.index.verification import search_times_ms
 
         name, spec, before = self.imported(rows), self.spec(rows), self._stored()
-        watch = record.Watch()
+        watch = record.Stopwatch()
         self.index.build_index(name, spec, timeout=PATIENCE_S)
         watch.lap("build")
         stored = self._stored() - before

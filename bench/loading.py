@@ -21,7 +21,7 @@ from typing import Any
 
 from bench import record
 from bench.faces import DIM, SHAPE
-from bench.record import Watch
+from bench.record import Stopwatch
 from bench.server import SERVER, Collections, server
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -98,7 +98,7 @@ class Loading(Collections):
     # -- the ways ------------------------------------------------------------------------------------------------------
 
     def _bulk(self, table: str, rows: int) -> dict[str, float]:
-        name, watch = self.new(), Watch()
+        name, watch = self.new(), Stopwatch()
         staged = self.stage(table, name)
         watch.lap("stage")
         self.import_files(name, staged)
@@ -109,7 +109,7 @@ class Loading(Collections):
         return watch.laps
 
     def _rpc(self, table: str, rows: int) -> dict[str, float]:
-        name, watch, uri = self.new(), Watch(), self.settings.milvus.uri
+        name, watch, uri = self.new(), Stopwatch(), self.settings.milvus.uri
 
         def insert(batches: Iterator[Any]) -> Iterator[Any]:
             from pymilvus import MilvusClient
@@ -134,7 +134,7 @@ class Loading(Collections):
         return watch.laps
 
     def _plain(self, table: str) -> dict[str, float]:
-        path, watch = self.folder / f"plain-{time.monotonic_ns()}", Watch()
+        path, watch = self.folder / f"plain-{time.monotonic_ns()}", Stopwatch()
         frame = self.spark.read.format("delta").load(table).select("face_id", "embedding")
         frame.write.option("compression", "none").parquet(str(path))
         watch.lap("write")

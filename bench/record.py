@@ -27,7 +27,7 @@ _PACKAGES = (
 )
 
 
-class Watch:
+class Stopwatch:
     """Laps by name, in seconds."""
 
     def __init__(self) -> None:

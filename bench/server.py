@@ -42,7 +42,7 @@ class Collections:
             invented_faces(self.spark, rows, SEED).write.format("delta").save(str(path))
         return str(path)
 
-    def held(self, rows: int) -> tuple[Any, Any]:
+    def in_memory(self, rows: int) -> tuple[Any, Any]:
         """The vectors and keys of such a table, in memory."""
         import pyarrow as pa
 

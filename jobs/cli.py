@@ -124,7 +124,7 @@ def _in_session(  # the one place where a session is opened
     properties_file: str | None,
     options: dict[str, Any],
 ) -> Result:
-    from jobs.runs.record import Job
+    from jobs.runs.record import JobContext
     from jobs.session import open_session
     from jobs.tables.store import Warehouse
 
@@ -139,7 +139,7 @@ def _in_session(  # the one place where a session is opened
     warehouse = Warehouse(
         spark, settings.warehouse, is_path=settings.warehouse_is_path, read_only=read_only, lease_required=True
     )
-    return function(Job(settings, warehouse, console, run_id, dry_run), **options)
+    return function(JobContext(settings, warehouse, console, run_id, dry_run), **options)
 
 
 def _foreign(error: Exception, settings: Settings | None) -> FaceReindexError:

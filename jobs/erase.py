@@ -8,7 +8,7 @@ from jobs.cli import job
 from jobs.erasure.asked import asked_for
 from jobs.erasure.run import receipts
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job
+from jobs.runs.record import JobContext
 from jobs.steps.erase import dry_run, erase
 
 _EXAMPLES = """
@@ -36,7 +36,7 @@ python -m jobs.erase --config conf/local.yaml --json          (carries out what 
 )
 @click.option("--receipts", "receipts_of", metavar="RUN_ID", help="Say the receipts of an earlier erasure again.")
 def main(
-    job_: Job,
+    job_: JobContext,
     subject: str | None,
     subject_file: str | None,
     image: str | None,

@@ -14,7 +14,7 @@ from jobs.evaluation.pairs import read_pairs
 from jobs.evaluation.roc_plot import can_draw, draw_roc
 from jobs.evaluation.summary import counts, result_of
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job
+from jobs.runs.record import JobContext
 
 _EXAMPLES = """
 python -m jobs.evaluate --config conf/local.yaml --pairs pairs.txt --images lfw/ --out lfw-report --dry-run
@@ -34,7 +34,7 @@ python -m jobs.evaluate --config conf/local.yaml --pairs staff.csv --images phot
     "--floor", type=click.FloatRange(0, 1), help="Least accuracy, failures counted as wrong; else exit code 4."
 )
 def main(
-    job_: Job,
+    job_: JobContext,
     pairs_file: str | None,
     images: str | None,
     out: str | None,

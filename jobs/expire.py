@@ -6,13 +6,13 @@ from jobs.cli import job
 from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, open_run, utc_now
+from jobs.runs.record import JobContext, open_run, utc_now
 from jobs.runs.stores import own_live
 from jobs.steps.expire import due_now, expire_steps
 
 
 @job("expire", examples="python -m jobs.expire --config conf/local.yaml")
-def main(job_: Job) -> Result:
+def main(job_: JobContext) -> Result:
     """Destroy what has reached its end, in every store; and finish erasures whose time has come."""
     if job_.dry_run:
         due = due_now(job_)

@@ -11,7 +11,7 @@ from jobs.errors import SettingsError
 from jobs.governance.basis import read_batch
 from jobs.governance.blanks import is_plain
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, open_run
+from jobs.runs.record import JobContext, open_run
 from jobs.steps.ingest import bring, template
 from jobs.tables.sources import open_source
 
@@ -30,7 +30,7 @@ spark-submit --properties-file conf/spark-yarn.conf jobs/ingest.py --source delt
 @click.option("--basis-template", help="Write a CSV (and batch YAML) for this source, to be completed by a person.")
 @click.option("--by-uri", is_flag=True, help="Keep addresses and not bytes: originals stay where they are.")
 def main(
-    job_: Job, source: str | None, batch: str | None, basis: str | None, basis_template: str | None, by_uri: bool
+    job_: JobContext, source: str | None, batch: str | None, basis: str | None, basis_template: str | None, by_uri: bool
 ) -> Result:
     """Bring images, basis records and the assessment of their source into the warehouse. Repeating changes nothing."""
     if not batch or not (source or basis or batch.endswith((".yaml", ".yml"))):

@@ -13,11 +13,11 @@ from jobs.index.milvus.connect import connect
 from jobs.index.protocol import EMBEDDED, Features
 from jobs.runs.history import last_fingerprint
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, open_run
+from jobs.runs.record import JobContext, open_run
 from jobs.steps.load import load_steps, staged_files
 
 
-def dry_run(job_: Job) -> Result:
+def dry_run(job_: JobContext) -> Result:
     """The plan of a load of what the gate permits now, of one model; nothing is written.
 
     Raises:
@@ -35,7 +35,7 @@ def dry_run(job_: Job) -> Result:
     return Result(f"dry run: {first}", data={"plan": {**asdict(plan), "index": plan.index.index_type}})
 
 
-def _features(job_: Job) -> Features:
+def _features(job_: JobContext) -> Features:
     if job_.settings.embedded:
         # It is not opened, for opening makes it.
         return EMBEDDED
@@ -44,7 +44,7 @@ def _features(job_: Job) -> Features:
 
 
 @job("load", examples="python -m jobs.load --config conf/local.yaml --run-id ID_OF_AN_EMBED_RUN")
-def main(job_: Job) -> Result:
+def main(job_: JobContext) -> Result:
     """Stage the permitted faces of a run as Parquet and load them into a new Milvus collection."""
     if job_.dry_run:
         return dry_run(job_)

@@ -7,14 +7,14 @@ from dataclasses import asdict
 import click
 
 from jobs.cli import Count, job
-from jobs.planning.inputs import assumptions, faces_rate, outlook, pools_for
+from jobs.planning.inputs import assumptions, faces_rate, plan_inputs, pools_for
 from jobs.planning.model import Work, fit
 from jobs.planning.needs import needs
 from jobs.planning.text import notes, show, verdict
 from jobs.planning.work import counted
 from jobs.runs.history import last_fingerprint
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job
+from jobs.runs.record import JobContext
 
 _EXAMPLES = """
 python -m jobs.plan --config conf/local.yaml
@@ -32,7 +32,7 @@ python -m jobs.plan --config conf/cluster.yaml --images 2e7 --cores 256 --data-n
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="The time that the night has.")
 @click.option("--recompute", is_flag=True, help="Embed again what is unchanged, as after a change of the model.")
 def main(
-    job_: Job,
+    job_: JobContext,
     images: int | None,
     faces_per_image: float | None,
     gpus: int | None,
@@ -45,7 +45,7 @@ def main(
     model = last_fingerprint(job_.warehouse, None)
     faces = faces_rate(job_, faces_per_image, model)
     work = Work(images, faces_each=faces.value) if images is not None else counted(job_, model, faces, recompute)
-    view = outlook(job_, work, data_nodes=data_nodes, hypothetical=images is not None)
+    view = plan_inputs(job_, work, data_nodes=data_nodes, hypothetical=images is not None)
     pools, whence = pools_for(job_, view.settings, gpus, cores)
     plan, load = view.night(pools), view.load(pools.data_nodes)
     late = hours is not None and plan.seconds > 3600 * hours

@@ -80,14 +80,14 @@ def private_folder(root: str | None = None) -> Path:
     try:
         place.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-        held = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise SettingsError(
             f"{place}: temporary files cannot be written there ({error.strerror}).",
             hint="set spark.local.dir or TMPDIR to a folder of this user.",
         ) from None
     # Held for as long as this process lives, however it ends; children do not inherit it.
-    fcntl.flock(held, fcntl.LOCK_EX)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     _sweep(place)
     return folder
@@ -97,7 +97,7 @@ def _sweep(place: Path) -> None:
     with suppress(OSError), os.scandir(place) as entries:
         left = [Path(e.path) for e in entries if e.name.startswith(_PREFIX) and _is_ours(e.stat(follow_symlinks=False))]
         for folder in left:
-            if not _held(folder):
+            if not _is_locked(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -106,7 +106,7 @@ def _is_ours(found: os.stat_result) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and time.time() - found.st_mtime > _YOUNG_S
 
 
-def _held(folder: Path) -> bool:
+def _is_locked(folder: Path) -> bool:
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:

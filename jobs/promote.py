@@ -6,12 +6,12 @@ from jobs.cli import job
 from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, open_run
+from jobs.runs.record import JobContext, open_run
 from jobs.steps.promote import promote_steps
 
 
 @job("promote", examples="python -m jobs.promote --config conf/local.yaml --run-id ID")
-def main(job_: Job) -> Result:
+def main(job_: JobContext) -> Result:
     """Point the alias at a run's proven collection."""
     if job_.dry_run:
         return Result(f"dry run: would promote the collection of run {job_.run_id or '(none given)'}")

@@ -10,7 +10,7 @@ from jobs.cli import job
 from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, open_run
+from jobs.runs.record import JobContext, open_run
 from jobs.runs.step_result import record_of
 from jobs.steps.embed import embedded_message
 from jobs.steps.gate import dry_run
@@ -26,7 +26,7 @@ python -m jobs.reindex --config conf/local.yaml --run-id nightly-2026-01-31
 
 @job("reindex", examples=_EXAMPLES)
 @click.option("--recompute", is_flag=True, help="Embed again what is unchanged.")
-def main(job_: Job, recompute: bool) -> Result:
+def main(job_: JobContext, recompute: bool) -> Result:
     """The nightly job: from gated images to a proven collection behind the alias. Resumes by --run-id."""
     if job_.dry_run:
         return dry_run(job_)

@@ -11,7 +11,7 @@ from jobs.errors import BadInput
 from jobs.reporting.collect import collect
 from jobs.reporting.html import render
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job
+from jobs.runs.record import JobContext
 
 _EXAMPLES = """
 python -m jobs.report --config conf/local.yaml
@@ -21,7 +21,7 @@ python -m jobs.report --config conf/local.yaml --run-id nightly-2026-01-31 --out
 
 @job("report", examples=_EXAMPLES, needs_write=False)
 @click.option("--out", type=click.Path(dir_okay=False), help="The page [default: report-RUN.html in this folder].")
-def main(job_: Job, out: str | None) -> Result:
+def main(job_: JobContext, out: str | None) -> Result:
     """One run as a self-contained HTML page. Without --run-id: the last reindex that has ended, well or not."""
     report = collect(job_.warehouse, job_.settings, job_.run_id, job_.clock())
     run_id = report.run.run_id

@@ -14,19 +14,19 @@ from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias, switching
 from jobs.runs.history import buckets_of, proven_collections
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, open_run
-from jobs.runs.results import LoadedWithdrawn
+from jobs.runs.record import JobContext, open_run
+from jobs.runs.results import RemovedFromCollection
 from jobs.tables.store import materialise
 
 
 @job("rollback", examples="python -m jobs.rollback --config conf/local.yaml")
-def main(job_: Job) -> Result:
+def main(job_: JobContext) -> Result:
     """Point the alias back at the proven collection before the live one, without what was withdrawn since."""
     with connect(job_.settings) as index:
         return _back(job_, index)
 
 
-def _back(job_: Job, index: VectorIndex) -> Result:
+def _back(job_: JobContext, index: VectorIndex) -> Result:
     alias = job_.settings.milvus.alias
     there = [name for name in proven_collections(job_.warehouse) if index.exists(name)]
     # A warehouse may serve several aliases; another one's collection may be of another model.
@@ -48,15 +48,15 @@ def _back(job_: Job, index: VectorIndex) -> Result:
             permitted = materialise(permitted_faces(run.warehouse, gated, info.model_fingerprint).keys)
         index.load(older[0], replicas=run.settings.milvus.replicas, timeout=run.settings.milvus.index_timeout_s)
         buckets = buckets_of(run.warehouse, older[0])
-        with run.step(LoadedWithdrawn, words="compare the collection's keys with what is permitted") as step:
+        with run.step(RemovedFromCollection, words="compare the collection's keys with what is permitted") as step:
             keys = own_keys(job_.spark, index, older[0], run.settings, buckets)
             removed = remove_unpermitted(index, older[0], keys, permitted)
-            step.result = LoadedWithdrawn(faces=removed)
+            step.result = RemovedFromCollection(faces=removed)
         with switching(run, index, older[0]):
             done = rollback(index, alias, proven=proven)
         run.facts.update(collection=done.current)
         message = f"alias {alias} → {done.current} (before: {done.previous})"
-        return run.end(Result(message, data={"current": done.current, "withdrawn": removed}))
+        return run.end(Result(message, data={"current": done.current, "removed": removed}))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from jobs.governance.gate import gate_warehouse
 from jobs.reporting.article30 import processing_record
 from jobs.reporting.status import one_run, runs_shown, write_outcomes
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job
+from jobs.runs.record import JobContext
 from jobs.schemas import RUNS
 
 _EXAMPLES = """
@@ -27,7 +27,7 @@ python -m jobs.status --config conf/local.yaml --outcomes outcomes/
 @click.option("--processing", help="Write the record of processing activities (GDPR article 30) to this file.")
 @click.option("--wait", is_flag=True, help="With --run-id: return when that run has ended or was lost.")
 @click.option("--outcomes", help="Write what became of each image, and why, to this new folder, as CSV.")
-def main(job_: Job, limit: int, processing: str | None, wait: bool, outcomes: str | None) -> Result:
+def main(job_: JobContext, limit: int, processing: str | None, wait: bool, outcomes: str | None) -> Result:
     """The runs so far, and what the alias points at. With --run-id that run alone: the exit code is then the run's.
 
     Of a run that has not ended it is 5; the state says whether it is running, silent (killed), or unknown.

@@ -9,13 +9,13 @@ from jobs.index.milvus.connect import connect
 from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, open_run
+from jobs.runs.record import JobContext, open_run
 from jobs.steps.expire import due_now
-from jobs.steps.sync import sync_steps, withdraw_live
+from jobs.steps.sync import remove_unpermitted_live, sync_steps
 
 
 @job("sync", examples="python -m jobs.sync --config conf/local.yaml")
-def main(job_: Job) -> Result:
+def main(job_: JobContext) -> Result:
     """Withdrawals, holds, expiries and small additions reach the live collection between two nights.
 
     What has reached its end (withdrawn, expired, revoked) is destroyed in every store, as `expire` does.
@@ -31,7 +31,7 @@ def main(job_: Job) -> Result:
         return _sync(job_, index)
 
 
-def _sync(job_: Job, index: VectorIndex) -> Result:
+def _sync(job_: JobContext, index: VectorIndex) -> Result:
     try:
         with open_run(job_, "sync") as run:
             settle_alias(run, index)
@@ -41,8 +41,8 @@ def _sync(job_: Job, index: VectorIndex) -> Result:
         def decide() -> Gated:
             return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
 
-        removed = withdraw_live(job_.warehouse, job_.settings, index, decide).removed
-        return Result(f"{removed} faces withdrawn; another run is writing, so the rest waits for it")
+        removed = remove_unpermitted_live(job_.warehouse, job_.settings, index, decide).removed
+        return Result(f"{removed} faces removed; another run is writing, so the rest waits for it")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from jobs.erasure.verify import prove_erased
 from jobs.index.milvus.connect import connect
 from jobs.runs.evidence import prove_audit
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, open_run
+from jobs.runs.record import JobContext, open_run
 from jobs.steps.verify import verify_steps
 
 _EXAMPLES = """
@@ -30,7 +30,7 @@ python -m jobs.verify --config conf/local.yaml --audit --head /worm/audit-heads/
 @click.option("--audit", "audit_", is_flag=True, help="Check the audit trail's chain against all its exported heads.")
 @click.option("--head", help="With --audit: a head that was kept elsewhere, to check against as well.")
 def main(
-    job_: Job, erased: bool, places: tuple[str, ...], canaries: str | None, audit_: bool, head: str | None
+    job_: JobContext, erased: bool, places: tuple[str, ...], canaries: str | None, audit_: bool, head: str | None
 ) -> Result:
     """Prove a run's collection: exact counts, all keys, recall@10, and an outcome for every image."""
     if erased:

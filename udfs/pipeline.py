@@ -42,7 +42,7 @@ _READ_STATUS = {"TOO_LARGE_BYTES": "too_large", "NOT_AN_IMAGE": "broken"}
 
 
 @dataclass
-class _Job:
+class _InFlight:
     """One image on its way through. ``ending`` (status, reason) is set as soon as it is known to end without faces."""
 
     image_id: str
@@ -64,8 +64,8 @@ class _Job:
     def complete(self) -> bool:
         return self.ending is not None or (self.crops is not None and len(self.vectors) == len(self.crops))
 
-    def held_bytes(self) -> int:
-        arrays = {id(held.pixels): held.pixels.nbytes for held in (self.decoded, self.view) if held is not None}
+    def bytes_held(self) -> int:
+        arrays = {id(one.pixels): one.pixels.nbytes for one in (self.decoded, self.view) if one is not None}
         return sum(arrays.values()) + len(self.data or b"")
 
 
@@ -146,12 +146,12 @@ class Pipeline:
         Images without a covered principal are neither read nor decoded.
         """
         before = time.perf_counter()
-        for job in self._ended(items):
+        for image in self._ended(items):
             now = time.perf_counter()
-            yield self._result(job, now - before)
+            yield self._result(image, now - before)
             before = now
 
-    def _ended(self, items: Iterable[ImageInput]) -> Iterator[_Job]:
+    def _ended(self, items: Iterable[ImageInput]) -> Iterator[_InFlight]:
         budget = ByteBudget(self._queue_bytes)
         size = self._detect_batch if self._nvjpeg else 1
         loaded = map_ahead(
@@ -160,18 +160,18 @@ class Pipeline:
             threads=self._decode_threads,
             ahead=self._detect_batch // size + 2 * self._decode_threads,
             budget=budget,
-            size_of=lambda jobs: sum(job.held_bytes() for job in jobs),
+            size_of=lambda images: sum(image.bytes_held() for image in images),
         )
-        queue: deque[_Job] = deque()
-        faces: deque[tuple[_Job, int]] = deque()
+        queue: deque[_InFlight] = deque()
+        faces: deque[tuple[_InFlight, int]] = deque()
         with ThreadPoolExecutor(self._decode_threads, thread_name_prefix="crop") as cutters:
-            for batch, held in self._found(chain.from_iterable(loaded), cutters):
-                for job in batch:
+            for batch, bytes_held in self._found(chain.from_iterable(loaded), cutters):
+                for image in batch:
                     # From here on only crops are kept.
-                    job.data = job.decoded = job.view = None
-                    queue.append(job)
-                    faces.extend((job, row) for row in range(0 if job.crops is None else len(job.crops)))
-                budget.add(-held)
+                    image.data = image.decoded = image.view = None
+                    queue.append(image)
+                    faces.extend((image, row) for row in range(0 if image.crops is None else len(image.crops)))
+                budget.add(-bytes_held)
                 while len(faces) >= self._embedder.batch or (faces and len(queue) > _MAX_WAITING):
                     self._embed_some(faces)
                 while queue and queue[0].complete:
@@ -180,50 +180,50 @@ class Pipeline:
                 self._embed_some(faces)
             yield from queue
 
-    def _found(self, loaded: Iterable[_Job], cutters: Executor) -> Iterator[tuple[list[_Job], int]]:
+    def _found(self, loaded: Iterable[_InFlight], cutters: Executor) -> Iterator[tuple[list[_InFlight], int]]:
         """Batches with their crops, and the bytes they held; faces are cut out while the next batch is searched."""
-        cutting: deque[tuple[list[_Job], int, list[Future[None]]]] = deque()
+        cutting: deque[tuple[list[_InFlight], int, list[Future[None]]]] = deque()
         for batch in self._batches(loaded):
-            held = sum(job.held_bytes() for job in batch)
-            self._apart_if_needed(self._find, [job for job in batch if job.ending is None])
-            futures = [cutters.submit(self._cut, job) for job in batch if job.ending is None]
-            cutting.append((batch, held, futures))
+            bytes_held = sum(image.bytes_held() for image in batch)
+            self._apart_if_needed(self._find, [image for image in batch if image.ending is None])
+            futures = [cutters.submit(self._cut, image) for image in batch if image.ending is None]
+            cutting.append((batch, bytes_held, futures))
             if len(cutting) > 1:
                 yield _done(cutting.popleft())
         yield from map(_done, cutting)
 
-    def _load(self, items: Sequence[ImageInput]) -> list[_Job]:
+    def _load(self, items: Sequence[ImageInput]) -> list[_InFlight]:
         """Read and decode; runs on the decode threads."""
-        jobs = [self._read(item) for item in items]
-        waiting = [(job, job.data) for job in jobs if job.data is not None]
-        for (job, data), decoded in zip(waiting, self._decode([data for _, data in waiting]), strict=True):
+        images = [self._read(item) for item in items]
+        waiting = [(image, image.data) for image in images if image.data is not None]
+        for (image, data), decoded in zip(waiting, self._decode([data for _, data in waiting]), strict=True):
             try:
                 if isinstance(decoded, Exception):
                     raise decoded
-                job.size = (decoded.width, decoded.height)
-                job.view = detection_view(decoded, self.params)
+                image.size = (decoded.width, decoded.height)
+                image.view = detection_view(decoded, self.params)
                 # A picture so large would fill the queue by itself: its pixels are made again if there are faces.
                 again = decoded.pixels.nbytes > _MOST_KEPT
-                job.decoded, job.factor = None if again else decoded, round(1 / decoded.scale)
-                job.data = data if again or decoded.scale < 1 else None
+                image.decoded, image.factor = None if again else decoded, round(1 / decoded.scale)
+                image.data = data if again or decoded.scale < 1 else None
             except DecodeFailure as failure:
-                job.ending, job.data = (failure.status, failure.reason), None
+                image.ending, image.data = (failure.status, failure.reason), None
             except Exception as error:  # one image must not end the run
-                job.ending, job.data = _ending(error), None
-        return jobs
+                image.ending, image.data = _ending(error), None
+        return images
 
-    def _read(self, item: ImageInput) -> _Job:
+    def _read(self, item: ImageInput) -> _InFlight:
         covered = tuple(r for r in item.covered if r.box is not None) if self._boxes_only else item.covered
-        job = _Job(item.image_id, covered)
+        image = _InFlight(item.image_id, covered)
         if not covered:
             # Default deny, and before the bytes: a refused image is never opened.
-            job.ending = ("uncovered_faces", "NO_COVERED_RECORD")
-            return job
+            image.ending = ("uncovered_faces", "NO_COVERED_RECORD")
+            return image
         try:
             if item.content is None and (known := unread_reason(item.content_sha256)):
                 # No permission was given for bytes that nobody had read: `ingest` has to read them first.
                 raise ReadFailure(known)
-            job.data = read_bytes(
+            image.data = read_bytes(
                 item.content,
                 item.uri,
                 timeout_s=self._read_timeout_s,
@@ -232,104 +232,108 @@ class Pipeline:
                 content_sha256=item.content_sha256,
                 roots=(*self._roots, *((item.root,) if item.root else ())),
             )
-            job.byte_size = len(job.data)
+            image.byte_size = len(image.data)
         except ReadFailure as failure:
-            job.ending = (_READ_STATUS.get(failure.reason, "unreadable"), failure.reason)
+            image.ending = (_READ_STATUS.get(failure.reason, "unreadable"), failure.reason)
         except Exception as error:  # one image must not end the run
-            job.ending = _ending(error)
-        return job
+            image.ending = _ending(error)
+        return image
 
     def _decode(self, contents: Sequence[bytes]) -> list[Decoded | Exception]:
         if self._nvjpeg:
             return decode_many(contents, self.params, torch.device(self.placement.device), self._room)
         return [decoded_or_reason(content, self.params, self._room) for content in contents]
 
-    def _batches(self, jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
-        """Lists of jobs whose pictures make one detection call; those that ended already come along."""
-        batch: list[_Job] = []
-        pictures = pixels = held = 0
-        for job in jobs:
-            area = 0 if job.view is None else job.view.pixels.shape[0] * job.view.pixels.shape[1]
+    def _batches(self, images: Iterable[_InFlight]) -> Iterator[list[_InFlight]]:
+        """Lists of images whose pixels make one detection call; those that ended already come along."""
+        batch: list[_InFlight] = []
+        pictures = pixels = bytes_held = 0
+        for image in images:
+            area = 0 if image.view is None else image.view.pixels.shape[0] * image.view.pixels.shape[1]
             if batch and pixels + area > self._detect_pixels:
                 yield batch
-                batch, pictures, pixels, held = [], 0, 0, 0
-            batch.append(job)
-            pictures, pixels = pictures + (job.view is not None), pixels + area
-            held += job.held_bytes()
-            if pictures >= self._detect_batch or len(batch) >= 8 * self._detect_batch or held >= self._queue_bytes:
+                batch, pictures, pixels, bytes_held = [], 0, 0, 0
+            batch.append(image)
+            pictures, pixels = pictures + (image.view is not None), pixels + area
+            bytes_held += image.bytes_held()
+            if (
+                pictures >= self._detect_batch
+                or len(batch) >= 8 * self._detect_batch
+                or bytes_held >= self._queue_bytes
+            ):
                 yield batch
-                batch, pictures, pixels, held = [], 0, 0, 0
+                batch, pictures, pixels, bytes_held = [], 0, 0, 0
         if batch:
             yield batch
 
-    def _find(self, jobs: Sequence[_Job]) -> None:
+    def _find(self, images: Sequence[_InFlight]) -> None:
         """Detect, and decide which faces may be embedded."""
-        pairs = [(job, job.view) for job in jobs]
+        pairs = [(image, image.view) for image in images]
         begin = time.perf_counter()
         found = self._detector.detect([view.pixels for _, view in pairs if view is not None])
         seconds = (time.perf_counter() - begin) / len(pairs)
-        for (job, view), faces in zip(pairs, found, strict=True):
+        for (image, view), faces in zip(pairs, found, strict=True):
             if view is None:
-                raise RuntimeError("a job without pixels reached detection")
-            job.network_s += seconds
+                raise RuntimeError("an image without pixels reached detection")
+            image.network_s += seconds
             boxes = to_stored(faces.boxes, view.scale_x, view.scale_y)
-            middle = (job.size[0] / 2, job.size[1] / 2) if self._central_only and job.size else None
-            chosen = select_faces(boxes, faces.confidence, job.covered, self.params, middle=middle)
-            job.selection = chosen
+            middle = (image.size[0] / 2, image.size[1] / 2) if self._central_only and image.size else None
+            chosen = select_faces(boxes, faces.confidence, image.covered, self.params, middle=middle)
+            image.selection = chosen
             keep = list(chosen.keep)
             if not keep:
-                job.ending = (chosen.status, chosen.reason)
+                image.ending = (chosen.status, chosen.reason)
                 continue
             points = to_stored(faces.landmarks[keep], view.scale_x, view.scale_y)
-            job.found = Detections(boxes[keep], points, faces.confidence[keep])
+            image.found = Detections(boxes[keep], points, faces.confidence[keep])
 
-    def _cut(self, job: _Job) -> None:
+    def _cut(self, image: _InFlight) -> None:
         """Cut the faces out; runs on the crop threads. Where the pixels are too few for a face, from finer ones."""
-        if job.found is None:
-            raise RuntimeError("a job without faces reached the crops")
+        if image.found is None:
+            raise RuntimeError("an image without faces reached the crops")
         try:
-            boxes, decoded = job.found.boxes.astype(np.float64), job.decoded
+            boxes, decoded = image.found.boxes.astype(np.float64), image.decoded
             factor = factor_for(float((boxes[:, 2:] - boxes[:, :2]).min()), self.params)
-            if job.data is not None and (decoded is None or factor < job.factor):
-                decoded = decode(job.data, self.params, factor=min(factor, job.factor), room=self._room)
+            if image.data is not None and (decoded is None or factor < image.factor):
+                decoded = decode(image.data, self.params, factor=min(factor, image.factor), room=self._room)
             if decoded is None:
-                raise RuntimeError("a job without pixels reached the crops")
-            job.crops = self._embedder.crops(decoded.pixels, boxes * decoded.scale)
+                raise RuntimeError("an image without pixels reached the crops")
+            image.crops = self._embedder.crops(decoded.pixels, boxes * decoded.scale)
         except DecodeFailure as failure:
-            job.ending = (failure.status, failure.reason)
+            image.ending = (failure.status, failure.reason)
         except Exception as error:  # one image must not end the run
-            job.ending = _ending(error)
+            image.ending = _ending(error)
 
-    def _embed_some(self, faces: deque[tuple[_Job, int]]) -> None:
+    def _embed_some(self, faces: deque[tuple[_InFlight, int]]) -> None:
         """One pass over the faces that have waited longest."""
         taken = [faces.popleft() for _ in range(min(len(faces), self._embedder.batch))]
         rows: dict[int, list[int]] = {}
-        jobs: dict[int, _Job] = {}
-        for job, row in taken:
-            if job.ending is None:
-                jobs[id(job)] = job
-                rows.setdefault(id(job), []).append(row)
+        images: dict[int, _InFlight] = {}
+        for image, row in taken:
+            if image.ending is None:
+                images[id(image)] = image
+                rows.setdefault(id(image), []).append(row)
 
-        def embed(part: Sequence[_Job]) -> None:
-            crops = [job.crops[row] for job in part if job.crops is not None for row in rows[id(job)]]
+        def embed(part: Sequence[_InFlight]) -> None:
+            crops = [image.crops[row] for image in part if image.crops is not None for row in rows[id(image)]]
             begin = time.perf_counter()
-            vectors = iter(self._embedder.embed(crops))  # the only step that can fail: no job is half done
+            vectors = iter(self._embedder.embed(crops))  # the only step that can fail: no image is half done
             seconds = (time.perf_counter() - begin) / len(crops)
-            for job in part:
-                own = [next(vectors) for _ in rows[id(job)]]
-                job.network_s += seconds * len(own)
+            for image in part:
+                own = [next(vectors) for _ in rows[id(image)]]
+                image.network_s += seconds * len(own)
                 if not all(np.isfinite(vector).all() for vector in own):
-                    job.ending = ("broken", "EMBEDDING_NOT_FINITE")
-                job.vectors.extend(own)
+                    image.ending = ("broken", "EMBEDDING_NOT_FINITE")
+                image.vectors.extend(own)
 
-        self._apart_if_needed(embed, list(jobs.values()))
+        self._apart_if_needed(embed, list(images.values()))
 
-    def _apart_if_needed(self, work: Callable[[Sequence[_Job]], None], jobs: Sequence[_Job]) -> None:
-        """Do ``work`` on all jobs at once; where that fails, on each alone, so that only the culprit ends."""
-        if not jobs:
+    def _apart_if_needed(self, work: Callable[[Sequence[_InFlight]], None], images: Sequence[_InFlight]) -> None:
+        """Do ``work`` on all images at once; where that fails, on each alone, so that only the culprit ends."""
+        if not images:
             return
         try:
-            work(jobs)
+            work(images)
             return
         except torch.AcceleratorError:
             # The device itself is lost: every further image would fail, so the task has to.
@@ -339,36 +343,36 @@ class Pipeline:
         # Outside the handler: the traceback would keep the failed batch's memory alive.
         if self.placement.device.startswith("cuda"):
             torch.cuda.empty_cache()
-        if len(jobs) == 1:
-            jobs[0].ending = failure
+        if len(images) == 1:
+            images[0].ending = failure
             return
-        for job in jobs:
-            self._apart_if_needed(work, [job])
+        for image in images:
+            self._apart_if_needed(work, [image])
 
-    def _result(self, job: _Job, elapsed_s: float) -> ImageResult:
-        width, height = job.size or (None, None)
+    def _result(self, image: _InFlight, elapsed_s: float) -> ImageResult:
+        width, height = image.size or (None, None)
         faces: tuple[Face, ...] = ()
-        if job.ending is not None or job.found is None or job.selection is None:
-            status, reason = job.ending or ("broken", "INTERNAL_NO_RESULT")
+        if image.ending is not None or image.found is None or image.selection is None:
+            status, reason = image.ending or ("broken", "INTERNAL_NO_RESULT")
         else:
             status, reason = "embedded", ""
-            found, records = job.found, job.selection.records
-            columns = zip(found.boxes, found.landmarks, found.confidence, records, job.vectors, strict=True)
+            found, records = image.found, image.selection.records
+            columns = zip(found.boxes, found.landmarks, found.confidence, records, image.vectors, strict=True)
             faces = tuple(
                 Face(index, box, points.reshape(10), float(confidence), record_ids, vector)
                 for index, (box, points, confidence, record_ids, vector) in enumerate(columns)
             )
         return ImageResult(
-            job.image_id,
+            image.image_id,
             status,
             reason,
             width,
             height,
             faces,
-            dropped=job.selection.dropped if job.selection else _NO_DROPS,
+            dropped=image.selection.dropped if image.selection else _NO_DROPS,
             device=self.placement.describe(),
-            byte_size=job.byte_size,
-            network_s=job.network_s,
+            byte_size=image.byte_size,
+            network_s=image.network_s,
             elapsed_s=elapsed_s,
         )
 
@@ -379,11 +383,11 @@ def _chunks(items: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]
         yield chunk
 
 
-def _done(entry: tuple[list[_Job], int, list[Future[None]]]) -> tuple[list[_Job], int]:
-    batch, held, futures = entry
+def _done(entry: tuple[list[_InFlight], int, list[Future[None]]]) -> tuple[list[_InFlight], int]:
+    batch, bytes_held, futures = entry
     for future in futures:
         future.result()
-    return batch, held
+    return batch, bytes_held
 
 
 def _ending(error: Exception) -> tuple[str, str]:

@@ -22,7 +22,7 @@ class ByteBudget:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held = 0
+        self._bytes_held = 0
         self._next = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -30,12 +30,12 @@ class ByteBudget:
     def wait_for_room(self, index: int) -> None:
         """Block until item ``index`` may begin."""
         with self._changed:
-            self._changed.wait_for(lambda: self._held < self._limit or index <= self._next or self._closed)
+            self._changed.wait_for(lambda: self._bytes_held < self._limit or index <= self._next or self._closed)
 
     def add(self, size: int) -> None:
         """Count ``size`` bytes as held, or as given back where negative."""
         with self._changed:
-            self._held += size
+            self._bytes_held += size
             self._changed.notify_all()
 
     def awaiting(self, index: int) -> None:

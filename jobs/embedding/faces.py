@@ -30,7 +30,7 @@ def face_rows(stamped: DataFrame, fingerprint: str, run_id: str) -> DataFrame:
 def face_id(salt: Column | int = 0, *, bits: int = 64) -> Column:
     """A face's key: the first ``bits`` of a SHA-256 over what it was computed from, as a signed 64-bit integer.
 
-    At 3 × 10⁹ faces two of 64 bits collide with probability 0.2 (birthday bound), so `resalt` looks for it.
+    At 3 × 10⁹ faces two of 64 bits collide with probability 0.2 (birthday bound): see `resolve_id_collisions`.
     """
     salted = F.lit(salt) if isinstance(salt, int) else salt
     text = F.concat_ws("|", "model_fingerprint", "image_id", "input_digest", "face_index", salted)
@@ -68,7 +68,7 @@ def permitted_faces(warehouse: Warehouse, gated: Gated, fingerprint: str) -> Per
     return PermittedFaces(faces.join(accepted, list(INPUT)), fingerprint)
 
 
-def withdraw_stale(warehouse: Warehouse, gated: Gated, *, now: datetime) -> int:
+def remove_unpermitted_faces(warehouse: Warehouse, gated: Gated, *, now: datetime) -> int:
     """Delete every face, of any model, whose image or coverage is no longer accepted; returns the faces deleted.
 
     A revoked batch, an ended consent, a changed or deleted image: all end here (Guarantee 6). A legal hold suspends
@@ -79,11 +79,11 @@ def withdraw_stale(warehouse: Warehouse, gated: Gated, *, now: datetime) -> int:
         GovernanceError: there is no link at all, so that every face would go, also of what is held.
     """
     permitted = gated.accepted.select(*INPUT)
-    held = gated.refused.where("held").select("image_id")
+    on_hold = gated.refused.where("on_hold").select("image_id")
 
     def stale_in(rows: DataFrame) -> DataFrame:
         gone = rows.join(permitted, list(INPUT), "left_anti")
-        return materialise(gone.join(held, "image_id", "left_anti"))
+        return materialise(gone.join(on_hold, "image_id", "left_anti"))
 
     stale = stale_in(warehouse.read(EMBEDDINGS).select(*INPUT, "face_id", "basis_record_ids"))
     faces = stale.count()
@@ -109,7 +109,7 @@ def _need_links(warehouse: Warehouse) -> None:
         )
 
 
-def resalt(warehouse: Warehouse, fingerprint: str, *, bits: int = 64) -> int:
+def resolve_id_collisions(warehouse: Warehouse, fingerprint: str, *, bits: int = 64) -> int:
     """Find faces of different images that got one id, and give all but the first a salted one; returns how many.
 
     Deterministic: the order is that of image_id and face_index. The table keeps the new id, so later runs see it.

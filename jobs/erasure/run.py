@@ -44,8 +44,8 @@ from jobs.runs.results import (
     Imported,
     Indexed,
     LedgerPurged,
-    LoadedWithdrawn,
     Purged,
+    RemovedFromCollection,
     SharedSettled,
     Staged,
     Verified,
@@ -71,7 +71,7 @@ P = TypeVar("P", bound=Purged)
 # What a receipt says where the steps of its pass were removed, and an earlier release kept them nowhere else.
 _NOT_ON_RECORD = "not on record any more"
 # What a run has to do again when its staged files, or its collection, are gone.
-_REDONE: tuple[type[StepResult], ...] = (Staged, Imported, FileImported, Indexed, Verified, LoadedWithdrawn)
+_REDONE: tuple[type[StepResult], ...] = (Staged, Imported, FileImported, Indexed, Verified, RemovedFromCollection)
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ class Outcome:
     @property
     def waiting(self) -> str:
         """What stays open, as the end of a message; empty where nothing does."""
-        held = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
+        on_hold = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
         lost = (
             "for there are pictures whose records are not there, or what links them, and nobody can tell whose they "
             "are, or whether a legal hold is on them: ingest the records again; of those that no file has any more "
             "(also of people erased since, where links came from a backup) `erase --lost-records` takes the links, and "
             "the pictures that no other record is for"
         )
-        return held + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
+        return on_hold + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
 
 
 def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None, sweep: bool = False) -> Outcome:

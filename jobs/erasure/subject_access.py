@@ -22,7 +22,7 @@ from jobs.tables.store import Warehouse, materialise
 _LISTED = 1_000
 
 
-def held_about(warehouse: Warehouse, targets: Sequence[Target]) -> dict[str, Any]:
+def stored_about(warehouse: Warehouse, targets: Sequence[Target]) -> dict[str, Any]:
     """What an erasure of ``targets`` would destroy: counts by kind, what a legal hold keeps, and names of it all.
 
     `unknown`: the targets of which there is nothing.
@@ -31,14 +31,14 @@ def held_about(warehouse: Warehouse, targets: Sequence[Target]) -> dict[str, Any
     names = {"image": "images", "face": "faces", "record": "records", "shared": "pictures shared with others"}
     kinds = F.col("kind").isin(*names)
     rows = found.where(kinds).groupBy("kind").agg(F.count_distinct("value").alias("n")).collect()
-    held = found.where(kinds & F.col("held") & ~F.col("unknown")).select("kind", "value").distinct().count()
+    on_hold = found.where(kinds & F.col("on_hold") & ~F.col("unknown")).select("kind", "value").distinct().count()
     listed = found.where(kinds).select("kind", "value").distinct().orderBy("kind", "value").limit(_LISTED).collect()
     details: dict[str, list[str]] = {}
     for row in listed:
         details.setdefault(names[row["kind"]], []).append(row["value"])
     known = {row["request_id"] for row in found.select("request_id").distinct().collect()}
     unknown = [target for number, target in enumerate(targets) if str(number) not in known]
-    return {"counts": {names[row["kind"]]: row["n"] for row in rows}, "held": held, "unknown": unknown, **details}
+    return {"counts": {names[row["kind"]]: row["n"] for row in rows}, "on_hold": on_hold, "unknown": unknown, **details}
 
 
 def export(warehouse: Warehouse, targets: Sequence[Target], path: str, kind_of: Callable[[bytes], str | None]) -> None:

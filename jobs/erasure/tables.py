@@ -258,7 +258,7 @@ def begin(
     if passes.isEmpty():
         return
     _note(warehouse, passes, BEGUN, run_id=run_id, now=now)
-    _bar(warehouse, found.where(_of_pass() & ~F.col("held")), ring, now=now)
+    _bar(warehouse, found.where(_of_pass() & ~F.col("on_hold")), ring, now=now)
 
 
 def _of_pass() -> Column:
@@ -323,35 +323,35 @@ def leftovers(warehouse: Warehouse, gated: Gated, ring: KeyRing) -> DataFrame:
     rows = [warehouse.read(spec).select("image_id") for spec in (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS)]
     orphans = reduce(DataFrame.unionByName, rows).join(images, "image_id", "left_anti")
     under_hold = materialise(held_records(warehouse))
-    held = materialise(_images_under(warehouse, under_hold))
-    orphans = orphans.join(held, "image_id", "left_anti")
+    on_hold = materialise(_images_under(warehouse, under_hold))
+    orphans = orphans.join(on_hold, "image_id", "left_anti")
     found = [orphans.select(F.lit(ORPHAN).alias("kind"), F.col("image_id").alias("value"))]
     if stones.counts:
         found += [
             _images_again(gated, stones),
             _faces_again(warehouse, gated, stones),
             _records_again(warehouse, stones).join(
-                _kept_records(warehouse, under_hold, held), F.col("value") == F.col("record_id"), "left_anti"
+                _kept_records(warehouse, under_hold, on_hold), F.col("value") == F.col("record_id"), "left_anti"
             ),
-            *_links_again(warehouse, stones, held),
+            *_links_again(warehouse, stones, on_hold),
         ]
     return reduce(DataFrame.unionByName, found).distinct()
 
 
 def _images_again(gated: Gated, stones: Stones) -> DataFrame:
     # What is refused by the tombstone of an open request, its person's for one, is not among them.
-    erased = gated.refused.where((F.col("reason") == Reason.ERASED.value) & ~F.col("held"))
+    erased = gated.refused.where((F.col("reason") == Reason.ERASED.value) & ~F.col("on_hold"))
     again = stones.matching(erased, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id")
     return again.select(F.lit(IMAGE).alias("kind"), F.col("row_key").alias("value"))
 
 
 def _faces_again(warehouse: Warehouse, gated: Gated, stones: Stones) -> DataFrame:
     settled = ["image_id", "input_digest"]
-    held = gated.refused.where("held").select("image_id")
+    on_hold = gated.refused.where("on_hold").select("image_id")
     there = warehouse.read(EMBEDDINGS).select("face_id", *settled)
     faces = there.join(gated.accepted.select(*settled), settled, "left_anti").select("face_id", "image_id")
     removed = warehouse.read(REMOVED_FACES).select("face_id", "image_id").join(there, "face_id", "left_anti")
-    faces = faces.unionByName(removed).join(held, "image_id", "left_anti")
+    faces = faces.unionByName(removed).join(on_hold, "image_id", "left_anti")
     again = stones.matching(faces, {FACE: "face_id"}, "face_id")
     return again.select(F.lit(FACE).alias("kind"), F.col("row_key").alias("value"))
 
@@ -370,10 +370,10 @@ def _records_again(warehouse: Warehouse, stones: Stones) -> DataFrame:
     return found.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("value"))
 
 
-def _links_again(warehouse: Warehouse, stones: Stones, held: DataFrame) -> list[DataFrame]:
+def _links_again(warehouse: Warehouse, stones: Stones, on_hold: DataFrame) -> list[DataFrame]:
     """Links that name an erased image, or erased bytes, where no row of `images` does: the gate sees none of them."""
     images = warehouse.read(IMAGES).select("image_id", "content_sha256")
-    links = warehouse.read(BASIS_LINKS).select(*images.columns).join(held, "image_id", "left_anti")
+    links = warehouse.read(BASIS_LINKS).select(*images.columns).join(on_hold, "image_id", "left_anti")
     loose = materialise(links.join(images, images.columns, "left_anti").distinct())
     if loose.isEmpty():
         return []
@@ -387,7 +387,7 @@ def _links_again(warehouse: Warehouse, stones: Stones, held: DataFrame) -> list[
 def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     """Everything that ``targets`` (as TARGETS has them) ask for: rows of `erasure_items`, marked.
 
-    `held`: it stays; `unknown`: not for a legal hold, but because nobody can tell whose it is, or what a hold keeps.
+    `on_hold`: it stays; `unknown`: not for a legal hold, but because nobody can tell whose it is, or what a hold keeps.
 
     Also what an earlier pass wrote down. Reads keys and hashes; no image byte and no vector. What no target is of is
     not looked for: each kind costs scans of its tables, and no table is shuffled for a few people.
@@ -443,7 +443,7 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
         waits.append(targets.where(F.col("kind") == SUBJECT).select("request_id"))
     elif asked.counts.keys() & {IMAGE, BATCH}:
         doubtful = _of_lost_records(touched, near, leaving)
-    return materialise(_marked(found, _held(warehouse), _in_doubt(doubtful, near, leaving, waits)))
+    return materialise(_marked(found, _on_hold(warehouse), _in_doubt(doubtful, near, leaving, waits)))
 
 
 @dataclass(frozen=True)
@@ -674,7 +674,7 @@ def _read(images: DataFrame) -> DataFrame:
     return images.where(~F.col("content_sha256").startswith(NOT_READ))
 
 
-def _held_by() -> Column:
+def _kept_by() -> Column:
     """By what an item is held: itself; but the hash of a picture that stays by its picture, for it destroys nothing."""
     return F.when(F.col("kind") == LEFT_CONTENT, F.col("image_id")).otherwise(F.col("value"))
 
@@ -802,7 +802,7 @@ def _of_lost_records(touched: DataFrame, near: _Near, leaving: DataFrame) -> Dat
 def _in_doubt(
     doubtful: DataFrame | None, near: _Near, leaving: DataFrame, waits: Sequence[DataFrame]
 ) -> DataFrame | None:
-    """What stays, as (kind, held_by), because nobody can tell whose it is, or whether a hold is on it; None: nothing.
+    """What stays, as (kind, kept_by), because nobody can tell whose it is, or whether a hold is on it; None: nothing.
 
     ``doubtful`` images, with their bytes and faces; and the records of requests that wait (request_id): by these, when
     all are ingested again, their pictures are found.
@@ -817,21 +817,21 @@ def _in_doubt(
     for requests in waits:
         kept = leaving.join(requests, "request_id", "left_semi")
         parts.append((RECORD, kept.select(F.col("record_id").alias("value"))))
-    marks = [frame.select(F.lit(kind).alias("kind"), F.col("value").alias("held_by")) for kind, frame in parts]
+    marks = [frame.select(F.lit(kind).alias("kind"), F.col("value").alias("kept_by")) for kind, frame in parts]
     return reduce(DataFrame.unionByName, marks) if marks else None
 
 
-def _marked(found: DataFrame, held: DataFrame | None, doubt: DataFrame | None) -> DataFrame:
+def _marked(found: DataFrame, on_hold: DataFrame | None, doubt: DataFrame | None) -> DataFrame:
     """``found`` with what is held, and what of it is unknown: see `find`. Of both a hold is what is said."""
-    marks = [(held, False), (doubt, True)]
+    marks = [(on_hold, False), (doubt, True)]
     known = [frame.withColumn("unknown", F.lit(unknown)) for frame, unknown in marks if frame is not None]
     waits = F.col("kind") == UNLINKED
     if not known:
-        return found.withColumns({"held": F.lit(False), "unknown": waits})
-    by = reduce(DataFrame.unionByName, known).groupBy("kind", "held_by").agg(F.bool_and("unknown").alias("unknown"))
-    marked = found.withColumn("held_by", _held_by()).join(by, ["kind", "held_by"], "left")
-    held_by_any = F.col("unknown").isNotNull().alias("held")
-    return marked.select(*_ITEM, held_by_any, F.coalesce("unknown", waits).alias("unknown"))
+        return found.withColumns({"on_hold": F.lit(False), "unknown": waits})
+    by = reduce(DataFrame.unionByName, known).groupBy("kind", "kept_by").agg(F.bool_and("unknown").alias("unknown"))
+    marked = found.withColumn("kept_by", _kept_by()).join(by, ["kind", "kept_by"], "left")
+    is_on_hold = F.col("unknown").isNotNull().alias("on_hold")
+    return marked.select(*_ITEM, is_on_hold, F.coalesce("unknown", waits).alias("unknown"))
 
 
 def _written_down(warehouse: Warehouse, asked: _Asked, leaving: DataFrame) -> DataFrame:
@@ -912,16 +912,16 @@ def held_records(warehouse: Warehouse) -> DataFrame:
     return current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
 
 
-def held_images(warehouse: Warehouse, given: DataFrame | None = None) -> DataFrame:
+def images_on_hold(warehouse: Warehouse, given: DataFrame | None = None) -> DataFrame:
     """Images (image_id) that a legal hold on one of their records keeps as they are.
 
     ``given``: also what is about to be linked (image_id, record_id), as where links were lost and come in again.
     """
     records = held_records(warehouse)
-    held = _images_under(warehouse, records)
+    on_hold = _images_under(warehouse, records)
     if given is None:
-        return held
-    return held.unionByName(given.join(records, "record_id", "left_semi").select("image_id")).distinct()
+        return on_hold
+    return on_hold.unionByName(given.join(records, "record_id", "left_semi").select("image_id")).distinct()
 
 
 def _images_under(warehouse: Warehouse, records: DataFrame) -> DataFrame:
@@ -946,10 +946,10 @@ def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -
     return records.unionByName(of_images).distinct()
 
 
-def _held(warehouse: Warehouse) -> DataFrame | None:
-    """What a legal hold keeps as it is, as (kind, held_by): images, their content, all their records.
+def _on_hold(warehouse: Warehouse) -> DataFrame | None:
+    """What a legal hold keeps as it is, as (kind, kept_by): images, their content, all their records.
 
-    See `_held_by`. None: there is no hold.
+    See `_kept_by`. None: there is no hold.
     """
     under_hold = materialise(held_records(warehouse))
     if under_hold.isEmpty():
@@ -962,14 +962,14 @@ def _held(warehouse: Warehouse) -> DataFrame | None:
     content = content.unionByName(links.join(content.select("image_id"), "image_id", "left_anti"))
     faces = known_faces(warehouse).join(images, "image_id")
     parts = [
-        records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("held_by")),
+        records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("kept_by")),
         *(
-            images.select(F.lit(kind).alias("kind"), F.col("image_id").alias("held_by"))
+            images.select(F.lit(kind).alias("kind"), F.col("image_id").alias("kept_by"))
             for kind in (IMAGE, SHARED, LEFT, LEFT_CONTENT)
         ),
-        content.select(F.lit(CONTENT).alias("kind"), F.col("content_sha256").alias("held_by")),
-        links.select(F.lit(LINK).alias("kind"), F.col("content_sha256").alias("held_by")),
-        faces.select(F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("held_by")),
+        content.select(F.lit(CONTENT).alias("kind"), F.col("content_sha256").alias("kept_by")),
+        links.select(F.lit(LINK).alias("kind"), F.col("content_sha256").alias("kept_by")),
+        faces.select(F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("kept_by")),
     ]
     return reduce(DataFrame.unionByName, parts).distinct()
 
@@ -984,12 +984,12 @@ def write_down(
     another of the very bytes is held. The tombstones of a pass are written when it begins: what was due may be taken
     back until then, and tombstones may not.
     """
-    wanted = found.where(~F.col("held")).select(*_ITEM)
+    wanted = found.where(~F.col("on_hold")).select(*_ITEM)
     known = warehouse.read(ERASURE_ITEMS)
     place = F.coalesce("image_id", F.lit("")).alias("place")
     item = ["request_id", "kind", "value", "place"]
     going = wanted.where(F.col("kind").isin(IMAGE, SHARED)).select("image_id")
-    hashes = found.where(F.col("held") & (F.col("kind") == CONTENT)).select(*_ITEM)
+    hashes = found.where(F.col("on_hold") & (F.col("kind") == CONTENT)).select(*_ITEM)
     noted = wanted.unionByName(hashes.join(going, "image_id", "left_semi").select(*_ITEM))
     noted = noted.select(*_ITEM, place)
     fresh = materialise(noted.join(known.select(*item[:3], place), item, "left_anti").drop("place"))
@@ -1001,7 +1001,7 @@ def write_down(
     passes = warehouse.read(ERASURE_ITEMS).where(_of_pass()).join(requests, "request_id", "left_semi")
     every = found.select(*_ITEM).unionByName(passes.select(*_ITEM))
     every = every.groupBy("request_id", "kind", "value").agg(F.max("image_id").alias("image_id"))
-    kept = found.where("held").select("kind", "value").distinct()
+    kept = found.where("on_hold").select("kind", "value").distinct()
     return materialise(every.join(kept, ["kind", "value"], "left_anti"))
 
 
@@ -1219,7 +1219,7 @@ def close(
         F.count(F.when(kind == SHARED, 1)).alias("shared_images"),
     )
     waiting = {
-        "suspended": found.where(F.col("held") & ~F.col("unknown") & ~_of_pass()).select("request_id"),
+        "suspended": found.where(F.col("on_hold") & ~F.col("unknown") & ~_of_pass()).select("request_id"),
         "unknown": _unknown(warehouse, targets, blind=blind)
         .select("request_id")
         .unionByName(found.where(F.col("unknown") & ~_of_pass()).select("request_id")),

@@ -21,7 +21,7 @@ from jobs.index.permitted_keys import keys_in
 from jobs.index.protocol import VectorIndex
 from jobs.runs.history import buckets_of
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job
+from jobs.runs.record import JobContext
 from jobs.runs.staging_paths import recorded_bases
 from jobs.runs.stores import not_here, own_collections, own_live
 from jobs.schemas import EMBEDDINGS, ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
@@ -31,7 +31,7 @@ from jobs.tables.store import materialise
 _NAMED: Final = 5
 
 
-def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> Result:
+def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -> Result:
     """Search every file of the warehouse, the staging folder, an embedded index and ``places``; and all keys.
 
     A person who gave a new permission after the erasure is no finding; nor is a record imported before, which the gate
@@ -85,7 +85,7 @@ def prove_erased(job: Job, places: Sequence[str], canaries: str | None) -> Resul
     )
 
 
-def _back_again(job: Job, stones: DataFrame) -> DataFrame:
+def _back_again(job: JobContext, stones: DataFrame) -> DataFrame:
     """Tombstones (digest) of persons all of whose records give a permission after their erasure: they are back."""
     basis = job.warehouse.read(PROCESSING_BASIS).where("pii_principal_id IS NOT NULL")
     first = F.min(F.coalesce("given_at", F.timestamp_micros(F.lit(0)))).alias("given_at")
@@ -96,7 +96,7 @@ def _back_again(job: Job, stones: DataFrame) -> DataFrame:
     return erased.join(given, "digest").where(given_since(F.col("given_at"))).select("digest")
 
 
-def _faces_permitted(job: Job) -> DataFrame:
+def _faces_permitted(job: JobContext) -> DataFrame:
     """Tombstones (digest) that faces have which are permitted now: their person came back, with the same picture."""
     stones = job.warehouse.read(TOMBSTONES).where(F.col("kind") == FACE).select("digest")
     faces = job.warehouse.read(EMBEDDINGS).select("face_id", "image_id", "input_digest")
@@ -109,14 +109,14 @@ def _faces_permitted(job: Job) -> DataFrame:
     return there.join(keys, "row_key", "left_semi").select("digest")
 
 
-def _keyed(job: Job, rows: DataFrame, kind: str, column: str) -> DataFrame:
+def _keyed(job: JobContext, rows: DataFrame, kind: str, column: str) -> DataFrame:
     """The tombstones that ``column`` would have, under every key of the ring: row_key, digest."""
     ring = key_ring(job.settings)
     return digests_of(rows, {kind: column}, column, ring, list(ring.keys)).select("row_key", "digest")
 
 
 def _erased_keys(
-    job: Job, index: VectorIndex, collections: Sequence[str], stones: DataFrame
+    job: JobContext, index: VectorIndex, collections: Sequence[str], stones: DataFrame
 ) -> tuple[dict[str, int], dict[str, int]]:
     """How many keys of each of these ``collections`` have a tombstone; and how many are of no face that is known.
 

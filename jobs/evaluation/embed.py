@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from jobs.evaluation.pairs import Pairs
-    from jobs.runs.record import Job
+    from jobs.runs.record import JobContext
     from jobs.settings import Settings
 
 _PAIRS_AT_ONCE: Final = 65_536
@@ -46,7 +46,7 @@ class Embedded:
     beside: int
 
 
-def evaluate(job: Job, pairs: Pairs, images: str) -> dict[str, Any]:
+def evaluate(job: JobContext, pairs: Pairs, images: str) -> dict[str, Any]:
     """Embed, compare, count: the content of evaluation.json."""
     model = find_model(job.settings)
     job.console.step("model", model.weights.label, **model.described())

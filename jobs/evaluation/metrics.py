@@ -28,7 +28,7 @@ LEAST_SUBJECTS: Final = 10
 
 
 @dataclass(frozen=True)
-class Rate:
+class Proportion:
     """``count`` of ``of``, and Wilson's interval, which takes them for independent."""
 
     value: float
@@ -45,15 +45,15 @@ class Accuracy:
     standard_error: float
     interval: tuple[float, float]
     folds: int
-    pooled: Rate
+    pooled: Proportion
 
 
-def rate(count: int, of: int) -> Rate:
+def proportion(count: int, of: int) -> Proportion:
     """A proportion with Wilson's interval."""
     from scipy.stats import binomtest
 
     low, high = binomtest(count, of).proportion_ci(LEVEL, method="wilson")
-    return Rate(count / of, (float(low), float(high)), count, of)
+    return Proportion(count / of, (float(low), float(high)), count, of)
 
 
 def best_threshold(scores: Floats, same: Bools) -> float:
@@ -93,7 +93,7 @@ def accuracy(right: Bools, fold: Ints) -> Accuracy:
     reach = float(student.ppf((1 + LEVEL) / 2, len(each) - 1)) * error
     mean = float(each.mean())
     interval = (max(0.0, mean - reach), min(1.0, mean + reach))
-    return Accuracy(mean, error, interval, len(numbers), rate(int(right.sum()), len(right)))
+    return Accuracy(mean, error, interval, len(numbers), proportion(int(right.sum()), len(right)))
 
 
 def stated(far: float, impostors: int) -> bool:
@@ -170,7 +170,7 @@ class Scored:
         units = len(g) if self.subjects is None or self.resampled_by == "pair" else len(np.unique(self.subjects[g]))
         # Where everything is accepted, all of it is: there is nothing to be unsure of.
         for at in np.flatnonzero((low == high) & (fars < 1)):
-            low[at], high[at] = rate(round(float(low[at]) * units), units).interval
+            low[at], high[at] = proportion(round(float(low[at]) * units), units).interval
         return low, high
 
     def _weights(self, rng: np.random.Generator, samples: int) -> Iterator[Floats]:

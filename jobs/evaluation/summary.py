@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from jobs.errors import BadInput
-from jobs.evaluation.metrics import LEVEL, SAMPLES, Scored, accuracy, decide_by_folds, rate, stated, thresholds
+from jobs.evaluation.metrics import LEVEL, SAMPLES, Scored, accuracy, decide_by_folds, proportion, stated, thresholds
 from jobs.evaluation.pairs import LEAST_PAIRS, Pairs, enough
 from jobs.runs.job_result import Result
 
@@ -131,7 +131,7 @@ def _by_group(pairs: Pairs, scored: Scored, with_faces: Bools, right: Bools) -> 
         found[name] = {
             **sizes,
             "stated": True,
-            "accuracy": asdict(rate(int(decided.sum()), len(decided))),
+            "accuracy": asdict(proportion(int(decided.sum()), len(decided))),
             "at_shared_threshold": [{"far": far, **_errors(own, at)} for far, at in shared.items()],
             **_curves(own, failed=missed["same"]),
         }
@@ -142,8 +142,8 @@ def _errors(own: Scored, threshold: float) -> dict[str, Any]:
     """False match and false non-match rate of a group's pairs."""
     above, same = own.scores > threshold, own.same
     return {
-        "false_match_rate": asdict(rate(int((above & ~same).sum()), int((~same).sum()))),
-        "false_non_match_rate": asdict(rate(int((~above & same).sum()), int(same.sum()))),
+        "false_match_rate": asdict(proportion(int((above & ~same).sum()), int((~same).sum()))),
+        "false_non_match_rate": asdict(proportion(int((~above & same).sum()), int(same.sum()))),
     }
 
 

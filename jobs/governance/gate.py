@@ -64,7 +64,7 @@ class Gated:
 
     Columns of ``decisions``: image_id, part, content_sha256, reason (null: accepted), covered (array of record_id,
     principal, box), valid_until, input_digest (hash of the content and of whom the records cover: what an
-    embedding was computed from), held (a legal hold is recorded: neither served nor destroyed), over (it has reached
+    embedding was computed from), on_hold (a legal hold is recorded: neither served nor destroyed), over (it has reached
     its end by its records: `decide.is_over`), reasons (of each linked record; null: it permits).
     """
 
@@ -160,7 +160,7 @@ _LINK_FIELDS = (
     "record_batch",
     "record_collection",
     "lawful_basis",
-    "held",
+    "on_hold",
     "ended",
     "contents",
 )
@@ -286,7 +286,7 @@ def record_decisions(basis: DataFrame, *, policy: Policy, now: datetime, barred:
         F.col("source_batch_id").alias("record_batch"),
         F.col("processing.collection_method").alias("record_collection"),
         F.col("processing.lawful_basis").alias("lawful_basis"),
-        F.col("legal_hold_ref").isNotNull().alias("held"),
+        F.col("legal_hold_ref").isNotNull().alias("on_hold"),
     )
 
 
@@ -457,7 +457,7 @@ def _judge_links() -> Column:
             link["principal"].alias("principal"),
             link["box"].alias("box"),
             link["valid_until"].alias("valid_until"),
-            link["held"].alias("held"),
+            link["on_hold"].alias("on_hold"),
             F.coalesce(link["ended"], F.lit(False)).alias("ended"),
             (_given_for(link["contents"]) & was_read).alias("of_now"),
             F.coalesce(
@@ -506,7 +506,7 @@ def _given_for(contents: Column) -> Column:
 
 _LINK_TYPES = (
     "record_id: string, found: boolean, reason: string, principal: string, box: array<float>, "
-    "valid_until: timestamp, record_batch: string, record_collection: string, lawful_basis: string, held: boolean, "
+    "valid_until: timestamp, record_batch: string, record_collection: string, lawful_basis: string, on_hold: boolean, "
     "ended: boolean, contents: array<string>"
 )
 
@@ -535,11 +535,11 @@ def _decisions(judged: DataFrame) -> DataFrame:
     order = F.array(*(F.lit(r.value) for r in REASON_ORDER))
     permitted = F.filter("judged", lambda link: link["reason"].isNull())
     furthest = F.array_max(F.transform("judged", lambda link: F.array_position(order, link["reason"])))
-    held = F.exists("judged", lambda link: F.coalesce(link["held"], F.lit(False)))
+    on_hold = F.exists("judged", lambda link: F.coalesce(link["on_hold"], F.lit(False)))
     reason = F.coalesce(
         _batch_reason(),
         F.when(F.size("judged") == 0, F.lit(Reason.NO_BASIS.value)),
-        F.when(held, F.lit(Reason.LEGAL_HOLD.value)),
+        F.when(on_hold, F.lit(Reason.LEGAL_HOLD.value)),
         F.when(F.size(permitted) == 0, F.element_at(order, furthest.cast("int"))),
     )
     covered = F.array_sort(
@@ -560,7 +560,7 @@ def _decisions(judged: DataFrame) -> DataFrame:
             reason.alias("reason"),
             covered.alias("covered"),
             F.array_min(F.transform(permitted, lambda link: link["valid_until"])).alias("valid_until"),
-            held.alias("held"),
+            on_hold.alias("on_hold"),
             _over().alias("over"),
             F.transform("judged", lambda link: link["reason"]).alias("reasons"),
         )

@@ -31,7 +31,7 @@ def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime
     # Not where a record of it is lost.
     lost = F.exists("reasons", lambda reason: reason.eqNullSafe(F.lit(Reason.BASIS_NOT_FOUND.value)))
     revoked = F.col("reason").isin(Reason.BATCH_REVOKED.value, Reason.ERASED.value) & ~lost
-    decided = gated.decisions.where(~F.col("held")).select(
+    decided = gated.decisions.where(~F.col("on_hold")).select(
         "image_id", "over", F.coalesce(revoked, F.lit(False)).alias("revoked")
     )
     basis = warehouse.read(PROCESSING_BASIS)

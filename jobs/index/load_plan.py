@@ -68,7 +68,7 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = D
     """The plan for ``rows`` faces under ``settings``, on a server with ``features``."""
     milvus = settings.milvus
     nodes = milvus.data_nodes
-    by_import = imports(settings, features)
+    by_import = uses_bulk_import(settings, features)
     row_bytes = 4 * dim + 8 * len(SCALARS)
     rows_per_file = settings.staging.rows_per_file
     if by_import:
@@ -102,7 +102,7 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = D
     )
 
 
-def imports(settings: Settings, features: Features) -> bool:
+def uses_bulk_import(settings: Settings, features: Features) -> bool:
     """Whether rows come in by bulk import."""
     return features.bulk_import and settings.milvus.load_by != "insert"
 

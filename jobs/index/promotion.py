@@ -27,7 +27,7 @@ _PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
-class Watch:
+class AliasWatch:
     """How long the alias is looked at after a switch, and the latency (99th percentile) that is too much."""
 
     seconds: float
@@ -65,7 +65,7 @@ def promote(
     fingerprint: str | None = None,
     replicas: int = 1,
     timeout: float = 3600.0,
-    watch: Watch | None = None,
+    watch: AliasWatch | None = None,
     before_drop: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> Promotion:
     """Switch ``alias`` to ``collection``, watch it, then release what was live and drop what is too old.
@@ -134,7 +134,7 @@ def _switch(
     proven: Sequence[str],
     replicas: int,
     timeout: float,
-    watch: Watch | None,
+    watch: AliasWatch | None,
 ) -> tuple[str | None, Watched | None]:
     """Load, warm, switch, watch; switch back where the alias does not answer. Returns what was live, what was seen."""
     previous = index.alias_target(alias)
@@ -160,7 +160,7 @@ def _switch(
     return previous, watched
 
 
-def _watch(index: VectorIndex, alias: str, vectors: Vectors, watch: Watch) -> Watched | None:
+def _watch(index: VectorIndex, alias: str, vectors: Vectors, watch: AliasWatch) -> Watched | None:
     """Search through the alias, one vector at a time, until the watch is over.
 
     Raises:

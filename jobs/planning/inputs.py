@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from jobs.errors import DependencyUnavailable
 from jobs.index.collections import default_index
-from jobs.index.load_plan import LoadPlan, imports, plan_load
+from jobs.index.load_plan import LoadPlan, plan_load, uses_bulk_import
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import EMBEDDED, Features
 from jobs.planning.model import NightPlan, Pools, Rate, Rates, Work, night
 from jobs.planning.rates import choose, defaults, recorded
 from jobs.planning.work import faces_each
-from jobs.runs.machines import workers
-from jobs.runs.record import Job
+from jobs.runs.machines import cluster_resources
+from jobs.runs.record import JobContext
 from jobs.settings import Settings
 
 # An embedded index is searched by brute force in one process; beyond this a server is planned.
@@ -22,7 +22,7 @@ _ASSUMED_SERVER = Features("2.3", bulk_import=True, files_per_job=1)
 
 
 @dataclass(frozen=True)
-class Outlook:
+class PlanInputs:
     """All that a night follows from, but the number of machines. ``assumptions``: what was not known, in words."""
 
     settings: Settings
@@ -46,16 +46,16 @@ class Outlook:
         return night(self.work, pools, self.rates, self.load(pools.data_nodes), watch_s=watch_s)
 
 
-def outlook(job: Job, work: Work, *, data_nodes: int | None, hypothetical: bool) -> Outlook:
-    """The outlook of ``work``; only where it is not ``hypothetical`` the server is asked what it can do."""
+def plan_inputs(job: JobContext, work: Work, *, data_nodes: int | None, hypothetical: bool) -> PlanInputs:
+    """What a plan of ``work`` follows from. The server is asked what it can do, unless it is ``hypothetical``."""
     settings, features, assumptions = _server(job.settings, work.faces, data_nodes, hypothetical)
-    by_import = imports(settings, features)
+    by_import = uses_bulk_import(settings, features)
     spec = default_index(settings, work.faces, embedded=settings.embedded)
     rates = choose(settings, recorded(job.warehouse), spec, work.faces, by_import=by_import)
-    return Outlook(settings, features, work, rates, assumptions)
+    return PlanInputs(settings, features, work, rates, assumptions)
 
 
-def faces_rate(job: Job, given: float | None, fingerprint: str | None) -> Rate:
+def faces_rate(job: JobContext, given: float | None, fingerprint: str | None) -> Rate:
     """Faces an image: as given, else as in the warehouse, else as in the benchmark's photographs."""
     if given is not None:
         return Rate(given, "faces/image", "--faces-per-image")
@@ -63,9 +63,9 @@ def faces_rate(job: Job, given: float | None, fingerprint: str | None) -> Rate:
     return faces_each(job.warehouse, fingerprint) or Rate(**bench, assumed=True)
 
 
-def pools_for(job: Job, settings: Settings, gpus: int | None, cores: int | None) -> tuple[Pools, str]:
+def pools_for(job: JobContext, settings: Settings, gpus: int | None, cores: int | None) -> tuple[Pools, str]:
     """The machines: as given, else this session's; and where their number comes from."""
-    here = workers(job.spark, settings)
+    here = cluster_resources(job.spark, settings)
     if cores is None and gpus:
         cores, source = gpus * settings.planning.cores_per_gpu, "cores by planning.cores_per_gpu"
     elif cores is None:
@@ -97,7 +97,7 @@ def _server(
         return planned, _ASSUMED_SERVER, ("Milvus is out of reach: planned for one file an import job, as in 2.3.",)
 
 
-def assumptions(view: Outlook, faces: Rate, whence: str, model: str | None) -> list[str]:
+def assumptions(view: PlanInputs, faces: Rate, whence: str, model: str | None) -> list[str]:
     """What the plan takes for granted, a line each."""
     lines = [f"{faces.value:.2f} faces an image ({faces.source}); {whence}.", *view.assumptions]
     if model and view.work.reused:

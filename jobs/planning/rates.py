@@ -13,7 +13,16 @@ from pyspark.sql import functions as F
 
 from jobs.index.protocol import IndexSpec
 from jobs.planning.model import CORES, GPUS, LABELS, NODES, Rate, Rates, index_growth
-from jobs.runs.results import Embedded, Imported, Indexed, Resalted, Screened, Staged, Verified, present_names
+from jobs.runs.results import (
+    Embedded,
+    IdCollisionsResolved,
+    Imported,
+    Indexed,
+    Screened,
+    Staged,
+    Verified,
+    present_names,
+)
 from jobs.runs.step_result import StepResult
 from jobs.schemas import RUN_STEPS
 from jobs.session import packaged_conf
@@ -23,7 +32,7 @@ from jobs.tables.store import Warehouse
 _RUNS = 20
 # A shorter step says more about starting it than about the rate at which it works.
 _LEAST_S = 60.0
-_KINDS: tuple[type[StepResult], ...] = (Screened, Embedded, Resalted, Staged, Imported, Indexed, Verified)
+_KINDS: tuple[type[StepResult], ...] = (Screened, Embedded, IdCollisionsResolved, Staged, Imported, Indexed, Verified)
 _ON_EXECUTORS: tuple[type[StepResult], ...] = (Screened, Embedded, Staged, Verified)
 _IN_MILVUS: tuple[type[StepResult], ...] = (Imported, Indexed)
 
@@ -128,7 +137,7 @@ def choose(settings: Settings, runs: Sequence[PastRun], spec: IndexSpec, rows: i
         embed_gpus=gpus or _assumed(bench, "embed_gpus"),
         host=_set("host_images_per_s_per_core", planning.host_images_per_s_per_core)
         or max((rate for rate in (kept_up, host) if rate), key=lambda rate: rate.value, default=None),
-        stage=_past([_with_resalt(run) for run in runs], "stage", CORES, "rows") or _of(bench, "stage"),
+        stage=_past([_with_id_check(run) for run in runs], "stage", CORES, "rows") or _of(bench, "stage"),
         load=_importing(settings, runs, bench, by_import=by_import),
         index=indexed or (_built(settings, bench, spec, rows) if by_import else None),
         index_loads=indexed is not None,
@@ -169,12 +178,12 @@ def _embedding(runs: Sequence[PastRun], pool: str) -> Rate | None:
     return _past(runs, "embed", pool, "images")
 
 
-def _with_resalt(run: PastRun) -> PastRun:
+def _with_id_check(run: PastRun) -> PastRun:
     """Looking for ids that stand twice belongs to staging."""
-    stage, resalt = run.steps.get("stage"), run.steps.get("resalt")
-    if stage is None or resalt is None:
+    stage, id_check = run.steps.get("stage"), run.steps.get("resolve-id-collisions")
+    if stage is None or id_check is None:
         return run
-    grown = 1 + resalt.seconds / stage.seconds if stage.seconds else 1.0
+    grown = 1 + id_check.seconds / stage.seconds if stage.seconds else 1.0
     return PastRun(run.run_id, {**run.steps, "stage": _longer(stage, grown)})
 
 

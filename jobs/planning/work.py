@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from jobs.embedding.status import REFUSED, RETRIED, computed, outcomes
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.planning.model import Rate, Work
-from jobs.runs.record import Job
+from jobs.runs.record import JobContext
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.store import Warehouse, materialise
 
@@ -59,7 +59,7 @@ def _of_model(warehouse: Warehouse, fingerprint: str) -> DataFrame:
     return status.where((F.col("model_fingerprint") == fingerprint) & (F.col("status") != REFUSED))
 
 
-def counted(job: Job, model: str | None, faces: Rate, recompute: bool) -> Work:
+def counted(job: JobContext, model: str | None, faces: Rate, recompute: bool) -> Work:
     """The work that there is now, as the gate decides it."""
     gated = gate_warehouse(job.warehouse, job.settings, now=job.clock())
     return count_work(job.warehouse, gated, model, faces.value, recompute=recompute)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from jobs.reporting.flow import Link
-from jobs.reporting.timings import Pace, Stage
+from jobs.reporting.timings import StepTiming, Throughput
 
 _WIDTH: Final = 1000
 _TALL: Final = 230  # all images, in pixels
@@ -129,7 +129,7 @@ def _band(x0: float, y0: float, x1: float, y1: float, height: float) -> str:
     )
 
 
-def over_time(points: Sequence[Pace], values: Sequence[float], top: float) -> list[Bar]:
+def over_time(points: Sequence[Throughput], values: Sequence[float], top: float) -> list[Bar]:
     """A bar for each point, as wide as it took; ``top`` is the value of a full height."""
     if not points:
         return []
@@ -146,13 +146,13 @@ def side_by_side(values: Sequence[float], top: float) -> list[Bar]:
     return [Bar(n / len(values), 1 / len(values), min(1.0, value / top)) for n, value in enumerate(values)]
 
 
-def along(stages: Sequence[Stage]) -> list[Bar]:
+def along(steps: Sequence[StepTiming]) -> list[Bar]:
     """For each stage where it lies between the first one's begin and the last one's end."""
-    if not stages:
+    if not steps:
         return []
-    begin, end = min(stage.begin for stage in stages), max(stage.end for stage in stages)
+    begin, end = min(step.begin for step in steps), max(step.end for step in steps)
     span = max(end - begin, 1e-3)
-    return [Bar((stage.begin - begin) / span, (stage.end - stage.begin) / span, 1.0) for stage in stages]
+    return [Bar((step.begin - begin) / span, (step.end - step.begin) / span, 1.0) for step in steps]
 
 
 def round_up(value: float) -> float:

@@ -20,9 +20,9 @@ from pyspark.sql import functions as F
 from jobs.errors import BadInput, SettingsError
 from jobs.reporting import flow, timings
 from jobs.reporting.drift import Drift, drift
-from jobs.reporting.permissions import Standing, standing
+from jobs.reporting.permissions import Permissions, permissions
 from jobs.runs.history import last_states
-from jobs.runs.results import Imported, Indexed, LoadedWithdrawn, Planned, Promoted, Screened, Staged, Verified
+from jobs.runs.results import Imported, Indexed, Planned, Promoted, RemovedFromCollection, Screened, Staged, Verified
 from jobs.runs.step_result import StepResult
 from jobs.schemas import IMAGE_STATUS, RUN_STEPS, RUNS
 from jobs.settings import Settings
@@ -76,10 +76,10 @@ class Report:
     links: list[flow.Link]
     checks: list[flow.Check]
     dropped: dict[str, int]
-    stages: list[timings.Stage]
-    pace: list[timings.Pace]
+    step_timings: list[timings.StepTiming]
+    throughput: list[timings.Throughput]
     drift: Drift | None
-    standing: Standing
+    permissions: Permissions
     data_nodes: int | None  # as the settings say, where they are those of the run
     recall_floor: float | None
 
@@ -105,9 +105,9 @@ def collect(warehouse: Warehouse, settings: Settings, run_id: str | None, now: d
     # Side by side: small tables cost waiting rather than work.
     with ThreadPoolExecutor(4) as pool:
         dropped = pool.submit(_dropped, warehouse, run_id)
-        over_time = pool.submit(lambda: timings.pace(timings.chunks_of(steps)))
-        stands = pool.submit(standing, warehouse, settings, now)
-        timing = pool.submit(timings.stages, steps, history.where("state = 'running'"))
+        over_time = pool.submit(lambda: timings.throughput(timings.chunks_of(steps)))
+        stands = pool.submit(permissions, warehouse, settings, now)
+        timing = pool.submit(timings.step_timings, steps, history.where("state = 'running'"))
         recorded = _recorded(steps)
         run = _facts(states, recorded, timing.result())
         at = datetime.fromtimestamp(run.started, now.tzinfo)
@@ -120,10 +120,10 @@ def collect(warehouse: Warehouse, settings: Settings, run_id: str | None, now: d
         links=flow.links(recorded),
         checks=flow.checks(recorded),
         dropped=dropped.result(),
-        stages=timing.result(),
-        pace=over_time.result(),
+        step_timings=timing.result(),
+        throughput=over_time.result(),
         drift=drifted,
-        standing=stands.result(),
+        permissions=stands.result(),
         data_nodes=settings.milvus.data_nodes if same_settings and not settings.embedded else None,
         recall_floor=settings.verify.recall_floor if same_settings else None,
     )
@@ -168,21 +168,21 @@ def _recorded(steps: DataFrame) -> flow.Recorded:
         verified=found(Verified),
         promoted=found(Promoted),
         computed=timings.computed(timings.chunks_of(steps)),
-        imports=timings.imports(steps),
-        withdrawn=_withdrawn(steps),
+        imports=timings.import_totals(steps),
+        removed=_removed_before_proof(steps),
     )
 
 
-def _withdrawn(steps: DataFrame) -> int:
+def _removed_before_proof(steps: DataFrame) -> int:
     """Staged faces that had been taken out of the collection when it was proven (each record counts all of them)."""
     done = steps.where("state = 'done'")
     proven = done.where(Verified.of_step()).agg(F.max("ended_at").alias("proven_at"))
-    before = done.where(LoadedWithdrawn.of_step()).crossJoin(proven).where("ended_at <= proven_at")
-    row = before.orderBy(F.col("ended_at").desc()).select(LoadedWithdrawn.column("faces")).first()
+    before = done.where(RemovedFromCollection.of_step()).crossJoin(proven).where("ended_at <= proven_at")
+    row = before.orderBy(F.col("ended_at").desc()).select(RemovedFromCollection.column("faces")).first()
     return 0 if row is None else int(row[0])
 
 
-def _facts(states: list[Row], recorded: flow.Recorded, timed: list[timings.Stage]) -> RunFacts:
+def _facts(states: list[Row], recorded: flow.Recorded, timed: list[timings.StepTiming]) -> RunFacts:
     last = states[0]
     message, _, next_step = (last["message"] or "").partition(" Next step: ")
     final = max((stage for stage in timed), key=lambda stage: stage.end, default=None)

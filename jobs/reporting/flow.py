@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from jobs.reporting.timings import Computed, Imports
+from jobs.reporting.timings import Computed, ImportTotals
 from jobs.runs.results import Imported, Indexed, Promoted, Reconciled, Screened, Verified
 
 #: Reasons that the diagram shows on their own; the rest stand together.
@@ -18,7 +18,7 @@ REFUSED, NOW, REUSED, LEFT, PENDING = "refused", "computed", "reused", "left ove
 class Recorded:
     """What the steps of a run recorded; None: it did not get there, or an earlier release did not record it.
 
-    ``planned``: images that were to be computed; ``staged``: faces. ``withdrawn``: staged faces taken out before the
+    ``planned``: images that were to be computed; ``staged``: faces. ``removed``: staged faces taken out before the
     proof.
     """
 
@@ -30,8 +30,8 @@ class Recorded:
     verified: Verified | None = None
     promoted: Promoted | None = None
     computed: Computed = field(default_factory=Computed)
-    imports: Imports | None = None
-    withdrawn: int = 0
+    imports: ImportTotals | None = None
+    removed: int = 0
 
     @property
     def counts(self) -> Reconciled | None:
@@ -165,7 +165,7 @@ def _face_checks(recorded: Recorded) -> list[Check]:
         return found
     rows, faces = verified.proof.rows_found, verified.counts.faces
     if imports:
-        parts = (("in the collection", rows), ("withdrawn since staging", recorded.withdrawn))
+        parts = (("in the collection", rows), ("removed since staging", recorded.removed))
         found.append(Check("Faces staged", imports.rows, parts, "nothing else came into the collection"))
     found.append(Check("Faces of all images", faces, (("rows in the collection", rows),), "one row a face"))
     permitted = (("rows in the collection", rows),)

@@ -12,7 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from jobs.index.verification import Proof
 from jobs.reporting import charts, flow
 from jobs.reporting.collect import Report
-from jobs.reporting.timings import Pace
+from jobs.reporting.timings import Throughput
 from jobs.runs.results import Embedded, Imported, Indexed, Screened, Staged, Verified
 from jobs.runs.step_result import StepResult
 
@@ -52,18 +52,18 @@ def render(report: Report) -> str:
             statuses=flow.statuses(report.recorded),
             other_reasons=flow.other_reasons(report.recorded),
             diagram=charts.flow_diagram(report.links),
-            timeline=charts.along(report.stages),
-            rates=_chart(report.pace, [point.rate for point in report.pace]),
-            shares=_chart(report.pace, [point.share or 0.0 for point in report.pace], top=1.0),
-            ends=_months(report.standing.months),
+            timeline=charts.along(report.step_timings),
+            rates=_chart(report.throughput, [point.rate for point in report.throughput]),
+            shares=_chart(report.throughput, [point.share or 0.0 for point in report.throughput], top=1.0),
+            ends=_months(report.permissions.months),
             apart=_apart(proof),
             on_gpu=[name for name in report.recorded.computed.devices if name.startswith("cuda")],
-            stage_units=_stage_units(report),
+            step_units=_step_units(report),
         )
     )
 
 
-def _chart(points: list[Pace], values: list[float], top: float | None = None) -> dict[str, object]:
+def _chart(points: list[Throughput], values: list[float], top: float | None = None) -> dict[str, object]:
     end = top or charts.round_up(max(values, default=0.0))
     return {"bars": charts.over_time(points, values, end), "top": end}
 
@@ -91,7 +91,7 @@ def _node_tone(node: charts.Node) -> str:
     return _TONES.get(node.group, "neutral")
 
 
-def _stage_units(report: Report) -> dict[str, tuple[int, str]]:
+def _step_units(report: Report) -> dict[str, tuple[int, str]]:
     """What a stage went through, where that is on record: how many, of what."""
     recorded = report.recorded
     imported = None if recorded.imported is None else recorded.imported.rows

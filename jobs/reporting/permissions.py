@@ -17,7 +17,7 @@ MONTHS: Final = 12
 
 
 @dataclass(frozen=True)
-class Standing:
+class Permissions:
     """Records that an image is linked to and that are in force at ``at``."""
 
     at: datetime
@@ -33,7 +33,7 @@ class Standing:
         return sum(count for _, count in self.bases)
 
 
-def standing(warehouse: Warehouse, settings: Settings, now: datetime) -> Standing:
+def permissions(warehouse: Warehouse, settings: Settings, now: datetime) -> Permissions:
     """Count the linked records by lawful basis and by the month in which their permission ends.
 
     The rule is the gate's. Erased persons are not looked up, which would take the tombstones' keys: an erasure destroys
@@ -66,7 +66,7 @@ def standing(warehouse: Warehouse, settings: Settings, now: datetime) -> Standin
     for row in rows:
         bases[row["basis"]] = bases.get(row["basis"], 0) + row["count"]
         months[row["month"]] += row["count"]
-    return Standing(
+    return Permissions(
         at=now,
         bases=tuple(sorted(bases.items(), key=lambda item: -item[1])),
         within_30_days=sum(row["count"] for row in rows if row["soon"]),

@@ -12,7 +12,7 @@ from jobs.errors import FaceReindexError, SettingsError
 from jobs.index.milvus.connect import connect
 from jobs.runs.history import last_outcomes, last_step, proven_collections, recent, run_state
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job
+from jobs.runs.record import JobContext
 from jobs.tables.store import materialise
 
 _NEXT = {
@@ -23,7 +23,7 @@ _NEXT = {
 _ASK_EVERY_S = 15.0
 
 
-def runs_shown(job_: Job, limit: int) -> Result:
+def runs_shown(job_: JobContext, limit: int) -> Result:
     """The last runs as a table, and what the alias points at."""
     runs = recent(job_.warehouse, limit)
     rows = []
@@ -56,7 +56,7 @@ def runs_shown(job_: Job, limit: int) -> Result:
     return Result(f"{len(runs)} runs; alias {alias} → {live}", data=data)
 
 
-def one_run(job_: Job, run_id: str, wait: bool) -> Result:
+def one_run(job_: JobContext, run_id: str, wait: bool) -> Result:
     """Where one run stands; with ``wait`` once it has ended, or was lost."""
     now = run_state(job_.warehouse, run_id, job_.clock())
     while wait and now.state == "running":
@@ -75,7 +75,7 @@ def one_run(job_: Job, run_id: str, wait: bool) -> Result:
     return Result(f"{run_id}: {now.state}; {text}", now.exit_code, {"run": {**asdict(now), "last_step": last}})
 
 
-def write_outcomes(job_: Job, folder: str) -> Result:
+def write_outcomes(job_: JobContext, folder: str) -> Result:
     """What became of each image, and why, as CSV in a new folder."""
     found = materialise(last_outcomes(job_.warehouse))
     try:
@@ -89,7 +89,7 @@ def write_outcomes(job_: Job, folder: str) -> Result:
     return Result(f"{text}: which is which stands in {folder}", data={"folder": folder, "counts": counts})
 
 
-def _live(job_: Job, alias: str) -> str:
+def _live(job_: JobContext, alias: str) -> str:
     try:
         with connect(job_.settings) as index:
             return index.alias_target(alias) or "nothing yet"

@@ -18,7 +18,7 @@ _POINTS: Final = 60
 
 
 @dataclass(frozen=True)
-class Stage:
+class StepTiming:
     """One kind of step: when it began and ended, and the seconds that it took in all."""
 
     name: str
@@ -29,7 +29,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """One chunk, or some that followed each other: images a second, and the networks' share of the workers' time."""
 
     begin: float
@@ -58,7 +58,7 @@ class Computed:
 
 
 @dataclass(frozen=True)
-class Imports:
+class ImportTotals:
     """Staged files and what became of them. Seconds are a file's, from the start of its job to its end."""
 
     files: int
@@ -81,7 +81,7 @@ def last_done(steps: DataFrame) -> DataFrame:
     return by_step.select("run_id", "step", "last.*").where("state = 'done'")
 
 
-def stages(steps: DataFrame, starts: DataFrame) -> list[Stage]:
+def step_timings(steps: DataFrame, starts: DataFrame) -> list[StepTiming]:
     """Seconds by kind of step, in the order in which they began.
 
     A step's time is what passed since the one before it was recorded, or since the run was (re)started (``starts``):
@@ -106,7 +106,7 @@ def stages(steps: DataFrame, starts: DataFrame) -> list[Stage]:
         )
         .orderBy("begin", "end")
     )
-    return [Stage(**row.asDict()) for row in rows.collect()]
+    return [StepTiming(**row.asDict()) for row in rows.collect()]
 
 
 def chunks_of(steps: DataFrame) -> DataFrame:
@@ -142,7 +142,7 @@ def computed(chunks: DataFrame) -> Computed:
     )
 
 
-def pace(chunks: DataFrame) -> list[Pace]:
+def throughput(chunks: DataFrame) -> list[Throughput]:
     """Chunks in the order of time; where there are many, neighbours are put together."""
     part = F.ntile(_POINTS).over(Window.partitionBy("run_id").orderBy("end"))
     rows = (
@@ -159,10 +159,10 @@ def pace(chunks: DataFrame) -> list[Pace]:
         .orderBy("part")
         .drop("part")
     )
-    return [Pace(**row.asDict()) for row in rows.collect()]
+    return [Throughput(**row.asDict()) for row in rows.collect()]
 
 
-def imports(steps: DataFrame) -> Imports | None:
+def import_totals(steps: DataFrame) -> ImportTotals | None:
     """The staged files' sizes, and how their imports went; None where nothing was staged."""
     manifest = (
         last_done(steps.where(Staged.of_step()))
@@ -190,7 +190,7 @@ def imports(steps: DataFrame) -> Imports | None:
     )
     if row is None or not row["files"]:
         return None
-    return Imports(**{**row.asDict(), "seconds": tuple(row["seconds"]) if row["seconds"] else None})
+    return ImportTotals(**{**row.asDict(), "seconds": tuple(row["seconds"]) if row["seconds"] else None})
 
 
 def _file_outcomes(steps: DataFrame) -> DataFrame:

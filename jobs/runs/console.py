@@ -23,7 +23,7 @@ _LINE_EVERY_S = 30.0
 _LEAST_S = 0.5
 
 
-class Pace:
+class ProgressRate:
     """How fast a thing goes, counted from the first report: what was done before (a resumed load) is no speed."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -102,7 +102,7 @@ class Console:
             yield self._lines(step, unit)
 
     def _lines(self, step: str, unit: str) -> Show:
-        pace, told = Pace(self._clock), self._clock()
+        pace, told = ProgressRate(self._clock), self._clock()
 
         def show(done: int, total: int) -> None:
             nonlocal told
@@ -126,7 +126,7 @@ class Console:
                 self._bars.start()
             bars = self._bars
             task = bars.add_task(what, total=None, count="", pace="")
-        pace = Pace(self._clock)
+        pace = ProgressRate(self._clock)
 
         def show(done: int, total: int) -> None:
             count = f"{done:,} of {total:,} {unit}"

@@ -190,8 +190,8 @@ def run_state(warehouse: Warehouse, run_id: str, now: datetime) -> RunState:
         return RunState(run_id, "unknown")
     row = rows[0]
     if row["state"] == "running":
-        held = last_act(warehouse)
-        until = held.until if held is not None and held.run_id == run_id and held.holds(now) else None
+        lease = last_act(warehouse)
+        until = lease.until if lease is not None and lease.run_id == run_id and lease.holds(now) else None
         return RunState(
             run_id,
             "running" if until else "silent",

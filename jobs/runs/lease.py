@@ -31,7 +31,7 @@ def _utc_now() -> datetime:
 
 
 @dataclass(frozen=True)
-class Held:
+class LeaseState:
     """The last act on the lease, and until when that holds."""
 
     token: int
@@ -44,7 +44,7 @@ class Held:
         return self.action != "release" and self.until > now
 
 
-def last_act(warehouse: Warehouse) -> Held | None:
+def last_act(warehouse: Warehouse) -> LeaseState | None:
     """The last act on the lease; None where nobody ever took it."""
     rows = warehouse.rows(
         LEASES,
@@ -54,10 +54,10 @@ def last_act(warehouse: Warehouse) -> Held | None:
         limit=1,
         name=LEASE_NAME,
     )
-    return Held(rows[0]["token"], rows[0]["run_id"], rows[0]["action"], rows[0]["expires_at"]) if rows else None
+    return LeaseState(rows[0]["token"], rows[0]["run_id"], rows[0]["action"], rows[0]["expires_at"]) if rows else None
 
 
-def _by(last: Held | None, run_id: str) -> str:
+def _by(last: LeaseState | None, run_id: str) -> str:
     if last is None:
         return "another run"
     return "a later start of it" if last.run_id == run_id else f"run {last.run_id}"

@@ -20,7 +20,7 @@ class Machines:
     gpus: int = 0
 
 
-def workers(spark: SparkSession, settings: Settings) -> Machines:
+def cluster_resources(spark: SparkSession, settings: Settings) -> Machines:
     """Cores and GPUs of the executors that are registered now; 0 cores where they cannot be told."""
     context = spark.sparkContext
     conf = context.getConf()

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from jobs.runs.results import Embedded, Reconciled, Screened, Verified
 from jobs.runs.step_result import StepResult
-from jobs.runs.step_watcher import Watch
+from jobs.runs.step_watcher import ActiveStep
 
 _PREFIX: Final = "face_reindex_"
 _LAST_SUCCESS: Final = f"{_PREFIX}last_success_timestamp_seconds"
@@ -41,7 +41,7 @@ class RunMetrics(Collector):
         command: str,
         run_id: str,
         *,
-        active: Callable[[], list[Watch]] = list,
+        active: Callable[[], list[ActiveStep]] = list,
     ) -> None:
         self._path = Path(path.replace("{job}", command)).expanduser() if path else None
         self._command, self._run_id = command, run_id
@@ -111,7 +111,7 @@ class RunMetrics(Collector):
             yield self._gauge("last_success_timestamp_seconds", "When this job last ended well.", {(): self._succeeded})
         seconds: _Values = {(step,): value for step, value in self._seconds.items()}
         yield self._gauge("step_duration_seconds", "Time in a step, in this start of the run.", seconds, "step")
-        active = {watch.step.partition("/")[0]: watch for watch in self._active()}
+        active = {step.step.partition("/")[0]: step for step in self._active()}
         for name, text, field in (
             ("step_tasks", "Spark tasks of a step that runs.", "total"),
             ("step_tasks_done", "Spark tasks of it that are done.", "done"),

@@ -25,7 +25,7 @@ from jobs.runs.lineage import emit
 from jobs.runs.metrics import RunMetrics
 from jobs.runs.results import present_name
 from jobs.runs.step_result import StepResult
-from jobs.runs.step_watcher import Watch, Watcher
+from jobs.runs.step_watcher import ActiveStep, StepWatcher
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, RUN_STEPS, RUNS, SOURCE_BATCHES
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse
@@ -53,7 +53,7 @@ def new_run_id() -> str:
 
 
 @dataclass
-class Job:
+class JobContext:
     """Everything a job needs, handed to its entry point by `jobs.cli`."""
 
     settings: Settings
@@ -62,7 +62,7 @@ class Job:
     run_id: str | None
     dry_run: bool
     clock: Callable[[], datetime] = utc_now
-    _watcher: Watcher | None = None
+    _watcher: StepWatcher | None = None
     _keys_checked: bool = False
 
     @property
@@ -71,16 +71,16 @@ class Job:
         return self.warehouse.spark
 
     @property
-    def watcher(self) -> Watcher:
+    def watcher(self) -> StepWatcher:
         """What follows the Spark jobs of the steps."""
         if self._watcher is None:
-            self._watcher = Watcher(self.spark, self.console, stall_after_s=self.settings.logging.stall_after_s)
+            self._watcher = StepWatcher(self.spark, self.console, stall_after_s=self.settings.logging.stall_after_s)
         return self._watcher
 
     def watching(
         self, step: str, words: str = "", on_look: Callable[[], None] | None = None
-    ) -> AbstractContextManager[Watch]:
-        """Follow the Spark jobs of a part of the work: see `Watcher.watching`."""
+    ) -> AbstractContextManager[ActiveStep]:
+        """Follow the Spark jobs of a part of the work: see `StepWatcher.watching`."""
         return self.watcher.watching(step, words, on_look)
 
     def check_keys(self) -> None:
@@ -124,7 +124,7 @@ class Run:
     where it ends well (`end`).
     """
 
-    job: Job
+    job: JobContext
     run_id: str
     lease: Lease
     started_at: datetime
@@ -261,7 +261,7 @@ def _scalars(record: Record) -> dict[str, Any]:
 
 
 @contextmanager
-def open_run(job: Job, name: str) -> Iterator[Run]:
+def open_run(job: JobContext, name: str) -> Iterator[Run]:
     """Take the lease, load what an earlier start of the same run did, and record how it ends.
 
     Raises:
@@ -358,11 +358,11 @@ def _its_rows(warehouse: Warehouse, run_id: str) -> list[dict[str, Any]]:
     return warehouse.rows(RUNS, columns, where="run_id = {run_id}", order_by="recorded_at", run_id=run_id)
 
 
-def check_may_begin(job: Job) -> None:
+def check_may_begin(job: JobContext) -> None:
     """For what a job writes down before its run begins: that the run may begin.
 
     Raises:
-        SettingsError: `--run-id` is of a run with other settings; or a key can be guessed (`Job.check_keys`).
+        SettingsError: `--run-id` is of a run with other settings; or a key can be guessed (`JobContext.check_keys`).
     """
     job.check_keys()
     if job.run_id and (mine := _its_rows(job.warehouse, job.run_id)):

@@ -40,10 +40,11 @@ class Screened(StepResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Withdrawn(StepResult):
+class RemovedFromTable(StepResult):
     """Faces that were deleted from the table, for nothing permits them any more."""
 
-    STEP = "withdraw"
+    STEP = "remove-unpermitted"
+    FORMERLY = ("withdraw",)
 
     faces: int
 
@@ -84,10 +85,11 @@ class Embedded(StepResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resalted(StepResult):
+class IdCollisionsResolved(StepResult):
     """Faces that got another id, for theirs stood twice."""
 
-    STEP = "resalt"
+    STEP = "resolve-id-collisions"
+    FORMERLY = ("resalt",)
 
     faces: int
 
@@ -148,10 +150,11 @@ class Indexed(StepResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedWithdrawn(StepResult):
+class RemovedFromCollection(StepResult):
     """Faces that were taken out of a loaded collection, for they are permitted no longer."""
 
-    STEP = "withdraw-loaded"
+    STEP = "remove-unpermitted-loaded"
+    FORMERLY = ("withdraw-loaded",)
 
     faces: int
 
@@ -273,10 +276,11 @@ class Lost(StepResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiveWithdrawn(StepResult):
+class RemovedFromLive(StepResult):
     """Faces that left the live collection; the empty text: there is none."""
 
-    STEP = "sync-withdraw"
+    STEP = "sync-remove"
+    FORMERLY = ("sync-withdraw",)
 
     collection: str
     removed: int

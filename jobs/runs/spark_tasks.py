@@ -22,7 +22,7 @@ _HANGS: Final = (
 
 
 @dataclass(frozen=True)
-class Stage:
+class SparkStage:
     """One stage: its tasks, and how many of them are done or have failed."""
 
     number: int
@@ -37,24 +37,26 @@ def active_stages(tracker: StatusTracker) -> frozenset[int]:
     return frozenset(tracker.getActiveStageIds())
 
 
-def stages_of_job(tracker: StatusTracker, job: int, active: Collection[int]) -> tuple[bool, list[Stage]]:
+def stages_of_spark_job(
+    tracker: StatusTracker, spark_job: int, active: Collection[int]
+) -> tuple[bool, list[SparkStage]]:
     """Whether a job has ended, and its stages so far.
 
     Those not begun are left out: most of them never will be, for their output is there (Spark calls them skipped).
     """
-    info = tracker.getJobInfo(job)
+    info = tracker.getJobInfo(spark_job)
     if info is None:
         return True, []
     found = [tracker.getStageInfo(number) for number in info.stageIds]
     stages = [
-        Stage(s.stageId, s.currentAttemptId, s.numTasks, s.numCompletedTasks, s.numFailedTasks)
+        SparkStage(s.stageId, s.currentAttemptId, s.numTasks, s.numCompletedTasks, s.numFailedTasks)
         for s in found
         if s is not None and (s.stageId in active or s.numCompletedTasks)
     ]
     return info.status != "RUNNING", stages
 
 
-def unfinished(context: SparkContext, stage: Stage) -> dict[str, Any]:
+def unfinished(context: SparkContext, stage: SparkStage) -> dict[str, Any]:
     """A stage that does not get on, as facts: which partitions run, for how long and where, and what to look at.
 
     From the store behind Spark's UI, which is there also where the UI is off. It has no public name in Python.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from jobs.runs.console import Console, Show
-from jobs.runs.spark_tasks import Stage, active_stages, stages_of_job, unfinished
+from jobs.runs.spark_tasks import SparkStage, active_stages, stages_of_spark_job, unfinished
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,17 +28,17 @@ _numbers = itertools.count(1)
 #: What a step does, in words: beside its bar, and as the description of its jobs in Spark's UI.
 WORDS: Final = {
     "gate": "record the gate's decisions",
-    "withdraw": "remove faces that are not permitted any more",
+    "remove-unpermitted": "remove faces that are not permitted any more",
     "plan": "cut the images to embed into chunks",
-    "resalt": "look for faces that share a key",
+    "resolve-id-collisions": "look for faces that share a key",
     "stage": "stage the permitted faces as Parquet",
     "import": "import the staged files into Milvus",
     "index": "build the index and load the collection",
-    "withdraw-loaded": "take out what was withdrawn since it was staged",
+    "remove-unpermitted-loaded": "take out what was withdrawn since it was staged",
     "verify": "prove the collection",
     "promote": "switch the alias",
     "maintain": "compact and vacuum the tables",
-    "sync-withdraw": "take withdrawn faces out of the live collection",
+    "sync-remove": "take withdrawn faces out of the live collection",
     "sync-add": "add the new faces to the live collection",
     "expire-due": "look for what has reached its end",
     "erase-find": "find everything that is to be erased",
@@ -53,7 +53,7 @@ WORDS: Final = {
 
 
 @dataclass
-class Watch:
+class ActiveStep:
     """A step that runs, and what has been seen of its tasks."""
 
     step: str
@@ -64,7 +64,7 @@ class Watch:
     done: int = 0
     total: int = 0
     stalled: bool = False
-    _ended_jobs: set[int] = field(default_factory=set)
+    _ended_spark_jobs: set[int] = field(default_factory=set)
     _stages: dict[int, tuple[int, int]] = field(default_factory=dict)
     _show: Show | None = None
     _told: float = 0.0
@@ -72,18 +72,18 @@ class Watch:
     lock: threading.Lock = field(default_factory=threading.Lock)
     over: bool = False
 
-    def look(self, watcher: Watcher) -> None:
+    def look(self, watcher: StepWatcher) -> None:
         """See what has finished since; tell it, and what has not."""
         tracker, now = watcher.spark.sparkContext.statusTracker(), watcher.clock()
         active = active_stages(tracker)
-        running: list[Stage] = []
-        for job in tracker.getJobIdsForGroup(self.group):
-            if job not in self._ended_jobs:
-                ended, stages = stages_of_job(tracker, job, active)
+        running: list[SparkStage] = []
+        for spark_job in tracker.getJobIdsForGroup(self.group):
+            if spark_job not in self._ended_spark_jobs:
+                ended, stages = stages_of_spark_job(tracker, spark_job, active)
                 self._stages.update({stage.number: (stage.done, stage.tasks) for stage in stages})
                 running += [stage for stage in stages if stage.number in active]
                 if ended:
-                    self._ended_jobs.add(job)
+                    self._ended_spark_jobs.add(spark_job)
         done = sum(done for done, _ in self._stages.values())
         if done > self.done or not running:
             self.moved, self._told, self.stalled = now, 0.0, False
@@ -104,7 +104,7 @@ class Watch:
         self._show(self.done, self.total)
 
 
-class Watcher:
+class StepWatcher:
     """The steps that run, and the thread that follows them. ``tick`` is called about every half minute.
 
     A step inside another has jobs, a description and a bar of its own; the outer one's come back when it ends.
@@ -125,19 +125,19 @@ class Watcher:
         self.clock = clock
         self.tick: Callable[[], None] | None = None
         self._look_s = look_s or (_LOOK_S if console.draws else _LOOK_UNSEEN_S)
-        self._active: list[Watch] = []
+        self._active: list[ActiveStep] = []
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
-    def active(self) -> list[Watch]:
+    def active(self) -> list[ActiveStep]:
         """The steps that run, the outermost first."""
         with self._lock:
             return list(self._active)
 
     @contextmanager
-    def watching(self, step: str, words: str = "", on_look: Callable[[], None] | None = None) -> Iterator[Watch]:
+    def watching(self, step: str, words: str = "", on_look: Callable[[], None] | None = None) -> Iterator[ActiveStep]:
         """Follow the Spark jobs that this thread starts meanwhile; Spark's UI shows ``words`` beside each.
 
         ``on_look`` is called by the thread that follows them, whenever it has looked.
@@ -146,49 +146,49 @@ class Watcher:
         run = f"{self.console.run_id}: " if self.console.run_id else ""
         before = {key: context.getLocalProperty(key) for key in ("spark.jobGroup.id", "spark.job.description")}
         words = words or WORDS.get(step, step)
-        watch = Watch(step, words, f"face-reindex/{next(_numbers)}/{step}", self.clock(), on_look)
-        context.setLocalProperty("spark.jobGroup.id", watch.group)
+        active = ActiveStep(step, words, f"face-reindex/{next(_numbers)}/{step}", self.clock(), on_look)
+        context.setLocalProperty("spark.jobGroup.id", active.group)
         context.setJobDescription(f"{run}{words}")
-        self._begin(watch)
+        self._begin(active)
         try:
-            yield watch
+            yield active
         finally:
-            self._end(watch)
+            self._end(active)
             for key, value in before.items():
                 context.setLocalProperty(key, value)  # type: ignore[arg-type]  # None takes it away
 
-    def _begin(self, watch: Watch) -> None:
+    def _begin(self, active: ActiveStep) -> None:
         with self._lock:
-            self._active.append(watch)
+            self._active.append(active)
             if self._thread is None:
                 self._changed = threading.Event()
                 self._thread = threading.Thread(target=self._follow, args=(self._changed,), name="watch", daemon=True)
                 self._thread.start()
 
-    def _end(self, watch: Watch) -> None:
+    def _end(self, active: ActiveStep) -> None:
         with self._lock:
-            self._active.remove(watch)
+            self._active.remove(active)
             if not self._active:
                 self._thread = None
                 self._changed.set()
-        with watch.lock:
-            watch.over = True
-            watch.bars.close()
+        with active.lock:
+            active.over = True
+            active.bars.close()
 
     def _follow(self, ended: threading.Event) -> None:
         ticked = self.clock()
         while not ended.wait(self._look_s):
-            for watch in self.active:
-                self._look(watch)
+            for active in self.active:
+                self._look(active)
             if self.tick is not None and self.clock() - ticked >= _TICK_S:
                 ticked = self.clock()
                 self.tick()
 
-    def _look(self, watch: Watch) -> None:
-        with watch.lock:
-            if watch.over:
+    def _look(self, active: ActiveStep) -> None:
+        with active.lock:
+            if active.over:
                 return
             try:
-                watch.look(self)
+                active.look(self)
             except Exception:
                 return

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from jobs.errors import SettingsError
 from jobs.governance.gate import Gated
-from jobs.runs.machines import workers
+from jobs.runs.machines import cluster_resources
 from jobs.runs.record import Run, utc_now
-from jobs.runs.results import Device, Embedded, Planned, Screened, Withdrawn
+from jobs.runs.results import Device, Embedded, Planned, RemovedFromTable, Screened
 from jobs.schemas import IMAGE_STATUS
 from jobs.steps.accumulators import Counters
 from jobs.steps.gate import gate_step, refused_text
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
     """Refusals recorded, stale faces withdrawn, new and changed images (at most ``limit``) embedded chunk by chunk."""
     from jobs.embedding.chunks import Chunk, plan_chunks, worklist
-    from jobs.embedding.faces import withdraw_stale
+    from jobs.embedding.faces import remove_unpermitted_faces
     from jobs.embedding.status import computed
 
     warehouse = run.warehouse
@@ -31,8 +31,8 @@ def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
         gated = gate_step(run)
         screening.result = _screened(gated, spec.fingerprint, run)
     everything = run.gate.of_all_images(gated)
-    with run.step(Withdrawn) as withdrawing:
-        withdrawing.result = Withdrawn(faces=withdraw_stale(warehouse, everything, now=utc_now()))
+    with run.step(RemovedFromTable) as removing:
+        removing.result = RemovedFromTable(faces=remove_unpermitted_faces(warehouse, everything, now=utc_now()))
     done = computed(warehouse.read(IMAGE_STATUS), spec.fingerprint, run.run_id, recompute=recompute)
 
     def listed() -> Worklist:
@@ -89,14 +89,14 @@ def _embedded(
         faces=totals.faces,
         statuses=totals.statuses,
         device=Device(names=totals.devices, network_s=totals.network_s, elapsed_s=totals.elapsed_s),
-        machines=workers(warehouse.spark, settings),
+        machines=cluster_resources(warehouse.spark, settings),
     )
 
 
 def _screened(gated: Gated, fingerprint: str, run: Run) -> Screened:
     from jobs.embedding.status import record_refusals
 
-    machines = workers(run.job.spark, run.settings)
+    machines = cluster_resources(run.job.spark, run.settings)
     refusals = record_refusals(run.warehouse, gated, run_id=run.run_id, now=run.job.clock())
     reasons = {row["reason"]: row["count"] for row in gated.decisions.groupBy("reason").count().collect()}
     accepted = reasons.pop(None, 0)

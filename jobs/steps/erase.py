@@ -1,4 +1,4 @@
-"""What is asked to be erased: what is held of it, how it is written down, and carried out with all that is open."""
+"""What is asked to be erased: what is stored of it, how it is written down, and carried out with all that is open."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from jobs.erasure import tables as erasure
 from jobs.erasure.asked import Asked, names_persons, nothing_found, places
 from jobs.erasure.run import erase_pending, receipts, records_given_up
-from jobs.erasure.subject_access import export, held_about
+from jobs.erasure.subject_access import export, stored_about
 from jobs.errors import NOTHING_FOUND, LeaseHeld, SettingsError
 from jobs.governance import audit
 from jobs.governance.basis import record_batch
@@ -20,12 +20,12 @@ from jobs.index.milvus.connect import connect
 from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, check_may_begin, new_run_id, open_run, utc_now
+from jobs.runs.record import JobContext, check_may_begin, new_run_id, open_run, utc_now
 from jobs.runs.stores import give_up
-from jobs.steps.sync import withdraw_live
+from jobs.steps.sync import remove_unpermitted_live
 
 
-def erase(job_: Job, asked: Asked, lost: Sequence[str] = (), lost_records: bool = False) -> Result:
+def erase(job_: JobContext, asked: Asked, lost: Sequence[str] = (), lost_records: bool = False) -> Result:
     """Record what is asked for, and carry out everything that is open; ``lost``: collections that are gone for good.
 
     ``lost_records``: also take what links to records that are gone for good.
@@ -35,11 +35,11 @@ def erase(job_: Job, asked: Asked, lost: Sequence[str] = (), lost_records: bool 
     run_id = job_.run_id or new_run_id()
     requests = _request(job_, asked, run_id) if asked else {}
     with connect(job_.settings) as index:
-        return _erase(Job(**{**vars(job_), "run_id": run_id}), index, requests, lost, lost_records)
+        return _erase(JobContext(**{**vars(job_), "run_id": run_id}), index, requests, lost, lost_records)
 
 
 def _erase(
-    job_: Job, index: VectorIndex, requests: dict[str, list[str]], lost: Sequence[str], lost_records: bool
+    job_: JobContext, index: VectorIndex, requests: dict[str, list[str]], lost: Sequence[str], lost_records: bool
 ) -> Result:
     try:
         with open_run(job_, "erase") as run:
@@ -56,24 +56,24 @@ def _erase(
             later = LeaseHeld.exit_code if outcome.again else NOTHING_FOUND if unknown else 0
             code = 3 if outcome.waiting else later
             return run.end(Result(message, code, {"nothing_found": unknown, "receipts": found}))
-    except LeaseHeld as held:
+    except LeaseHeld as lease:
 
         def decide() -> Gated:
             return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
 
-        removed = withdraw_live(job_.warehouse, job_.settings, index, decide).removed
+        removed = remove_unpermitted_live(job_.warehouse, job_.settings, index, decide).removed
         raise LeaseHeld(
             f"Recorded, barred from every index from now on, and {removed} faces taken out of the live collection; "
-            f"the rest waits for the run that is writing. {held}"
+            f"the rest waits for the run that is writing. {lease}"
         ) from None
 
 
-def _keep_keys(job_: Job, asked: Asked) -> None:
+def _keep_keys(job_: JobContext, asked: Asked) -> None:
     if (names := pseudonyms_of(job_.settings)) and names_persons(asked):
         keep_keys(job_.warehouse, names, now=utc_now())
 
 
-def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
+def _request(job_: JobContext, asked: Asked, run_id: str) -> dict[str, list[str]]:
     """Written down before the lease is asked for, so that a reindex that runs keeps clear of it (Guarantee 11).
 
     Returns where each request was asked for.
@@ -92,16 +92,16 @@ def _request(job_: Job, asked: Asked, run_id: str) -> dict[str, list[str]]:
     return dict(zip(ids, asked.values(), strict=True))
 
 
-def dry_run(job_: Job, asked: Asked, export_to: str | None) -> Result:
-    """What is held of it, and would be erased; a copy of it for the person, where one is asked for."""
+def dry_run(job_: JobContext, asked: Asked, export_to: str | None) -> Result:
+    """What is stored of it, and would be erased; a copy of it for the person, where one is asked for."""
     if not asked:
         raise SettingsError("erase --dry-run needs a target.", hint="see `erase --help` for examples.")
     _keep_keys(job_, asked)
     targets = list(asked)
-    held = held_about(job_.warehouse, targets)
-    unknown = [asked[target] for target in held.pop("unknown")]
-    counts = ", ".join(f"{count} {kind}" for kind, count in held["counts"].items()) or "nothing"
-    message = f"dry run: held and to be erased: {counts}"
+    stored = stored_about(job_.warehouse, targets)
+    unknown = [asked[target] for target in stored.pop("unknown")]
+    counts = ", ".join(f"{count} {kind}" for kind, count in stored["counts"].items()) or "nothing"
+    message = f"dry run: stored and to be erased: {counts}"
     if unknown:
         message += f"; nothing of {places(unknown)}"
     if export_to:
@@ -109,4 +109,4 @@ def dry_run(job_: Job, asked: Asked, export_to: str | None) -> Result:
 
         export(job_.warehouse, targets, export_to, image_kind)
         message += f"; copy written to {export_to}"
-    return Result(message, NOTHING_FOUND if unknown else 0, {"held": held, "nothing_found": unknown})
+    return Result(message, NOTHING_FOUND if unknown else 0, {"stored": stored, "nothing_found": unknown})

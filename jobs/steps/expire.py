@@ -6,7 +6,7 @@ from jobs.erasure.run import Outcome, erase_pending
 from jobs.governance import retention
 from jobs.governance.gate import gate_warehouse
 from jobs.index.protocol import VectorIndex
-from jobs.runs.record import Job, Run
+from jobs.runs.record import JobContext, Run
 from jobs.steps.gate import gate_step
 
 
@@ -19,7 +19,7 @@ def expire_steps(run: Run, index: VectorIndex, *, sweep: bool) -> Outcome:
     return erase_pending(run, index, due=due, sweep=sweep)
 
 
-def due_now(job_: Job) -> dict[str, int]:
+def due_now(job_: JobContext) -> dict[str, int]:
     """What would be destroyed, in numbers by kind."""
     gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
     due = retention.due(job_.warehouse, job_.settings, gated, now=job_.clock())

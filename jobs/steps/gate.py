@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, Run
+from jobs.runs.record import JobContext, Run
 
 _REASONS = 4
 
@@ -30,7 +30,7 @@ def refused_text(reasons: Mapping[str, int]) -> str:
     return f"{sum(reasons.values())} refused" + (f" ({', '.join(shown)})" if shown else "")
 
 
-def dry_run(job_: Job) -> Result:
+def dry_run(job_: JobContext) -> Result:
     """What the gate would decide now; nothing is written."""
     gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
     reasons = {row["reason"]: row["count"] for row in gated.decisions.groupBy("reason").count().collect()}

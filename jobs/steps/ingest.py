@@ -6,14 +6,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.erasure.tables import held_images
+from jobs.erasure.tables import images_on_hold
 from jobs.errors import SettingsError
 from jobs.governance.basis import import_basis, is_void, link_images, named_images, record_batch, write_template
 from jobs.governance.basis_files import read_basis
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.job_result import Result
-from jobs.runs.record import Job, utc_now
+from jobs.runs.record import JobContext, utc_now
 from jobs.steps.ingest_messages import said_of_batch, said_of_images, said_of_records
 from jobs.tables.images import ingest_images
 from jobs.tables.sources import Source
@@ -34,7 +34,12 @@ def template(source: Source | None, batch_id: str, path: str) -> Result:
 
 
 def bring(
-    job_: Job, source: Source | None, batch_id: str, assessment: dict[str, Any] | None, basis: str | None, by_uri: bool
+    job_: JobContext,
+    source: Source | None,
+    batch_id: str,
+    assessment: dict[str, Any] | None,
+    basis: str | None,
+    by_uri: bool,
 ) -> Result:
     """The batch first, then records, then images, then the links of records to what came in; counts, and what to do."""
     warehouse, counts, parts, code = job_.warehouse, {}, [], 0
@@ -66,7 +71,7 @@ def bring(
                 images_a_part=job_.settings.tables.part_images,
                 dry_run=job_.dry_run,
                 admit=admission(warehouse, job_.settings),
-                held=held_images(warehouse, named_images(records, image_ids) if records else None),
+                on_hold=images_on_hold(warehouse, named_images(records, image_ids) if records else None),
             )
         counts["images"] = asdict(images)
         job_.console.step("images", "done", **counts["images"])
@@ -88,14 +93,14 @@ def bring(
     return Result(message, code, {"counts": counts})
 
 
-def _image_ids(job_: Job, source: Source | None, batch_id: str) -> Any:
+def _image_ids(job_: JobContext, source: Source | None, batch_id: str) -> Any:
     """How the names in a basis file become image ids: as the source makes them, else as a folder would."""
     from jobs.tables.sources import FolderSource
 
     return (source or FolderSource(job_.spark, ".", batch_id, job_.settings)).image_id
 
 
-def _known_batch(job_: Job, batch_id: str) -> bool:
+def _known_batch(job_: JobContext, batch_id: str) -> bool:
     from jobs.schemas import SOURCE_BATCHES
 
     batches = job_.warehouse.read(SOURCE_BATCHES)

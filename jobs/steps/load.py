@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from jobs.embedding.faces import PermittedFaces, permitted_faces, resalt
+from jobs.embedding.faces import PermittedFaces, permitted_faces, resolve_id_collisions
 from jobs.errors import LeaseLost, MixedFingerprints, NotProvenError
 from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.collections import collection_name, default_index
-from jobs.index.load_plan import imports, plan_load
+from jobs.index.load_plan import plan_load, uses_bulk_import
 from jobs.index.loader import RebuildNeeded, load_files
 from jobs.index.permitted_keys import not_permitted
 from jobs.index.protocol import DIM, CollectionInfo, VectorIndex
 from jobs.runs.aliases import has_switched
 from jobs.runs.history import staged_under
-from jobs.runs.machines import workers
+from jobs.runs.machines import cluster_resources
 from jobs.runs.record import Run, utc_now
-from jobs.runs.results import FileImported, Imported, Indexed, Nodes, Resalted, Screened, Staged
+from jobs.runs.results import FileImported, IdCollisionsResolved, Imported, Indexed, Nodes, Screened, Staged
 from jobs.runs.staging_paths import clear_staging, staging_path
 from jobs.runs.stores import drop, index_id
 from jobs.settings import Settings
@@ -32,11 +32,11 @@ def load_steps(run: Run, index: VectorIndex) -> str:
     if run.result(Imported) is None:
         # Before the files are staged: it may take hours, and one that readers see is neither filled nor dropped.
         check_not_seen(run, index, collection)
-    with run.step(Resalted) as step:
-        step.result = Resalted(faces=resalt(run.warehouse, fingerprint))
+    with run.step(IdCollisionsResolved) as step:
+        step.result = IdCollisionsResolved(faces=resolve_id_collisions(run.warehouse, fingerprint))
     gated = None if run.result(Staged) is not None else gate_step(run)
     _stage(run, index, fingerprint)
-    if run.result(Imported) is None and _withdrawn_since(run, gated, fingerprint):
+    if run.result(Imported) is None and _unpermitted_since(run, gated, fingerprint):
         # The files hold what is no longer permitted: they go, and a collection begun with them.
         drop(run, index, collection)
         run.forget(Imported, FileImported)
@@ -80,7 +80,7 @@ def known_fingerprint(run: Run) -> str:
     return gate.fingerprint
 
 
-def _withdrawn_since(run: Run, staged_under: Gated | None, fingerprint: str) -> bool:
+def _unpermitted_since(run: Run, staged_under: Gated | None, fingerprint: str) -> bool:
     gated = gate_step(run)
     if gated.is_same_answer_as(staged_under):
         return False
@@ -111,7 +111,7 @@ def stage_faces(run: Run, index: VectorIndex, faces: PermittedFaces) -> Staged:
         rows=staged.rows,
         buckets=staged.buckets,
         files=staged.files,
-        machines=workers(run.job.spark, run.settings),
+        machines=cluster_resources(run.job.spark, run.settings),
     )
 
 
@@ -176,7 +176,7 @@ def check_not_seen(run: Run, index: VectorIndex, collection: str) -> None:
 
 
 def _nodes(run: Run, index: VectorIndex) -> Nodes:
-    by_import = imports(run.settings, index.features)
+    by_import = uses_bulk_import(run.settings, index.features)
     return Nodes(by_import=by_import, data_nodes=run.settings.milvus.data_nodes if by_import else 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.embedding.faces import permitted_faces
 from jobs.errors import NotProvenError
-from jobs.index.promotion import Promotion, Watch, promote
+from jobs.index.promotion import AliasWatch, Promotion, promote
 from jobs.index.protocol import VectorIndex
 from jobs.index.verification import Proof
 from jobs.runs.aliases import has_switched, switching
@@ -15,7 +15,7 @@ from jobs.runs.staging_paths import clear_staging
 from jobs.runs.stores import about_to_drop
 from jobs.steps.gate import gate_step
 from jobs.steps.load import ensure_loaded, known_fingerprint
-from jobs.steps.verify import withdraw
+from jobs.steps.verify import remove_unpermitted_loaded
 from jobs.tables.store import materialise
 
 
@@ -32,7 +32,7 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
     proof, collection = verified.proof, verified.collection
     fingerprint = known_fingerprint(run)
     if not has_switched(run, index):
-        _withdraw_last(run, index, collection, fingerprint)
+        _remove_last(run, index, collection, fingerprint)
     with run.step(Promoted) as step:
         done = _switch(run, index, proof, collection, fingerprint)
         step.result = Promoted(
@@ -46,12 +46,12 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
     return done
 
 
-def _withdraw_last(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> None:
+def _remove_last(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> None:
     """Take out of the collection what was withdrawn since the proof, and see that all that is permitted is there."""
     ensure_loaded(run, index, collection)
     with run.job.watching("promote", "list the faces that are permitted"):
         permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).keys)
-    withdraw(run, index, collection, permitted)
+    remove_unpermitted_loaded(run, index, collection, permitted)
     expected, found = permitted.count(), index.count(collection)
     if expected != found:
         raise NotProvenError(
@@ -75,7 +75,7 @@ def _switch(run: Run, index: VectorIndex, proof: Proof, collection: str, fingerp
             replicas=milvus.replicas,
             timeout=milvus.index_timeout_s,
             # An embedded index has no readers but this process.
-            watch=None if run.settings.embedded else Watch(milvus.watch_s, milvus.watch_p99_ms),
+            watch=None if run.settings.embedded else AliasWatch(milvus.watch_s, milvus.watch_p99_ms),
             before_drop=lambda names: about_to_drop(run, index, names),
         )
 

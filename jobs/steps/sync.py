@@ -18,7 +18,7 @@ from jobs.index.permitted_keys import own_keys, remove_unpermitted
 from jobs.index.protocol import VectorIndex
 from jobs.runs.history import buckets_of, staged_at
 from jobs.runs.record import Run, utc_now
-from jobs.runs.results import Added, LiveWithdrawn
+from jobs.runs.results import Added, RemovedFromLive
 from jobs.runs.stores import about_to_fill, need_all, own_live
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
 from jobs.settings import Settings
@@ -38,11 +38,13 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
     """Out of the live collection first; then what is due is destroyed; then what is new comes in. Says what it did."""
     # Nothing is staged, so a run that is resumed need not keep to the images that were there when it began.
     run.images_by = utc_now()
-    with run.step(LiveWithdrawn) as step:
-        step.result = out = withdraw_live(run.warehouse, run.settings, index, lambda: gate_step(run, to_destroy=True))
+    with run.step(RemovedFromLive) as step:
+        step.result = out = remove_unpermitted_live(
+            run.warehouse, run.settings, index, lambda: gate_step(run, to_destroy=True)
+        )
     expired = expire_steps(run, index, sweep=False)
     live = out.collection
-    text = f"{out.removed} faces withdrawn, {expired.items.get('image', 0)} images erased"
+    text = f"{out.removed} faces removed, {expired.items.get('image', 0)} images erased"
     if not live:
         return f"nothing is live yet; {text}"
     info = index.info(live)
@@ -54,9 +56,9 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
     return f"{text}, {added.added} faces added" + (f", {added.left} left for the night" if added.left else "")
 
 
-def withdraw_live(
+def remove_unpermitted_live(
     warehouse: Warehouse, settings: Settings, index: VectorIndex, decide: Callable[[], Gated]
-) -> LiveWithdrawn:
+) -> RemovedFromLive:
     """Take out of the live collection every key that the gate does not permit now; repeating it is harmless.
 
     It writes no table, so it needs no lease: while a reindex runs for hours, withdrawals still leave the live
@@ -69,18 +71,18 @@ def withdraw_live(
     found = own_live(warehouse, settings, index)
     if found is None:
         need_all(warehouse, settings, index)
-        return LiveWithdrawn(collection="", removed=0)
+        return RemovedFromLive(collection="", removed=0)
     live, info = found
     index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)
     keys = own_keys(warehouse.spark, index, live, settings, buckets_of(warehouse, live))
     permitted = permitted_faces(warehouse, decide(), info.model_fingerprint).keys
-    return LiveWithdrawn(collection=live, removed=remove_unpermitted(index, live, keys, permitted))
+    return RemovedFromLive(collection=live, removed=remove_unpermitted(index, live, keys, permitted))
 
 
 def permitted_in(run: Run, index: VectorIndex, live: str) -> PermittedFaces:
     """What the gate permits now of the faces that a collection of this one's model may hold."""
     info = index.info(live)
-    assert info is not None  # noqa: S101 - the live collection is one of ours, as `withdraw_live` found
+    assert info is not None  # noqa: S101 - the live collection is one of ours, as `remove_unpermitted_live` found
     return permitted_faces(run.warehouse, gate_step(run), info.model_fingerprint)
 
 

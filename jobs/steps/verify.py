@@ -15,9 +15,9 @@ from jobs.index.ground_truth import recall_sample
 from jobs.index.permitted_keys import compare_keys, not_permitted, remove_keys
 from jobs.index.protocol import VectorIndex
 from jobs.index.verification import Proof, prove
-from jobs.runs.machines import workers
+from jobs.runs.machines import cluster_resources
 from jobs.runs.record import Run
-from jobs.runs.results import Imported, LoadedWithdrawn, Reconciled, Verified
+from jobs.runs.results import Imported, Reconciled, RemovedFromCollection, Verified
 from jobs.runs.step_result import record_of
 from jobs.schemas import IMAGE_STATUS
 from jobs.steps.gate import gate_step
@@ -48,13 +48,13 @@ def verify_steps(run: Run, index: VectorIndex) -> Proof:
         gated = gate_step(run)
         with run.job.watching("verify", "list the faces that are permitted"):
             permitted = materialise(permitted_faces(run.warehouse, gated, fingerprint).keys)
-        removed = withdraw(run, index, collection, permitted)
+        removed = remove_unpermitted_loaded(run, index, collection, permitted)
         with run.job.watching("verify", "compare all keys and measure recall"):
             proof = _prove(run, index, collection, permitted, removed)
         with run.job.watching("verify", "count what became of every image"):
             counts = _reconcile(run, gated, fingerprint, proof)
         run.facts["counts"] = record_of(counts)
-        machines = workers(run.job.spark, run.settings)
+        machines = cluster_resources(run.job.spark, run.settings)
         step.result = Verified(collection=collection, proof=proof, counts=counts, machines=machines)
     if faults := step.result.faults:
         raise NotProvenError(
@@ -69,12 +69,12 @@ def hint_for(proof: Proof) -> str:
     return _IMPLAUSIBLE if proof.implausible else _AGAIN
 
 
-def withdraw(run: Run, index: VectorIndex, collection: str, permitted: DataFrame) -> DataFrame:
+def remove_unpermitted_loaded(run: Run, index: VectorIndex, collection: str, permitted: DataFrame) -> DataFrame:
     """Delete from the collection what was staged and is not permitted any more; returns those rows."""
-    with run.step(LoadedWithdrawn) as step:
-        with run.job.watching("withdraw-loaded", "look for what was withdrawn since it was staged"):
+    with run.step(RemovedFromCollection) as step:
+        with run.job.watching("remove-unpermitted-loaded", "look for what was withdrawn since it was staged"):
             removed = materialise(not_permitted(staged_files(run).read(run.job.spark), permitted))
-        step.result = LoadedWithdrawn(faces=remove_keys(index, collection, removed))
+        step.result = RemovedFromCollection(faces=remove_keys(index, collection, removed))
     return removed
 
 

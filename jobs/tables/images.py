@@ -63,14 +63,14 @@ def ingest_images(
     images_a_part: int,
     dry_run: bool = False,
     admit: Admit | None = None,
-    held: DataFrame | None = None,
+    on_hold: DataFrame | None = None,
 ) -> Ingested:
     """Bring a source into `images`; a second time changes nothing.
 
     Bytes are read once for images whose id is new, and (as a hash only) for those whose id is known. A changed
     image replaces its former row, and permissions given for the former bytes do not hold for the new ones
     (Guarantee 1). The deletion comes first, so that a run killed in between only has to add again. ``admit`` keeps out
-    what was erased: by its id before it is read, by its bytes before it is written. An image that is ``held``
+    what was erased: by its id before it is read, by its bytes before it is written. An image that is ``on_hold``
     (image_id) keeps the bytes that it has.
     """
     entries = listing = materialise(source.listing())
@@ -92,12 +92,12 @@ def ingest_images(
     # Where nothing is known, as at a first ingestion, nothing needs to be read to compare it.
     compared = materialise(_changed(source, listing, known)) if added < taken else None
     altered = compared.where("kept IS NULL") if compared is not None else None
-    if altered is not None and held is not None:
-        kept_back = altered.join(held, "image_id", "left_semi").count()
+    if altered is not None and on_hold is not None:
+        kept_back = altered.join(on_hold, "image_id", "left_semi").count()
         if kept_back:
             refused[LEGAL_HOLD] = kept_back
             taken -= kept_back
-            altered = materialise(altered.join(held, "image_id", "left_anti"))
+            altered = materialise(altered.join(on_hold, "image_id", "left_anti"))
     changed = altered.count() if altered is not None else 0
     out_of_reach = _by_reason(compared, "kept") if compared is not None else {}
     unchanged = taken - added - changed

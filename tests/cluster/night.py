@@ -52,7 +52,7 @@ def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
     from jobs.index.collections import collection_name
     from jobs.index.milvus.connect import connect
     from jobs.runs.console import Console
-    from jobs.runs.record import Job, open_run
+    from jobs.runs.record import JobContext, open_run
     from jobs.runs.results import Imported, Indexed, Promoted, Staged, Verified
     from jobs.settings import load_settings
     from jobs.steps.load import build_and_load, import_staged, stage_faces, staged_files
@@ -61,7 +61,7 @@ def run_night(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = load_settings(arguments.settings)
     spark = session(Path(arguments.settings).parent)
     warehouse = Warehouse(spark, settings.warehouse, is_path=True)
-    job = Job(settings, warehouse, Console(), arguments.run_id, False)
+    job = JobContext(settings, warehouse, Console(), arguments.run_id, False)
     seconds: dict[str, float] = {}
 
     def step(kind: type[StepResult], work: Callable[[], StepResult]) -> None:
@@ -124,7 +124,7 @@ def _prove(run: Any, index: Any, collection: str, staged: Any) -> Any:
 
 
 def _promote(run: Any, index: Any, collection: str) -> Any:
-    from jobs.index.promotion import Watch, promote
+    from jobs.index.promotion import AliasWatch, promote
     from jobs.runs.results import Promoted, Verified
 
     milvus = run.settings.milvus
@@ -138,7 +138,7 @@ def _promote(run: Any, index: Any, collection: str) -> Any:
         keep=milvus.keep_collections,
         replicas=milvus.replicas,
         timeout=milvus.index_timeout_s,
-        watch=Watch(milvus.watch_s, milvus.watch_p99_ms),
+        watch=AliasWatch(milvus.watch_s, milvus.watch_p99_ms),
     )
     return Promoted(alias=milvus.alias, previous=done.previous, current=done.current)
 

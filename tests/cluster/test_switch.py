@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from jobs.index.promotion import Watch, promote
+from jobs.index.promotion import AliasWatch, promote
 from jobs.index.verification import Proof
 from jobs.runs.step_result import from_record
 from tests.cluster import searches
@@ -76,7 +76,7 @@ def _switched(night: Night, index: object, target: str, other: str, proof: Proof
         proof=proof,
         proven=[target, other],
         keep=2,
-        watch=Watch(AROUND_S / 3, 10_000),
+        watch=AliasWatch(AROUND_S / 3, 10_000),
         timeout=180,
     )
     return moved[0]

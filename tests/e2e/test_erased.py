@@ -99,8 +99,8 @@ def test_guarantees_9_and_14_by_the_commands(
 
     requests = made.folder / "requests.txt"
     requests.write_text(principal(0) + "\n")
-    held = run("erase", "--subject-file", str(requests), "--dry-run")["held"]
-    assert held["counts"] == {"images": 2, "faces": 2, "records": 1}
+    stored = run("erase", "--subject-file", str(requests), "--dry-run")["stored"]
+    assert stored["counts"] == {"images": 2, "faces": 2, "records": 1}
     done = run("erase", "--subject-file", str(requests), "--run-id", "e1")
     assert done["receipts"][0]["erased"]["faces"] == 2
     assert run("erase", "--receipts", "e1")["receipts"] == done["receipts"]
@@ -129,8 +129,8 @@ def test_guarantees_7_9_13_and_14_by_the_commands(
     # A person asks to be erased.
     requests = line.home / "requests.txt"
     requests.write_text(line.records[erased.path]["pii_principal_id"] + "\n")
-    held = line.run("erase", "--subject-file", str(requests), "--dry-run")
-    assert held["held"]["counts"] == {"images": 1, "faces": 1, "records": 1}
+    stored = line.run("erase", "--subject-file", str(requests), "--dry-run")
+    assert stored["stored"]["counts"] == {"images": 1, "faces": 1, "records": 1}
     done = line.run("erase", "--subject-file", str(requests), "--run-id", "e1")
     assert done["receipts"][0]["erased"]["faces"] == 1
     assert line.run("erase", "--receipts", "e1")["receipts"] == done["receipts"]

@@ -25,7 +25,7 @@ from jobs.erasure.tables import Target
 from jobs.governance import audit
 from jobs.governance.tombstones import key_ring
 from jobs.runs.console import Console
-from jobs.runs.record import Job, open_run
+from jobs.runs.record import JobContext, open_run
 from jobs.schemas import (
     AUDIT_EVENTS,
     BASIS_LINKS,
@@ -50,7 +50,7 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 TABLES = (IMAGES, EMBEDDINGS, IMAGE_STATUS, BASIS_LINKS, PROCESSING_BASIS)
-NIGHT = ("resalt", "stage", "import", "index", "withdraw-loaded", "verify", "promote")
+NIGHT = ("resolve-id-collisions", "stage", "import", "index", "remove-unpermitted-loaded", "verify", "promote")
 RACES = [f"{step}: {state}" for step in NIGHT for state in ("started", "done")]
 ERASURE = ("find", "index", "staged", "tables", "shared", "purge")
 KILLS = [f"erase-{step}: {state}" for step in ERASURE for state in ("started", "done")]
@@ -86,7 +86,9 @@ def test_guarantee_11_an_erasure_that_meets_a_night_at_any_step_is_carried_out(
 
     console = Injecting(line, ask)
     index = made.index()
-    with open_run(Job(**{**vars(job_for(made.spark, made.settings, "night-2")), "console": console}), "reindex") as run:
+    with open_run(
+        JobContext(**{**vars(job_for(made.spark, made.settings, "night-2")), "console": console}), "reindex"
+    ) as run:
         screened(run)
         erase_pending(run, index)
         load_steps(run, index)
@@ -156,7 +158,7 @@ def test_guarantee_12_cut_off_anywhere_and_run_again_it_converges(
     ids = ask()
     assert warehouse.read(ERASURE_REQUESTS).count() == warehouse.read(ERASURE_ITEMS).count() == 2
     index = made.index()
-    job = Job(**{**vars(job_for(made.spark, made.settings)), "console": Injecting("erase-tables: done", cut)})
+    job = JobContext(**{**vars(job_for(made.spark, made.settings)), "console": Injecting("erase-tables: done", cut)})
     with pytest.raises(Cut), open_run(job, "erase") as run:
         erase_pending(run, index)
     assert warehouse.read(ERASURE_ITEMS).count() > 2

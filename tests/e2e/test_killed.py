@@ -24,9 +24,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.faults]
 ROOT = Path(__file__).parents[2]
 # Every step of the nightly job; `started` kills before its work, `done` after it and its record.
 STEPS = (
-    "gate: started", "gate: done", "withdraw: done", "plan: done", "embed/0-0: started", "embed/0-0: done",
-    "resalt: done", "stage: started", "stage: done", "import: started", "import: done", "index: started",
-    "index: done", "withdraw-loaded: done", "verify: done", "promote: started", "promote: done",
+    "gate: started", "gate: done", "remove-unpermitted: done", "plan: done", "embed/0-0: started", "embed/0-0: done",
+    "resolve-id-collisions: done", "stage: started", "stage: done", "import: started", "import: done", "index: started",
+    "index: done", "remove-unpermitted-loaded: done", "verify: done", "promote: started", "promote: done",
 )  # fmt: skip
 
 

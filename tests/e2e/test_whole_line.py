@@ -244,7 +244,7 @@ def test_7_rollback_goes_back_without_what_was_withdrawn(night: Night) -> None:
     code, result = night.run("rollback")
     assert code == 0, result
     assert (result["current"], night.live()) == ("faces_n2", "faces_n2")
-    assert result["withdrawn"] > 0
+    assert result["removed"] > 0
     with connect(load_settings(night.config)) as index:
         index.load("faces_n2", timeout=60)
         assert index.count("faces_n2") == night.warehouse.read(EMBEDDINGS).count()

@@ -172,7 +172,7 @@ class Player:
         self.killed: tuple[str, str] | None = None
         self.import_all = False
         self.ingest_all = False
-        self.held_with: dict[str, tuple[str, set[bytes]]] = {}
+        self.on_hold_with: dict[str, tuple[str, set[bytes]]] = {}
         self.were_live: set[str] = set()
         #: The job that the last word was, if it ended well.
         self.well = ""
@@ -524,7 +524,7 @@ class Player:
             return
         for name in (what, *BESIDE.get(what, ())):
             self.world.restore("b", name)
-        self.restored, self.held_with, self.must_go, self.last_under = True, {}, {}, {}
+        self.restored, self.on_hold_with, self.must_go, self.last_under = True, {}, {}, {}
         if what == "index.db":
             self._say_what_is_lost()
         pictures, _ = copy.deepcopy(self.backup)
@@ -551,7 +551,7 @@ class Player:
         self.oracle.lose(table)
         self.must_go, self.last_under = {}, {}
         if table == "images":
-            self.held_with = {}
+            self.on_hold_with = {}
         answer = self.world.run(job)
         # That there is no record, or that requests wait for what leads to pictures.
         self._expect(answer, {0, 3, *RIGHT.get(job, ())})
@@ -703,10 +703,10 @@ class Player:
             if picture_id not in seen.pictures and picture_id not in oracle.unsure_pictures:
                 self._found(9, "a picture is gone that nobody asked to erase", "images", self._cell(picture_id))
         there = _by_picture(seen)
-        for picture_id, (content, labels) in self.held_with.items():
-            if oracle.held(picture_id) and seen.pictures.get(picture_id) != content:
+        for picture_id, (content, labels) in self.on_hold_with.items():
+            if oracle.on_hold(picture_id) and seen.pictures.get(picture_id) != content:
                 self._found(7, "a held picture was destroyed", "images", self._cell(picture_id))
-            elif oracle.held(picture_id) and labels - there.get(picture_id, set()):
+            elif oracle.on_hold(picture_id) and labels - there.get(picture_id, set()):
                 self._found(7, "a held face was destroyed", "embeddings", self._cell(picture_id))
 
     def _note_held(self, seen: Seen) -> None:
@@ -714,7 +714,7 @@ class Player:
             # Nobody can tell what is held, so it is all that was.
             return
         there = _by_picture(seen)
-        self.held_with = {p: (c, there.get(p, set())) for p, c in seen.pictures.items() if self.oracle.held(p)}
+        self.on_hold_with = {p: (c, there.get(p, set())) for p, c in seen.pictures.items() if self.oracle.on_hold(p)}
 
     def _records(self, seen: Seen) -> None:
         oracle = self.oracle
@@ -759,8 +759,8 @@ class Player:
         stored = oracle.pictures.get(picture_id)
         if stored is not None and stored.content != content:
             says = Says.NO
-        if clean and says is Says.NO and not (place == "embeddings" and oracle.held(picture_id)):
-            self._found(7 if oracle.held(picture_id) else 8, "a face that is not permitted", place, cell)
+        if clean and says is Says.NO and not (place == "embeddings" and oracle.on_hold(picture_id)):
+            self._found(7 if oracle.on_hold(picture_id) else 8, "a face that is not permitted", place, cell)
         elif clean and place != "embeddings" and key not in seen.faces:
             self._found(9, "a key that no face in the table has", place, cell)
         if not self.restored and self._erased(picture_id, content, person):
@@ -770,7 +770,7 @@ class Player:
         """Whether an erasure that is complete names this, and nothing has brought it back lawfully."""
         oracle = self.oracle
         unsettled = {r.value for r in oracle.requests if r.open}
-        if picture_id in oracle.pictures and oracle.held(picture_id):
+        if picture_id in oracle.pictures and oracle.on_hold(picture_id):
             return False
         if (picture_id in oracle.erased_ids and picture_id not in unsettled) or content in oracle.erased_contents:
             return True
@@ -848,8 +848,8 @@ class Player:
     def _over(self, picture_id: str, records: Iterable[str]) -> bool:
         """Whether one of these has ended, and no hold keeps the picture."""
         known = [self.oracle.records[i] for i in records if i in self.oracle.records]
-        held = any(record.newest.hold for record in known) or self.oracle.held(picture_id)
-        return not held and any(self.oracle.ended(record) is Says.YES for record in known)
+        on_hold = any(record.newest.hold for record in known) or self.oracle.on_hold(picture_id)
+        return not on_hold and any(self.oracle.ended(record) is Says.YES for record in known)
 
     def _proofs(self, seen: Seen) -> None:
         """`verify --erased` and `verify --audit` say what is so."""

@@ -250,11 +250,11 @@ class Oracle:
         """A source has this picture. Not taken: what was erased, another batch's id, other bytes of what is held."""
         there = self.pictures.get(picture)
         if picture in self.erased_ids or content in self.erased_contents:
-            if there is not None and there.batch == batch and there.content != content and not self.held(picture):
+            if there is not None and there.batch == batch and there.content != content and not self.on_hold(picture):
                 # Its source has other bytes for it, and none that may come: whether the former stay nothing is said of.
                 self.unsure_pictures.add(picture)
             return
-        if there is not None and (there.batch != batch or there.content == content or self.held(picture)):
+        if there is not None and (there.batch != batch or there.content == content or self.on_hold(picture)):
             return
         if there is None and picture in self.expired_ids and not self._given_since(picture, self.expired_ids[picture]):
             return
@@ -372,7 +372,7 @@ class Oracle:
         in_force = self.batches.get(stored.batch, Batch()).in_force
         return Says.all_of(in_force, self.standing(record)[0], self._link_says(picture, record))
 
-    def held(self, picture: str) -> bool:
+    def on_hold(self, picture: str) -> bool:
         """A legal hold of any of its records keeps a picture from being served and from being destroyed."""
         return any(picture in r.links and r.newest.hold for r in self.records.values())
 
@@ -383,7 +383,7 @@ class Oracle:
             return {}
         shown = self.shows[stored.content]
         nobody = {person: Says.NO for person, _ in shown}
-        if picture in self.erased_ids or stored.content in self.erased_contents or self.held(picture):
+        if picture in self.erased_ids or stored.content in self.erased_contents or self.on_hold(picture):
             return nobody
         unsure_stone = bool({picture, stored.content} & self.unsure_stones)
         answers = {i: self.permits(picture, r) for i, r in self.records.items() if picture in r.links}
@@ -406,7 +406,7 @@ class Oracle:
         A link that was given for other bytes than are there now is for nobody in it. Where all are, all have to end.
         """
         stored = self.pictures[picture]
-        if self.held(picture) or self.blind:
+        if self.on_hold(picture) or self.blind:
             return Says.NO
         revoked = self.batches.get(stored.batch, Batch()).revoked
         if revoked is Says.YES or (self.barred(picture) and picture not in self.barred_meanwhile):
@@ -471,12 +471,12 @@ class Oracle:
         again = barred if sweep else set()
         for picture in {*self.pictures, *by_name, *(p for i in leaving for p in self.records[i].links)}:
             of = {i for i, r in self.records.items() if picture in r.links}
-            if self.held(picture) or picture in by_name:
+            if self.on_hold(picture) or picture in by_name:
                 # What it has held before may be barred, too; of one that is missing, or unread, only links tell.
                 now = {self.pictures[picture].content} if picture in self.pictures else set()
                 former = self._contents_of(picture, of & leaving if self._is_known(picture) else of)
                 self.unsure_stones |= former.keys() - now
-            if self.held(picture):
+            if self.on_hold(picture):
                 continue
             if picture in by_name:
                 if picture in self.pictures:
@@ -487,10 +487,10 @@ class Oracle:
                 self._destroy(picture, erased=picture in self.erased_ids)
         leaving |= swept
         # A record of a held picture stays as long, for by it an erasure that waits is found again.
-        kept = {i for i, r in self.records.items() if r.newest.hold or any(self.held(p) for p in r.links)}
+        kept = {i for i, r in self.records.items() if r.newest.hold or any(self.on_hold(p) for p in r.links)}
         for request in wanted:
-            held = any(p in self.pictures and self.held(p) for p in request.pictures)
-            request.open = held or bool(request.records & kept)
+            on_hold = any(p in self.pictures and self.on_hold(p) for p in request.pictures)
+            request.open = on_hold or bool(request.records & kept)
         for record_id in leaving - kept:
             del self.records[record_id]
         self.barred_meanwhile = {picture for picture in self.pictures if self.barred(picture)} - barred
@@ -657,7 +657,7 @@ class Oracle:
     def _finish_what_was_cut_off(self) -> None:
         """Of what a pass has begun, or may have written a tombstone of, nobody can say what the next one leaves."""
         marked = {p for p, s in self.pictures.items() if p in self.begun or {p, s.content} & self.unsure_stones}
-        self.unsure_pictures |= {picture for picture in marked if not self.held(picture)}
+        self.unsure_pictures |= {picture for picture in marked if not self.on_hold(picture)}
         self.begun = set()
 
     def _batch_is_erased(self, batch: str) -> bool:

@@ -229,7 +229,7 @@ class World:
 
         self._everywhere(jobs.steps.embed.prepare_model, prepare_model)
         self._everywhere(udfs_spark.embed_arrow, pictures.embed_arrow)
-        self._set_default(jobs.runs.record.Job.__init__, jobs.runs.record.utc_now, self.now)
+        self._set_default(jobs.runs.record.JobContext.__init__, jobs.runs.record.utc_now, self.now)
         self._set_default(jobs.runs.lease.Lease.__init__, jobs.runs.lease._utc_now, self._lease_now)
         self._patch(EmbeddedIndex, "open", classmethod(lambda _, settings: self._shared_index(settings)))
         self._patch(jobs.erasure.tables, "request_all", self._heard(jobs.erasure.tables.request_all))
@@ -449,14 +449,14 @@ class World:
     @contextlib.contextmanager
     def _job(self) -> Iterator[Any]:
         from jobs.runs.console import Console
-        from jobs.runs.record import Job
+        from jobs.runs.record import JobContext
         from jobs.settings import load_settings
         from jobs.tables.store import Warehouse
 
         with self._environment():
             settings = load_settings(str(self.config))
             warehouse = Warehouse(self.spark, settings.warehouse, is_path=True)
-            yield Job(settings, warehouse, Console(quiet=True), None, False)
+            yield JobContext(settings, warehouse, Console(quiet=True), None, False)
 
     def remove_table(self, name: str) -> None:
         """As where its folder was removed: the next job makes an empty one, without a word."""

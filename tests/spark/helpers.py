@@ -9,7 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.runs.console import Console
-from jobs.runs.record import Job
+from jobs.runs.record import JobContext
 from jobs.settings import Settings, load_settings
 from jobs.tables.store import Warehouse
 from tests.conftest import PURPOSE
@@ -44,8 +44,8 @@ def warehouse_for(spark: SparkSession, settings: Settings, **options: Any) -> Wa
     return Warehouse(spark, settings.warehouse, is_path=settings.warehouse_is_path, **options)
 
 
-def job_for(spark: SparkSession, settings: Settings, run_id: str | None = None) -> Job:
-    return Job(settings, warehouse_for(spark, settings), Console(quiet=True), run_id, False)
+def job_for(spark: SparkSession, settings: Settings, run_id: str | None = None) -> JobContext:
+    return JobContext(settings, warehouse_for(spark, settings), Console(quiet=True), run_id, False)
 
 
 def rows(frame: DataFrame, *columns: str) -> set[tuple[Any, ...]]:

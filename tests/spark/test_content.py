@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame
 
-from jobs.erasure.tables import held_images
+from jobs.erasure.tables import images_on_hold
 from jobs.governance.basis import import_basis, link_images, named_images, record_batch
 from jobs.governance.basis_files import read_basis
 from jobs.governance.gate import gate_warehouse
@@ -74,7 +74,7 @@ class Place:
             inline=True,
             now=self.now,
             images_a_part=1000,
-            held=held_images(self.warehouse, named_images(file, source.image_id) if file else None),
+            on_hold=images_on_hold(self.warehouse, named_images(file, source.image_id) if file else None),
         )
         if file:
             link_images(self.warehouse, file, source.image_id, ring=RING, now=self.now)
@@ -121,8 +121,8 @@ def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark, t
     assert place.reasons() == dict.fromkeys("abc", CHANGED)
 
     # What a legal hold keeps has its bytes kept, too (Guarantee 7): each picture that its record was ever given for.
-    held = {**json.loads(record("ra", "a.jpg")), "legal_hold_ref": "case-1"}
-    (tmp_path / "basis.jsonl").write_text(json.dumps(held))
+    on_hold = {**json.loads(record("ra", "a.jpg")), "legal_hold_ref": "case-1"}
+    (tmp_path / "basis.jsonl").write_text(json.dumps(on_hold))
     place.ingest(basis=True)
     place.put(a=b"three", b=b"three")
     assert place.ingest(images=True) == Ingested(3, 0, 0, 1, refused={"LEGAL_HOLD": 2})

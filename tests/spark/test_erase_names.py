@@ -16,11 +16,11 @@ from pydantic import SecretStr
 
 from jobs.erasure.asked import Asked, asked_for
 from jobs.erasure.run import receipts
-from jobs.erasure.subject_access import export, held_about
+from jobs.erasure.subject_access import export, stored_about
 from jobs.erasure.tables import Target
 from jobs.errors import SettingsError
 from jobs.governance.tombstones import SUBJECT, key_ring
-from jobs.runs.record import Job
+from jobs.runs.record import JobContext
 from jobs.schemas import (
     BASIS_LINKS,
     EMBEDDINGS,
@@ -52,7 +52,7 @@ class Asking:
     """A warehouse where two people have pseudonyms of former keys, and a file of requests."""
 
     made: Indexed
-    job: Job
+    job: JobContext
     asked: Asked
 
 
@@ -144,7 +144,10 @@ def test_guarantee_14_a_copy_of_one_person_has_nothing_of_another(spark, tmp_pat
 def test_guarantee_9_names_are_erased_under_every_key_and_what_is_not_found_is_said(asking: Asking) -> None:
     made, asked = asking.made, asking.asked
     assert list(asked.values()) == [["--image"], ["line 1"], ["line 3", "line 6"], ["line 4"], ["line 5"]]
-    assert [asked[target] for target in held_about(made.warehouse, list(asked))["unknown"]] == [["--image"], ["line 5"]]
+    assert [asked[target] for target in stored_about(made.warehouse, list(asked))["unknown"]] == [
+        ["--image"],
+        ["line 5"],
+    ]
     gone = made.faces_of(5) | made.faces_of(6) | made.faces_of(7)
     live = made.live_keys()
     said = erase(asking.job, asked)

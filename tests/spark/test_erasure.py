@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.embedding.faces import withdraw_stale
+from jobs.embedding.faces import remove_unpermitted_faces
 from jobs.erasure import tables as erasure
 from jobs.erasure.byte_scan import _COLUMNS, places_of, scan
 from jobs.erasure.run import Outcome, erase_pending, receipts, vacuum_due
-from jobs.erasure.subject_access import export, held_about
+from jobs.erasure.subject_access import export, stored_about
 from jobs.erasure.tables import Target
 from jobs.erasure.verify import prove_erased
 from jobs.errors import DependencyUnavailable, GovernanceError, NotProvenError
@@ -49,7 +49,7 @@ from jobs.schemas import (
 )
 from jobs.steps.expire import expire_steps
 from jobs.steps.gate import gate_step
-from jobs.steps.sync import withdraw_live
+from jobs.steps.sync import remove_unpermitted_live
 from tests.milvus.rows import make_table
 from tests.spark.helpers import job_for, settings_for, warehouse_for
 from tests.spark.indexed import (
@@ -381,12 +381,12 @@ def test_guarantee_6_revoking_a_batch_takes_every_descendant_and_nothing_else(af
 
 
 def test_guarantee_7_a_legal_hold_suspends_destruction_and_serving(after: Pass, made: Indexed) -> None:
-    held = after.faces[3]
+    on_hold = after.faces[3]
     assert image(3) in images(made)
-    assert made.faces_of(3) == held
+    assert made.faces_of(3) == on_hold
     # It is not served.
-    assert after.live & held == held
-    assert made.live_keys() & held == set()
+    assert after.live & on_hold == on_hold
+    assert made.live_keys() & on_hold == set()
     # Nor is the other's face destroyed who is in that picture, nor forgotten by the next pass.
     (other,) = made.faces_of(8)
     assert other in after.faces[8] - after.live
@@ -442,7 +442,7 @@ def test_guarantee_9_a_run_that_is_resumed_takes_nobody_who_came_in_since(indexe
     with run_of(made, "killed", "embed") as run:
         gated = gate_step(run)
         assert image(5) not in {row["image_id"] for row in gated.decisions.collect()}
-        assert withdraw_stale(made.warehouse, run.gate.of_all_images(gated), now=datetime.now(UTC)) == 0
+        assert remove_unpermitted_faces(made.warehouse, run.gate.of_all_images(gated), now=datetime.now(UTC)) == 0
 
 
 def _version(made: Indexed, record_id: str, **changes: object):
@@ -590,11 +590,11 @@ def test_guarantee_9_what_a_collection_holds_is_asked_of_the_collection(indexed:
     def decide() -> Gated:
         return gate_warehouse(made.warehouse, made.settings, now=datetime.now(UTC))
 
-    assert withdraw_stale(made.warehouse, decide(), now=now) == len(gone) == 4
+    assert remove_unpermitted_faces(made.warehouse, decide(), now=now) == len(gone) == 4
     made.warehouse.delta(REMOVED_FACES).delete("array_contains(basis_record_ids, 'r6')")
     index = made.index()
-    assert withdraw_live(made.warehouse, made.settings, index, decide).removed == 4
-    assert withdraw_live(made.warehouse, made.settings, index, decide).removed == 0
+    assert remove_unpermitted_live(made.warehouse, made.settings, index, decide).removed == 4
+    assert remove_unpermitted_live(made.warehouse, made.settings, index, decide).removed == 0
     index.close()
     assert made.live_keys() == live - gone
     job = job_for(made.spark, made.settings)
@@ -651,9 +651,9 @@ def test_a_second_request_for_what_is_gone_finds_nothing(made: Indexed) -> None:
 
 def test_a_person_gets_what_is_held_about_them(indexed: Indexed, tmp_path: Path) -> None:
     target = Target("subject", principal(1))
-    held = held_about(indexed.warehouse, [target])
-    assert held["counts"] == {"images": 1, "faces": 2, "records": 2, "pictures shared with others": 1}
-    assert held["images"] == [image(1)]
+    stored = stored_about(indexed.warehouse, [target])
+    assert stored["counts"] == {"images": 1, "faces": 2, "records": 2, "pictures shared with others": 1}
+    assert stored["images"] == [image(1)]
     export(indexed.warehouse, [target], str(tmp_path / "copy.zip"), image_kind)
     with zipfile.ZipFile(tmp_path / "copy.zip") as archive:
         about = json.loads(archive.read("about_you.json"))

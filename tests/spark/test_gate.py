@@ -249,7 +249,7 @@ class Tables:
         )  # fmt: skip
         until = "unix_micros(valid_until) AS until"
         found = result.decisions.selectExpr(
-            "image_id", "reason", until, "size(covered) AS n", "covered", "held", "over"
+            "image_id", "reason", until, "size(covered) AS n", "covered", "on_hold", "over"
         )
         return {row["image_id"]: row for row in found.collect()}
 
@@ -328,7 +328,7 @@ def test_guarantee_4_the_spark_expression_equals_the_pure_rule(drawn, images: in
         each = decide_records(ASSESSED, "b1", linked, policy=POLICY, now=NOW, content=content, left=left)
         row = found[f"i{number}"]
         assert row["reason"] == (expected.reason.value if expected.reason else None), linked
-        assert row["held"] == any(record is not None and record.legal_hold_ref is not None for record in linked)
+        assert row["on_hold"] == any(record is not None and record.legal_hold_ref is not None for record in linked)
         covered = sum(expected.allowed and decision.allowed for decision in each)
         assert row["n"] == len(row["covered"]) == covered, linked
         if expected.allowed:
@@ -471,7 +471,7 @@ def test_the_last_recorded_version_counts_of_records_and_of_batches(spark) -> No
     refused, contested = Reason.PURPOSE_NOT_GRANTED.value, Reason.QUARANTINED.value
     hold = Reason.LEGAL_HOLD.value
     assert decided(result) == {"i0": refused, "i1": None, "i2": contested, "i3": hold, "i4": None}
-    assert {row["image_id"] for row in result.decisions.where("held").collect()} == {"i3"}
+    assert {row["image_id"] for row in result.decisions.where("on_hold").collect()} == {"i3"}
     computed_from = {row["image_id"]: row["input_digest"] for row in result.accepted.collect()}
     assert computed_from == {
         f"i{n}": digest(f'[{{"record_id":"r{n}","principal":"{GOOD.pii_principal_id}"}}]') for n in (1, 4)

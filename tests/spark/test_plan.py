@@ -12,7 +12,7 @@ import pytest
 from jobs.index.protocol import IndexSpec
 from jobs.planning.model import CORES, GPUS, NODES
 from jobs.planning.rates import choose, recorded
-from jobs.runs.machines import Machines, workers
+from jobs.runs.machines import Machines, cluster_resources
 from jobs.schemas import RUN_STEPS
 from jobs.settings import load_settings
 from tests.spark.helpers import settings_for, warehouse_for
@@ -49,7 +49,7 @@ def written(spark, tmp_path_factory: pytest.TempPathFactory):
         ("import/0", 0.0, {"job_id": "1", "state": "done"}, 7),
         ("import", 100.0, {"collection": "c", "rows": 80_000, **node}, 7),
         ("index", 200.0, {"index": "HNSW", "rows": 80_000, **node}, 7),
-        ("withdraw-loaded", 1.0, {"faces": 0}, 7),
+        ("remove-unpermitted-loaded", 1.0, {"faces": 0}, 7),
         ("verify", 100.0, {"collection": "c", "rows_found": 80_000, "counts": {}, **on}, 7),
     )
     broken = steps("n3", START + timedelta(days=1), ("embed/0-3", 900.0, {"images": 9}, 8), state="forgotten")
@@ -85,7 +85,7 @@ def test_rates_are_those_of_the_run(written) -> None:
 def test_nothing_on_record_is_no_error(spark, tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     assert recorded(warehouse_for(spark, settings, read_only=True)) == []
-    assert workers(spark, settings) == Machines(cores=2)
+    assert cluster_resources(spark, settings) == Machines(cores=2)
     # Local mode has no executor besides the driver, and so none with a GPU.
     with_gpus = settings_for(tmp_path, "executor.gpus_per_task=1")
-    assert workers(spark, with_gpus) == Machines(cores=2)
+    assert cluster_resources(spark, with_gpus) == Machines(cores=2)

@@ -16,7 +16,7 @@ from jobs.report import main
 from jobs.reporting import drift as drifting
 from jobs.reporting.collect import Report, collect
 from jobs.reporting.html import render
-from jobs.runs.record import Job, open_run
+from jobs.runs.record import JobContext, open_run
 from jobs.runs.results import Device, Embedded, Planned, Screened, Staged
 from jobs.schemas import EMBEDDINGS, IMAGES, PROCESSING_BASIS
 from tests.spark.helpers import job_for, settings_for, warehouse_for
@@ -92,17 +92,17 @@ def test_a_proven_night_is_told_with_its_proof_and_its_sums(first: Report) -> No
     assert first.recorded.imports.loaded_rows == first.recorded.imports.rows == PEOPLE + 3
     assert (first.reconciles, first.run.state, first.run.collection) == (True, "done", "faces_night_1")
     assert {check.name for check in first.checks} >= {"Images at the proof", "Faces staged", "Faces of all images"}
-    assert {stage.name for stage in first.stages} >= {"gate", "stage", "import", "index", "verify", "promote"}
+    assert {stage.name for stage in first.step_timings} >= {"gate", "stage", "import", "index", "verify", "promote"}
     # What is computed before a step records itself belongs to it, so nothing of the run is unaccounted for.
-    end = max(stage.end for stage in first.stages)
-    assert sum(stage.seconds for stage in first.stages) == pytest.approx(end - first.run.started, rel=0.2)
+    end = max(stage.end for stage in first.step_timings)
+    assert sum(stage.seconds for stage in first.step_timings) == pytest.approx(end - first.run.started, rel=0.2)
     assert "✓ proven" in page
     assert "recall@10" in page
     assert "the proof's sample has too few faces" in page
-    assert first.standing.in_force == PEOPLE + 2
-    assert dict(first.standing.bases) == {"eu-gdpr:A6-1-a": PEOPLE + 2}
+    assert first.permissions.in_force == PEOPLE + 2
+    assert dict(first.permissions.bases) == {"eu-gdpr:A6-1-a": PEOPLE + 2}
     # Given 60 days ago for five years.
-    assert (first.standing.within_30_days, first.standing.later) == (0, PEOPLE + 2)
+    assert (first.permissions.within_30_days, first.permissions.later) == (0, PEOPLE + 2)
 
 
 def test_a_night_that_embedded_is_told_with_pace_use_of_the_gpu_and_drift(second: Report) -> None:
@@ -116,7 +116,7 @@ def test_a_night_that_embedded_is_told_with_pace_use_of_the_gpu_and_drift(second
     ]
     assert second.reconciles
     assert (second.recorded.computed.share, second.recorded.computed.devices) == (0.75, ("cuda:0",))
-    assert [(point.images, point.faces, point.share) for point in second.pace] == [(50, 35, 0.75)]
+    assert [(point.images, point.faces, point.share) for point in second.throughput] == [(50, 35, 0.75)]
     assert "Use of the GPU" in page
     assert "75.0 %" in page
     assert "Untrained weights" in page
@@ -172,7 +172,7 @@ def test_a_mean_of_few_faces_is_not_compared(made: Indexed, second: Report, monk
     assert "fewer than 36 faces" in found.note
 
 
-def failing(bad: Job) -> Iterator[str]:
+def failing(bad: JobContext) -> Iterator[str]:
     """A night that gives the page of its first step, loses an image, and ends badly."""
     with open_run(bad, "reindex") as run:
         run.record(Screened(images=9, accepted=8, refused=1, reasons={"NO_BASIS": 1}))

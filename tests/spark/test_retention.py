@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.embedding.faces import withdraw_stale
+from jobs.embedding.faces import remove_unpermitted_faces
 from jobs.erasure import tables as erasure
 from jobs.errors import DependencyUnavailable, GovernanceError
 from jobs.governance import retention
@@ -84,7 +84,7 @@ def test_guarantee_7_who_has_ended_is_due_whoever_else_is_recorded(made: Indexed
     partly = {("expired", record_id) for record_id in ("s1", "r2", "r6", "r8")}
     assert due(made) == whole | partly
     # A night has deleted the rows of what is refused: what collections and files hold is no less due.
-    withdraw_stale(warehouse, gate_warehouse(warehouse, made.settings, now=datetime.now(UTC)), now=now)
+    remove_unpermitted_faces(warehouse, gate_warehouse(warehouse, made.settings, now=datetime.now(UTC)), now=now)
     assert due(made) == whole | partly
     # Nor is anything where no face is left.
     warehouse.delta(REMOVED_FACES).delete()
@@ -102,7 +102,7 @@ def test_guarantee_7_nothing_is_due_while_nobody_can_tell_what_is_held(made: Ind
     assert due(made) == set()
     faces = made.faces()
     with pytest.raises(GovernanceError, match="no face was deleted"):
-        withdraw_stale(warehouse, gate_warehouse(warehouse, made.settings, now=now), now=now)
+        remove_unpermitted_faces(warehouse, gate_warehouse(warehouse, made.settings, now=now), now=now)
     assert made.faces() == faces != set()
     recorded(made, [], [(image(5), "r5", None)])
     assert ("image", image(4)) in due(made)
@@ -161,7 +161,7 @@ def test_guarantee_12_who_has_ended_is_due_until_a_pass_begins_that_purges_the_f
     warehouse, now = made.warehouse, datetime.now(UTC)
     recorded(made, [withdrawn("s1", 1, face_box=BOX)], [])
     warehouse.delta(BASIS_LINKS).delete("record_id = 'r9'")
-    assert withdraw_stale(warehouse, gate_warehouse(warehouse, made.settings, now=now), now=now) == 3
+    assert remove_unpermitted_faces(warehouse, gate_warehouse(warehouse, made.settings, now=now), now=now) == 3
     with pytest.MonkeyPatch.context() as patched, opened(made, "expire", "x1") as (run, index):
         patched.setattr(erasure, "begin", _cut_off)
         with pytest.raises(DependencyUnavailable):

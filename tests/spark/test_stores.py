@@ -35,7 +35,7 @@ from jobs.steps.expire import expire_steps
 from jobs.steps.load import load_steps
 from jobs.steps.night import erase_open, night_steps
 from jobs.steps.promote import last_verified
-from jobs.steps.sync import add_small, withdraw_live
+from jobs.steps.sync import add_small, remove_unpermitted_live
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 from tests.spark.indexed import FINGERPRINT, SHARED, Indexed, image, principal, reindex, run_of
@@ -70,7 +70,7 @@ def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leave
         erase(job, {Target("subject", principal(5)): ["--subject"]})
     assert erasure.pending(made.warehouse).count() == 1
     with connect(settings) as index, pytest.raises(StoreMissing, match="--lost faces_night_1`"):
-        withdraw_live(made.warehouse, settings, index, lambda: pytest.fail("nobody asks the gate"))
+        remove_unpermitted_live(made.warehouse, settings, index, lambda: pytest.fail("nobody asks the gate"))
     assert made.warehouse.read(IMAGES).where(f"image_id = '{image(5)}'").count() == 1
     with pytest.raises(NotProvenError, match="Not all was looked at: faces_night_1"):
         prove_erased(job, [], None)

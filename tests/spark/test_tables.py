@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from jobs.embedding.chunks import Chunk, Worklist, chunk_input, plan_chunks
-from jobs.embedding.faces import face_id, resalt
+from jobs.embedding.faces import face_id, resolve_id_collisions
 from jobs.errors import (
     BadInput,
     DependencyUnavailable,
@@ -30,7 +30,7 @@ from jobs.index.staging import Manifest, bucket_count, digests, stage
 from jobs.runs.history import run_state
 from jobs.runs.lease import Lease, last_act
 from jobs.runs.record import open_run
-from jobs.runs.results import Dropped, Dropping, FileImported, Maintained, Resalted
+from jobs.runs.results import Dropped, Dropping, FileImported, IdCollisionsResolved, Maintained
 from jobs.schemas import ALL_TABLES, EMBEDDINGS, ERASURE_ITEMS, IMAGES, LEASES, RUN_STEPS, RUNS, TableSpec
 from jobs.steps import load
 from jobs.steps.load import import_staged
@@ -237,16 +237,16 @@ def test_a_token_is_won_by_one(spark, tmp_path: Path) -> None:
 def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> None:
     calls: list[str] = []
 
-    def work() -> Resalted:
+    def work() -> IdCollisionsResolved:
         calls.append("x")
-        return Resalted(faces=1)
+        return IdCollisionsResolved(faces=1)
 
     settings = settings_for(tmp_path)
     warehouse = warehouse_for(spark, settings)
 
     def fail() -> None:
         with open_run(job_for(spark, settings, "r1"), "reindex") as run:
-            run.once(Resalted, work)
+            run.once(IdCollisionsResolved, work)
             raise NotProvenError("not enough.")
 
     with pytest.raises(NotProvenError):
@@ -257,9 +257,9 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
         # Its lease runs out where it is not heard of for long enough.
         assert run_state(warehouse, "r1", datetime.now(UTC)).state == "running"
         assert run_state(warehouse, "r1", datetime.now(UTC) + timedelta(hours=1)).state == "silent"
-        assert run.once(Resalted, work) == Resalted(faces=1)
-        run.forget(Resalted)
-        run.once(Resalted, work)
+        assert run.once(IdCollisionsResolved, work) == IdCollisionsResolved(faces=1)
+        run.forget(IdCollisionsResolved)
+        run.once(IdCollisionsResolved, work)
     assert len(calls) == 2
     states = warehouse.read(RUNS).orderBy("recorded_at").select("state", "exit_code", "started_at").collect()
     assert [(r["state"], r["exit_code"]) for r in states] == [
@@ -370,11 +370,11 @@ def test_colliding_ids_get_a_salt_once_and_for_all(spark, tmp_path: Path) -> Non
     some = frame.select("*", *[F.lit(None).alias(c) for c in EMPTY])
     warehouse.append(some.where("face_id < 4"), EMBEDDINGS)
     assert warehouse.read(EMBEDDINGS).groupBy("face_id").count().where("count > 1").count() > 0
-    moved = resalt(warehouse, "f")
+    moved = resolve_id_collisions(warehouse, "f")
     assert moved > 0
     ids = rows(warehouse.read(EMBEDDINGS), "image_id", "face_id")
     assert len({i for _, i in ids}) == len(ids)
-    assert resalt(warehouse, "f") == 0
+    assert resolve_id_collisions(warehouse, "f") == 0
     assert rows(warehouse.read(EMBEDDINGS), "image_id", "face_id") == ids
 
 

@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console as RichConsole
 
 from jobs.runs.console import Console, LogFormat
-from jobs.runs.record import Job, open_run
-from jobs.runs.results import Maintained, Resalted
-from jobs.runs.step_watcher import Watcher
+from jobs.runs.record import JobContext, open_run
+from jobs.runs.results import IdCollisionsResolved, Maintained
+from jobs.runs.step_watcher import StepWatcher
 from jobs.schemas import IMAGES, RUNS
 from jobs.steps.accumulators import Counters
 from tests.spark.helpers import settings_for, warehouse_for
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.spark
 
 def watcher_for(
     spark: SparkSession, *, terminal: bool = False, log_format: LogFormat = "json", stall_after_s: float = 60
-) -> tuple[Watcher, StringIO]:
+) -> tuple[StepWatcher, StringIO]:
     out = StringIO()
     err = RichConsole(file=out, force_terminal=terminal, width=160, highlight=False, markup=False, emoji=False)
     console = Console(err=err, log_format=log_format)
     console.run_id = "night-1"
-    return Watcher(spark, console, stall_after_s=stall_after_s, look_s=0.1), out
+    return StepWatcher(spark, console, stall_after_s=stall_after_s, look_s=0.1), out
 
 
 def lines(out: StringIO) -> list[dict[str, Any]]:
@@ -197,7 +197,7 @@ def test_a_run_leaves_its_numbers_and_lines(spark: SparkSession, tmp_path: Path)
     settings = settings_for(tmp_path, f"metrics.file={tmp_path}/{{job}}.prom")
     out = StringIO()
     console = Console(err=RichConsole(file=out, width=160), log_format="json")
-    job = Job(settings, warehouse_for(spark, settings), console, "night-1", False)
+    job = JobContext(settings, warehouse_for(spark, settings), console, "night-1", False)
     during = {}
 
     def work() -> Maintained:
@@ -207,7 +207,7 @@ def test_a_run_leaves_its_numbers_and_lines(spark: SparkSession, tmp_path: Path)
         with open_run(job, "reindex") as run:
             run.once(Maintained, work)
             during.update(read(tmp_path / "reindex.prom"))
-            run.once(Resalted, lambda: Resalted(faces=1 // 0))
+            run.once(IdCollisionsResolved, lambda: IdCollisionsResolved(faces=1 // 0))
 
     with pytest.raises(ZeroDivisionError):
         night()
@@ -217,5 +217,5 @@ def test_a_run_leaves_its_numbers_and_lines(spark: SparkSession, tmp_path: Path)
     told = [(line["run_id"], line["step"], line["state"]) for line in lines(out)]
     assert told == [
         ("night-1", "maintain", "started"), ("night-1", "maintain", "done"),
-        ("night-1", "resalt", "started"), ("night-1", "resalt", "failed"),
+        ("night-1", "resolve-id-collisions", "started"), ("night-1", "resolve-id-collisions", "failed"),
     ]  # fmt: skip

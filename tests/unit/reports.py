@@ -10,7 +10,7 @@ from typing import Any
 from jobs.reporting import flow, timings
 from jobs.reporting.collect import Report, RunFacts
 from jobs.reporting.drift import Drift, NewFaces
-from jobs.reporting.permissions import Standing
+from jobs.reporting.permissions import Permissions
 from jobs.runs.results import Imported, Indexed, Promoted, Screened, Verified
 
 BEGAN = 1_780_000_000.0
@@ -59,7 +59,7 @@ def recorded(results: Mapping[str, Mapping[str, Any]], like: flow.Recorded | Non
 _COMPUTED = timings.Computed(
     202, 171, 100.0, {"embedded": 152, "no_face": 40, "broken": 10}, ("cuda:0", "cuda:1"), 0.83
 )
-_IMPORTS = timings.Imports(8, 805, 1_700_000, 99, 102, 8, 805, 4, 1, False, (1.2, 2.8, 9.0))
+_IMPORTS = timings.ImportTotals(8, 805, 1_700_000, 99, 102, 8, 805, 4, 1, False, (1.2, 2.8, 9.0))
 _FACTS = RunFacts(
     run_id="nightly-2026-05-28-with-a-rather-long-name",
     job="reindex", state="done", exit_code=0, started=BEGAN, ended=BEGAN + 300, last_sign=BEGAN + 300, starts=2,
@@ -68,28 +68,30 @@ _FACTS = RunFacts(
     settings_digest="ab12" * 16, policy_digest="cd34" * 16, inputs={"images": 4, "processing_basis": 9},
 )  # fmt: skip
 _STEPS = {
-    "gate": 12, "plan": 2, "embed": 100, "stage": 20, "import": 30, "index": 9, "withdraw-loaded": 1, "verify": 44,
-    "promote": 61,
+    "gate": 12, "plan": 2, "embed": 100, "stage": 20, "import": 30, "index": 9, "remove-unpermitted-loaded": 1,
+    "verify": 44, "promote": 61,
 }  # fmt: skip
 
 
-def _stages(names: list[str], lasted: Mapping[str, float] = _STEPS, chunks: int = 2) -> list[timings.Stage]:
+def _step_timings(names: list[str], lasted: Mapping[str, float] = _STEPS, chunks: int = 2) -> list[timings.StepTiming]:
     found, at = [], BEGAN
     for name in names:
-        found.append(timings.Stage(name, at, at + lasted[name], lasted[name], chunks if name == "embed" else 1))
+        found.append(timings.StepTiming(name, at, at + lasted[name], lasted[name], chunks if name == "embed" else 1))
         at += lasted[name]
     return found
 
 
-def _paces(share: float) -> list[timings.Pace]:
+def _throughput(share: float) -> list[timings.Throughput]:
     begins = [BEGAN + 14 + 5 * n for n in range(20)]
-    return [timings.Pace(begin, begin + 5, 10 + n % 4, 8, 5, share + 0.02 * (n % 5)) for n, begin in enumerate(begins)]
+    return [
+        timings.Throughput(begin, begin + 5, 10 + n % 4, 8, 5, share + 0.02 * (n % 5)) for n, begin in enumerate(begins)
+    ]
 
 
-_RECORDED = recorded(RESULTS, flow.Recorded(computed=_COMPUTED, imports=_IMPORTS, withdrawn=5))
+_RECORDED = recorded(RESULTS, flow.Recorded(computed=_COMPUTED, imports=_IMPORTS, removed=5))
 _LAST = NewFaces("nightly-2026-05-27", 190, 160, (0.944, 0.9994, 1.0), 0.99999, 1.0, 1.00001)
 _THIS = NewFaces(_FACTS.run_id, 202, 171, (0.941, 0.9993, 1.0), 0.99999, 1.0, 1.00001)
-_STANDING = Standing(
+_PERMISSIONS = Permissions(
     at=datetime.fromtimestamp(BEGAN + 400, UTC),
     bases=(("eu-gdpr:A6-1-a", 700), ("dpv:ExplicitlyExpressedConsent", 90), ("eu-gdpr:A6-1-c", 10)),
     within_30_days=12,
@@ -105,10 +107,10 @@ GOOD = Report(
     links=flow.links(_RECORDED),
     checks=flow.checks(_RECORDED),
     dropped={"too_small": 41, "low_confidence": 12, "over_limit": 0, "uncovered": 9},
-    stages=_stages(list(_STEPS)),
-    pace=_paces(0.78),
+    step_timings=_step_timings(list(_STEPS)),
+    throughput=_throughput(0.78),
     drift=Drift(_THIS, _LAST, 0.9987, ""),
-    standing=_STANDING,
+    permissions=_PERMISSIONS,
     data_nodes=4,
     recall_floor=0.95,
 )
@@ -132,7 +134,7 @@ FAILED = replace(
     ),
     recorded=_FAULTY,
     checks=flow.checks(_FAULTY),
-    stages=_stages([name for name in _STEPS if name != "promote"]),
+    step_timings=_step_timings([name for name in _STEPS if name != "promote"]),
     drift=Drift(_THIS, None, None, "No earlier run of this model is on record, so there is nothing to compare with."),
 )
 
@@ -146,8 +148,8 @@ EARLY = replace(
     recorded=_SOME,
     links=flow.links(_SOME),
     checks=flow.checks(_SOME),
-    stages=_stages(["gate", "plan", "embed"]),
-    pace=_paces(0.88)[:8],
+    step_timings=_step_timings(["gate", "plan", "embed"]),
+    throughput=_throughput(0.88)[:8],
     data_nodes=None,
     recall_floor=None,
 )
@@ -171,10 +173,10 @@ NOTHING = Report(
     links=[],
     checks=[],
     dropped={},
-    stages=[],
-    pace=[],
+    step_timings=[],
+    throughput=[],
     drift=None,
-    standing=Standing(datetime.fromtimestamp(BEGAN, UTC), (), 0, (0,) * 12, 0, 0),
+    permissions=Permissions(datetime.fromtimestamp(BEGAN, UTC), (), 0, (0,) * 12, 0, 0),
     data_nodes=None,
     recall_floor=None,
 )
@@ -212,12 +214,12 @@ _LARGE = recorded(_LARGE_RESULTS, flow.Recorded(
         {"embedded": 2_104_338_911, "no_face": 611_204_004, "broken": 61_337_210},
         tuple(f"cuda:{n}" for n in range(8)), 0.83,
     ),
-    imports=timings.Imports(2_712, 2_711_000_412, 5_700 * 2**30, 999_100, 1_000_000, 2_712, 2_711_000_412, 170, 12,
-                 False, (91.0, 240.0, 1_900.0)),
-    withdrawn=12,
+    imports=timings.ImportTotals(2_712, 2_711_000_412, 5_700 * 2**30, 999_100, 1_000_000, 2_712, 2_711_000_412, 170,
+                 12, False, (91.0, 240.0, 1_900.0)),
+    removed=12,
 ))  # fmt: skip
 _HOURS = {
-    "gate": 0.4, "plan": 0.2, "embed": 6.1, "stage": 0.5, "import": 1.1, "index": 0.9, "withdraw-loaded": 0.1,
+    "gate": 0.4, "plan": 0.2, "embed": 6.1, "stage": 0.5, "import": 1.1, "index": 0.9, "remove-unpermitted-loaded": 0.1,
     "verify": 0.3, "promote": 0.02,
 }  # fmt: skip
 
@@ -229,10 +231,10 @@ LARGE = replace(
     links=flow.links(_LARGE),
     checks=flow.checks(_LARGE),
     dropped={"too_small": 410_330_007, "low_confidence": 120_004_111, "over_limit": 88, "uncovered": 9_441_200},
-    stages=_stages(list(_HOURS), {name: 3600 * hours for name, hours in _HOURS.items()}, chunks=6_000),
-    pace=[
-        timings.Pace(BEGAN + 2_160 + 366 * n, BEGAN + 2_526 + 366 * n, 45_000_000 + n % 7 * 10**6, 43_000_000, 366,
-                  0.7 + 0.03 * (n % 6))
+    step_timings=_step_timings(list(_HOURS), {name: 3600 * hours for name, hours in _HOURS.items()}, chunks=6_000),
+    throughput=[
+        timings.Throughput(BEGAN + 2_160 + 366 * n, BEGAN + 2_526 + 366 * n, 45_000_000 + n % 7 * 10**6, 43_000_000,
+                  366, 0.7 + 0.03 * (n % 6))
         for n in range(60)
     ],
     data_nodes=16,

@@ -20,7 +20,7 @@ from jobs.evaluation.metrics import (
     accuracy,
     best_threshold,
     decide_by_folds,
-    rate,
+    proportion,
     stated,
     thresholds,
 )
@@ -89,8 +89,8 @@ def test_lfw_s_error_is_that_of_its_authors() -> None:
 
 def test_wilson_by_hand() -> None:
     # 1.96² = 3.8416 added to the pairs, half of it to the successes.
-    assert rate(10, 10).interval == pytest.approx((10 / 13.8415, 1), abs=1e-4)
-    assert rate(0, 30).interval == pytest.approx((0, 3.8415 / 33.8415), abs=1e-4)
+    assert proportion(10, 10).interval == pytest.approx((10 / 13.8415, 1), abs=1e-4)
+    assert proportion(0, 30).interval == pytest.approx((0, 3.8415 / 33.8415), abs=1e-4)
 
 
 # --- Against counting one by one -------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_the_same_scores_give_the_same_intervals() -> None:
 def test_no_certainty_where_all_samples_agree() -> None:
     scored = Scored(np.concatenate([np.ones(40), np.zeros(40)]), np.arange(80) < 40)
     low, high = scored.tar_intervals(np.array([0.1]), samples=50)
-    assert (low[0], high[0]) == pytest.approx(rate(40, 40).interval)
+    assert (low[0], high[0]) == pytest.approx(proportion(40, 40).interval)
     assert [float(edge[0]) for edge in scored.tar_intervals(np.array([1.0]), samples=50)] == [1, 1]
     people = np.repeat(np.arange(10), 4)
     known = Scored(
@@ -244,7 +244,7 @@ def test_no_certainty_where_all_samples_agree() -> None:
         scored.same,
         np.concatenate([np.stack([people, people], 1), np.stack([people, (people + 1) % 10], 1)]),
     )
-    assert known.tar_intervals(np.array([0.1]), samples=50)[0][0] == pytest.approx(rate(10, 10).interval[0])
+    assert known.tar_intervals(np.array([0.1]), samples=50)[0][0] == pytest.approx(proportion(10, 10).interval[0])
 
 
 # --- The report ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from jobs.index.collections import belongs_to, collection_name, collections_of, 
 from jobs.index.milvus import import_api
 from jobs.index.milvus.calls import Patience, call, safe_text, translate
 from jobs.index.milvus.client import MilvusIndex
-from jobs.index.milvus.import_api import RestImports
+from jobs.index.milvus.import_api import RestImportApi
 from jobs.index.milvus.server import bearer, detect, tls
 from jobs.index.protocol import CollectionInfo, IndexSpec, as_rows, parse_version
 from jobs.settings import Settings
@@ -303,7 +303,7 @@ def test_rest_imports_speak_as_documented(monkeypatch: pytest.MonkeyPatch) -> No
         "list": {"code": 0, "data": {"records": [{"jobId": "448", "state": "Completed"}]}},
     }
     settings = Settings.model_validate({"milvus": {"uri": "http://h:19530/", "database": "db"}})
-    imports = RestImports(settings, "t0ken", two_phase=False)
+    imports = RestImportApi(settings, "t0ken", two_phase=False)
     assert imports.start("faces_r1", ["a/1.parquet", "a/2.parquet"], "faces_r1-0-0") == "448"
     url, body, headers = rest.asked[0]
     assert url == "http://h:19530/v2/vectordb/jobs/import/create"
@@ -321,7 +321,7 @@ def test_rest_out_of_reach_is_a_dependency(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(import_api, "CALL_TIMEOUT_S", 1.0)
     settings = Settings.model_validate({"milvus": {"uri": "http://127.0.0.1:1"}})
     with pytest.raises(DependencyUnavailable, match="ConnectionError"):
-        RestImports(settings, "", two_phase=False).start("c", ["f"], "")
+        RestImportApi(settings, "", two_phase=False).start("c", ["f"], "")
 
 
 def test_imports_in_two_phases_and_over_tls_speak_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +337,7 @@ def test_imports_in_two_phases_and_over_tls_speak_as_documented(monkeypatch: pyt
     }
     files = {"ca_file": "/ca.pem", "client_cert_file": "/me.pem", "client_key_file": "/me.key"}
     settings = Settings.model_validate({"milvus": {"uri": "https://h:19530", **files}})
-    imports = RestImports(settings, "", two_phase=True)
+    imports = RestImportApi(settings, "", two_phase=True)
     imports.start("faces_r1", ["a/1.parquet"], "")
     assert rest.asked[0][1]["options"] == {"auto_commit": "false"}
     assert imports.state("448").state == "uncommitted"

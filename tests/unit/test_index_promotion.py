@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs.errors import FaceReindexError, MixedFingerprints, NotProvenError
-from jobs.index.promotion import Promotion, Watch, promote, rollback
+from jobs.index.promotion import AliasWatch, Promotion, promote, rollback
 from jobs.index.protocol import IndexSpec
 from jobs.index.verification import Proof
 from tests.milvus.fake import FakeIndex
@@ -121,7 +121,7 @@ def test_an_alias_that_disappoints_under_watch_is_switched_back(monkeypatch: pyt
     monkeypatch.setattr(index, "search", disappointing)
     reason = {"slow": "more than 5 ms", "fails": "could not answer", "empty": "found nothing"}[fault]
     with pytest.raises(NotProvenError, match=f"switched back to 'faces_a'.*{reason}"):
-        promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=1, watch=Watch(5.0, 5.0))
+        promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=1, watch=AliasWatch(5.0, 5.0))
     assert looked < 100
     assert index.aliases == {"faces": first}
     assert sorted(index.collections) == [first, second]
@@ -131,7 +131,7 @@ def test_killed_during_the_watch_and_run_again_there_is_still_a_way_back(monkeyp
     index, first, second = live_and_next()
     index.switch_alias("faces", second)
     with pytest.raises(NotProvenError, match=r"switched back to 'faces_a'.*more than 0 ms"):
-        promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=2, watch=Watch(5.0, 1e-6))
+        promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=2, watch=AliasWatch(5.0, 1e-6))
     assert index.aliases == {"faces": first}
     assert index.collections[first].loaded
 
@@ -153,7 +153,7 @@ def test_what_is_dropped_is_told_before() -> None:
 
 def test_a_quiet_watch_ends_and_releases_what_was_live() -> None:
     index, first, second = live_and_next()
-    done = promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=2, watch=Watch(0.2, 1000))
+    done = promote(index, "faces", second, proof=PASSED, proven=[second, first], keep=2, watch=AliasWatch(0.2, 1000))
     assert done == Promotion(first, second)
     assert done.watched is not None
     assert done.watched.searches > 3

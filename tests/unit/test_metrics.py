@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.runs.metrics import RunMetrics
-from jobs.runs.step_watcher import Watch
+from jobs.runs.step_watcher import ActiveStep
 
 pytestmark = pytest.mark.unit
 
@@ -38,7 +38,7 @@ def read(path: Path) -> dict[tuple[str, ...], float]:
 
 
 def test_a_run_in_numbers(tmp_path: Path) -> None:
-    watch = Watch("embed/3-5", "", "group", 0.0, done=4, total=9, stalled=True)
+    watch = ActiveStep("embed/3-5", "", "group", 0.0, done=4, total=9, stalled=True)
     metrics = RunMetrics(f"{tmp_path}/{{job}}.prom", "reindex", "night-1", active=lambda: [watch])
     metrics.step_done("gate", GATE, 1.5)
     metrics.step_done("embed/0-1", {"images": 4, "faces": 5}, 10.0)

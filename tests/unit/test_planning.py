@@ -17,7 +17,7 @@ from bench import rates as bench_rates
 from jobs.cli import Count
 from jobs.index.protocol import EMBEDDED, Features, IndexSpec
 from jobs.plan import main
-from jobs.planning.inputs import Outlook
+from jobs.planning.inputs import PlanInputs
 from jobs.planning.model import CORES, GPUS, NODES, Fit, Pools, Rate, Rates, Work, fit, index_growth, rate_needed
 from jobs.planning.needs import needs
 from jobs.planning.rates import Measured, PastRun, choose, defaults
@@ -53,12 +53,12 @@ def planned(*overrides: str) -> Settings:
     return load_settings(overrides=["milvus.uri=http://milvus:19530", *overrides], environ={})
 
 
-def view(work: Work = WORK, rates: Rates = RATES, features: Features = SERVER, *overrides: str) -> Outlook:
-    return Outlook(planned(*overrides), features, work, rates, ())
+def view(work: Work = WORK, rates: Rates = RATES, features: Features = SERVER, *overrides: str) -> PlanInputs:
+    return PlanInputs(planned(*overrides), features, work, rates, ())
 
 
-def seconds(outlook: Outlook, **pools: int) -> dict[str, float]:
-    return outlook.night(Pools(**{CORES: 2, GPUS: 0, NODES: 1} | pools)).by_step()
+def seconds(inputs: PlanInputs, **pools: int) -> dict[str, float]:
+    return inputs.night(Pools(**{CORES: 2, GPUS: 0, NODES: 1} | pools)).by_step()
 
 
 def test_a_night_on_cores_is_the_sum_of_its_steps() -> None:
@@ -110,8 +110,8 @@ def test_an_index_that_was_measured_with_its_load_is_one_line_and_flat_needs_no_
 
 
 def test_an_embedded_index_is_loaded_by_the_driver_whatever_the_machines() -> None:
-    outlook = Outlook(load_settings(environ={}), EMBEDDED, WORK, RATES, ())
-    few, many = (outlook.night(Pools(2, 0, nodes)) for nodes in (1, 64))
+    inputs = PlanInputs(load_settings(environ={}), EMBEDDED, WORK, RATES, ())
+    few, many = (inputs.night(Pools(2, 0, nodes)) for nodes in (1, 64))
     assert few.by_step()["import"] == many.by_step()["import"] == 3600
     assert "promote" not in few.by_step()  # nobody reads it, so nobody watches
 
@@ -170,21 +170,21 @@ works = st.builds(
 def test_more_machines_never_take_longer_and_more_work_never_less(
     work: Work, pools: Pools, pool: str, more: int
 ) -> None:
-    outlook = view(work)
+    inputs = view(work)
     if pools.of(pool):  # the first GPU takes the networks off the cores, which is another night
-        assert outlook.night(pools.grown(pool, pools.of(pool) + more)).seconds <= outlook.night(pools).seconds + 1e-6
-    assert view(replace(work, new=work.new + more)).night(pools).seconds >= outlook.night(pools).seconds - 1e-6
+        assert inputs.night(pools.grown(pool, pools.of(pool) + more)).seconds <= inputs.night(pools).seconds + 1e-6
+    assert view(replace(work, new=work.new + more)).night(pools).seconds >= inputs.night(pools).seconds - 1e-6
 
 
 @given(work=works, pools=machine_counts, hours=st.floats(0.5, 24))
 def test_what_is_said_to_fit_fits_and_one_machine_less_does_not(work: Work, pools: Pools, hours: float) -> None:
-    outlook = view(work)
-    would = fit(outlook.night, pools, 3600 * hours)
+    inputs = view(work)
+    would = fit(inputs.night, pools, 3600 * hours)
     for pool, number in would.alone.items():
-        assert outlook.night(pools.grown(pool, number)).seconds <= 3600 * hours
+        assert inputs.night(pools.grown(pool, number)).seconds <= 3600 * hours
         if number > pools.of(pool):
-            assert outlook.night(pools.grown(pool, number - 1)).seconds > 3600 * hours
-    assert would.together is None or outlook.night(would.together).seconds <= 3600 * hours
+            assert inputs.night(pools.grown(pool, number - 1)).seconds > 3600 * hours
+    assert would.together is None or inputs.night(would.together).seconds <= 3600 * hours
     assert would.alone or would.together, "minutes of watching leave room for any work"
 
 
@@ -214,10 +214,10 @@ def test_the_figure_for_a_gpu_is_the_cited_one_and_labelled() -> None:
     rates = chosen()
     assert rates.embed_gpus is not None
     assert rates.embed_gpus.assumed
-    outlook = view(rates=rates)
-    plan, hours = outlook.night(Pools(4000, 64, 64)), 8.0
+    inputs = view(rates=rates)
+    plan, hours = inputs.night(Pools(4000, 64, 64)), 8.0
     assert verdict(plan, hours, None).endswith("the GPU's rate is ASSUMED, none has been measured")
-    remarks = notes(plan, outlook.load(64), planned(), hours)
+    remarks = notes(plan, inputs.load(64), planned(), hours)
     assert "No GPU has been measured in this project" in remarks[0]
     needed = rate_needed(plan, 3600 * hours)
     assert needed is not None
@@ -292,8 +292,8 @@ def test_what_is_not_comparable_is_not_taken(kind: str, changes: dict[str, Any],
 
 def test_resalting_is_part_of_staging() -> None:
     run = past()
-    resalt = replace(run.steps["stage"], kind="resalt", seconds=300)
-    rate = chosen(PastRun("n1", {**run.steps, "resalt": resalt})).stage
+    id_check = replace(run.steps["stage"], kind="resolve-id-collisions", seconds=300)
+    rate = chosen(PastRun("n1", {**run.steps, "resolve-id-collisions": id_check})).stage
     assert rate is not None
     assert rate.value == 8000 / 400 / 4
 
@@ -345,8 +345,8 @@ def test_rows_are_dearer_to_index_in_fuller_segments() -> None:
 
 def test_storage_and_cost_by_hand() -> None:
     settings = planned("planning.gpu_hour=2", "planning.core_hour=0.5", "planning.gib_month=0.02")
-    outlook = Outlook(settings, SERVER, WORK, RATES, ())
-    plan, load = outlook.night(Pools(2, 8, 1)), outlook.load(1)
+    inputs = PlanInputs(settings, SERVER, WORK, RATES, ())
+    plan, load = inputs.night(Pools(2, 8, 1)), inputs.load(1)
     found = needs(plan, WORK, load, settings.planning, keep=2, models=1)
     faces = 14_400_000
     assert (found.staging_bytes, found.collection_bytes) == (faces * 2080, faces * (2080 + 2048 + 128 + 8))
@@ -365,12 +365,12 @@ def test_storage_and_cost_by_hand() -> None:
 
 
 def test_limits_of_the_settings_that_such_a_night_would_meet() -> None:
-    outlook = view(Work(new=3 * 10**9), chosen())
-    plan = outlook.night(Pools(768, 64, 1))
-    text = " ".join(notes(plan, outlook.load(1), outlook.settings, None))
+    inputs = view(Work(new=3 * 10**9), chosen())
+    plan = inputs.night(Pools(768, 64, 1))
+    text = " ".join(notes(plan, inputs.load(1), inputs.settings, None))
     assert "64 tasks of executor.decode_threads 2 use 192 of 768 cores" in text
     quick = planned("milvus.import_timeout_s=10")
-    assert any("milvus.import_timeout_s is 10" in note for note in notes(plan, outlook.load(1), quick, None))
+    assert any("milvus.import_timeout_s is 10" in note for note in notes(plan, inputs.load(1), quick, None))
 
 
 # --- What a person sees ----------------------------------------------------------------------------------------------
@@ -379,7 +379,9 @@ def test_limits_of_the_settings_that_such_a_night_would_meet() -> None:
 def test_three_billion_images_on_64_gpus_in_8_hours(capsys: pytest.CaptureFixture[str]) -> None:
     settings = planned("planning.images_per_s_per_gpu=2000", "planning.node_cores=16", "planning.gpu_hour=2")
     work = Work(new=3 * 10**9, faces_each=1)
-    probe = Outlook(settings, SERVER, work, choose(settings, [], IndexSpec("IVF_SQ8"), work.faces, by_import=True), ())
+    probe = PlanInputs(
+        settings, SERVER, work, choose(settings, [], IndexSpec("IVF_SQ8"), work.faces, by_import=True), ()
+    )
     pools = Pools(768, 64, 8)
     plan, load = probe.night(pools), probe.load(8)
     would = fit(probe.night, pools, 8 * 3600)

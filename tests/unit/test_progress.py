@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 from rich.console import Console as RichConsole
 
-from jobs.runs.console import Console, LogFormat, Pace
+from jobs.runs.console import Console, LogFormat, ProgressRate
 
 pytestmark = pytest.mark.unit
 
@@ -137,7 +137,7 @@ def test_elsewhere_a_line_comes_now_and_then() -> None:
 
 def test_what_was_done_before_is_no_speed() -> None:
     clock = Clock()
-    pace = Pace(clock)
+    pace = ProgressRate(clock)
     assert pace.of(900, 1_000) is None
     clock.now += 10
     assert pace.of(900, 1_000) is None

@@ -110,7 +110,7 @@ def test_a_share_of_a_thousandth_is_still_seen() -> None:
 
 
 def test_bars_over_time_lie_where_their_chunks_did() -> None:
-    points = [timings.Pace(0, 10, 100, 80, 10, 0.5), timings.Pace(30, 40, 50, 40, 10, 0.9)]
+    points = [timings.Throughput(0, 10, 100, 80, 10, 0.5), timings.Throughput(30, 40, 50, 40, 10, 0.9)]
     bars = charts.over_time(points, [point.rate for point in points], charts.round_up(10))
     assert [(bar.left, bar.width, bar.height) for bar in bars] == [(0, 0.25, 1), (0.75, 0.25, 0.5)]
 
@@ -211,8 +211,8 @@ def test_a_refused_index_is_told_with_its_histogram() -> None:
 def test_without_a_gpu_and_without_times_the_page_says_so() -> None:
     assert "No GPU was used." in html.render(EARLY)
     timed = replace(GOOD.recorded.computed, share=None, devices=())
-    untimed = [replace(point, share=None) for point in GOOD.pace]
-    shown = html.render(replace(GOOD, recorded=replace(GOOD.recorded, computed=timed), pace=untimed))
+    untimed = [replace(point, share=None) for point in GOOD.throughput]
+    shown = html.render(replace(GOOD, recorded=replace(GOOD.recorded, computed=timed), throughput=untimed))
     assert "Not measured" in shown
 
 

@@ -14,7 +14,17 @@ import pytest
 
 from jobs.runs import results
 from jobs.runs.record import Run
-from jobs.runs.results import Embedded, FileImported, Imported, Planned, Purged, Resalted, Screened, Staged, Verified
+from jobs.runs.results import (
+    Embedded,
+    FileImported,
+    IdCollisionsResolved,
+    Imported,
+    Planned,
+    Purged,
+    Screened,
+    Staged,
+    Verified,
+)
 from jobs.runs.step_result import StepResult
 
 if TYPE_CHECKING:
@@ -250,25 +260,28 @@ def run(told: Told) -> Run:
 
 
 def test_a_step_is_on_record_when_its_with_ends(run: Run, told: Told) -> None:
-    with run.step(Resalted) as step:
-        assert run.result(Resalted) is None
-        step.result = Resalted(faces=2)
-    assert run.result(Resalted) == step.result == Resalted(faces=2)
-    with run.step(Resalted) as step:
-        step.result = Resalted(faces=3)
-    assert told.rows == [("resalt", "done", '{"faces": 2}'), ("resalt", "done", '{"faces": 3}')]
-    assert told.lines == ["resalt: started", "resalt: done"] * 2
+    with run.step(IdCollisionsResolved) as step:
+        assert run.result(IdCollisionsResolved) is None
+        step.result = IdCollisionsResolved(faces=2)
+    assert run.result(IdCollisionsResolved) == step.result == IdCollisionsResolved(faces=2)
+    with run.step(IdCollisionsResolved) as step:
+        step.result = IdCollisionsResolved(faces=3)
+    assert told.rows == [
+        ("resolve-id-collisions", "done", '{"faces": 2}'),
+        ("resolve-id-collisions", "done", '{"faces": 3}'),
+    ]
+    assert told.lines == ["resolve-id-collisions: started", "resolve-id-collisions: done"] * 2
 
 
 def test_a_step_that_fails_or_says_nothing_is_on_no_record(run: Run, told: Told) -> None:
-    def fails() -> Resalted:
+    def fails() -> IdCollisionsResolved:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run.once(Resalted, fails)
-    with pytest.raises(RuntimeError, match="without a result"), run.step(Resalted):
+        run.once(IdCollisionsResolved, fails)
+    with pytest.raises(RuntimeError, match="without a result"), run.step(IdCollisionsResolved):
         pass
-    assert told.lines == ["resalt: started", "resalt: failed"] * 2
+    assert told.lines == ["resolve-id-collisions: started", "resolve-id-collisions: failed"] * 2
     assert told.rows == []
 
 

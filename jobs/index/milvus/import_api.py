@@ -11,7 +11,7 @@ from jobs.index.protocol import ImportState, State
 from jobs.settings import Settings
 
 
-class Imports(Protocol):
+class ImportApi(Protocol):
     """Start jobs and ask about them."""
 
     def start(self, name: str, files: Sequence[str], token: str) -> str:
@@ -30,7 +30,7 @@ class Imports(Protocol):
         """Discard a job's rows."""
 
 
-class RpcImports:
+class RpcImportApi:
     """``do_bulk_insert`` of pymilvus < 3.1: one file a task."""
 
     # Persisted (5) is not done: the segments may not be sealed yet.
@@ -100,7 +100,7 @@ class RpcImports:
         )
 
 
-class RestImports:
+class RestImportApi:
     """``/v2/vectordb/jobs/import`` of Milvus ≥ 2.4, from its documentation: untested against such a server."""
 
     _STATES: dict[str, State] = {  # noqa: RUF012

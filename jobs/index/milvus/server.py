@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.index.milvus.calls import CALL_TIMEOUT_S, call, quiet_pymilvus
 from jobs.index.milvus.client import MilvusIndex
-from jobs.index.milvus.import_api import Imports, RestImports, RpcImports
+from jobs.index.milvus.import_api import ImportApi, RestImportApi, RpcImportApi
 from jobs.index.protocol import EMBEDDED, Features, ImportState, parse_version
 from jobs.settings import Settings
 
@@ -31,7 +31,7 @@ class ServerIndex(MilvusIndex):
         client: Any,
         where: str,
         features: Features,
-        imports: Imports | None,
+        imports: ImportApi | None,
         search_params: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(client, where, features, search_params)
@@ -59,11 +59,11 @@ class ServerIndex(MilvusIndex):
         client = _connected(attempt, where, parts.hostname or "", parts.port or DEFAULT_PORT)
         version = call("tell its version", where, lambda: str(client.get_server_version(timeout=CALL_TIMEOUT_S)))
         features = detect(version)
-        imports: Imports | None = None
+        imports: ImportApi | None = None
         if features.bulk_import and features.files_per_job == 1:
-            imports = RpcImports(client, where)
+            imports = RpcImportApi(client, where)
         elif features.bulk_import:
-            imports = RestImports(settings, token, two_phase=features.two_phase_import)
+            imports = RestImportApi(settings, token, two_phase=features.two_phase_import)
         return cls(client, where, features, imports, settings.milvus.search_params)
 
     def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
