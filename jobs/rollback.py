@@ -21,7 +21,7 @@ from jobs.tables.store import materialise
 
 @job("rollback", examples="python -m jobs.rollback --config conf/local.yaml")
 def main(job_: JobContext) -> Result:
-    """Point the alias back at the proven collection before the live one, without what was withdrawn since."""
+    """Point the alias back at the proven collection before the live one, without what is not permitted any more."""
     with connect(job_.settings) as index:
         return _back(job_, index)
 

@@ -1,4 +1,4 @@
-"""Access of a person to what is held about them (GDPR articles 15 and 20): a list, and a portable copy."""
+"""Access of a person to what is stored about them (GDPR articles 15 and 20): a list, and a portable copy."""
 
 from __future__ import annotations
 

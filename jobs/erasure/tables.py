@@ -675,7 +675,7 @@ def _read(images: DataFrame) -> DataFrame:
 
 
 def _kept_by() -> Column:
-    """By what an item is held: itself; but the hash of a picture that stays by its picture, for it destroys nothing."""
+    """By what an item is kept: itself; but the hash of a picture that stays by its picture, for it destroys nothing."""
     return F.when(F.col("kind") == LEFT_CONTENT, F.col("image_id")).otherwise(F.col("value"))
 
 
@@ -777,7 +777,7 @@ def _by_faces_alone(alone: DataFrame, near: _Near) -> list[DataFrame]:
 
 
 def _is_lost(warehouse: Warehouse) -> bool:
-    """Whether there are images, and no record or no link at all: nobody can tell whose they are, or what is held."""
+    """Whether there are images, and no record or no link at all: nobody can tell whose they are, or what is on hold."""
     leading = (warehouse.read(spec).isEmpty() for spec in (BASIS_LINKS, PROCESSING_BASIS))
     return any(leading) and not warehouse.read(IMAGES).isEmpty()
 
@@ -822,7 +822,7 @@ def _in_doubt(
 
 
 def _marked(found: DataFrame, on_hold: DataFrame | None, doubt: DataFrame | None) -> DataFrame:
-    """``found`` with what is held, and what of it is unknown: see `find`. Of both a hold is what is said."""
+    """``found`` with what is on hold, and what of it is unknown: see `find`. Of both a hold is what is said."""
     marks = [(on_hold, False), (doubt, True)]
     known = [frame.withColumn("unknown", F.lit(unknown)) for frame, unknown in marks if frame is not None]
     waits = F.col("kind") == UNLINKED
@@ -937,10 +937,10 @@ def _leading_to(warehouse: Warehouse) -> DataFrame:
 
 
 def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -> DataFrame:
-    """Records (record_id) that stay while ``records`` and their ``images`` are held.
+    """Records (record_id) that stay while ``records`` and their ``images`` are on hold.
 
-    Also those that name a held image, whoever they are about: without them nobody could tell, when the hold ends, what
-    an erasure that waited was about.
+    Also those that name an image on hold, whoever they are about: without them nobody could tell, when the hold ends,
+    what an erasure that waited was about.
     """
     of_images = _leading_to(warehouse).join(images, "image_id", "left_semi").select("record_id")
     return records.unionByName(of_images).distinct()
@@ -979,10 +979,10 @@ def write_down(
 ) -> DataFrame:
     """Add what was found, and its tombstones, to the ledger; returns all items of ``targets`` that may go.
 
-    Before anything is destroyed (Guarantee 12): afterwards nothing else could tell what has to be gone. What is held is
-    found again by its records, which stay; but for the hash of an image that goes now, or that somebody leaves, while
-    another of the very bytes is held. The tombstones of a pass are written when it begins: what was due may be taken
-    back until then, and tombstones may not.
+    Before anything is destroyed (Guarantee 12): afterwards nothing else could tell what has to be gone. What is on hold
+    is found again by its records, which stay; but for the hash of an image that goes now, or that somebody leaves,
+    while another of the very bytes is on hold. The tombstones of a pass are written when it begins: what was due may be
+    taken back until then, and tombstones may not.
     """
     wanted = found.where(~F.col("on_hold")).select(*_ITEM)
     known = warehouse.read(ERASURE_ITEMS)
@@ -1141,7 +1141,7 @@ def settle_shared(warehouse: Warehouse, items: DataFrame, staying: DataFrame | N
     """Let the faces that stay in shared pictures stand under the coverage that is left; returns how many pictures.
 
     An embedding belongs to its image's coverage (`input_digest`), of which a record goes now: without this the other
-    people's faces would count as withdrawn, and be computed again. They are decided anew by this, so that what a
+    people's faces would count as unpermitted, and be computed again. They are decided anew by this, so that what a
     running night has left out of its collection comes back (`add_small`). Before the records go: whoever is cut off in
     between could not tell any more what the faces were computed from.
     """
@@ -1200,7 +1200,7 @@ def close(
     now: datetime,
     pass_did: dict[str, Any] | None = None,
 ) -> Closed:
-    """Mark the requests of ``targets`` complete, but those of which something is held, not known, or came meanwhile.
+    """Mark the requests of ``targets`` complete, but those of which something is on hold, not known, or came meanwhile.
 
     With what was found and how that ends it: once the items are gone, or a key has left the ring, nobody could tell.
     With how often it was asked for as this pass saw it, for `ask_again`; and with ``pass_did``, what the pass did:
@@ -1209,7 +1209,7 @@ def close(
     Not known is what to do for a person while images are linked to records that are not there: see `_unknown`. Or while
     none is linked to any (``blind``): see `is_blind`. Or for whatever is `unknown` of what was found.
 
-    Those of a pass are complete with what is not held: what is will be due again, or here again, when the hold ends.
+    Those of a pass are complete with what is not on hold: what is will be due again, or here again, when the hold ends.
     """
     # What was asked for is an item, too, there or not; an image that was found has its image_id.
     kind, was_found = F.col("kind"), F.col("image_id").isNotNull()

@@ -121,7 +121,7 @@ def _erased_keys(
     """How many keys of each of these ``collections`` have a tombstone; and how many are of no face that is known.
 
     The latter are of faces whose rows went before anybody wrote down whose they were. Those that were written down
-    (`removed_faces`) were withdrawn and not erased: a collection beside the live one holds them until the next erasure.
+    (`removed_faces`) were removed and not erased: a collection beside the live one holds them until the next erasure.
 
     Raises:
         NotProvenError: a collection has rows that its keys do not account for.

@@ -335,8 +335,8 @@ def is_void(warehouse: Warehouse, batch: Mapping[str, Any], *, ring: KeyRing) ->
     recorded, erased = _recorded(warehouse, batch), _erased(warehouse, batch, ring)
     if not _is_over(recorded, erased, batch):
         return False
-    standing = current_batches(recorded, erased).first()
-    return standing is None or standing["batch_state"] != BATCH_ASSESSED
+    current = current_batches(recorded, erased).first()
+    return current is None or current["batch_state"] != BATCH_ASSESSED
 
 
 def _recorded(warehouse: Warehouse, batch: Mapping[str, Any]) -> DataFrame:

@@ -248,7 +248,7 @@ def has_ended(record: Record, *, policy: Policy, now: datetime) -> bool:
     """Whether what a record gave is over for good: what stands under it is destroyed then, and not only refused.
 
     Whatever else it lacks, or the law asks for: a withdrawal counts without a field, too. But nothing is destroyed by
-    what cannot be read, nor by what is held.
+    what cannot be read, nor by what is on hold.
     """
     if record.quarantined or record.schema_version not in SCHEMA_VERSIONS or record.legal_hold_ref is not None:
         return False

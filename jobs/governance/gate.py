@@ -120,8 +120,8 @@ def gate(
         .agg(F.collect_list(F.struct(*_LINK_FIELDS)).alias("links"))
     )
     wanted = images.select("image_id", "part", "content_sha256", "source_batch_id", "changed_at")
-    standing = current_batches(batches, barred.batches)
-    with_batch = wanted.join(F.broadcast(standing), "source_batch_id", "left")
+    current = current_batches(batches, barred.batches)
+    with_batch = wanted.join(F.broadcast(current), "source_batch_id", "left")
     with_batch = _flagged(with_batch, barred.images, "image_id", "erased")
     with_batch = _flagged(with_batch, barred.shared, "image_id", "somebody_left")
     judged = with_batch.join(linked, "image_id", "left").withColumn("judged", _judge_links())
@@ -417,7 +417,7 @@ def _not_in_force(now: Column, rules: Sequence[JurisdictionRule]) -> list[tuple[
 
 
 def _ended(until: Column, now: Column) -> Column:
-    """Whether a record is over for good, of those that can be read and are not held: `decide.has_ended`."""
+    """Whether a record is over for good, of those that can be read and are not on hold: `decide.has_ended`."""
     kept = F.col("quarantined") | F.col("contested") | F.col("legal_hold_ref").isNotNull()
     begun, state = F.col("event.event_time"), F.col("event.event_state")
     over = (until <= now) & (begun.isNull() | (begun <= now))

@@ -61,7 +61,7 @@ def _facts(work: Work, plan: NightPlan, load: LoadPlan, needed: Needs, settings:
     ]
     if plan.pools.gpus:
         facts.append(
-            ("GPU-hours", f"{needed.gpu_hours:,.1f} held, {needed.gpu_hours_embedding:,.1f} of them for embedding")
+            ("GPU-hours", f"{needed.gpu_hours:,.1f} reserved, {needed.gpu_hours_embedding:,.1f} of them for embedding")
         )
     facts.append(("core-hours", f"{needed.core_hours:,.1f}"))
     if needed.node_hours:

@@ -77,7 +77,7 @@ def links(recorded: Recorded) -> list[Link]:
 def _proven_links(recorded: Recorded, counts: Reconciled) -> list[Link]:
     statuses, computed = counts.statuses, recorded.computed.statuses
     outcomes = {s: n for s, n in statuses.items() if s not in (REFUSED, "left_for_next_run")}
-    # What was computed and withdrawn again before the proof is among the refused.
+    # What was computed and removed again before the proof is among the refused.
     now = {s: min(n, computed.get(s, 0)) for s, n in outcomes.items()}
     return [
         *(Link(NOW, s, n) for s, n in _largest(now)),

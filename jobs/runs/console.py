@@ -102,11 +102,11 @@ class Console:
             yield self._lines(step, unit)
 
     def _lines(self, step: str, unit: str) -> Show:
-        pace, told = ProgressRate(self._clock), self._clock()
+        rate, told = ProgressRate(self._clock), self._clock()
 
         def show(done: int, total: int) -> None:
             nonlocal told
-            now, speed = self._clock(), pace.of(done, total)
+            now, speed = self._clock(), rate.of(done, total)
             if now - told >= _LINE_EVERY_S and done < total:
                 told = now
                 known = {"per_s": round(speed[0], 2), "eta_s": speed[1]} if speed else {}
@@ -118,20 +118,20 @@ class Console:
     def _bar(self, what: str, unit: str) -> Iterator[Show]:
         with self._lock:
             if self._bars is None:
-                columns = ("{task.description}", "{task.fields[count]}", "{task.fields[pace]}")
+                columns = ("{task.description}", "{task.fields[count]}", "{task.fields[rate]}")
                 what_column, *others = (TextColumn(column, markup=False) for column in columns)
                 self._bars = Progress(
                     what_column, BarColumn(), *others, console=self._err, transient=True, auto_refresh=False
                 )
                 self._bars.start()
             bars = self._bars
-            task = bars.add_task(what, total=None, count="", pace="")
-        pace = ProgressRate(self._clock)
+            task = bars.add_task(what, total=None, count="", rate="")
+        rate = ProgressRate(self._clock)
 
         def show(done: int, total: int) -> None:
             count = f"{done:,} of {total:,} {unit}"
-            pace_text = _in_words(pace.of(done, total), unit)
-            bars.update(task, completed=done, total=total or None, count=count, pace=pace_text, refresh=True)
+            rate_text = _in_words(rate.of(done, total), unit)
+            bars.update(task, completed=done, total=total or None, count=count, rate=rate_text, refresh=True)
 
         try:
             yield show

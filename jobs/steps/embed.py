@@ -1,4 +1,4 @@
-"""Embedding: refusals recorded, stale faces withdrawn, new and changed images embedded chunk by chunk."""
+"""Embedding: refusals recorded, unpermitted faces removed, new and changed images embedded chunk by chunk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def embed_steps(run: Run, *, recompute: bool, limit: int | None = None) -> None:
-    """Refusals recorded, stale faces withdrawn, new and changed images (at most ``limit``) embedded chunk by chunk."""
+    """Record refusals, remove unpermitted faces, embed new and changed images (at most ``limit``) chunk by chunk."""
     from jobs.embedding.chunks import Chunk, plan_chunks, worklist
     from jobs.embedding.faces import remove_unpermitted_faces
     from jobs.embedding.status import computed

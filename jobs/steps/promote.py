@@ -20,13 +20,14 @@ from jobs.tables.store import materialise
 
 
 def promote_steps(run: Run, index: VectorIndex) -> Promotion:
-    """Gate once more, take out what was withdrawn since the proof, switch the alias, drop what is too old.
+    """Gate once more, take out what is not permitted any more, switch the alias, drop what is too old.
 
-    Of a run that was killed behind the switch, in the watch, the collection is live since: what was withdrawn leaves it
-    by `sync`, `erase` and `expire`, and the files that it was loaded from may be gone. It is only watched again.
+    Of a run that was killed behind the switch, in the watch, the collection is live since: what is not permitted
+    any more leaves it by `sync`, `erase` and `expire`, and the files that it was loaded from may be gone. It is only
+    watched again.
 
     Raises:
-        NotProvenError: the run has no passed proof, or rows are missing after the last withdrawal.
+        NotProvenError: the run has no passed proof, or rows are missing after the last removal.
     """
     verified = last_verified(run)
     proof, collection = verified.proof, verified.collection
@@ -47,7 +48,7 @@ def promote_steps(run: Run, index: VectorIndex) -> Promotion:
 
 
 def _remove_last(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> None:
-    """Take out of the collection what was withdrawn since the proof, and see that all that is permitted is there."""
+    """Take out of the collection what is not permitted any more, and see that all that is permitted is there."""
     ensure_loaded(run, index, collection)
     with run.job.watching("promote", "list the faces that are permitted"):
         permitted = materialise(permitted_faces(run.warehouse, gate_step(run), fingerprint).keys)

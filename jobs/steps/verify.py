@@ -32,7 +32,7 @@ _IMPLAUSIBLE: Final = (
 
 
 def verify_steps(run: Run, index: VectorIndex) -> Proof:
-    """Gate a last time, take out what was withdrawn, prove the collection, reconcile the images.
+    """Gate a last time, take out what is not permitted any more, prove the collection, reconcile the images.
 
     Raises:
         NotProvenError: anything is missing, unexpected or twice; the recall is below its floor; an image has no
@@ -72,7 +72,7 @@ def hint_for(proof: Proof) -> str:
 def remove_unpermitted_loaded(run: Run, index: VectorIndex, collection: str, permitted: DataFrame) -> DataFrame:
     """Delete from the collection what was staged and is not permitted any more; returns those rows."""
     with run.step(RemovedFromCollection) as step:
-        with run.job.watching("remove-unpermitted-loaded", "look for what was withdrawn since it was staged"):
+        with run.job.watching("remove-unpermitted-loaded", "look for staged faces that are not permitted any more"):
             removed = materialise(not_permitted(staged_files(run).read(run.job.spark), permitted))
         step.result = RemovedFromCollection(faces=remove_keys(index, collection, removed))
     return removed

@@ -573,7 +573,7 @@ def test_guarantee_14_receipts_balance_are_the_same_each_time_and_name_nobody(af
 
 @pytest.mark.faults
 def test_guarantee_9_what_a_collection_holds_is_asked_of_the_collection(indexed: Indexed, tmp_path: Path) -> None:
-    """Rows of `embeddings` went before: by a night's own withdrawal, and by somebody who wrote nothing down."""
+    """Rows of `embeddings` went before: by a night that removed them, and by somebody who wrote nothing down."""
     made = indexed.copy_to(tmp_path / "w")
     reindex(made, "night-2")
     now = datetime.now(UTC)

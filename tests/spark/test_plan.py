@@ -44,6 +44,7 @@ def written(spark, tmp_path_factory: pytest.TempPathFactory):
         ("embed/0-3", 100.0, {"images": 30_000, "faces": 40_000, **on}, 7),
         # Executors came and went: each chunk counts with those that it had.
         ("embed/4-7", 300.0, {"images": 30_000, "faces": 40_000, "cores": 4, "gpus": 1}, 7),
+        # By the name that an earlier release gave it.
         ("resalt", 50.0, {"faces": 0}, 7),
         ("stage", 50.0, {"rows": 80_000, "path": "p", "files": [], "buckets": 4, **on}, 7),
         ("import/0", 0.0, {"job_id": "1", "state": "done"}, 7),
@@ -66,6 +67,7 @@ def test_steps_are_summed_by_run_and_kind(written) -> None:
     assert (embed.seconds, embed.images) == (400, 60_000)
     assert (embed.machines(CORES), embed.machines(GPUS)) == (5, 1.25)
     assert runs[0].steps["gate"].seconds == 100
+    assert runs[0].steps["resolve-id-collisions"].seconds == 50
     assert runs[0].steps["import"].machines(NODES) == 4
     assert runs[0].steps["import"].one_process
     assert runs[1].steps["stage"].machines(CORES) == 0

@@ -30,7 +30,7 @@ from jobs.index.staging import Manifest, bucket_count, digests, stage
 from jobs.runs.history import run_state
 from jobs.runs.lease import Lease, last_act
 from jobs.runs.record import open_run
-from jobs.runs.results import Dropped, Dropping, FileImported, IdCollisionsResolved, Maintained
+from jobs.runs.results import Dropped, Dropping, FileImported, IdCollisionsResolved, Maintained, RemovedFromTable
 from jobs.schemas import ALL_TABLES, EMBEDDINGS, ERASURE_ITEMS, IMAGES, LEASES, RUN_STEPS, RUNS, TableSpec
 from jobs.steps import load
 from jobs.steps.load import import_staged
@@ -253,7 +253,11 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
         fail()
     found = run_state(warehouse, "r1", datetime.now(UTC))
     assert (found.state, found.exit_code, found.job, found.message) == ("failed", 4, "reindex", "not enough.")
+    # By the name that an earlier release gave it.
+    former = ("r1", "withdraw", "done", NOW, NOW, 0.0, '{"faces": 4}', 1)
+    warehouse.append(spark.createDataFrame([former], RUN_STEPS.columns), RUN_STEPS)
     with open_run(job_for(spark, settings, "r1"), "reindex") as run:
+        assert run.result(RemovedFromTable) == RemovedFromTable(faces=4)
         # Its lease runs out where it is not heard of for long enough.
         assert run_state(warehouse, "r1", datetime.now(UTC)).state == "running"
         assert run_state(warehouse, "r1", datetime.now(UTC) + timedelta(hours=1)).state == "silent"
@@ -269,7 +273,7 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
         ("done", 0),
     ]
     assert len({r["started_at"] for r in states}) == 1
-    assert warehouse.read(RUN_STEPS).count() == 3
+    assert warehouse.read(RUN_STEPS).count() == 4
     with (
         pytest.raises(SettingsError, match="other settings"),
         open_run(job_for(spark, settings_for(tmp_path, "detection.max_faces=3"), "r1"), "reindex"),

@@ -290,7 +290,7 @@ def test_what_is_not_comparable_is_not_taken(kind: str, changes: dict[str, Any],
     assert rate is None or "run n1" not in rate.source
 
 
-def test_resalting_is_part_of_staging() -> None:
+def test_looking_for_shared_ids_is_part_of_staging() -> None:
     run = past()
     id_check = replace(run.steps["stage"], kind="resolve-id-collisions", seconds=300)
     rate = chosen(PastRun("n1", {**run.steps, "resolve-id-collisions": id_check})).stage

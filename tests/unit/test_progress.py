@@ -137,8 +137,8 @@ def test_elsewhere_a_line_comes_now_and_then() -> None:
 
 def test_what_was_done_before_is_no_speed() -> None:
     clock = Clock()
-    pace = ProgressRate(clock)
-    assert pace.of(900, 1_000) is None
+    rate = ProgressRate(clock)
+    assert rate.of(900, 1_000) is None
     clock.now += 10
-    assert pace.of(900, 1_000) is None
-    assert pace.of(950, 1_000) == (5.0, 10)
+    assert rate.of(900, 1_000) is None
+    assert rate.of(950, 1_000) == (5.0, 10)

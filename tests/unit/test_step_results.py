@@ -24,6 +24,7 @@ from jobs.runs.results import (
     Screened,
     Staged,
     Verified,
+    present_name,
 )
 from jobs.runs.step_result import StepResult
 
@@ -51,10 +52,12 @@ COUNTS = (
 WRITTEN = [
     ("gate", '{"images": 3, "accepted": 2, "refused": 1, "newly_refused": 0, "reasons": {"NO_BASIS": 1}, '
              '"fingerprint": "ff", "weights": "random(seed=0), UNTRAINED", "cores": 2, "gpus": 0}'),
+    ("remove-unpermitted", '{"faces": 0}'),
     ("withdraw", '{"faces": 0}'),
     ("plan", '{"chunks": [[0, 3, 20], [4, 4, 7]], "images": 27}'),
     ("embed/0-3", '{"images": 20, "faces": 22, "statuses": {"embedded": 19, "no_face": 1}, "device": {"names": '
                   '["cpu"], "network_s": 1.25, "elapsed_s": 4.0}, "cores": 2, "gpus": 0}'),
+    ("resolve-id-collisions", '{"faces": 0}'),
     ("resalt", '{"faces": 0}'),
     ("stage", '{"path": "/w/_staging/night-1/3", "apart": false, "rows": 22, "buckets": 4, "files": [{"path": '
               '"/w/_staging/night-1/3/part-0.parquet", "rows": 22, "bytes": 4096, "sha256": "ab", "file_no": 0, '
@@ -62,6 +65,7 @@ WRITTEN = [
     ("import", '{"collection": "faces_night_1", "rows": 22, "by_import": true, "data_nodes": 4}'),
     ("import/0", '{"job_id": "453", "state": "done", "collection": "faces_night_1"}'),
     ("index", '{"index": "HNSW", "rows": 22, "by_import": false, "data_nodes": 1}'),
+    ("remove-unpermitted-loaded", '{"faces": 1}'),
     ("withdraw-loaded", '{"faces": 1}'),
     ("verify", '{"collection": "faces_night_1", ' + PROOF + '"distances": null, "implausible": "", ' + COUNTS
                + ', "cores": 2, "gpus": 0}'),
@@ -79,6 +83,7 @@ WRITTEN = [
     ("drop-collections", '{"dropped": ["faces_night_0"], "index": ["4f"]}'),
     ("dropped-collections", '{"dropped": ["faces_night_0"]}'),
     ("lost-collections", '{"dropped": ["faces_night_0"]}'),
+    ("sync-remove", '{"collection": "", "removed": 0}'),
     ("sync-withdraw", '{"collection": "", "removed": 0}'),
     ("sync-add", '{"added": 3, "left": 0}'),
     ("bring-back", '{"added": 1, "left": 0}'),
@@ -158,10 +163,18 @@ def test_names_are_of_one_kind_each() -> None:
     assert (Imported.name(), FileImported.name("7")) == ("import", "import/7")
     assert not Imported.is_name("import/7")
     assert not FileImported.is_name("import")
-    assert len({kind.STEP for kind in KINDS.values()}) == len(KINDS)
+    names = [name for kind in KINDS.values() for name in (kind.STEP, *kind.FORMERLY)]
+    assert len(set(names)) == len(names) == len(KINDS) + 4
     for wrong in (Imported, "7"), (FileImported, ""):
         with pytest.raises(ValueError, match="no name of a step"):
             wrong[0].name(wrong[1])  # type: ignore[attr-defined]
+
+
+def test_a_step_of_an_earlier_release_is_known_by_its_present_name() -> None:
+    for kind in KINDS.values():
+        assert {present_name(name) for name in (kind.STEP, *kind.FORMERLY)} == {kind.STEP}
+    assert present_name("withdraw-loaded") == results.RemovedFromCollection.name()
+    assert (present_name("embed/0-3"), present_name("lease")) == ("embed/0-3", "lease")
 
 
 def test_spark_reads_the_same_columns() -> None:
