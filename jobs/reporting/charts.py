@@ -147,7 +147,7 @@ def side_by_side(values: Sequence[float], top: float) -> list[Bar]:
 
 
 def along(steps: Sequence[StepTiming]) -> list[Bar]:
-    """For each stage where it lies between the first one's begin and the last one's end."""
+    """For each step where it lies between the first one's begin and the last one's end."""
     if not steps:
         return []
     begin, end = min(step.begin for step in steps), max(step.end for step in steps)

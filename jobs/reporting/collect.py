@@ -185,8 +185,8 @@ def _removed_before_proof(steps: DataFrame) -> int:
 def _facts(states: list[Row], recorded: flow.Recorded, timed: list[timings.StepTiming]) -> RunFacts:
     last = states[0]
     message, _, next_step = (last["message"] or "").partition(" Next step: ")
-    final = max((stage for stage in timed), key=lambda stage: stage.end, default=None)
-    signs = [last["recorded_at"] / 1e6, *(stage.end for stage in timed)]
+    final = max(timed, key=lambda step: step.end, default=None)
+    signs = [last["recorded_at"] / 1e6, *(step.end for step in timed)]
     known = {
         name: next((row[name] for row in states if row[name]), "")
         for name in ("weights", "model_fingerprint", "collection")

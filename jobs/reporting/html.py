@@ -92,7 +92,7 @@ def _node_tone(node: charts.Node) -> str:
 
 
 def _step_units(report: Report) -> dict[str, tuple[int, str]]:
-    """What a stage went through, where that is on record: how many, of what."""
+    """What a step went through, where that is on record: how many, of what."""
     recorded = report.recorded
     imported = None if recorded.imported is None else recorded.imported.rows
     units: dict[type[StepResult], tuple[int | None, str]] = {

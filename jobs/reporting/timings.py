@@ -1,4 +1,4 @@
-"""What a run's steps took, as Spark aggregates over `run_steps`: stages, chunks over time, imports file by file.
+"""What a run's steps took, as Spark aggregates over `run_steps`: steps, chunks over time, imports file by file.
 
 However many chunks and files a run had, at most `_POINTS` rows of them come to the driver. Times are seconds since
 1970.
