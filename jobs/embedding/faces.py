@@ -76,7 +76,7 @@ def remove_unpermitted_faces(warehouse: Warehouse, gated: Gated, *, now: datetim
     written down before their rows go: an erasure that follows tells by them whose faces collections may hold still.
 
     Raises:
-        GovernanceError: there is no link at all, so that every face would go, also of what is held.
+        GovernanceError: there is no link at all, so that every face would go, also of what is on hold.
     """
     permitted = gated.accepted.select(*INPUT)
     on_hold = gated.refused.where("on_hold").select("image_id")

@@ -26,7 +26,7 @@ def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime
     """What is due as (kind, value): kind `image`, or `expired` for a record under which a face stands elsewhere.
 
     Nothing is while there is no record, or no link, at all, as where a folder was removed: a hold may have been there.
-    Where a link alone is lost a face tells of it (`_with_nobody_else`), and beside one under a held record all is held.
+    Where a link alone is lost a face tells of it (`_with_nobody_else`), and beside one under a record on hold all is on hold.
     """
     # Not where a record of it is lost.
     lost = F.exists("reasons", lambda reason: reason.eqNullSafe(F.lit(Reason.BASIS_NOT_FOUND.value)))
@@ -38,9 +38,9 @@ def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime
     barred = barred_in(warehouse, settings, warehouse.read(IMAGES).limit(0), basis)
     records = record_decisions(basis, policy=policy_of(settings), now=now, barred=barred)
     faces = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
-    told = records.where("ended OR held").select("record_id", "ended")
+    told = records.where("ended OR on_hold").select("record_id", "ended")
     under = materialise(faces.join(told, "record_id"))
-    beside_held = under.where("NOT ended").select("image_id")
+    beside_hold = under.where("NOT ended").select("image_id")
     over = decided.where("over AND NOT revoked").select("image_id")
     whole = (
         decided.where("revoked")
@@ -49,7 +49,7 @@ def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime
     )
     staying = under.where("ended").join(decided.select("image_id"), "image_id", "left_semi")
     staying = staying.join(whole, "image_id", "left_anti")
-    staying, whole = (some.join(beside_held, "image_id", "left_anti") for some in (staying, whole))
+    staying, whole = (some.join(beside_hold, "image_id", "left_anti") for some in (staying, whole))
     images = whole.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value"))
     partly = staying.select(F.lit(EXPIRED).alias("kind"), F.col("record_id").alias("value"))
     rows = materialise(images.unionByName(partly).distinct())

@@ -120,7 +120,7 @@ def test_guarantee_7_a_face_tells_of_somebody_whose_link_is_lost(made: Indexed) 
     assert due(made) == set()
     target = erasure.Target("subject", principal(1))
     erasure.request(warehouse, [target], key_ring(made.settings), run_id="asked", now=now)
-    held = rows(erasure.find(warehouse, erasure.pending(warehouse)).where("held"), "kind", "value")
+    held = rows(erasure.find(warehouse, erasure.pending(warehouse)).where("on_hold"), "kind", "value")
     faces = {("face", str(face)) for face in made.faces(f"image_id = '{SHARED}'")}
     assert held >= {("record", "s1"), ("shared", SHARED)}
     assert len(held & faces) == 1
