@@ -179,8 +179,8 @@ def test_a_table_is_lost_and_filled_again(tmp_path: Path, table: str, job: str) 
 def test_what_was_held_is_so_while_nobody_can_tell(tmp_path: Path, table: str) -> None:
     cells = ((KEPT, "boxed", "main", ()), ("c1", "boxed", "main", ("hold",)))
     player = played(tmp_path, History(("reindex", "sync", f"lose {table}>sync"), cells))
-    content, _ = player.held_with["c1-x"]
-    player.held_with["c1-x"] = content, {b"a face"}
+    content, _ = player.on_hold_with["c1-x"]
+    player.on_hold_with["c1-x"] = content, {b"a face"}
     assert not player.findings
     player.step("embed")
     assert [(found.guarantee, found.what) for found in player.findings] == [(7, "a held face was destroyed")]
