@@ -168,7 +168,8 @@ class World:
         self._index_place: Path | None = None
         self.seconds: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()
-        self._ready: set[str] = set()
+        # Nothing is to be made or migrated of tables that are elsewhere.
+        self._ready = {spec.name for spec in CONTROL_TABLES} if quick else set[str]()
         self._processes: list[_Process] = []
         self._undo: list[Callable[[], None]] = []
         self._asked: list[tuple[str, str]] | None = None
