@@ -22,7 +22,7 @@ from jobs.settings import load_settings
 from jobs.tables.store import Warehouse
 from tests.e2e.line import BATCH, prepare, run_job, trained
 from tests.milvus.server import MilvusStandalone, temporary
-from tests.unit.test_metrics import read
+from tests.unit.runs.test_metrics import read
 
 pytestmark = pytest.mark.e2e
 

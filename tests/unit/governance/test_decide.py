@@ -1,4 +1,4 @@
-"""The pure rule, case by case; `tests/spark/test_gate.py` holds the Spark expression equal to it."""
+"""The pure rule, case by case; `tests/spark/governance/test_gate.py` holds the Spark expression equal to it."""
 
 from __future__ import annotations
 

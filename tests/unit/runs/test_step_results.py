@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.unit
 
-JOBS = Path(__file__).parents[2] / "jobs"
+JOBS = Path(__file__).parents[3] / "jobs"
 KINDS: dict[str, type[StepResult]] = {
     kind.__name__: kind
     for kind in vars(results).values()

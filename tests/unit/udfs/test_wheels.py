@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.wheelhouse import FILE, NAME, make_wheel, serve
+from tests.unit.udfs.wheelhouse import FILE, NAME, make_wheel, serve
 from udfs import wheels
 from udfs.weights_files import WeightsError
 from udfs.wheels import Member, fetch_member

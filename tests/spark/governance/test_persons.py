@@ -18,9 +18,9 @@ from jobs.governance.tombstones import SUBJECT, key_ring
 from jobs.runs.record import open_run
 from jobs.schemas import AUDIT_EVENTS, KEYS_NOTED, LEASES, PROCESSING_BASIS, PSEUDONYM_KEYS, RUNS, TOMBSTONES
 from jobs.settings import Settings
+from tests.spark.governance.test_gate import GOOD
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
-from tests.spark.test_gate import GOOD
-from tests.unit.test_pseudonyms import rule_1, rule_2, rule_3, settings_with
+from tests.unit.governance.test_pseudonyms import rule_1, rule_2, rule_3, settings_with
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
 

@@ -16,7 +16,7 @@ from tests.milvus.fake import FakeIndex
 
 pytestmark = pytest.mark.unit
 
-JOBS = Path(__file__).parents[2] / "jobs"
+JOBS = Path(__file__).parents[3] / "jobs"
 OPENERS = {"connect", "ServerIndex.open", "EmbeddedIndex.open"}
 
 

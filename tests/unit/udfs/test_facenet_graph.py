@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.golden.support import model, random_weights
-from tests.unit.graphs import Nodes, attribute, const, facenet, message, node, norm, written
+from tests.unit.udfs.graphs import Nodes, attribute, const, facenet, message, node, norm, written
 from udfs import weights as module
 from udfs.facenet_graph import facenet_state_dict
 from udfs.fingerprint import model_fingerprint, tensors_sha256

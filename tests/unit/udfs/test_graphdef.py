@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.unit.graphs import attribute, const, message, node, norm, tensor, varint
+from tests.unit.udfs.graphs import attribute, const, message, node, norm, tensor, varint
 from udfs import graphdef
 from udfs.graphdef import Graph, GraphError, read_graph
 

@@ -12,8 +12,8 @@ from jobs.embedding.model import find_model
 from jobs.errors import DependencyUnavailable
 from jobs.settings import load_settings
 from tests.golden.support import model, random_weights
-from tests.unit.graphs import facenet, written
-from tests.unit.wheelhouse import FILE, make_wheel, serve
+from tests.unit.udfs.graphs import facenet, written
+from tests.unit.udfs.wheelhouse import FILE, make_wheel, serve
 from udfs import casia
 from udfs import weights as module
 from udfs.fingerprint import model_fingerprint, tensors_sha256

@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from jobs.reporting import charts, flow, html, timings
-from tests.unit.reports import EARLY, FAILED, GOOD, LARGE, NOTHING, PROOF, RESULTS, recorded
+from tests.unit.reporting.reports import EARLY, FAILED, GOOD, LARGE, NOTHING, PROOF, RESULTS, recorded
 
 pytestmark = pytest.mark.unit
 

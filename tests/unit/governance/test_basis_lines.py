@@ -34,7 +34,7 @@ from jobs.governance.blanks import filled, is_plain
 
 pytestmark = pytest.mark.unit
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCHEMA = json.loads((ROOT / "docs" / "basis-record.schema.json").read_text(encoding="utf-8"))
 EVENT = {"event_time": "2026-01-31T12:00:00Z", "event_type": "explicit_consent", "event_state": "ConsentGiven"}
 GOOD: dict[str, Any] = {
