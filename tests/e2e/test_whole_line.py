@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from bench.pictures import Picture
@@ -62,7 +63,9 @@ def chosen(pictures: tuple[Path, list[Picture]]) -> list[Picture]:
 
 
 @pytest.fixture(scope="module")
-def folder(pictures: tuple[Path, list[Picture]], chosen: list[Picture], tmp_path_factory) -> Path:
+def folder(
+    pictures: tuple[Path, list[Picture]], chosen: list[Picture], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     root = tmp_path_factory.mktemp("night") / "pictures"
     for picture in chosen:
         (root / picture.path).parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,9 @@ def home(folder: Path, chosen: list[Picture]) -> Path:
 
 
 @pytest.fixture
-def night(spark, home: Path, folder: Path, chosen: list[Picture], capsys) -> Night:
+def night(
+    spark: SparkSession, home: Path, folder: Path, chosen: list[Picture], capsys: pytest.CaptureFixture[str]
+) -> Night:
     def run(name: str, *arguments: str, config: Path = home) -> tuple[int, dict[str, Any]]:
         return run_job(name, config, *arguments, read=lambda: capsys.readouterr().out)
 
@@ -273,7 +278,9 @@ def test_9_no_name_no_vector_in_what_a_run_leaves(night: Night) -> None:
     assert not [p.path for p in night.chosen if p.path in text]
 
 
-def test_a_real_server_is_loaded_in_bulk(spark, chosen: list[Picture], folder: Path, tmp_path: Path, capsys) -> None:
+def test_a_real_server_is_loaded_in_bulk(
+    spark: SparkSession, chosen: list[Picture], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The same line against the real Milvus server: bulk import from the files that Spark wrote."""
     singles = [p for p in chosen if p.expected == "embedded"][:8]
     server = MilvusStandalone(tmp_path / "milvus")

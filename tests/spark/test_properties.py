@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.embedding.chunks import gpu_profile
 from jobs.session import read_properties
@@ -53,7 +54,7 @@ def said(path: Path) -> dict[str, str]:
     return dict(lines)
 
 
-def test_spark_knows_every_property(spark) -> None:
+def test_spark_knows_every_property(spark: SparkSession) -> None:
     jvm = spark._jvm
     loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
     for name in HOLDERS:
@@ -128,7 +129,7 @@ def test_spark_submit_accepts_the_file_and_reads_what_we_read(submitted, path: P
             assert read[key] == ours[key], key
 
 
-def test_executors_that_dynamic_allocation_starts_ask_kubernetes_for_the_gpu(spark) -> None:
+def test_executors_that_dynamic_allocation_starts_ask_kubernetes_for_the_gpu(spark: SparkSession) -> None:
     """Without a vendor Spark cannot say `nvidia.com/gpu` in a pod, and refuses the profile."""
     settings = load_settings(overrides=["executor.gpus_per_task=1", "executor.gpu_discovery_script=./gpu-discovery.sh"])
     assert "gpu" not in gpu_profile(spark, settings).executorResources

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from pyspark.sql import SparkSession
 
 from jobs.erasure.asked import Asked, asked_for
 from jobs.erasure.run import receipts
@@ -97,7 +98,7 @@ def test_a_copy_has_everything_of_a_person_and_no_name_of_anybody_elses_choice(a
         export(warehouse, [person], str(tmp_path / "no" / "folder.zip"), image_kind)
 
 
-def test_guarantee_14_a_copy_of_one_person_has_nothing_of_another(spark, tmp_path: Path) -> None:
+def test_guarantee_14_a_copy_of_one_person_has_nothing_of_another(spark: SparkSession, tmp_path: Path) -> None:
     """Pictures that two people are recorded for; a record that was somebody else's before."""
     warehouse, ann, bob = warehouse_for(spark, settings_for(tmp_path)), principal(1), principal(2)
     records = [record_row("a", 1), record_row("a-box", 1, face_box=[0.0, 0.0, 9.0, 9.0]), record_row("b", 2)]
@@ -171,7 +172,7 @@ def test_guarantee_13_who_was_not_found_is_barred_under_every_key(asking: Asking
     assert {ring.digest(SUBJECT, name) for name in names} <= stones
 
 
-def test_a_second_request_for_the_same_says_that_it_was_erased_before(spark, tmp_path: Path) -> None:
+def test_a_second_request_for_the_same_says_that_it_was_erased_before(spark: SparkSession, tmp_path: Path) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     nothing, some = ({"images": n, "faces": n, "records": n, "shared_images": 0} for n in (0, 1))
     # request, target, what it found; in this order of time

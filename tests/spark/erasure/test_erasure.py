@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from jobs.embedding.faces import withdraw_stale
@@ -611,7 +612,7 @@ def test_guarantee_9_what_a_collection_holds_is_asked_of_the_collection(indexed:
     assert made.warehouse.read(REMOVED_FACES).count() == 0
 
 
-def test_guarantee_10_files_go_on_the_day_that_each_receipt_names(spark, tmp_path: Path) -> None:
+def test_guarantee_10_files_go_on_the_day_that_each_receipt_names(spark: SparkSession, tmp_path: Path) -> None:
     """A week of history, and erasures on day 0 and day 6: what the first left goes on day 7, not on day 13."""
     warehouse, begin = warehouse_for(spark, settings_for(tmp_path)), datetime(2026, 1, 1, tzinfo=UTC)
     day = timedelta(days=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.embedding.faces import permitted_faces
 from jobs.erasure import tables as erasure
@@ -151,7 +152,9 @@ def test_a_warehouse_of_an_earlier_release_keeps_the_identity_that_its_collectio
     assert warehouse_for(made.spark, made.settings).identity == first.identity
 
 
-def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dropped(spark, tmp_path: Path) -> None:
+def test_guarantee_9_a_collection_is_on_record_from_its_first_row_until_it_is_dropped(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     before = {"import": {"collection": "old"}, "promote": {"current": "old", "dropped": ["older"]}}
     steps = [

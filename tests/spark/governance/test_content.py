@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs.erasure.tables import held_images
 from jobs.governance.basis import import_basis, link_images, record_batch
@@ -90,7 +90,7 @@ class Place:
 CHANGED = "CONTENT_CHANGED"
 
 
-def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark, tmp_path: Path) -> None:
+def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark: SparkSession, tmp_path: Path) -> None:
     place = Place(spark, tmp_path)
     # Given before the pictures come, and after.
     (tmp_path / "basis.jsonl").write_text(record("ra", "a.jpg", "b.jpg"))
@@ -129,7 +129,9 @@ def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark, t
     assert place.reasons() == {"a": "LEGAL_HOLD", "b": "LEGAL_HOLD", "c": CHANGED}
 
 
-def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothing(spark, tmp_path: Path) -> None:
+def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothing(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     settings = settings_for(tmp_path)
     warehouse = warehouse_for(spark, settings)
 

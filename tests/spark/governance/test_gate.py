@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import SecretStr
+from pyspark.sql import SparkSession
 
 from jobs.errors import GovernanceError
 from jobs.governance.decide import (
@@ -215,7 +216,7 @@ class Tables:
     Every third image has other bytes than the first that it had, of every seventh there is nothing to read.
     """
 
-    def __init__(self, spark, records: list[list[Record | None]], batch: Batch | None) -> None:
+    def __init__(self, spark: SparkSession, records: list[list[Record | None]], batch: Batch | None) -> None:
         basis, links, number, quarantined, erased = [], [], 0, [], []
         for image, linked in enumerate(records):
             for record in linked:
@@ -259,7 +260,7 @@ class Tables:
         return {row["record_id"]: row["ended"] for row in decided.select("record_id", "ended").collect()}
 
 
-def gated(spark, records: list[list[Record | None]], batch: Batch | None) -> dict[str, Any]:
+def gated(spark: SparkSession, records: list[list[Record | None]], batch: Batch | None) -> dict[str, Any]:
     return Tables(spark, records, batch).decide()
 
 
@@ -267,7 +268,7 @@ ASSESSED = Batch("assessed", "uploaded_by_subject")
 
 
 @pytest.fixture(scope="module")
-def drawn(spark) -> Callable[[int], tuple[list[list[Record | None]], Tables]]:
+def drawn(spark: SparkSession) -> Callable[[int], tuple[list[list[Record | None]], Tables]]:
     """Random records of so many images, and their tables; made once."""
 
     @cache
@@ -359,14 +360,14 @@ def test_guarantee_4_the_spark_expression_equals_the_pure_rule(drawn, images: in
         (Batch("assessed", "public_web"), Reason.PUBLIC_WEB_WITHOUT_CONSENT),
     ],
 )
-def test_guarantee_6_the_source_decides_first(spark, batch: Batch | None, reason: Reason) -> None:
+def test_guarantee_6_the_source_decides_first(spark: SparkSession, batch: Batch | None, reason: Reason) -> None:
     record = replace(GOOD, lawful_basis="eu-gdpr:A6-1-f")
     expected = decide_image(batch, "b1", [record], policy=POLICY, now=NOW)
     assert expected.reason == reason
     assert gated(spark, [[record]], batch)["i0"]["reason"] == reason.value
 
 
-def test_guarantee_5_no_purpose_or_one_outside_the_allow_list_is_refused(spark) -> None:
+def test_guarantee_5_no_purpose_or_one_outside_the_allow_list_is_refused(spark: SparkSession) -> None:
     tables = Tables(spark, [[GOOD]], ASSESSED)
     for purposes, expected in (((), Reason.PURPOSE_NOT_GRANTED), (("p:c",), Reason.PURPOSE_NOT_ALLOWED)):
         policy = replace(POLICY, purposes=purposes)
@@ -379,7 +380,7 @@ def digest(covered: str) -> str:
     return hashlib.sha256(f"c|{covered}".encode()).hexdigest()
 
 
-def test_of_an_image_without_a_usable_batch_nothing_is_covered(spark) -> None:
+def test_of_an_image_without_a_usable_batch_nothing_is_covered(spark: SparkSession) -> None:
     other = replace(GOOD, source_batch_id="b0", lawful_basis="eu-gdpr:A6-1-f")
     batches: tuple[str | None, ...] = (None, "b0", "b1")
     result = gate(
@@ -402,7 +403,7 @@ def test_of_an_image_without_a_usable_batch_nothing_is_covered(spark) -> None:
     assert [row["covered"] for row in rows] == [[]] * 3
 
 
-def test_guarantee_1_no_basis_table_stops_the_job(spark, tmp_path) -> None:
+def test_guarantee_1_no_basis_table_stops_the_job(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     with pytest.raises(GovernanceError) as stopped:
         gate_warehouse(warehouse_for(spark, settings, read_only=True), settings, now=NOW, ingested_by=NOW)
@@ -412,7 +413,9 @@ def test_guarantee_1_no_basis_table_stops_the_job(spark, tmp_path) -> None:
     )
 
 
-def test_guarantee_8_without_any_record_what_takes_out_goes_on_and_what_indexes_stops(spark, tmp_path) -> None:
+def test_guarantee_8_without_any_record_what_takes_out_goes_on_and_what_indexes_stops(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     settings = settings_for(tmp_path)
     warehouse = warehouse_for(spark, settings)
     warehouse.append(spark.createDataFrame([image_row(0)], IMAGES.columns), IMAGES)
@@ -425,7 +428,7 @@ def test_guarantee_8_without_any_record_what_takes_out_goes_on_and_what_indexes_
             asked.decide()
 
 
-def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark) -> None:
+def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark: SparkSession) -> None:
     withdrawn = replace(
         GOOD, events=(*(GOOD.events or ()), Event(NOW - timedelta(days=1), None, "withdrawal", "ConsentWithdrawn"))
     )
@@ -443,7 +446,7 @@ def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark) -> None
     assert result.decisions.first()["reason"] == Reason.CONSENT_ENDED.value
 
 
-def test_the_last_recorded_version_counts_of_records_and_of_batches(spark) -> None:
+def test_the_last_recorded_version_counts_of_records_and_of_batches(spark: SparkSession) -> None:
     def version(number: int, digest: str, hours: int, **changes: Any) -> tuple[object, ...]:
         row = list(basis_row(number, replace(GOOD, **changes)))
         row[-3:-1] = [digest, NOW + timedelta(hours=hours)]
@@ -478,7 +481,7 @@ def test_the_last_recorded_version_counts_of_records_and_of_batches(spark) -> No
     }
 
 
-def test_guarantee_6_of_two_states_of_a_batch_at_one_instant_none_is_in_force(spark) -> None:
+def test_guarantee_6_of_two_states_of_a_batch_at_one_instant_none_is_in_force(spark: SparkSession) -> None:
     states = {
         "same": [("assessed", "public_web"), ("assessed", "public_web")],
         "collected": [("assessed", "public_web"), ("assessed", "uploaded_by_subject")],
@@ -491,7 +494,7 @@ def test_guarantee_6_of_two_states_of_a_batch_at_one_instant_none_is_in_force(sp
     }  # fmt: skip
 
 
-def test_guarantee_6_what_was_revoked_is_in_force_again_by_a_later_assessment_only(spark) -> None:
+def test_guarantee_6_what_was_revoked_is_in_force_again_by_a_later_assessment_only(spark: SparkSession) -> None:
     # State, its own date, when it was recorded; in hours.
     states: dict[str, list[tuple[str, int | None, int]]] = {
         "never": [("assessed", 9, 0)],
@@ -525,7 +528,7 @@ def test_guarantee_6_what_was_revoked_is_in_force_again_by_a_later_assessment_on
     }  # fmt: skip
 
 
-def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark, tmp_path) -> None:
+def test_guarantee_8_the_gate_of_a_run_decides_anew_when_something_changed(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, "governance.purposes=[p:a]", "governance.allowed_purposes=[p:a]")
     warehouse = warehouse_for(spark, settings)
     short = replace(GOOD, expires_at=NOW + timedelta(hours=2))
@@ -568,7 +571,7 @@ def someone(number: int, **changes: Any) -> Record:
 
 
 @pytest.fixture(scope="module")
-def tables(spark, tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, Settings]:
+def tables(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, Settings]:
     """A warehouse with an image for each thing that bars one; image 0 is permitted, 8 came later."""
     settings = settings_for(
         tmp_path_factory.mktemp("gate"), "governance.purposes=[p:a]", "governance.allowed_purposes=[p:a]"
@@ -603,7 +606,7 @@ def decided(gated_: Gated) -> dict[str, str | None]:
     return {row["image_id"]: row["reason"] for row in gated_.decisions.select("image_id", "reason").collect()}
 
 
-def test_guarantee_13_the_gate_of_a_warehouse_bars_what_was_erased_or_not_read(tables) -> None:
+def test_guarantee_13_the_gate_of_a_warehouse_bars_what_was_erased_or_not_read(tables: None) -> None:
     found = decided(gate_warehouse(*tables, now=NOW, ingested_by=NOW))
     assert found == {
         "i0": None, "i1": "ERASED", "i2": "ERASED", "i3": "ERASED", "i4": None, "i5": "QUARANTINED", "i6": None,
@@ -611,7 +614,7 @@ def test_guarantee_13_the_gate_of_a_warehouse_bars_what_was_erased_or_not_read(t
     }  # fmt: skip
 
 
-def test_the_gate_of_a_warehouse_can_be_asked_of_some_images(spark, tables) -> None:
+def test_the_gate_of_a_warehouse_can_be_asked_of_some_images(spark: SparkSession, tables: None) -> None:
     some = spark.createDataFrame([("i0",), ("i1",), ("i8",), ("i1",)], "image_id string")
     found = decided(gate_warehouse(*tables, now=NOW, ingested_by=NOW + timedelta(hours=1), only=some))
     assert found == {"i0": None, "i1": "ERASED", "i8": None}
@@ -622,7 +625,7 @@ def test_the_gate_of_a_warehouse_can_be_asked_of_some_images(spark, tables) -> N
     [(["p:z"], ["p:z"], "PURPOSE_NOT_GRANTED"), (["p:a"], ["p:b"], "PURPOSE_NOT_ALLOWED")],
 )
 def test_guarantee_5_the_settings_say_what_is_asked_for_and_allowed(
-    spark, tables, purposes: list[str], allowed: list[str], expected: str
+    spark: SparkSession, tables: None, purposes: list[str], allowed: list[str], expected: str
 ) -> None:
     warehouse, settings = tables
     governance = settings.governance.model_copy(update={"purposes": purposes, "allowed_purposes": allowed})
@@ -631,7 +634,9 @@ def test_guarantee_5_the_settings_say_what_is_asked_for_and_allowed(
     assert decided(gate_warehouse(warehouse, asked, now=NOW, ingested_by=NOW, only=some)) == {"i0": expected}
 
 
-def test_guarantee_16_the_settings_can_require_boxes_and_what_stood_without_is_void(spark, tables) -> None:
+def test_guarantee_16_the_settings_can_require_boxes_and_what_stood_without_is_void(
+    spark: SparkSession, tables: None
+) -> None:
     warehouse, settings = tables
     governance = settings.governance.model_copy(update={"coverage": "box"})
     some = spark.createDataFrame([("i0",), ("i9",)], "image_id string")
@@ -654,7 +659,7 @@ def test_guarantee_16_the_settings_can_require_boxes_and_what_stood_without_is_v
     assert digests[0]["i9"] != digests[1]["i9"]
 
 
-def test_the_settings_name_the_rules_of_jurisdictions(spark, tables, tmp_path: Path) -> None:
+def test_the_settings_name_the_rules_of_jurisdictions(spark: SparkSession, tables: None, tmp_path: Path) -> None:
     warehouse, settings = tables
     rules = yaml.safe_load(packaged_conf("jurisdictions.yaml").read_text())
     rules["rules"] = [rule for rule in rules["rules"] if rule["name"] != "GDPR"]
@@ -666,7 +671,7 @@ def test_the_settings_name_the_rules_of_jurisdictions(spark, tables, tmp_path: P
     assert found == {"i0": "JURISDICTION_UNKNOWN"}
 
 
-def test_guarantee_5_no_purpose_stops_the_job(tables) -> None:
+def test_guarantee_5_no_purpose_stops_the_job(tables: None) -> None:
     warehouse, settings = tables
     asked = settings.model_copy(update={"governance": settings.governance.model_copy(update={"purposes": []})})
     with pytest.raises(GovernanceError) as stopped:
@@ -677,7 +682,7 @@ def test_guarantee_5_no_purpose_stops_the_job(tables) -> None:
     )
 
 
-def test_guarantee_2_the_plan_reads_no_image_bytes(spark, tmp_path) -> None:
+def test_guarantee_2_the_plan_reads_no_image_bytes(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     warehouse = warehouse_for(spark, settings)
     warehouse.append(spark.createDataFrame([basis_row(0, GOOD)], PROCESSING_BASIS.columns), PROCESSING_BASIS)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.errors import GovernanceError, SettingsError
 from jobs.governance.basis import BasisImported, import_basis
@@ -66,7 +67,7 @@ class Records:
 
 
 @pytest.fixture
-def records(spark, tmp_path: Path) -> Records:
+def records(spark: SparkSession, tmp_path: Path) -> Records:
     return Records(spark, tmp_path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.index.protocol import IndexSpec
 from jobs.planning.model import CORES, GPUS, NODES
@@ -33,7 +34,7 @@ def steps(run_id: str, at: datetime, *done: tuple[str, float, dict[str, Any], in
 
 
 @pytest.fixture(scope="module")
-def written(spark, tmp_path_factory: pytest.TempPathFactory):
+def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory):
     warehouse = warehouse_for(spark, settings_for(tmp_path_factory.mktemp("plan")))
     on = {"cores": 8, "gpus": 2}
     node = {"by_import": True, "data_nodes": 4}
@@ -82,7 +83,7 @@ def test_rates_are_those_of_the_run(written) -> None:
     assert "bench/" in rates.embed_cores.source
 
 
-def test_nothing_on_record_is_no_error(spark, tmp_path: Path) -> None:
+def test_nothing_on_record_is_no_error(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     assert recorded(warehouse_for(spark, settings, read_only=True)) == []
     assert workers(spark, settings) == Machines(cores=2)

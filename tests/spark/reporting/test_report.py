@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.errors import BadInput, NotProvenError, SettingsError
 from jobs.report import main
@@ -183,7 +184,7 @@ def failing(bad: Job) -> Iterator[str]:
         raise NotProvenError("Recall is low.", hint="look at milvus.index_type.")
 
 
-def test_a_failed_night_says_where_it_stopped_and_what_to_do(spark, tmp_path: Path) -> None:
+def test_a_failed_night_says_where_it_stopped_and_what_to_do(spark: SparkSession, tmp_path: Path) -> None:
     bad = job_for(spark, settings_for(tmp_path), "bad")
     night = failing(bad)
     page = next(night)
@@ -230,7 +231,7 @@ def test_the_job_writes_the_page_and_says_where(
     assert (code, result["error"]) == (1, "BadInput")
 
 
-def test_without_a_run_there_is_no_report(spark, tmp_path: Path) -> None:
+def test_without_a_run_there_is_no_report(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     reader = warehouse_for(spark, settings, read_only=True)
     with pytest.raises(BadInput, match="No reindex has ended yet"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.reporting import status
 from jobs.runs.record import open_run
@@ -17,7 +18,9 @@ from tests.spark.helpers import job_for
 pytestmark = pytest.mark.spark
 
 
-def test_a_run_is_asked_for_by_its_id_and_waited_for(spark, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_run_is_asked_for_by_its_id_and_waited_for(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = prepare(tmp_path / "line", [])
 
     def said(*arguments: str) -> tuple[int, dict[str, Any]]:
@@ -48,7 +51,7 @@ def test_a_run_is_asked_for_by_its_id_and_waited_for(spark, tmp_path: Path, caps
     assert asked("--wait") == (0, "done")
 
 
-def test_waiting_needs_a_run(spark, tmp_path: Path, capsys) -> None:
+def test_waiting_needs_a_run(spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = prepare(tmp_path / "line", [])
     code, result = run_job("status", config, "--wait", read=lambda: capsys.readouterr().out)
     assert code == 2

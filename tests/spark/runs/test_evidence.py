@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.errors import BadInput, NotProvenError
 from jobs.governance import audit
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
-def written(spark, tmp_path_factory: pytest.TempPathFactory):
+def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory):
     """A trail of five runs' ends, each with its head."""
     folder = tmp_path_factory.mktemp("audit")
     settings = settings_for(folder)
@@ -37,7 +38,7 @@ def written(spark, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def trail(spark, written: Path, tmp_path: Path):
+def trail(spark: SparkSession, written: Path, tmp_path: Path):
     """A copy of one's own: the job that looks at it, and the folder of heads."""
     shutil.copytree(written / "warehouse", tmp_path / "warehouse")
     return job_for(spark, settings_for(tmp_path)), tmp_path / "warehouse" / "_evidence" / "audit-heads"
@@ -75,13 +76,15 @@ EVENTS = {
 
 
 @pytest.fixture(scope="module")
-def events(spark, written: Path) -> list[dict]:
+def events(spark: SparkSession, written: Path) -> list[dict]:
     warehouse = warehouse_for(spark, settings_for(written))
     return [row.asDict() for row in warehouse.read(AUDIT_EVENTS).orderBy("seq").collect()]
 
 
 @pytest.mark.parametrize("change", EVENTS)
-def test_guarantee_14_a_changed_trail_is_detected_by_itself(spark, events: list[dict], change: str) -> None:
+def test_guarantee_14_a_changed_trail_is_detected_by_itself(
+    spark: SparkSession, events: list[dict], change: str
+) -> None:
     changed = [tuple(event.values()) for event in EVENTS[change](events)]
     with pytest.raises(NotProvenError, match=r"Audit event|events where"):
         audit.verify(spark.createDataFrame(changed, AUDIT_EVENTS.columns))
@@ -160,7 +163,7 @@ def test_guarantee_14_every_head_must_be_in_the_chain_and_none_missing(trail, ch
 
 
 def test_guarantee_14_a_trail_that_was_cut_off_does_not_write_over_its_heads(
-    spark, written: Path, tmp_path: Path
+    spark: SparkSession, written: Path, tmp_path: Path
 ) -> None:
     """The table from a backup, the heads as they were."""
     shutil.copytree(written / "earlier", tmp_path / "warehouse" / "audit_events")
@@ -215,7 +218,7 @@ class _Torn(str):
         raise OSError("disk full")
 
 
-def test_guarantee_14_a_head_is_written_whole_or_not_at_all(spark, tmp_path: Path) -> None:
+def test_guarantee_14_a_head_is_written_whole_or_not_at_all(spark: SparkSession, tmp_path: Path) -> None:
     place = str(tmp_path / "000000000001.json")
     with pytest.raises(OSError, match="disk full"):
         create_text(spark, place, _Torn("a head"))
@@ -225,7 +228,7 @@ def test_guarantee_14_a_head_is_written_whole_or_not_at_all(spark, tmp_path: Pat
     assert read_text(spark, place) == "a head"
 
 
-def test_two_writers_make_one_chain(spark, tmp_path: Path) -> None:
+def test_two_writers_make_one_chain(spark: SparkSession, tmp_path: Path) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     audit.append(warehouse, "first", "r", {}, now=NOW)
 
@@ -238,7 +241,7 @@ def test_two_writers_make_one_chain(spark, tmp_path: Path) -> None:
     assert audit.verify(warehouse.read(AUDIT_EVENTS)).seq == 7
 
 
-def test_a_run_leaves_events_a_policy_and_an_exported_head(spark, tmp_path: Path) -> None:
+def test_a_run_leaves_events_a_policy_and_an_exported_head(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     job = job_for(spark, settings, "r1")
     with open_run(job, "ingest"):
@@ -257,7 +260,7 @@ def test_a_run_leaves_events_a_policy_and_an_exported_head(spark, tmp_path: Path
 
 @pytest.mark.faults
 def test_lineage_is_off_and_where_it_is_on_carries_purposes_and_policy(
-    spark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "lineage.jsonl"
     transport = {"type": "file", "log_file_path": str(log), "append": True}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs import schemas
 from jobs.embedding import chunks
@@ -51,7 +51,7 @@ FENCED = [spec for spec in ALL_TABLES if spec not in UNFENCED]
 class Runs:
     """Starts of one run, of which each takes the lease from the one before, as a run does that is started again."""
 
-    def __init__(self, spark, folder: Path, *overrides: str) -> None:
+    def __init__(self, spark: SparkSession, folder: Path, *overrides: str) -> None:
         self.spark, self.settings = spark, settings_for(folder, "milvus.uri=http://nowhere:1", *overrides)
         self._open = ExitStack()
 
@@ -64,7 +64,7 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(spark, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(spark, tmp_path_factory.mktemp("fencing"))
 
 
@@ -243,7 +243,9 @@ def test_guarantee_11_a_chunk_is_committed_once_by_whoever_goes_on(
         assert sorted(row["image_id"] for row in found) == ["x", "y", "z"]
 
 
-def test_guarantee_11_what_began_before_the_lease_was_lost_is_not_committed(spark, tmp_path: Path) -> None:
+def test_guarantee_11_what_began_before_the_lease_was_lost_is_not_committed(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     """Writes conflict, and the alias is put back; in a catalog's warehouse, where it is the same."""
     runs = Runs(spark, tmp_path, "warehouse=tests_fencing")
     run = runs.start()
@@ -301,7 +303,7 @@ def overtaken(runs: Runs, run: Run, way: Callable[..., None], place: Path) -> Ru
 
 
 def test_guarantee_11_a_run_that_lost_its_lease_ends_so_and_leaves_the_record_of_runs_alone(
-    spark, tmp_path: Path
+    spark: SparkSession, tmp_path: Path
 ) -> None:
     settings = settings_for(tmp_path)
     warehouse = warehouse_for(spark, settings)
@@ -329,7 +331,7 @@ def test_guarantee_11_a_run_that_lost_its_lease_ends_so_and_leaves_the_record_of
     assert warehouse.version(IMAGES) == versions["images"] + 1
 
 
-def test_tokens_go_on_where_tables_of_runs_were_removed(spark, tmp_path: Path) -> None:
+def test_tokens_go_on_where_tables_of_runs_were_removed(spark: SparkSession, tmp_path: Path) -> None:
     """As docs/operations.md lets people do with damaged ones: tables that are left would skip tokens that have been."""
     settings = settings_for(tmp_path)
     with open_run(job_for(spark, settings), "embed") as run:
@@ -350,7 +352,9 @@ def test_tokens_go_on_where_tables_of_runs_were_removed(spark, tmp_path: Path) -
     assert there(run) == {("a", "r-a"), ("c", "r-c")}
 
 
-def test_guarantee_11_jobs_write_nothing_without_the_lease_but_what_only_forbids(spark, tmp_path: Path) -> None:
+def test_guarantee_11_jobs_write_nothing_without_the_lease_but_what_only_forbids(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path), lease_required=True)
     with pytest.raises(FaceReindexError, match="without the lease"):
         warehouse.append(spark.createDataFrame([], IMAGES.columns), IMAGES)

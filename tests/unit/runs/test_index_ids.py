@@ -1,4 +1,4 @@
-"""Which index a collection is in, and is about to be dropped from. (What follows: tests/spark/erasure/test_stores.py.)"""
+"""Which index a collection is in, and is about to be dropped from. (What follows: spark/erasure/test_stores.py.)"""
 
 from __future__ import annotations
 
