@@ -23,6 +23,7 @@ from jobs.settings import load_settings
 from jobs.tables.store import Warehouse
 from tests.e2e.line import BATCH, prepare, run_job, trained
 from tests.milvus.server import MilvusStandalone, temporary
+from tests.spark.helpers import first_row
 from tests.unit.runs.test_metrics import read
 
 pytestmark = pytest.mark.e2e
@@ -110,7 +111,7 @@ def test_1_without_a_basis_everything_is_refused(night: Night, tmp_path: Path) -
     warehouse = Warehouse(night.spark, str(tmp_path / "empty" / "warehouse"), is_path=True)
     assert warehouse.read(EMBEDDINGS).count() == 0
     # In cluster deploy mode the exit code is lost; the table has it.
-    last = warehouse.read(RUNS).where("job = 'reindex'").orderBy(F.col("recorded_at").desc()).first()
+    last = first_row(warehouse.read(RUNS).where("job = 'reindex'").orderBy(F.col("recorded_at").desc()))
     assert (last["state"], last["exit_code"]) == ("failed", 3)
 
 
@@ -162,7 +163,7 @@ def _metrics_say_the_same(night: Night, metrics: Path, counts: dict[str, Any]) -
     accepted = night.warehouse.read(IMAGE_STATUS).where("status != 'refused'").select("image_id")
     # What is no image was not stored, and is not read again.
     stored = night.warehouse.read(IMAGES).where("content IS NOT NULL")
-    sizes = stored.join(accepted, "image_id", "left_semi").agg(F.sum("byte_size")).first()
+    sizes = first_row(stored.join(accepted, "image_id", "left_semi").agg(F.sum("byte_size")))
     assert numbers["image_read_bytes_total",] == sizes[0]
     assert numbers["recall_ratio",] >= 0.95
     assert numbers["run_state", "done"] == 1

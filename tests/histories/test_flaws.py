@@ -94,7 +94,7 @@ class RowsAlone(Oracle):
 class Sighted(Oracle):
     """It goes by what there is of links and records, though there are none."""
 
-    blind = False  # type: ignore[assignment]
+    blind = False
 
 
 class ByFaces(Sighted):

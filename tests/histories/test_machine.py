@@ -108,8 +108,8 @@ class Told(Player):
 
     def _seen_by(self, oracle: Oracle, gone: set[str]) -> Seen:
         contents = {p: stored.content for p, stored in oracle.pictures.items() if p not in gone}
-        people = {p: oracle.served(p) for p in contents}
-        shown = [(p, who) for p, said in people.items() for who, says in said.items() if says is Says.YES]
+        served = {p: oracle.served(p) for p in contents}
+        shown = [(p, who) for p, said in served.items() for who, says in said.items() if says is Says.YES]
         faces = {hash(key): (key[0], label_of(vector_of(key[1], contents[key[0]]))) for key in shown}
         records = {i: record.newest.person for i, record in oracle.records.items() if i not in gone}
         links = {(p, i) for i in records for p in oracle.records[i].links if p not in gone}

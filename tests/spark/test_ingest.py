@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import ArrayType, DataType, StructType
 
 from jobs.erasure.tables import Target, _given_since, _records_again, destroy_rows, pending, request
 from jobs.errors import BadInput, GovernanceError, SettingsError
-from jobs.governance.basis import import_basis, is_void, read_batch, record_batch, write_template
+from jobs.governance.basis import BasisImported, import_basis, is_void, read_batch, record_batch, write_template
 from jobs.governance.basis_files import _JSON_SCHEMA, read_basis
 from jobs.governance.decide import LAWFUL_BASES, STATES
 from jobs.governance.gate import current_batches, current_records, quarantined
@@ -35,7 +36,7 @@ from jobs.schemas import (
 )
 from jobs.tables.images import Ingested, ingest_images
 from jobs.tables.sources import open_source
-from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
+from tests.spark.helpers import BATCH, NOW, first_row, rows, settings_for, warehouse_for
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
 
@@ -68,18 +69,18 @@ def bring(spark: SparkSession, tmp_path: Path, source: str, *overrides: str, inl
     )
 
 
-def images(spark: SparkSession, tmp_path: Path):
+def images(spark: SparkSession, tmp_path: Path) -> DataFrame:
     return warehouse_for(spark, settings_for(tmp_path)).read(IMAGES)
 
 
 def test_a_folder_twice_and_then_changed(spark: SparkSession, tmp_path: Path, folder: Path) -> None:
-    empty = {"unread": {"EMPTY": 1}}
-    assert bring(spark, tmp_path, str(folder)) == Ingested(listed=3, new=3, changed=0, unchanged=0, **empty)
+    empty = {"EMPTY": 1}
+    assert bring(spark, tmp_path, str(folder)) == Ingested(listed=3, new=3, changed=0, unchanged=0, unread=empty)
     before = rows(images(spark, tmp_path), "image_id", "content_sha256", "part")
-    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 0, 3, **empty)
+    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 0, 3, unread=empty)
     assert rows(images(spark, tmp_path), "image_id", "content_sha256", "part") == before
     (folder / "a.jpg").write_bytes(JPEG + b"another")
-    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 1, 2, **empty)
+    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 1, 2, unread=empty)
     now = {r["uri"].rsplit("/", 1)[1]: r["content"] for r in images(spark, tmp_path).collect()}
     # The empty file has no bytes to keep, but it is there: embedding will say why it is unreadable.
     assert now == {"a.jpg": JPEG + b"another", "b c%20d.PNG": b"\x89PNG two", "empty.jpg": None}
@@ -135,7 +136,7 @@ def test_guarantee_14_a_table_that_names_what_is_not_the_sources_own(spark: Spar
         "up": f"{source}/../beside/a.jpg", "secret": WITH_KEYS, "web": "https://u:SECRET@example.org/a.jpg",
         "long": "/" + "x" * 10_000, "none": None, "empty": "", "gone": f"{source}/none.jpg",
     }  # fmt: skip
-    rows_ = [(name, None, uri) for name, uri in addresses.items()]
+    rows_: list[tuple[str | None, bytes | None, str | None]] = [(name, None, uri) for name, uri in addresses.items()]
     # Beside bytes an address is only noted, and only if it could be followed.
     rows_ += [("both", JPEG + b"b", WITH_KEYS), ("text", b"root:x:0:0", None), ("noted", JPEG, f"{source}/a.jpg")]
     rows_ += [(None, JPEG, None), ("new\nline", JPEG, None), ("n" * 1000, JPEG, None), ("nul\0", JPEG, None)]
@@ -238,7 +239,9 @@ def record(**changes: object) -> str:
 RING = KeyRing.of(["a test's key"])
 
 
-def imported(spark: SparkSession, tmp_path: Path, text: str, name: str = "basis.jsonl", key: str | None = None):
+def imported(
+    spark: SparkSession, tmp_path: Path, text: str, name: str = "basis.jsonl", key: str | None = None
+) -> BasisImported:
     (tmp_path / name).write_text(text)
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     names = Pseudonyms(KeyRing.of([key])) if key else None
@@ -283,7 +286,7 @@ def test_guarantee_4_a_content_that_is_back_is_a_new_version_and_the_last_one_re
     for step in range(3):
         lines: list[str] = []
         for name, history in histories.items():
-            for line in history[step] if isinstance(history[step], list) else [history[step]]:
+            for line in history[step] if isinstance(history[step], list) else (history[step],):
                 lines.append(line % name if isinstance(line, str) else line(name))
         versions.append(imported(spark, tmp_path, "\n".join(lines)).new_versions)
     # All at one instant by the clock: what is read later counts as later.
@@ -424,14 +427,21 @@ def test_ids_of_older_warehouses_lose_the_white_space_about_them(spark: SparkSes
     assert rows(again, "image_id", "record_id") == {("i1", "sp"), ("i2", "sp"), ("i3", "s p")}
 
 
+def fields(kind: DataType) -> dict[str, DataType]:
+    """Fields of a struct, or of the structs that an array holds."""
+    struct = kind.elementType if isinstance(kind, ArrayType) else kind
+    assert isinstance(struct, StructType)
+    return {field.name: field.dataType for field in struct.fields}
+
+
 def test_the_published_schema_names_what_is_read(spark: SparkSession) -> None:
     published = json.loads((ROOT / "docs" / "basis-record.schema.json").read_text())
-    read = StructType.fromDDL(_JSON_SCHEMA)
-    assert set(published["properties"]) == set(read.fieldNames())
+    read = fields(StructType.fromDDL(_JSON_SCHEMA))
+    assert set(published["properties"]) == set(read)
     for name in ("processing", "face"):
-        assert set(published["properties"][name]["properties"]) == set(read[name].dataType.fieldNames())
+        assert set(published["properties"][name]["properties"]) == set(fields(read[name]))
     event = published["properties"]["events"]["items"]["properties"]
-    assert set(event) == set(read["events"].dataType.elementType.fieldNames())
+    assert set(event) == set(fields(read["events"]))
     assert set(event["event_state"]["enum"]) == set(STATES)
     assert published["properties"]["processing"]["properties"]["lawful_basis"]["enum"] == list(LAWFUL_BASES)
 
@@ -448,7 +458,7 @@ def test_csv_template_completed_by_a_person(spark: SparkSession, tmp_path: Path,
     with pytest.raises(SettingsError, match="FACE_REINDEX_HMAC_KEY"):
         imported(spark, tmp_path, text, "full.csv")
     imported(spark, tmp_path, text, "full.csv", key="k")
-    found = warehouse_for(spark, settings_for(tmp_path)).read(PROCESSING_BASIS).first()
+    found = first_row(warehouse_for(spark, settings_for(tmp_path)).read(PROCESSING_BASIS))
     assert found["pii_principal_id"] == Pseudonyms(KeyRing.of(["k"])).of("A Person")[0]
     assert "A Person" not in str(found)
     assert found["processing"]["purposes"] == ["p1", "p2"]
@@ -465,7 +475,7 @@ def test_csv_template_completed_by_a_person(spark: SparkSession, tmp_path: Path,
     ],
 )
 def test_records_with_unreadable_csv_cells_are_quarantined(
-    spark: SparkSession, tmp_path: Path, line: str, unread
+    spark: SparkSession, tmp_path: Path, line: str, unread: tuple[str | None, str]
 ) -> None:
     assert imported(spark, tmp_path, line, "bad.csv").records == 1
     warehouse = warehouse_for(spark, settings_for(tmp_path))
@@ -574,7 +584,7 @@ def test_guarantee_6_a_revoked_batch_is_in_force_again_by_a_later_assessment_onl
         """Whether it was recorded, whether it is void, and how the batch stands then."""
         recorded = record_batch(warehouse, batch, ring=RING, now=NOW + at)
         void = is_void(warehouse, batch, ring=RING)
-        state = current_batches(warehouse.read(SOURCE_BATCHES)).first()
+        state = first_row(current_batches(warehouse.read(SOURCE_BATCHES)))
         assert state["batch_collection"] == "uploaded_by_subject"
         return recorded, void, state["batch_state"]
 

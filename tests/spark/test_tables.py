@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.embedding.chunks import Chunk, Worklist, chunk_input, plan_chunks
@@ -66,7 +67,7 @@ def test_images_by_address_are_spread_over_tasks_and_stored_bytes_stay(spark: Sp
         warehouse.append(
             spark.createDataFrame(images, spark.createDataFrame([], IMAGES.columns).schema).coalesce(1), IMAGES
         )
-    ids = [(row[1], row[4], []) for row in addresses + stored]
+    ids: list[tuple[Any, ...]] = [(row[1], row[4], []) for row in addresses + stored]
     work = spark.createDataFrame(ids, "image_id string, content_sha256 string, covered array<string>")
     found = chunk_input(warehouse, work, Chunk(0, 0), 5).withColumn("task", F.spark_partition_id()).collect()
     assert {(row["image_id"], row["content"], row["uri"]) for row in found} == {
@@ -98,7 +99,10 @@ def test_maintenance_compacts_and_drops_what_is_old(spark: SparkSession, tmp_pat
     spec = TableSpec("kept", "id bigint", "id")
     for number in range(3):
         warehouse.append(spark.range(number, number + 1).toDF("id"), spec)
-    files = lambda: len(list(Path(settings.warehouse, "kept").glob("*.parquet")))  # noqa: E731
+
+    def files() -> int:
+        return len(list(Path(settings.warehouse, "kept").glob("*.parquet")))
+
     assert files() >= 3
     warehouse.maintain(spec, optimize=True, vacuum_hours=None)
     assert len(warehouse.read(spec).inputFiles()) == 1
@@ -288,10 +292,11 @@ def test_chunks_cover_all_parts_once(spark: SparkSession) -> None:
 
 def unit_vectors(n: int, seed: int = 0) -> list[list[float]]:
     vectors = np.random.default_rng(seed).normal(size=(n, 512))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32).tolist()
+    unit: list[list[float]] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32).tolist()
+    return unit
 
 
-def faces(spark: SparkSession, vectors: list[list[float]], ids: list[int] | None = None):
+def faces(spark: SparkSession, vectors: list[list[float]], ids: list[int] | None = None) -> DataFrame:
     ids = ids or list(range(len(vectors)))
     data = [(i, v, NOW) for i, v in zip(ids, vectors, strict=True)]
     return spark.createDataFrame(data, "face_id bigint, embedding array<float>, valid_until timestamp")
@@ -323,7 +328,9 @@ def test_staging_writes_what_milvus_takes_and_hashes_it(spark: SparkSession, tmp
         (lambda _: [], "WRONG_DIMENSION"),
     ],
 )
-def test_staging_refuses_what_milvus_would_accept(spark: SparkSession, tmp_path: Path, spoil, fault: str) -> None:
+def test_staging_refuses_what_milvus_would_accept(
+    spark: SparkSession, tmp_path: Path, spoil: Callable[[list[float]], list[float]], fault: str
+) -> None:
     vectors = unit_vectors(5)
     vectors[2] = spoil(vectors[2])
     with pytest.raises(NotProvenError, match=f"1 of 5 faces are unusable .{fault}"):

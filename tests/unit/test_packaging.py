@@ -199,7 +199,8 @@ def test_the_zip_holds_the_two_packages_and_nothing_else(zips: list[Path]) -> No
 
 def test_the_console_script_is_what_lists_and_runs_the_jobs() -> None:
     (script,) = _setup().SCRIPTS
-    entry = EntryPoint(*script.split(" = "), group="console_scripts")
+    name, value = script.split(" = ")
+    entry = EntryPoint(name=name, value=value, group="console_scripts")
     assert (entry.name, entry.load()) == ("face-reindex", main)
 
 

@@ -7,7 +7,7 @@ import stat
 import unicodedata
 import zipfile
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,10 @@ from jobs.schemas import (
 )
 from jobs.steps.erase import erase
 from jobs.tables.files import remove_tree
-from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
+from tests.spark.helpers import NOW, first_row, job_for, settings_for, warehouse_for
 from tests.spark.indexed import KEY, Indexed, image, picture, principal, record_row
 from tests.unit.governance.test_pseudonyms import rule_1, rule_2, rule_3, settings_with
-from udfs.decode import image_kind
+from udfs.kinds import image_kind
 
 pytestmark = pytest.mark.spark
 
@@ -67,7 +67,7 @@ def asking(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Asking
     made.record(6, pii_principal_id=rule_2("Ann O'Neill", OLD))
     other = {"image_id": ESCAPING, "content": picture("escaped"), "content_sha256": "0" * 64}
     for spec in (IMAGES, BASIS_LINKS):
-        row = made.warehouse.read(spec).where(f"image_id = '{image(5)}'").first()
+        row = first_row(made.warehouse.read(spec).where(f"image_id = '{image(5)}'"))
         changed = {name: other.get(name, value) for name, value in row.asDict().items()}
         made.warehouse.append(made.spark.createDataFrame([tuple(changed.values())], spec.columns), spec)
     (made.folder / "requests.txt").write_text("\n".join(REQUESTS), encoding="utf-8")
@@ -113,7 +113,9 @@ def test_guarantee_14_a_copy_of_one_person_has_nothing_of_another(spark: SparkSe
         "bobs": ["was-a"],
         "open": ["a", "?"],
     }
-    links = [(name, record, NOW, None) for name, records_of in given.items() for record in records_of]
+    links: list[tuple[str, str, datetime, str | None]] = [
+        (name, record, NOW, None) for name, records_of in given.items() for record in records_of
+    ]
     # Somebody has put other bytes into its place, and it is on no record who is in these.
     given["replaced"] = []
     links.append(("replaced", "a", NOW, "f" * 64))
@@ -160,7 +162,7 @@ def test_guarantee_9_names_are_erased_under_every_key_and_what_is_not_found_is_s
     assert sorted(outcomes) == [("outcome", "erased")] * 3 + [("outcome", "nothing found")] * 2
     written = (made.folder / "warehouse" / "_evidence" / "receipts" / "e1.jsonl").read_text().splitlines()
     assert sum(line.startswith('{"outcome": "nothing found"') for line in written) == 2
-    assert made.warehouse.read(RUNS).where("run_id = 'e1' AND state = 'done'").first()["exit_code"] == 6
+    assert first_row(made.warehouse.read(RUNS).where("run_id = 'e1' AND state = 'done'"))["exit_code"] == 6
 
 
 @pytest.mark.faults

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.embedding.faces import withdraw_stale
@@ -52,7 +54,7 @@ from jobs.steps.expire import expire_steps
 from jobs.steps.gate import gate_step
 from jobs.steps.sync import withdraw_live
 from tests.milvus.rows import make_table
-from tests.spark.helpers import job_for, settings_for, warehouse_for
+from tests.spark.helpers import first_row, job_for, settings_for, warehouse_for
 from tests.spark.indexed import (
     KEY,
     SHARED,
@@ -235,8 +237,7 @@ def test_guarantee_10_verify_erased_is_the_same_scan_by_tombstones(after: Pass, 
     assert prove_erased(job, [], None).data["tombstones"] > 10
     # A file that no table refers to any more, with an erased image's row in it.
     forgotten = made.folder / "warehouse" / "images" / "part=0" / "forgotten.parquet"
-    row = made.spark.createDataFrame([(image(7), picture("picture 7"))], "image_id string, content binary")
-    row.toPandas().to_parquet(forgotten)
+    pq.write_table(pa.table({"image_id": [image(7)], "content": [picture("picture 7")]}), forgotten)
     with pytest.raises(NotProvenError, match=r"tombstone of image in .*forgotten\.parquet"):
         prove_erased(job, [], None)
     (made.folder / "canaries.json").write_text(json.dumps({"planted": picture("picture 7").hex()}))
@@ -446,7 +447,7 @@ def test_guarantee_9_a_run_that_is_resumed_takes_nobody_who_came_in_since(indexe
         assert withdraw_stale(made.warehouse, run.gate.of_all_images(gated), now=datetime.now(UTC)) == 0
 
 
-def _version(made: Indexed, record_id: str, **changes: object):
+def _version(made: Indexed, record_id: str, **changes: object) -> DataFrame:
     rows = made.warehouse.read(PROCESSING_BASIS).where(F.col("record_id") == record_id)
     for name, value in changes.items():
         rows = rows.withColumn(name, F.lit(value))
@@ -515,7 +516,7 @@ def test_guarantee_13_whatever_verify_erased_searches_is_swept(after: Pass, made
     erased = cycle((image(0), image(0, 1), image(1), image(4), image(7)))
     face, content = min(after.faces[0]), hashlib.sha256(picture("picture 7")).hexdigest()
     values = {"value": content, "content_sha256": content, "face_id": face, "pii_principal_id": principal(0)}
-    complete = warehouse.read(ERASURE_STEPS).where("step = 'complete'").first()["request_id"]
+    complete = first_row(warehouse.read(ERASURE_STEPS).where("step = 'complete'"))["request_id"]
     kept = {"record_id": "r5", "request_id": complete, "part": 0, "ingested_at": datetime.now(UTC)}
     searched = 0
     for spec in ALL_TABLES:
@@ -530,7 +531,7 @@ def test_guarantee_13_whatever_verify_erased_searches_is_swept(after: Pass, made
             searched += 1
     assert searched == 12
     staged = made.folder / "warehouse" / "_staging" / "night-1" / "attempt-1" / "part.parquet"
-    (made.spark.range(1).select(F.lit(face).alias("face_id")).toPandas()).to_parquet(_made(staged))
+    pq.write_table(pa.table({"face_id": [face]}), _made(staged))
     with pytest.raises(NotProvenError, match="is still there"):
         prove_erased(job_for(made.spark, made.settings), [], None)
     with opened(made, "expire") as (run, index):
@@ -549,7 +550,7 @@ def test_guarantee_13_old_tombstones_stay_readable_and_a_lost_key_stops_the_gate
     made, now = after.made, datetime.now(UTC)
     ring = KeyRing.of(["new key", KEY])
     assert ring.current != key_ring(made.settings).current
-    assert made.warehouse.read(TOMBSTONES).select("key_id").distinct().first()[0] in ring.keys
+    assert first_row(made.warehouse.read(TOMBSTONES).select("key_id").distinct())[0] in ring.keys
     lost = made.settings.model_copy(update={"hmac_key": None})
     with pytest.raises(GovernanceError, match="cannot be read"):
         gate_warehouse(made.warehouse, lost, now=now, ingested_by=now)

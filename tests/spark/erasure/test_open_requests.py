@@ -37,7 +37,7 @@ def ask(made: Indexed, *targets: Target) -> None:
     erasure.request(made.warehouse, targets, key_ring(made.settings), run_id="asked", now=datetime.now(UTC))
 
 
-def pass_over(made: Indexed) -> set[tuple[object, ...]]:
+def pass_over(made: Indexed) -> set[tuple[Any, ...]]:
     """What a pass over the open requests does to the tables; returns what went, by kind and value."""
     return rows(destroyed(made, erasure.pending(made.warehouse))[1], "kind", "value")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -131,7 +132,8 @@ def test_guarantee_9_an_alias_that_leads_to_another_warehouse_stops_what_takes_o
     index.switch_alias("faces", "faces_theirs")
     index.close()
     job = job_for(made.spark, made.settings)
-    for stopped in (lambda: erase(job, {}), lambda: prove_erased(job, [], None)):
+    acts: tuple[Callable[[], object], ...] = (lambda: erase(job, {}), lambda: prove_erased(job, [], None))
+    for stopped in acts:
         with pytest.raises(SettingsError, match="Alias faces points at faces_theirs, which another warehouse built"):
             stopped()
 

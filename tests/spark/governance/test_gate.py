@@ -41,7 +41,7 @@ from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS
 from jobs.session import packaged_conf
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse
-from tests.spark.helpers import NOW, settings_for, warehouse_for
+from tests.spark.helpers import NOW, first_row, settings_for, warehouse_for
 from tests.unit.governance.test_decide import BOXES, FIELDS, TIES
 
 pytestmark = pytest.mark.spark
@@ -115,7 +115,7 @@ def mutated(rng: random.Random) -> Record:
             changes.setdefault(name, choices[name][rng.choice((0, 1))] or NOW - timedelta(days=9))
     if "events" not in changes:
         changes["events"] = tuple(event(rng) for _ in range(rng.choice((1, 1, 1, 2, 3))))
-    return replace(GOOD, **changes)  # type: ignore[arg-type]
+    return replace(GOOD, **changes)
 
 
 def together(rng: random.Random) -> list[Record | None]:
@@ -274,7 +274,7 @@ def drawn(spark: SparkSession) -> Callable[[int], tuple[list[list[Record | None]
     @cache
     def draw(images: int) -> tuple[list[list[Record | None]], Tables]:
         rng = random.Random(25)
-        records: list[list[Record | None]] = [[replace(GOOD, **changes)] for changes in edges()]  # type: ignore[arg-type]
+        records: list[list[Record | None]] = [[replace(GOOD, **changes)] for changes in edges()]
         records += [list(linked) for linked in itertools.product(linked_records(), repeat=2)]
         records += [together(rng) for _ in range(images - len(records))]
         records = apart(records)
@@ -283,7 +283,7 @@ def drawn(spark: SparkSession) -> Callable[[int], tuple[list[list[Record | None]
     return draw
 
 
-def edges() -> Iterator[dict[str, object]]:
+def edges() -> Iterator[dict[str, Any]]:
     """What chance meets too seldom: the ends of boxes, blanks and times; two events at one instant."""
     yield from ({"face_box": box} for box in BOXES)
     yield from (changes for changes, _ in FIELDS)
@@ -311,7 +311,7 @@ def linked_records() -> Iterator[Record]:
         {"events": gone, "contents": ("c",), "legal_hold_ref": "h"},
     )  # fmt: skip
     for number, changed in enumerate(changes):
-        yield replace(GOOD, pii_principal_id=f"hmac:{number + 10**9:064x}", **changed)  # type: ignore[arg-type]
+        yield replace(GOOD, pii_principal_id=f"hmac:{number + 10**9:064x}", **changed)
 
 
 @pytest.mark.parametrize("images", [1_100, pytest.param(100_000, marks=pytest.mark.faults)])
@@ -443,7 +443,7 @@ def test_a_later_version_that_omits_a_withdrawal_does_not_undo_it(spark: SparkSe
         policy=POLICY,
         now=NOW,
     )
-    assert result.decisions.first()["reason"] == Reason.CONSENT_ENDED.value
+    assert first_row(result.decisions)["reason"] == Reason.CONSENT_ENDED.value
 
 
 def test_the_last_recorded_version_counts_of_records_and_of_batches(spark: SparkSession) -> None:

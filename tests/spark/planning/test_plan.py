@@ -16,6 +16,7 @@ from jobs.planning.rates import choose, recorded
 from jobs.runs.machines import Machines, workers
 from jobs.schemas import RUN_STEPS
 from jobs.settings import load_settings
+from jobs.tables.store import Warehouse
 from tests.spark.helpers import settings_for, warehouse_for
 
 pytestmark = pytest.mark.spark
@@ -34,7 +35,7 @@ def steps(run_id: str, at: datetime, *done: tuple[str, float, dict[str, Any], in
 
 
 @pytest.fixture(scope="module")
-def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory):
+def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     warehouse = warehouse_for(spark, settings_for(tmp_path_factory.mktemp("plan")))
     on = {"cores": 8, "gpus": 2}
     node = {"by_import": True, "data_nodes": 4}
@@ -60,7 +61,7 @@ def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory):
     return warehouse
 
 
-def test_steps_are_summed_by_run_and_kind(written) -> None:
+def test_steps_are_summed_by_run_and_kind(written: Warehouse) -> None:
     runs = recorded(written)
     assert [run.run_id for run in runs] == ["n2", "n1"]
     embed = runs[0].steps["embed"]
@@ -72,7 +73,7 @@ def test_steps_are_summed_by_run_and_kind(written) -> None:
     assert runs[1].steps["stage"].machines(CORES) == 0
 
 
-def test_rates_are_those_of_the_run(written) -> None:
+def test_rates_are_those_of_the_run(written: Warehouse) -> None:
     settings = load_settings(overrides=["milvus.uri=http://milvus:19530"], environ={})
     rates = choose(settings, recorded(written), IndexSpec("HNSW"), 10**6, by_import=True)
     found = (rates.gate, rates.embed_gpus, rates.host, rates.stage, rates.load, rates.index, rates.verify)

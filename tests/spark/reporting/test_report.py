@@ -134,6 +134,7 @@ def test_drift_compares_with_the_last_run_of_the_same_model(second: Report) -> N
     assert (drift.this.norm_low, drift.this.norm_high) == pytest.approx((1.0, 1.0), abs=1e-5)
     a, b = (vectors_of(run).mean(axis=0, dtype=np.float64) for run in ("night-2", "older"))
     assert drift.cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
+    assert drift.cosine is not None
     assert drift.cosine < 0.999
 
 

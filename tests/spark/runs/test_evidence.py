@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -15,16 +17,19 @@ from jobs.errors import BadInput, NotProvenError
 from jobs.governance import audit
 from jobs.governance.jurisdictions import policy_digest
 from jobs.runs.evidence import export_head, prove_audit, read_head
-from jobs.runs.record import open_run
+from jobs.runs.record import Job, open_run
 from jobs.schemas import AUDIT_EVENTS, RUNS
 from jobs.tables.files import create_text, read_text
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 
 pytestmark = pytest.mark.spark
 
+#: A row of the trail.
+Event = dict[str, Any]
+
 
 @pytest.fixture(scope="module")
-def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory):
+def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trail of five runs' ends, each with its head."""
     folder = tmp_path_factory.mktemp("audit")
     settings = settings_for(folder)
@@ -38,26 +43,26 @@ def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def trail(spark: SparkSession, written: Path, tmp_path: Path):
+def trail(spark: SparkSession, written: Path, tmp_path: Path) -> tuple[Job, Path]:
     """A copy of one's own: the job that looks at it, and the folder of heads."""
     shutil.copytree(written / "warehouse", tmp_path / "warehouse")
     return job_for(spark, settings_for(tmp_path)), tmp_path / "warehouse" / "_evidence" / "audit-heads"
 
 
-def test_guarantee_14_events_follow_from_each_other_and_every_head_agrees(trail) -> None:
+def test_guarantee_14_events_follow_from_each_other_and_every_head_agrees(trail: tuple[Job, Path]) -> None:
     job, heads = trail
     found = prove_audit(job.warehouse, job.settings, str(heads / "000000000003.json"))
     assert (found.data["events"], found.data["heads"]) == (5, 5)
     assert "the head of" in found.message
 
 
-def _at(number: int, **changes: object):
+def _at(number: int, **changes: object) -> Callable[[list[Event]], list[Event]]:
     """Event ``number`` with other fields."""
     return lambda events: [{**e, **changes} if e["seq"] == number else e for e in events]
 
 
 # One change at a time, in ways that a hand or a program would make it.
-EVENTS = {
+EVENTS: dict[str, Callable[[list[Event]], list[Event]]] = {
     "edited": _at(2, facts="changed"),
     "its time edited": _at(2, at=NOW + timedelta(seconds=1)),
     "of another run": _at(2, run_id="another"),
@@ -76,14 +81,14 @@ EVENTS = {
 
 
 @pytest.fixture(scope="module")
-def events(spark: SparkSession, written: Path) -> list[dict]:
+def events(spark: SparkSession, written: Path) -> list[Event]:
     warehouse = warehouse_for(spark, settings_for(written))
     return [row.asDict() for row in warehouse.read(AUDIT_EVENTS).orderBy("seq").collect()]
 
 
 @pytest.mark.parametrize("change", EVENTS)
 def test_guarantee_14_a_changed_trail_is_detected_by_itself(
-    spark: SparkSession, events: list[dict], change: str
+    spark: SparkSession, events: list[Event], change: str
 ) -> None:
     changed = [tuple(event.values()) for event in EVENTS[change](events)]
     with pytest.raises(NotProvenError, match=r"Audit event|events where"):
@@ -103,7 +108,7 @@ def _torn(folder: Path, seq: int, text: str) -> None:
 
 
 # What is done to the heads when the last two events are removed, or nothing is.
-HEADS = {
+HEADS: dict[str, tuple[bool, Callable[[Path], object], str]] = {
     "a cut-off end": (True, lambda _: None, r"000000000004\.json .* cut off"),
     "and a head that names no event": (
         True,
@@ -150,7 +155,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("change", HEADS)
-def test_guarantee_14_every_head_must_be_in_the_chain_and_none_missing(trail, change: str) -> None:
+def test_guarantee_14_every_head_must_be_in_the_chain_and_none_missing(trail: tuple[Job, Path], change: str) -> None:
     job, heads = trail
     cut, act, message = HEADS[change]
     if cut:
@@ -179,7 +184,9 @@ def test_guarantee_14_a_trail_that_was_cut_off_does_not_write_over_its_heads(
         prove_audit(job.warehouse, job.settings)
 
 
-def test_guarantee_14_events_and_heads_removed_together_show_by_a_head_kept_elsewhere(trail, tmp_path: Path) -> None:
+def test_guarantee_14_events_and_heads_removed_together_show_by_a_head_kept_elsewhere(
+    trail: tuple[Job, Path], tmp_path: Path
+) -> None:
     job, heads = trail
     shutil.copy(heads / "000000000005.json", tmp_path / "kept.json")
     job.warehouse.delta(AUDIT_EVENTS).delete("seq > 3")
@@ -190,7 +197,7 @@ def test_guarantee_14_events_and_heads_removed_together_show_by_a_head_kept_else
         prove_audit(job.warehouse, job.settings, str(tmp_path / "kept.json"))
 
 
-def test_a_run_that_was_killed_before_it_wrote_its_head_leaves_that_to_the_next(trail) -> None:
+def test_a_run_that_was_killed_before_it_wrote_its_head_leaves_that_to_the_next(trail: tuple[Job, Path]) -> None:
     job, heads = trail
     for n in range(3):
         audit.append(job.warehouse, "run-failed", f"killed-{n}", {}, now=NOW)

@@ -66,7 +66,8 @@ def test_vectors_have_the_measured_shape(shape: dict[str, float], figure: str) -
 
 
 def test_vectors_are_of_unit_length_and_no_two_are_one(vectors: NDArray[np.float32]) -> None:
-    assert (vectors.dtype, vectors.shape) == (np.float32, (ROWS, DIM))
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (ROWS, DIM)
     assert np.abs(np.linalg.norm(vectors.astype(np.float64), axis=1) - 1).max() < 1e-6
     assert len(np.unique(vectors[:, 0])) == ROWS
 

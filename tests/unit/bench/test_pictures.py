@@ -172,6 +172,7 @@ def test_an_altered_portrait_has_its_untreated_one(few: tuple[Path, list[Picture
     assert {picture.kind for picture in pictures if reference_of(picture) is not None} >= ALTERED
     for picture in (each for each in pictures if each.kind in ALTERED):
         reference = reference_of(picture)
+        assert reference is not None
         assert reference.mode == "RGB", picture.name
         with Image.open(folder / picture.path) as image:
             shown = ImageOps.exif_transpose(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations, product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,9 +62,7 @@ ASSESSED = Batch("assessed", "uploaded_by_subject")
 END = datetime(2027, 5, 2, 12, tzinfo=UTC)
 
 
-def reason(
-    record: Record, purposes: tuple[str, ...] = ("p",), *, now: datetime = NOW, **policy: tuple[str, ...]
-) -> Reason | None:
+def reason(record: Record, purposes: tuple[str, ...] = ("p",), *, now: datetime = NOW, **policy: Any) -> Reason | None:
     decision = decide_record(record, policy=replace(POLICY, purposes=purposes, **policy), now=now)
     assert decision.allowed is (decision.reason is None)
     assert decision.allowed is (decision.valid_until is not None)
@@ -78,7 +77,8 @@ def test_a_complete_record_in_force_is_allowed_until_its_first_end() -> None:
 
 @pytest.mark.parametrize("field", sorted({f.name for f in fields(Record)} - OPTIONAL))
 def test_guarantee_1_any_missing_field_is_refused(field: str) -> None:
-    assert reason(replace(GOOD, **{field: None})) is not None
+    missing: dict[str, Any] = {field: None}
+    assert reason(replace(GOOD, **missing)) is not None
 
 
 @pytest.mark.parametrize("state", [*STATES_NOT_GIVEN, *STATES_ENDED, None, "", "consentgiven", "Anything"])
@@ -163,7 +163,7 @@ TIMES = st.integers(1_577_836_800, 1_893_456_000).map(lambda seconds: datetime.f
 BEFORE, WITHIN, AFTER = (timedelta(days=d) for d in (-1, 30, 400))
 PURPOSES = {("p",): None, ("q",): Reason.PURPOSE_NOT_GRANTED, ("p", "r"): Reason.PURPOSE_NOT_ALLOWED}
 # jurisdiction: what it asks for, and what comes of it without.
-ELSEWHERE: dict[str, tuple[dict[str, object], Reason | None]] = {
+ELSEWHERE: dict[str, tuple[dict[str, Any], Reason | None]] = {
     "EU": ({}, None),
     "CA": ({}, None),
     "CA-QC": ({"authority_disclosure_ref": "d", "authority_disclosed_at": NOW - timedelta(days=61)},
@@ -182,7 +182,7 @@ def test_guarantee_4_the_whole_table_of_states_times_purposes_and_jurisdictions(
     for state, age, purposes in product(MEANING, (BEFORE, WITHIN, AFTER), PURPOSES):
         event = Event(NOW - age, "P1Y", "t", state)
         record = replace(GOOD, jurisdiction=jurisdiction, events=(event,), purposes=("p", "r"),
-                         **(asked if given_what_it_asks else {}))  # type: ignore[arg-type]  # fmt: skip
+                         **(asked if given_what_it_asks else {}))  # fmt: skip
         in_time = {BEFORE: Reason.NOT_YET_VALID, WITHIN: None, AFTER: Reason.VALIDITY_EXPIRED}[age]
         unlawful = without if without and (jurisdiction == "XX" or not given_what_it_asks) else None
         expected = unlawful or MEANING[state] or in_time or PURPOSES[purposes]
@@ -192,7 +192,7 @@ def test_guarantee_4_the_whole_table_of_states_times_purposes_and_jurisdictions(
 @pytest.mark.parametrize(("days", "expected"), [(59, Reason.DISCLOSURE_TOO_RECENT), (60, None), (61, None)])
 def test_quebec_waits_sixty_days_after_the_disclosure(days: int, expected: Reason | None) -> None:
     disclosed = {"authority_disclosure_ref": "d", "authority_disclosed_at": NOW - timedelta(days=days)}
-    assert reason(replace(GOOD, jurisdiction="CA-QC", **disclosed)) == expected  # type: ignore[arg-type]
+    assert reason(replace(GOOD, jurisdiction="CA-QC", **disclosed)) == expected
 
 
 def test_illinois_ends_three_years_after_the_last_interaction() -> None:
@@ -311,7 +311,7 @@ LATER = replace(GIVEN, event_time=NOW + timedelta(days=1))
 GONE = (GIVEN, replace(GIVEN, event_time=NOW - timedelta(days=1), event_state="ConsentWithdrawn"))
 LONG_AGO = NOW.replace(year=2023)
 # What a record says, and whether it is over for good.
-ENDS: dict[str, tuple[dict[str, object], bool]] = {
+ENDS: dict[str, tuple[dict[str, Any], bool]] = {
     "in force": ({}, False),
     "not given yet": ({"events": (replace(GIVEN, event_state="ConsentRequested"),)}, False),
     "withdrawn": ({"events": GONE}, True),
@@ -331,7 +331,7 @@ ENDS: dict[str, tuple[dict[str, object], bool]] = {
     "past what another one keeps": ({"last_interaction_at": LONG_AGO}, False),
 }  # fmt: skip
 # What a record may lack, or be refused for: by its form, or by the law.
-LACKING: tuple[dict[str, object], ...] = (
+LACKING: tuple[dict[str, Any], ...] = (
     {}, {"pii_principal_id": "Jane"}, {"impact_assessment": None}, {"purposes": ()}, {"lawful_basis": "x"},
     {"special_category_condition": None}, {"collection_method": "x"}, {"face_box": (1.0,)}, {"source_batch_id": None},
 )  # fmt: skip
@@ -340,21 +340,22 @@ LACKING: tuple[dict[str, object], ...] = (
 @pytest.mark.parametrize("case", ENDS)
 def test_guarantee_7_what_has_ended_has_so_whatever_a_field_or_the_law_lacks(case: str) -> None:
     changes, expected = ENDS[case]
-    record = replace(GOOD, **changes)  # type: ignore[arg-type]
+    record = replace(GOOD, **changes)
     for lacking in LACKING:
-        assert has_ended(replace(record, **lacking), policy=POLICY, now=NOW) is expected  # type: ignore[arg-type]
+        assert has_ended(replace(record, **lacking), policy=POLICY, now=NOW) is expected
     # A controller may leave a jurisdiction, or a rule get a field that it asks for.
     if record.jurisdiction == "EU":
         assert has_ended(record, policy=replace(POLICY, rules=()), now=NOW) is expected
     # What cannot be read destroys nothing, and a hold keeps it.
     for keeps in ({"quarantined": True}, {"schema_version": "1.1"}, {"schema_version": None}, {"legal_hold_ref": "h"}):
-        assert not has_ended(replace(record, **keeps), policy=POLICY, now=NOW)  # type: ignore[arg-type]
+        assert not has_ended(replace(record, **keeps), policy=POLICY, now=NOW)
 
 
 def test_guarantee_7_an_end_is_told_by_the_durations_that_can_be_read() -> None:
     for broken in ({"retention_period": "x"}, {"events": (replace(GIVEN, validity_duration=None),)}):
-        record = replace(GOOD, **broken)  # type: ignore[arg-type]
-        (until,) = {valid_until(record, RULES[0])} - {None}
+        record = replace(GOOD, **broken)
+        until = valid_until(record, RULES[0])
+        assert until is not None
         assert [has_ended(record, policy=POLICY, now=until - timedelta(days=days)) for days in (1, 0)] == [False, True]
 
 
@@ -391,11 +392,11 @@ def test_guarantee_7_an_image_is_over_when_nobody_in_it_has_a_record_that_is_not
     assert over() is expected
     # Of what could not be read, and of what others gave, nobody can tell.
     assert over(read=False) is (expected and all(ended for ended, _ in links))
-    for other in (None, *(replace(GOOD, **changes, contents=FORMER) for changes in WAITING)):  # type: ignore[arg-type]
+    for other in (None, *(replace(GOOD, **changes, contents=FORMER) for changes in WAITING)):
         assert not over(other)
 
 
-WAITING: tuple[dict[str, object], ...] = (
+WAITING: tuple[dict[str, Any], ...] = (
     {"purposes": ("q",)}, {"quarantined": True}, {"source_batch_id": "x"}, {"events": (LATER,)},
     {"events": (replace(GIVEN, event_state="ConsentRequested"),)}, {"schema_version": "1.1"}, {"legal_hold_ref": "h"},
     {"impact_assessment": None},
@@ -407,7 +408,7 @@ BLANKS = (
     "  ", "\t", "\n", "\x00", "\u00a0", "\u00ad", "\u115f", "\u180e", "\u200b", "\u202e", "\u2028", "\u2060",
     "\u2800", "\u3000", "\u3164", "\ufe0f", "\ufeff", "\U000e0020", " \u200b\x00\t",
 )  # fmt: skip
-FIELDS: list[tuple[dict[str, object], Reason | None]] = [
+FIELDS: list[tuple[dict[str, Any], Reason | None]] = [
     *(({"withdrawal_method": blank}, Reason.FIELD_MISSING) for blank in BLANKS),
     ({"withdrawal_method": "\u00a0w\u200b"}, None),
     ({"source_batch_id": "\u00a0"}, Reason.FIELD_MISSING),
@@ -449,8 +450,8 @@ FIELDS: list[tuple[dict[str, object], Reason | None]] = [
 
 
 @pytest.mark.parametrize(("changes", "expected"), FIELDS)
-def test_guarantee_1_fields_one_by_one(changes: dict[str, object], expected: Reason | None) -> None:
-    assert reason(replace(GOOD, **changes)) == expected  # type: ignore[arg-type]
+def test_guarantee_1_fields_one_by_one(changes: dict[str, Any], expected: Reason | None) -> None:
+    assert reason(replace(GOOD, **changes)) == expected
 
 
 def test_a_record_without_an_event_has_no_end() -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,7 +133,9 @@ def test_what_no_trained_network_makes_is_refused(name: str, faces: int) -> None
 def test_of_few_faces_nothing_is_said(vectors: Callable[[int], np.ndarray]) -> None:
     assert looked_at(vectors(LEAST_FACES - 1)) == (None, "")
     assert looked_at(vectors(1_000), faces=LEAST_FACES - 1) == (None, "")
-    nothing = Sample(np.empty(0, np.int64), np.empty((0, DIM)), np.empty((0, 10), np.int64), np.empty((0, 10)))
+    nothing = Sample(
+        np.empty(0, np.int64), np.empty((0, DIM), np.float32), np.empty((0, 10), np.int64), np.empty((0, 10))
+    )
     assert distances_of(nothing.ids, nothing.vectors, nothing.exact_ids, nothing.exact_scores) is None
     assert implausible(nothing.vectors, None) == ""
 
@@ -168,8 +171,13 @@ def test_with_more_equal_vectors_than_neighbours_one_of_them_is_the_nearest() ->
 
 
 def test_a_large_sample_is_not_squared(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-    monkeypatch.setattr(distances, "_pairs", lambda rows: sizes.append(len(rows)) or np.linspace(0, 1, 9))
+    sizes: list[int] = []
+
+    def pairs(rows: np.ndarray) -> np.ndarray:
+        sizes.append(len(rows))
+        return np.linspace(0, 1, 9)
+
+    monkeypatch.setattr(distances, "_pairs", pairs)
     looked_at(trained_like(2_500), faces=2_500)
     assert sizes == [1_000, 1_000]
 
@@ -184,8 +192,13 @@ def proof_of(vectors: np.ndarray, **changes: object) -> Proof:
     index.load("faces_r1", timeout=1)
     index.insert("faces_r1", make_table(keys, vectors))
     compared = compare_all(index, "faces_r1", lambda b: np.sort(keys[bucket_of(keys) == b]), range(BUCKETS))
-    arguments: dict = {"expected_rows": len(keys), "compared": compared, "sample": sample_of(vectors), **changes}
-    return prove(index, "faces_r1", recall_floor=0.95, **arguments)
+    arguments: dict[str, Any] = {
+        "expected_rows": len(keys),
+        "compared": compared,
+        "sample": sample_of(vectors),
+        **changes,
+    }
+    return prove(index, "faces_r1", recall_floor=0.95, **{**arguments, **changes})
 
 
 @pytest.mark.parametrize("vectors", [one_vector, noise])

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import grpc
+import grpc  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -175,7 +175,7 @@ def test_credentials_become_one_token() -> None:
     assert bearer(Settings.model_validate({"milvus_user": "u", "milvus_password": "p"})) == "u:p"
 
 
-class Rpc(grpc.RpcError):
+class Rpc(grpc.RpcError):  # type: ignore[misc]  # it ships no types
     def __init__(self, code: grpc.StatusCode) -> None:
         self._code = code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,8 +48,8 @@ def sample(n: int = 30, keys: np.ndarray = KEYS, vectors: np.ndarray = VECTORS) 
     return Sample(keys[:n], vectors[:n], exact.ids, exact.scores)
 
 
-def proof_of(index: FakeIndex, expected: np.ndarray = KEYS, **changes: object) -> Proof:
-    arguments: dict = {
+def proof_of(index: FakeIndex, expected: np.ndarray = KEYS, **changes: Any) -> Proof:
+    arguments: dict[str, Any] = {
         "expected_rows": ROWS,
         "compared": compare_all(index, NAME, lambda b: np.sort(expected[bucket_of(expected) == b]), range(BUCKETS)),
         "sample": sample(),
@@ -67,9 +68,11 @@ def test_a_faithful_collection_is_proven_and_the_proof_can_be_recorded() -> None
 
 
 def test_an_empty_collection_is_proven_where_nothing_is_expected() -> None:
-    nothing = Sample(np.empty(0, np.int64), np.empty((0, DIM)), np.empty((0, 10), np.int64), np.empty((0, 10)))
+    nothing = Sample(
+        np.empty(0, np.int64), np.empty((0, DIM), np.float32), np.empty((0, 10), np.int64), np.empty((0, 10))
+    )
     index = new_index(KEYS[:0], VECTORS[:0])
-    empty = {"expected": KEYS[:0], "sample": nothing}
+    empty: dict[str, Any] = {"expected": KEYS[:0], "sample": nothing}
     assert proof_of(index, expected_rows=0, **empty).passed
     assert "no sample" in " ".join(proof_of(index, expected_rows=1, **empty).faults)
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import rates as bench_rates
+from bench.record import RESULTS
 from jobs.cli import Count
 from jobs.index.protocol import EMBEDDED, Features, IndexSpec
 from jobs.plan import main
@@ -195,7 +196,7 @@ def test_the_shipped_rates_are_those_of_the_committed_results() -> None:
     assert bench_rates.TARGET.read_text(encoding="utf-8") == bench_rates.text()
     # By hand: 54.8 ms an image on 2 cores; 26.2 us a row on one node; 43.9 s for 100,000 rows on 2 cores.
     names = ("pipeline", "index_types")
-    results = {name: json.loads((bench_rates.RESULTS / f"{name}.json").read_text()) for name in names}
+    results = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in names}
     whole = results["pipeline"]["figures"]["ours_spark_ms_an_image"]["median"]
     hnsw = results["index_types"]["figures"]["HNSW"]["build_s"]
     shipped = defaults()
@@ -286,7 +287,8 @@ def test_a_run_with_gpus_gives_a_gpus_rate_and_what_cores_kept_up_with() -> None
     ],
 )
 def test_what_is_not_comparable_is_not_taken(kind: str, changes: dict[str, Any], name: str) -> None:
-    rate = getattr(chosen(past(**{kind: changes})), name)
+    step: dict[str, Any] = {kind: changes}
+    rate = getattr(chosen(past(**step)), name)
     assert rate is None or "run n1" not in rate.source
 
 

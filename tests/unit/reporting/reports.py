@@ -12,6 +12,7 @@ from jobs.reporting.collect import Report, RunFacts
 from jobs.reporting.drift import Drift, NewFaces
 from jobs.reporting.permissions import Standing
 from jobs.runs.results import Imported, Indexed, Promoted, Screened, Verified
+from jobs.runs.step_result import StepResult
 
 BEGAN = 1_780_000_000.0
 REASONS = {"NO_BASIS": 100, "CONSENT_ENDED": 48}
@@ -46,13 +47,16 @@ RESULTS: dict[str, dict[str, Any]] = {
 
 def recorded(results: Mapping[str, Mapping[str, Any]], like: flow.Recorded | None = None) -> flow.Recorded:
     """What a report is made from, of steps with these ``results`` on record; else as ``like`` another."""
-    kinds = {
+    kinds: dict[str, type[StepResult]] = {
         "screened": Screened, "imported": Imported, "indexed": Indexed, "verified": Verified, "promoted": Promoted
     }  # fmt: skip
-    typed = {
+    typed: dict[str, Any] = {
         name: kind.of_record(results[kind.name()]) if kind.name() in results else None for name, kind in kinds.items()
     }
-    sums = {"planned": results.get("plan", {}).get("images"), "staged": results.get("stage", {}).get("rows")}
+    sums: dict[str, Any] = {
+        "planned": results.get("plan", {}).get("images"),
+        "staged": results.get("stage", {}).get("rows"),
+    }
     return replace(like or flow.Recorded(), **typed, **sums)
 
 

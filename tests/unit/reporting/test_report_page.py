@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -238,5 +239,5 @@ def test_a_run_that_stopped_at_once_has_a_page() -> None:
         (html.rate, 12_345.6, "12,346"),
     ],
 )
-def test_numbers_are_written_for_people(function, value: float, text: str) -> None:
+def test_numbers_are_written_for_people(function: Callable[[float], str], value: float, text: str) -> None:
     assert function(value) == text

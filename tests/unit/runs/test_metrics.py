@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -73,7 +74,8 @@ def test_a_run_in_numbers(tmp_path: Path) -> None:
 def test_the_names_are_as_prometheus_asks_for(tmp_path: Path) -> None:
     metrics = RunMetrics(f"{tmp_path}/m.prom", "reindex", "night-1")
     metrics.also({"images_decoded": lambda: 5})
-    for name, result in {"gate": GATE, "embed/0-0": {"images": 1, "faces": 1}, "verify": VERIFY}.items():
+    steps: dict[str, dict[str, Any]] = {"gate": GATE, "embed/0-0": {"images": 1, "faces": 1}, "verify": VERIFY}
+    for name, result in steps.items():
         metrics.step_done(name, result, 1.0)
     metrics.ended("done")
     metrics.write()

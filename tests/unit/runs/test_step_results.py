@@ -149,9 +149,10 @@ def test_names_are_of_one_kind_each() -> None:
     assert not Imported.is_name("import/7")
     assert not FileImported.is_name("import")
     assert len({kind.STEP for kind in KINDS.values()}) == len(KINDS)
-    for wrong in (Imported, "7"), (FileImported, ""):
+    wrong: list[tuple[type[StepResult], str]] = [(Imported, "7"), (FileImported, "")]
+    for kind, part in wrong:
         with pytest.raises(ValueError, match="no name of a step"):
-            wrong[0].name(wrong[1])  # type: ignore[attr-defined]
+            kind.name(part)
 
 
 def test_spark_reads_the_same_columns() -> None:

@@ -41,9 +41,9 @@ def node(name: str, op: str, *attributes: bytes) -> bytes:
     return message(1, message(1, name.encode()) + message(2, op.encode()) + b"".join(attributes))
 
 
-def const(name: str, values: NDArray[np.generic], **options: bool) -> bytes:
+def const(name: str, values: NDArray[np.generic], *, packed: bool = False) -> bytes:
     return node(
-        name, "Const", attribute("dtype", b"\x30\x01"), attribute("value", message(8, tensor(values, **options)))
+        name, "Const", attribute("dtype", b"\x30\x01"), attribute("value", message(8, tensor(values, packed=packed)))
     )
 
 

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -94,15 +98,19 @@ def test_guarantee_16_no_bystander_ever(boxes: list[tuple[int, ...]], covered: l
 
 
 @given(st.lists(boxes_of, max_size=5, unique=True), st.lists(records_of, max_size=5), st.randoms())
-def test_order_of_records_does_not_matter(boxes: list[tuple[int, ...]], covered: list[CoveredPrincipal], rng) -> None:  # type: ignore[no-untyped-def]
+def test_order_of_records_does_not_matter(
+    boxes: list[tuple[int, ...]], covered: list[CoveredPrincipal], rng: random.Random
+) -> None:
     shuffled = list(covered)
     rng.shuffle(shuffled)
     assert assign_records(boxes, covered) == assign_records(boxes, shuffled)
 
 
-def select(boxes: list[tuple[float, ...]], confidence: list[float], covered: list[CoveredPrincipal], **params: object):  # type: ignore[no-untyped-def]
+def select(
+    boxes: Sequence[tuple[float, ...]], confidence: list[float], covered: list[CoveredPrincipal], **params: Any
+) -> Selection:
     array = np.array(boxes, np.float32).reshape(-1, 4)
-    return select_faces(array, np.array(confidence, np.float32), covered, PipelineParams(**params))  # type: ignore[arg-type]
+    return select_faces(array, np.array(confidence, np.float32), covered, PipelineParams(**params))
 
 
 def test_selection_reasons() -> None:

@@ -122,11 +122,11 @@ def test_exif_orientations_end_upright(kind: str, orientation: int) -> None:
         stored = stored.transpose(step)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options: dict[str, object] = {
+    options: dict[str, dict[str, object]] = {
         "JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True},
         "AVIF": {"quality": 100, "subsampling": "4:4:4"},
-    }.get(kind, {})  # fmt: skip
-    decoded = decode(encoded(stored, kind, exif=exif, **options), PARAMS)
+    }  # fmt: skip
+    decoded = decode(encoded(stored, kind, exif=exif, **options.get(kind, {})), PARAMS)
     assert (decoded.width, decoded.height) == (48, 16)
     assert np.abs(decoded.pixels.astype(int) - upright).max() <= 8
 

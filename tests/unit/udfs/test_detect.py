@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -122,7 +124,12 @@ def test_no_images(detector: Detector) -> None:
 
 
 def test_other_arrays_are_refused(detector: Detector) -> None:
-    for bad in (np.zeros((5, 5), np.uint8), np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5, 3), np.float32)):
+    others: tuple[Any, ...] = (
+        np.zeros((5, 5), np.uint8),
+        np.zeros((5, 5, 4), np.uint8),
+        np.zeros((5, 5, 3), np.float32),
+    )
+    for bad in others:
         with pytest.raises(ValueError, match="uint8"):
             detector.detect([bad])
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from udfs.params import PipelineParams
 pytestmark = pytest.mark.unit
 
 NETS = {"a": {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}, "b": {"w": torch.zeros(2)}}
-OTHER = {
+OTHER: dict[str, Any] = {
     "min_face_px": 21, "detector_min_face_px": 24, "thresholds": (0.6, 0.7, 0.8), "pyramid_factor": 0.7,
     "detection_long_side": 0, "decode_long_side": 0, "min_confidence": 0.91, "max_faces": 31, "crop_size": 161,
     "crop_margin_px": 14, "dtype": "bfloat16", "decoder": "nvjpeg", "max_pixels": 1, "max_bytes": 1,

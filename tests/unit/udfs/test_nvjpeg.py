@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.io import decode_jpeg
 
 from tests.golden.support import encoded, model_path, noise, small_astronaut
 from udfs import nvjpeg
@@ -72,7 +73,7 @@ def test_too_many_pixels_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_calls_are_bounded_by_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    real = nvjpeg.decode_jpeg
+    real = decode_jpeg
 
     def counting(contents: list[torch.Tensor], **options: object) -> list[torch.Tensor]:
         sizes.append(len(contents))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,10 +180,20 @@ def test_guarantee_16_a_pipeline_that_sees_less_does_not_start() -> None:
         Pipeline(model_path(), PipelineParams(thresholds=(0.6, 0.7, 0.9)))
 
 
+def noting(seen: list[int], what: Callable[[Any], int], function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function, which notes ``what`` it is called with."""
+
+    def noted(argument: Any) -> Any:
+        seen.append(what(argument))
+        return function(argument)
+
+    return noted
+
+
 def test_guarantee_16_only_covered_faces_reach_the_network(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     embed = pipeline._embedder.embed
-    monkeypatch.setattr(pipeline._embedder, "embed", lambda crops: seen.append(len(crops)) or embed(crops))
+    monkeypatch.setattr(pipeline._embedder, "embed", noting(seen, len, embed))
     box = tuple(float(v) for v in run(pipeline, encoded(group(3)), covered=three())[0].faces[0].box)
     seen.clear()
     run(pipeline, encoded(group(3)), covered=(CoveredPrincipal("mine", "me", box),))
@@ -199,7 +209,7 @@ def test_guarantee_16_the_central_person_alone_reaches_the_network(
     assert central.fingerprint == pipeline.fingerprint
     seen: list[int] = []
     embed = central._embedder.embed
-    monkeypatch.setattr(central._embedder, "embed", lambda crops: seen.append(len(crops)) or embed(crops))
+    monkeypatch.setattr(central._embedder, "embed", noting(seen, len, embed))
     every = run(pipeline, encoded(group(3)), covered=three())[0].faces
     of_three, alone, refused = run(central, encoded(group(3)), ONE, encoded(group(2)))
     assert (of_three.status, of_three.dropped) == ("embedded", Dropped(uncovered=2))
@@ -227,7 +237,8 @@ class Fails:
     """Stands before a function and fails as told, else lets through."""
 
     def __init__(self, function: Any, error: BaseException, when: Any) -> None:
-        self.function, self.error, self.when, self.sizes = function, error, when, []
+        self.function, self.error, self.when = function, error, when
+        self.sizes: list[int] = []
 
     def __call__(self, batch: Sequence[Any]) -> Any:
         self.sizes.append(len(batch))
@@ -328,9 +339,12 @@ def test_pictures_too_large_to_keep_are_decoded_again_for_their_crops(
     (before,) = run(pipeline, ONE)
     decoded: list[int | None] = []
     monkeypatch.setattr("udfs.pipeline._MOST_KEPT", 10_000)
-    monkeypatch.setattr(
-        "udfs.pipeline.decode", lambda data, params, **o: decoded.append(o["factor"]) or decode(data, params, **o)
-    )
+
+    def noted(data: bytes, params: PipelineParams, **options: Any) -> Any:
+        decoded.append(options["factor"])
+        return decode(data, params, **options)
+
+    monkeypatch.setattr("udfs.pipeline.decode", noted)
     after, nobody = run(pipeline, ONE, encoded(noise(100, 100)))
     assert (decoded, nobody.reason) == ([1], "NO_FACE")
     assert after.faces[0].box.tolist() == before.faces[0].box.tolist()
@@ -354,6 +368,6 @@ def test_a_batch_ends_where_its_pictures_fill_the_queue(monkeypatch: pytest.Monk
     pipe = Pipeline(model_path(), detect_batch=4, queue_bytes=100_000)
     sizes: list[int] = []
     detect = pipe._detector.detect
-    monkeypatch.setattr(pipe._detector, "detect", lambda images: sizes.append(len(images)) or detect(images))
+    monkeypatch.setattr(pipe._detector, "detect", noting(sizes, len, detect))
     assert [r.reason for r in run(pipe, *[encoded(noise(150, 150))] * 4)] == ["NO_FACE"] * 4
     assert sizes == [2, 2]

@@ -8,6 +8,7 @@ import io
 import lzma
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -122,7 +123,7 @@ BROKEN = (None, "BROKEN_SHARD")
 @pytest.mark.parametrize("sparse", [False, True])
 def test_guarantee_14_a_size_that_no_table_holds_ends_no_ingest(tmp_path: Path, claim: int, sparse: bool) -> None:
     if claim < 10**20:
-        said = {"GNU__sparse__realsize": claim, "size": 3} if sparse else {"size": claim}
+        said: dict[str, Any] = {"GNU__sparse__realsize": claim, "size": 3} if sparse else {"size": claim}
         found = members(tmp_path, pax(**said) + JPEG + END)
         assert found == ([("s.tar/a", "NOT_A_FILE")] if sparse else [("s.tar/a", "TOO_LARGE_BYTES"), BROKEN])
     found = members(tmp_path, entry("a.jpg", size=claim) + END)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from udfs import reading, sources
+from udfs import sources
 from udfs.reading import ReadFailure, address_within, read_bytes
 from udfs.sources import IMAGE_SUFFIXES, ReadSpec, list_folders, read_files, read_shards
 
@@ -133,7 +133,7 @@ def test_guarantee_14_what_is_swapped_between_look_and_opening_is_not_read(
                 (root / "in").symlink_to(root.parent / "rootless")
         return opened(path, flags, *rest, **more)
 
-    monkeypatch.setattr(reading.os, "open", swap)
+    monkeypatch.setattr("udfs.reading.os.open", swap)
     expected = {"file": "IO_ERROR", "folder": "OUTSIDE_ROOTS", "pipe": "NOT_A_FILE"}[swapped]
     assert reason(str(root / "in" / "a.jpg"), str(root)) == expected
 
@@ -155,8 +155,8 @@ def test_no_hostile_name_ends_a_listing(root: Path) -> None:
         (root / name).write_bytes(JPEG)
     raw = os.fsencode(root)
     (root / "deep").mkdir()
-    for name in (b"\xff\xfe.jpg", b"deep/\xff.jpg"):
-        Path(os.fsdecode(raw + b"/" + name)).write_bytes(JPEG)
+    for no_text in (b"\xff\xfe.jpg", b"deep/\xff.jpg"):
+        Path(os.fsdecode(raw + b"/" + no_text)).write_bytes(JPEG)
     bad_folder = Path(os.fsdecode(raw + b"/\xffolder"))
     bad_folder.mkdir()
     (bad_folder / "c.jpg").write_bytes(JPEG)
@@ -190,7 +190,7 @@ def test_a_folder_that_may_not_be_read_is_counted(root: Path, monkeypatch: pytes
             raise PermissionError
         return scan(path)
 
-    monkeypatch.setattr(sources.os, "scandir", refuse)
+    monkeypatch.setattr("udfs.sources.os.scandir", refuse)
     assert [row["reason"] for row in listed(root)] == ["UNREADABLE_FOLDER"]
 
 

@@ -32,6 +32,7 @@ from udfs.nets import (
 from udfs.params import PipelineParams
 from udfs.random_weights import random_state_dict
 from udfs.weights import WeightsError, build_model_file, resolve_weights
+from udfs.weights_files import load_state_dict
 
 pytestmark = pytest.mark.unit
 
@@ -138,7 +139,7 @@ def test_random_is_the_same_everywhere(tmp_path: Path) -> None:
 
 
 def tensors_digest(path: Path) -> str:
-    tensors = module.load_state_dict(path)
+    tensors = load_state_dict(path)
     return hashlib.sha256(b"".join(t.numpy().tobytes() for _, t in sorted(tensors.items()))).hexdigest()[:16]
 
 
