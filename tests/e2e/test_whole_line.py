@@ -24,7 +24,7 @@ from jobs.tables.store import Warehouse
 from tests.e2e.line import BATCH, prepare, run_job, trained
 from tests.milvus.server import MilvusStandalone, temporary
 from tests.spark.helpers import first_row
-from tests.unit.runs.test_metrics import read
+from tests.unit.runs.samples import read
 
 pytestmark = pytest.mark.e2e
 

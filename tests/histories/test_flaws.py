@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.histories.believing import Believing, Told
 from tests.histories.machine import KEPT, Seen
 from tests.histories.oracle import Oracle, Record, Says
-from tests.histories.test_machine import Believing, Told
 
 pytestmark = pytest.mark.unit
 

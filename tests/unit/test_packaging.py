@@ -132,6 +132,16 @@ def test_every_package_says_what_it_holds() -> None:
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
+def test_no_test_module_imports_another() -> None:
+    """What two of them need is in a module of its own beside them: so each can run alone, and be moved."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        taken = {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+        taken |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        assert {name for name in taken if re.match(r"tests\.(\w+\.)*test_", name)} == set(), path
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("udfs")])
 def test_executor_code_needs_no_session_and_no_milvus(module: str) -> None:
     names = {name.split(".")[0] for name in _imported(MODULES[module])}

@@ -37,7 +37,7 @@ from jobs.steps.erase import erase
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, first_row, job_for, settings_for, warehouse_for
 from tests.spark.indexed import KEY, Indexed, image, picture, principal, record_row
-from tests.unit.governance.test_pseudonyms import rule_1, rule_2, rule_3, settings_with
+from tests.unit.governance.names import rule_1, rule_2, rule_3, settings_with
 from udfs.kinds import image_kind
 
 pytestmark = pytest.mark.spark

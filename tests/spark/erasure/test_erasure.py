@@ -9,13 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +58,7 @@ from tests.spark.indexed import (
     Indexed,
     digest_of,
     image,
+    opened,
     picture,
     principal,
     record_row,
@@ -157,16 +155,6 @@ class Expired:
 def made(after: Pass, tmp_path: Path) -> Indexed:
     """A warehouse of one's own, as it is after the pass."""
     return after.made.copy_to(tmp_path / "w")
-
-
-@contextmanager
-def opened(made: Indexed, name: str, run_id: str | None = None) -> Iterator[tuple[Any, Any]]:
-    index = made.index()
-    try:
-        with run_of(made, run_id, name) as run:
-            yield run, index
-    finally:
-        index.close()
 
 
 def erase(made: Indexed, *targets: Target, run_id: str | None = None) -> Outcome:

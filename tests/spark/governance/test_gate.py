@@ -42,7 +42,7 @@ from jobs.session import packaged_conf
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse
 from tests.spark.helpers import NOW, first_row, settings_for, warehouse_for
-from tests.unit.governance.test_decide import BOXES, FIELDS, TIES
+from tests.unit.governance.cases import BOXES, FIELDS, TIES
 
 pytestmark = pytest.mark.spark
 

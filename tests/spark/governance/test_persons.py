@@ -19,11 +19,12 @@ from jobs.governance.tombstones import SUBJECT, key_ring
 from jobs.runs.record import open_run
 from jobs.schemas import AUDIT_EVENTS, KEYS_NOTED, LEASES, PROCESSING_BASIS, PSEUDONYM_KEYS, RUNS, TOMBSTONES
 from jobs.settings import Settings
-from tests.spark.governance.test_gate import GOOD
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
-from tests.unit.governance.test_pseudonyms import rule_1, rule_2, rule_3, settings_with
+from tests.unit.governance.names import rule_1, rule_2, rule_3, settings_with
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
+
+PERSON = "hmac:" + "a" * 64
 
 BEFORE, AFTER = (NOW - timedelta(days=1)).isoformat(), (NOW + timedelta(days=1)).isoformat()
 
@@ -153,10 +154,10 @@ def test_guarantee_13_pseudonyms_of_an_earlier_release_stay_valid(records: Recor
 
 
 def test_a_pseudonym_that_is_given_is_taken_as_it_is(records: Records) -> None:
-    (records.folder / "b.csv").write_text(f"record_id,pii_principal_id\nr1,{GOOD.pii_principal_id}\n")
+    (records.folder / "b.csv").write_text(f"record_id,pii_principal_id\nr1,{PERSON}\n")
     names = pseudonyms_of(records.settings(hmac_key="k"))
     file = read_basis(records.spark, str(records.folder / "b.csv"), names)
     import_basis(records.warehouse, file, lambda c: c, ring=key_ring(records.settings()), names=names, now=NOW)
-    assert records.stored() == {("r1", GOOD.pii_principal_id)}
+    assert records.stored() == {("r1", PERSON)}
     # Nobody was named, so no key is needed from now on.
     assert records.warehouse.read(PSEUDONYM_KEYS).isEmpty()

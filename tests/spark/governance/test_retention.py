@@ -21,9 +21,8 @@ from jobs.schemas import (
     SOURCE_BATCHES,
 )
 from jobs.steps.expire import expire_steps
-from tests.spark.erasure.test_erasure import opened
 from tests.spark.helpers import rows
-from tests.spark.indexed import LONG_AGO, SHARED, Indexed, image, record_row
+from tests.spark.indexed import LONG_AGO, SHARED, Indexed, image, opened, record_row
 
 pytestmark = pytest.mark.spark
 

@@ -21,7 +21,7 @@ from jobs.runs.step_watcher import Watcher
 from jobs.schemas import IMAGES, RUNS
 from jobs.steps.accumulators import Counters
 from tests.spark.helpers import settings_for, warehouse_for
-from tests.unit.runs.test_metrics import read
+from tests.unit.runs.samples import read
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,7 +12,7 @@ from PIL import Image
 from jobs.evaluation import roc_plot
 from jobs.evaluation.roc_plot import can_draw, draw_roc
 from jobs.evaluation.summary import evaluate_pairs, result_of
-from tests.unit.evaluation.test_rates import labelled, made
+from tests.unit.evaluation.scored import labelled, made
 
 pytestmark = pytest.mark.unit
 

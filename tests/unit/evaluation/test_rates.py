@@ -24,8 +24,8 @@ from jobs.evaluation.metrics import (
     stated,
     thresholds,
 )
-from jobs.evaluation.pairs import Pairs
 from jobs.evaluation.summary import evaluate_pairs
+from tests.unit.evaluation.scored import labelled, made
 
 pytestmark = pytest.mark.unit
 
@@ -193,17 +193,6 @@ def test_a_fold_s_own_pairs_do_not_choose_its_threshold(case: Case, data: st.Dat
 # --- Intervals -------------------------------------------------------------------------------------------------------
 
 
-def made(people: int, each: int, *, spread: float = 0.0, seed: int = 0) -> Scored:
-    """Genuine pairs whose scores differ by person as well (``spread``), and as many impostor pairs."""
-    rng = np.random.default_rng(seed)
-    person = np.repeat(np.arange(people), each)
-    genuine = 1 + spread * rng.standard_normal(people)[person] + 0.5 * rng.standard_normal(len(person))
-    impostor = 0.5 * rng.standard_normal(len(person))
-    other = (person + 1 + rng.integers(0, people - 1, len(person))) % people
-    subjects = np.concatenate([np.stack([person, person], 1), np.stack([person, other], 1)])
-    return Scored(np.concatenate([genuine, impostor]), np.arange(2 * len(person)) < len(person), subjects)
-
-
 def test_people_are_resampled_where_they_are_known_and_enough() -> None:
     assert made(LEAST_SUBJECTS, 5).resampled_by == "subject"
     assert made(LEAST_SUBJECTS - 1, 5).resampled_by == "pair"
@@ -250,16 +239,6 @@ def test_no_certainty_where_all_samples_agree() -> None:
 
 
 # --- The report ------------------------------------------------------------------------------------------------------
-
-
-def labelled(scored: Scored, *, groups: int = 0, folds: int = 10) -> Pairs:
-    """Pairs of pictures of their own, with these labels."""
-    size = len(scored.scores)
-    return Pairs(
-        "CSV", "", tuple(map(str, range(2 * size))), np.arange(size), np.arange(size) + size, scored.same,
-        np.arange(size) % folds, "the file", tuple(f"group {n}" for n in range(groups)),
-        np.arange(size) // 2 % groups if groups else None, scored.subjects,
-    )  # fmt: skip
 
 
 def test_pictures_without_a_face_are_left_out_and_counted_as_wrong() -> None:

@@ -31,11 +31,10 @@ from jobs.governance.decide import (
     valid_until,
 )
 from jobs.governance.jurisdictions import load_rules
+from tests.unit.governance.cases import BOXES, FIELDS, GIVEN, NOW, TIES
 
 pytestmark = pytest.mark.unit
 
-NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
-GIVEN = Event(NOW - timedelta(days=30), "P1Y", "explicit_consent", "ConsentGiven")
 GOOD = Record(
     schema_version="1.0",
     pii_principal_id="hmac:" + "0" * 64,
@@ -101,13 +100,6 @@ def test_guarantee_4_another_basis_in_force_is_no_consent() -> None:
 def test_guarantee_4_at_one_instant_the_ending_wins_in_any_order(states: list[str]) -> None:
     events = tuple(replace(GIVEN, event_state=state) for state in states)
     assert reason(replace(GOOD, events=events)) == Reason.CONSENT_ENDED
-
-
-# Durations of events at one instant; the first is the one that counts. As texts most would be ordered otherwise.
-TIES = [
-    ("P1Y", "P5Y"), ("P10D", "P1Y"), ("P18M", "P2Y"), ("P9D", "P10D", "P2W"), ("P0D", "P1D"), ("P4W", "P1M", "P31D"),
-    (None, "P1Y"), ("x", "P0D"), ("P", "P999Y"),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("durations", TIES)
@@ -191,7 +183,7 @@ def test_guarantee_4_the_whole_table_of_states_times_purposes_and_jurisdictions(
 
 @pytest.mark.parametrize(("days", "expected"), [(59, Reason.DISCLOSURE_TOO_RECENT), (60, None), (61, None)])
 def test_quebec_waits_sixty_days_after_the_disclosure(days: int, expected: Reason | None) -> None:
-    disclosed = {"authority_disclosure_ref": "d", "authority_disclosed_at": NOW - timedelta(days=days)}
+    disclosed: dict[str, Any] = {"authority_disclosure_ref": "d", "authority_disclosed_at": NOW - timedelta(days=days)}
     assert reason(replace(GOOD, jurisdiction="CA-QC", **disclosed)) == expected
 
 
@@ -250,32 +242,6 @@ def test_guarantee_5_only_what_was_granted(purposes: tuple[str, ...], expected: 
 
 def test_guarantee_5_what_was_granted_and_is_on_the_allow_list_may_be_all_of_both() -> None:
     assert reason(GOOD, ("p",), allowed_purposes=("p",)) is None
-
-
-BOXES = {
-    (0.5, 0.5, 2.0, 3.0): None,
-    (0.0, 0.0, 1.0, 1.0): None,
-    (0.0, 5.0, 3.0, 9.0): None,
-    (5.0, 0.0, 9.0, 3.0): None,
-    **dict.fromkeys(
-        [
-            (),
-            (0.0, 0.0, 1.0),
-            (0.0, 0.0, 1.0, 1.0, 1.0),
-            (-1.0, 0.0, 1.0, 1.0),
-            (0.0, -1.0, 1.0, 1.0),
-            (1.0, 0.0, 1.0, 2.0),
-            (0.0, 1.0, 2.0, 1.0),
-            (2.0, 0.0, 1.0, 2.0),
-            (0.0, 2.0, 2.0, 1.0),
-            (0.0, 0.0, float("inf"), 1.0),
-            (0.0, 0.0, 1.0, float("inf")),
-            (0.0, 0.0, float("nan"), 1.0),
-            (0.0, 0.0, 1.0, float("nan")),
-        ],
-        Reason.BOX_INVALID,
-    ),
-}
 
 
 @pytest.mark.parametrize(("box", "expected"), BOXES.items())
@@ -401,52 +367,6 @@ WAITING: tuple[dict[str, Any], ...] = (
     {"events": (replace(GIVEN, event_state="ConsentRequested"),)}, {"schema_version": "1.1"}, {"legal_hold_ref": "h"},
     {"impact_assessment": None},
 )  # fmt: skip
-
-
-# What shows nothing, of every kind: a field that holds nothing else is empty.
-BLANKS = (
-    "  ", "\t", "\n", "\x00", "\u00a0", "\u00ad", "\u115f", "\u180e", "\u200b", "\u202e", "\u2028", "\u2060",
-    "\u2800", "\u3000", "\u3164", "\ufe0f", "\ufeff", "\U000e0020", " \u200b\x00\t",
-)  # fmt: skip
-FIELDS: list[tuple[dict[str, Any], Reason | None]] = [
-    *(({"withdrawal_method": blank}, Reason.FIELD_MISSING) for blank in BLANKS),
-    ({"withdrawal_method": "\u00a0w\u200b"}, None),
-    ({"source_batch_id": "\u00a0"}, Reason.FIELD_MISSING),
-    ({"purposes": ("p:a", "p:b", "p", "\u200b")}, Reason.FIELD_MISSING),
-    ({"pii_controllers": ("\u3164",)}, Reason.FIELD_MISSING),
-    ({"pii_controllers": ("c", None)}, Reason.FIELD_MISSING),
-    # Purposes that only look like the one asked for.
-    *(
-        ({"purposes": (purpose,)}, Reason.PURPOSE_NOT_GRANTED)
-        for purpose in ("\u0440", "p\x00", "p\u200b", "p:a\x00", "\uff50", "P", "p,p:a,p:b", "\u0440:a")
-    ),
-    ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": "X"}, None),
-    (
-        {"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": "\ufeff"},
-        Reason.REQUIREMENT_MISSING,
-    ),
-    ({"jurisdiction": "US-IL", "last_interaction_at": NOW, "written_release_ref": " "}, Reason.REQUIREMENT_MISSING),
-    # What another jurisdiction asks for may be recorded anywhere, and means nothing.
-    ({"authority_disclosed_at": NOW, "last_interaction_at": NOW - timedelta(days=9_000)}, None),
-    ({"retention_period": "P30D"}, Reason.RETENTION_EXPIRED),
-    ({"retention_period": "P31D"}, None),
-    ({"expires_at": NOW}, Reason.RETENTION_EXPIRED),
-    ({"expires_at": NOW + timedelta(seconds=1)}, None),
-    ({"events": (replace(GIVEN, event_time=None),)}, Reason.EVENT_MISSING),
-    ({"events": (replace(GIVEN, event_type=None),)}, Reason.EVENT_MISSING),
-    ({"events": (GIVEN, replace(GIVEN, event_type=""))}, Reason.EVENT_MISSING),
-    ({"events": (GIVEN, replace(GIVEN, event_type="\u2800\x00"))}, Reason.EVENT_MISSING),
-    # A duration that runs backwards, and one in digits that are no ASCII.
-    *(
-        ({name: duration}, Reason.DURATION_INVALID)
-        for name in ("retention_period",)
-        for duration in ("-P1Y", "P-1Y", "P\u0661Y", "P1Y\x00", "P1000Y", "P1.5Y")
-    ),
-    *(
-        ({"events": (replace(GIVEN, validity_duration=duration),)}, Reason.DURATION_INVALID)
-        for duration in ("-P1Y", "P-1Y", "P\u0661Y", "P1Y\x00")
-    ),
-]
 
 
 @pytest.mark.parametrize(("changes", "expected"), FIELDS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 import sys
 import unicodedata
@@ -14,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.governance.decide import PRINCIPAL_PATTERN
-from jobs.governance.pseudonyms import Pseudonyms, _rule_2, normalised, pseudonyms_of
+from jobs.governance.pseudonyms import Pseudonyms, normalised, pseudonyms_of
 from jobs.governance.tombstones import CONTENT, IMAGE, LEFT_CONTENT, KeyRing, _digesting, key_ring
-from jobs.settings import Settings, load_settings
+from tests.unit.governance.names import rule_1, rule_2, rule_3, settings_with
 
 pytestmark = pytest.mark.unit
 
@@ -33,28 +31,10 @@ SPELLINGS = [
 ]
 
 
-def settings_with(**secrets: str) -> Settings:
-    return load_settings(environ={f"FACE_REINDEX_{name.upper()}": value for name, value in secrets.items()})
-
-
 def pseudonyms(**secrets: str) -> Pseudonyms:
     found = pseudonyms_of(settings_with(**secrets))
     assert found is not None
     return found
-
-
-def rule_1(name: str, key: str) -> str:
-    """What releases before rule 2 stored."""
-    return "hmac:" + hmac.new(key.encode(), name.strip().encode(), hashlib.sha256).hexdigest()
-
-
-def rule_2(name: str, key: str) -> str:
-    """What releases before rule 3 stored."""
-    return "hmac2:" + hmac.new(key.encode(), _rule_2(name).encode(), hashlib.sha256).hexdigest()
-
-
-def rule_3(name: str, key: str) -> str:
-    return "hmac3:" + hmac.new(key.encode(), normalised(name).encode(), hashlib.sha256).hexdigest()
 
 
 def test_guarantee_9_one_person_has_one_pseudonym_however_the_name_is_typed() -> None:

@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.runs.metrics import RunMetrics
 from jobs.runs.step_watcher import Watch
+from tests.unit.runs.samples import read
 
 pytestmark = pytest.mark.unit
 
-LABELS = ("run_id", "step", "status", "reason", "state")
 GATE = {"images": 10, "accepted": 7, "refused": 3, "reasons": {"NO_BASIS": 2, "CONSENT_ENDED": 1}}
 COUNTS = {
     "images": 10, "faces": 6, "faults": [],
@@ -26,16 +26,6 @@ VERIFY = {
     "keys_duplicated": 0, "canaries_found": 0, "recall": 0.99, "self_hit": 1.0, "sample_size": 6, "latency_p50_ms": 2.0,
     "latency_p99_ms": 4.5, "passed": True, "faults": [], "counts": COUNTS,
 }  # fmt: skip
-
-
-def read(path: Path) -> dict[tuple[str, ...], float]:
-    """Every sample by its name and the values of its labels, but for the command."""
-    found = {}
-    for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
-        for sample in family.samples:
-            labels = [sample.labels[name] for name in LABELS if name in sample.labels]
-            found[(sample.name.removeprefix("face_reindex_"), *labels)] = sample.value
-    return found
 
 
 def test_a_run_in_numbers(tmp_path: Path) -> None:

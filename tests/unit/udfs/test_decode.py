@@ -9,23 +9,13 @@ import pytest
 from PIL import Image
 
 from tests.golden.support import encoded, noise, small_astronaut
+from tests.unit.udfs.decoding import PARAMS, chunk, failure
 from udfs.decode import Decoded, DecodeFailure, decode, detection_view, jpeg_header
 from udfs.kinds import image_kind
 from udfs.limits import Scans, decode_bytes, jpeg_scans
 from udfs.params import PipelineParams
 
 pytestmark = pytest.mark.unit
-PARAMS = PipelineParams()
-
-
-def failure(data: bytes, params: PipelineParams = PARAMS) -> tuple[str, str]:
-    with pytest.raises(DecodeFailure) as caught:
-        decode(data, params)
-    return caught.value.status, caught.value.reason
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.golden.support import encoded, noise, small_astronaut
-from tests.unit.udfs.test_decode import PARAMS, chunk, failure
+from tests.unit.udfs.decoding import PARAMS, chunk, failure
 from udfs import avif, limits
 from udfs import decode as decoding
 from udfs.decode import FORMATS, decode
