@@ -429,7 +429,7 @@ class World:
         lines = [line for line in out.getvalue().strip().splitlines() if line.startswith("{")]
         said = json.loads(lines[-1]) if lines else {}
         seconds = time.monotonic() - begun
-        self.seconds[name] += seconds
+        self.seconds[name] += seconds  # type: ignore[assignment]  # typeshed counts in whole numbers only
         self.runs[name] += 1
         return Answer(name, code, said, seconds, tuple(process.points))
 

@@ -276,7 +276,7 @@ def test_guarantee_4_a_content_that_is_back_is_a_new_version_and_the_last_one_re
         return record(record_id=name, legal_hold_ref="h")
 
     broken = '{"record_id": "%s", "events": "soon"}'
-    histories = {
+    histories: dict[str, tuple[Any, Any, Any]] = {
         "purpose": (less, more, less), "hold": (held, more, held), "unread": (broken, more, broken),
         "mended": (more, broken, more), "both": (more, [more, broken], [more, broken]), "same": (more, more, more),
         "still": (more, broken, broken),

@@ -102,7 +102,7 @@ def mutated(rng: random.Random) -> Record:
         "contents": (("c",), ("d", "c"), ("d",), ("",)),
         "events": (None, ()),
     }
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     for name in rng.sample(sorted(choices), rng.choice((0, 0, 1, 1, 2, 3))):
         changes[name] = rng.choice(choices[name])
     if changes.get("jurisdiction") in ("CA-QC", "US-IL") and rng.random() < 0.8:
@@ -302,7 +302,7 @@ def edges() -> Iterator[dict[str, Any]]:
 def linked_records() -> Iterator[Record]:
     """Of people of their own: what has ended or not, was given for the bytes that are there now, or for former ones."""
     gone = (*(GOOD.events or ()), Event(NOW - timedelta(days=1), None, "withdrawal", "ConsentWithdrawn"))
-    changes: tuple[dict[str, object], ...] = (
+    changes: tuple[dict[str, Any], ...] = (
         {}, {"contents": ("c",)}, {"contents": ("d",)}, {"contents": ("d",), "purposes": ("p:a",)},
         {"events": gone}, {"events": gone, "contents": ("c",)}, {"events": gone, "contents": ("d",)},
         {"events": gone, "contents": ("c",), "impact_assessment": None},
@@ -315,7 +315,9 @@ def linked_records() -> Iterator[Record]:
 
 
 @pytest.mark.parametrize("images", [1_100, pytest.param(100_000, marks=pytest.mark.faults)])
-def test_guarantee_4_the_spark_expression_equals_the_pure_rule(drawn, images: int) -> None:
+def test_guarantee_4_the_spark_expression_equals_the_pure_rule(
+    drawn: Callable[[int], tuple[list[list[Record | None]], Tables]], images: int
+) -> None:
     records, tables = drawn(images)
     found, boxed = tables.decide(), tables.decide(BOX_ONLY)
     assert len(found) == images
@@ -482,7 +484,7 @@ def test_the_last_recorded_version_counts_of_records_and_of_batches(spark: Spark
 
 
 def test_guarantee_6_of_two_states_of_a_batch_at_one_instant_none_is_in_force(spark: SparkSession) -> None:
-    states = {
+    states: dict[str, list[tuple[str, str | None]]] = {
         "same": [("assessed", "public_web"), ("assessed", "public_web")],
         "collected": [("assessed", "public_web"), ("assessed", "uploaded_by_subject")],
         "revoked": [("unassessed", None), ("revoked", None), ("assessed", "uploaded_by_subject")],
@@ -606,7 +608,9 @@ def decided(gated_: Gated) -> dict[str, str | None]:
     return {row["image_id"]: row["reason"] for row in gated_.decisions.select("image_id", "reason").collect()}
 
 
-def test_guarantee_13_the_gate_of_a_warehouse_bars_what_was_erased_or_not_read(tables: None) -> None:
+def test_guarantee_13_the_gate_of_a_warehouse_bars_what_was_erased_or_not_read(
+    tables: tuple[Warehouse, Settings],
+) -> None:
     found = decided(gate_warehouse(*tables, now=NOW, ingested_by=NOW))
     assert found == {
         "i0": None, "i1": "ERASED", "i2": "ERASED", "i3": "ERASED", "i4": None, "i5": "QUARANTINED", "i6": None,
@@ -614,7 +618,9 @@ def test_guarantee_13_the_gate_of_a_warehouse_bars_what_was_erased_or_not_read(t
     }  # fmt: skip
 
 
-def test_the_gate_of_a_warehouse_can_be_asked_of_some_images(spark: SparkSession, tables: None) -> None:
+def test_the_gate_of_a_warehouse_can_be_asked_of_some_images(
+    spark: SparkSession, tables: tuple[Warehouse, Settings]
+) -> None:
     some = spark.createDataFrame([("i0",), ("i1",), ("i8",), ("i1",)], "image_id string")
     found = decided(gate_warehouse(*tables, now=NOW, ingested_by=NOW + timedelta(hours=1), only=some))
     assert found == {"i0": None, "i1": "ERASED", "i8": None}
@@ -625,7 +631,7 @@ def test_the_gate_of_a_warehouse_can_be_asked_of_some_images(spark: SparkSession
     [(["p:z"], ["p:z"], "PURPOSE_NOT_GRANTED"), (["p:a"], ["p:b"], "PURPOSE_NOT_ALLOWED")],
 )
 def test_guarantee_5_the_settings_say_what_is_asked_for_and_allowed(
-    spark: SparkSession, tables: None, purposes: list[str], allowed: list[str], expected: str
+    spark: SparkSession, tables: tuple[Warehouse, Settings], purposes: list[str], allowed: list[str], expected: str
 ) -> None:
     warehouse, settings = tables
     governance = settings.governance.model_copy(update={"purposes": purposes, "allowed_purposes": allowed})
@@ -635,7 +641,7 @@ def test_guarantee_5_the_settings_say_what_is_asked_for_and_allowed(
 
 
 def test_guarantee_16_the_settings_can_require_boxes_and_what_stood_without_is_void(
-    spark: SparkSession, tables: None
+    spark: SparkSession, tables: tuple[Warehouse, Settings]
 ) -> None:
     warehouse, settings = tables
     governance = settings.governance.model_copy(update={"coverage": "box"})
@@ -659,7 +665,9 @@ def test_guarantee_16_the_settings_can_require_boxes_and_what_stood_without_is_v
     assert digests[0]["i9"] != digests[1]["i9"]
 
 
-def test_the_settings_name_the_rules_of_jurisdictions(spark: SparkSession, tables: None, tmp_path: Path) -> None:
+def test_the_settings_name_the_rules_of_jurisdictions(
+    spark: SparkSession, tables: tuple[Warehouse, Settings], tmp_path: Path
+) -> None:
     warehouse, settings = tables
     rules = yaml.safe_load(packaged_conf("jurisdictions.yaml").read_text())
     rules["rules"] = [rule for rule in rules["rules"] if rule["name"] != "GDPR"]
@@ -671,7 +679,7 @@ def test_the_settings_name_the_rules_of_jurisdictions(spark: SparkSession, table
     assert found == {"i0": "JURISDICTION_UNKNOWN"}
 
 
-def test_guarantee_5_no_purpose_stops_the_job(tables: None) -> None:
+def test_guarantee_5_no_purpose_stops_the_job(tables: tuple[Warehouse, Settings]) -> None:
     warehouse, settings = tables
     asked = settings.model_copy(update={"governance": settings.governance.model_copy(update={"purposes": []})})
     with pytest.raises(GovernanceError) as stopped:

@@ -107,6 +107,11 @@ def _torn(folder: Path, seq: int, text: str) -> None:
     (folder / name).write_text(text)
 
 
+def _gone(folder: Path, *numbers: int) -> None:
+    for number in numbers:
+        (folder / f"{number:012d}.json").unlink()
+
+
 # What is done to the heads when the last two events are removed, or nothing is.
 HEADS: dict[str, tuple[bool, Callable[[Path], object], str]] = {
     "a cut-off end": (True, lambda _: None, r"000000000004\.json .* cut off"),
@@ -130,7 +135,7 @@ HEADS: dict[str, tuple[bool, Callable[[Path], object], str]] = {
         lambda heads: (heads / "000000000003.json").write_text("{}"),
         r"no exported head.*000000000003\.json",
     ),
-    "a gap": (False, lambda heads: (heads / "000000000003.json").unlink(), "1 heads are missing.*event 3"),
+    "a gap": (False, lambda heads: _gone(heads, 3), "1 heads are missing.*event 3"),
     "an empty head": (False, lambda heads: _torn(heads, 3, ""), "1 heads are missing.*event 3"),
     "a head of no event that was cut off": (
         False,
@@ -139,13 +144,13 @@ HEADS: dict[str, tuple[bool, Callable[[Path], object], str]] = {
     ),
     "the oldest heads removed": (
         False,
-        lambda heads: [(heads / f"{n:012d}.json").unlink() for n in (1, 2)],
+        lambda heads: _gone(heads, 1, 2),
         "2 heads are missing.*event 1",
     ),
-    "heads that shrink": (False, lambda heads: (heads / "000000000005.json").unlink(), "1 heads are missing.*event 5"),
+    "heads that shrink": (False, lambda heads: _gone(heads, 5), "1 heads are missing.*event 5"),
     "no head left": (
         False,
-        lambda heads: [file.unlink() for file in heads.glob("0*.json")],
+        lambda heads: _gone(heads, *range(1, 6)),
         "5 heads are missing.*event 1",
     ),
     "the folder removed": (False, shutil.rmtree, "5 heads are missing"),
