@@ -36,7 +36,7 @@ lint: setup ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-test: lint ## lint, then every test but the long and the cluster ones; counts by kind at the end
+test: lint ## lint, then every test but the long and the cluster ones; counts by kind, and why tests were skipped, at the end
 	@mkdir -p build
 	$(PY) -m bench.weights || echo 'Tests that need trained weights are skipped.'
 	code=0
@@ -101,7 +101,6 @@ wheel: setup ## dist/face_reindex-VERSION-py3-none-any.whl
 env-archive: setup ## dist/environment.tar.gz: everything but Python itself, for spark.archives (about 3 GB with CUDA)
 	@rm -rf build/environment
 	mkdir -p dist
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[deploy]'
 	.venv/bin/python -m venv build/environment
 	build/environment/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c requirements.lock.txt .
 	.venv/bin/venv-pack --prefix build/environment --output dist/environment.tar.gz --force \

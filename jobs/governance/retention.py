@@ -26,7 +26,8 @@ def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime
     """What is due as (kind, value): kind `image`, or `expired` for a record under which a face stands elsewhere.
 
     Nothing is while there is no record, or no link, at all, as where a folder was removed: a hold may have been there.
-    Where a link alone is lost a face tells of it (`_with_nobody_else`), and beside one under a record on hold all is on hold.
+    Where a link alone is lost a face tells of it (`_with_nobody_else`), and beside one under a record on hold nothing
+    is.
     """
     # Not where a record of it is lost.
     lost = F.exists("reasons", lambda reason: reason.eqNullSafe(F.lit(Reason.BASIS_NOT_FOUND.value)))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyspark.sql import SparkSession
 
 from bench.pictures import Picture
 from jobs.index.milvus.connect import connect
@@ -84,7 +85,7 @@ class Line:
 
 
 def test_guarantees_9_and_14_by_the_commands(
-    indexed: Indexed, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
+    indexed: Indexed, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked, erased, proven, on a warehouse whose faces nobody had to compute."""
     monkeypatch.setenv("FACE_REINDEX_HMAC_KEY", KEY)
@@ -111,7 +112,11 @@ def test_guarantees_9_and_14_by_the_commands(
 
 @pytest.mark.faults
 def test_guarantees_7_9_13_and_14_by_the_commands(
-    spark, pictures: tuple[Path, list[Picture]], tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession,
+    pictures: tuple[Path, list[Picture]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FACE_REINDEX_HMAC_KEY", KEY)
     line = Line(spark, pictures, tmp_path, capfd)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from bench.pictures import Picture
@@ -35,7 +36,11 @@ def chosen(pictures: tuple[Path, list[Picture]]) -> list[Picture]:
 
 
 def test_guarantee_8_withdrawn_between_the_steps_never_goes_live(
-    spark, pictures: tuple[Path, list[Picture]], chosen: list[Picture], tmp_path: Path, capsys
+    spark: SparkSession,
+    pictures: tuple[Path, list[Picture]],
+    chosen: list[Picture],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for picture in chosen:
         (tmp_path / "pictures" / picture.path).parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ class Place:
         self.given = set(home.rglob("*"))
         self.onlooker = Onlooker(self.local, home / "events", home / "warehouse")
 
-    def _as_csv(self, records: list[dict]) -> None:
+    def _as_csv(self, records: list[dict[str, Any]]) -> None:
         with (self.home / "basis.csv").open("w", newline="") as target:
             writer = csv.DictWriter(target, CSV_COLUMNS)
             writer.writeheader()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jobs.reporting.html import render
-from tests.unit.reports import EARLY, FAILED, GOOD, LARGE, NOTHING
+from tests.unit.reporting.reports import EARLY, FAILED, GOOD, LARGE, NOTHING
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""

@@ -142,7 +142,11 @@ def test_an_environment_archive_is_unpacked_beside_each_executor(cluster: Cluste
 @pytest.mark.faults
 @pytest.mark.usefixtures("spark")
 def test_killed_in_the_middle_and_resumed_it_ends_exact(
-    cluster: Cluster, package: str, pictures: tuple[Path, list[Picture]], tmp_path: Path, capsys
+    cluster: Cluster,
+    package: str,
+    pictures: tuple[Path, list[Picture]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     chosen = [p for p in pictures[1] if p.kind in {"single_face", "truncated"}][:30]
     for picture in chosen:

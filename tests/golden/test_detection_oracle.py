@@ -146,8 +146,8 @@ def test_photographs(oracle: MTCNN) -> None:
         pytest.skip("no photographs at hand: set FACE_REINDEX_TEST_DATA to a folder with some")
     images = []
     for path in paths:
-        with Image.open(path) as picture:
-            picture = picture.convert("RGB")  # noqa: PLW2901 - the file's picture isn't needed any more
+        with Image.open(path) as file:
+            picture = file.convert("RGB")
         picture.thumbnail((640, 640))
         images.append(np.array(picture))
     found = Detector(nets(), PipelineParams()).detect(images)

@@ -337,11 +337,11 @@ class Player:
         number = len(self.schedule) - 1
         if rules is not None:
             for name, cell in self.cells.items():
-                before = (*cell.rules[: max(0, number)], *[""] * (number - len(cell.rules)))
-                cell.rules = (*before, rules.get(name, "")) if number >= 0 else before
+                past = (*cell.rules[: max(0, number)], *[""] * (number - len(cell.rules)))
+                cell.rules = (*past, rules.get(name, "")) if number >= 0 else past
         else:
             rules = {n: c.rules[number] for n, c in self.cells.items() if 0 <= number < len(c.rules)}
-        inside = {}
+        inside: dict[str, str] = {}
         given_again = word.partition("!")[0] in GIVEN_AGAIN
         if "~" in word or given_again or "^" in word:
             inside = {n: rule for n, rule in rules.items() if "^" not in word or rule in ASKING}

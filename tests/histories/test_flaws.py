@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.histories.believing import Believing, Told
 from tests.histories.machine import KEPT, Seen
 from tests.histories.oracle import Oracle, Record, Says
-from tests.histories.test_machine import Believing, Told
 
 pytestmark = pytest.mark.unit
 
@@ -94,7 +94,7 @@ class RowsAlone(Oracle):
 class Sighted(Oracle):
     """It goes by what there is of links and records, though there are none."""
 
-    blind = False  # type: ignore[assignment]
+    blind = False
 
 
 class ByFaces(Sighted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -57,7 +58,7 @@ def test_a_history_comes_back_from_its_text_and_is_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize("mend", yaml.safe_load(MENDS.read_text(encoding="utf-8")), ids=lambda mend: mend["name"])
-def test_a_mend_that_is_taken_out_stands_in_the_code(mend: dict) -> None:
+def test_a_mend_that_is_taken_out_stands_in_the_code(mend: dict[str, Any]) -> None:
     for change in mend["take_out"]:
         source = Path(ROOT, *change["module"].split(".")).with_suffix(".py").read_text(encoding="utf-8")
         assert source.count(change["was"]) == 1

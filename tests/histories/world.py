@@ -95,7 +95,8 @@ class _Process:
     @classmethod
     def stopped(cls, at: str | int | None, then: Callable[[], None] | None = None) -> _Process:
         """One to which ``then`` happens before its point ``at`` (name, or number), once; None: the kill."""
-        process, met = cls(), []
+        process = cls()
+        met: list[str] = []
 
         def before(point: str, number: int) -> None:
             if not met and at in (point, number):
@@ -405,7 +406,7 @@ class World:
         lines = [line for line in out.getvalue().strip().splitlines() if line.startswith("{")]
         said = json.loads(lines[-1]) if lines else {}
         seconds = time.monotonic() - begun
-        self.seconds[name] += seconds
+        self.seconds[name] += seconds  # type: ignore[assignment]  # typeshed counts in whole numbers only
         self.runs[name] += 1
         return Answer(name, code, said, seconds, tuple(process.points))
 
@@ -467,7 +468,8 @@ class World:
 
     def _forget_tables(self) -> None:
         """Another process would not remember the newer versions."""
-        self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+        jvm: Any = self.spark._jvm
+        jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
         self.spark.catalog.clearCache()
 
     # --- backups ---

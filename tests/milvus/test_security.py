@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
+import grpc  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 import pytest
 from click.testing import CliRunner

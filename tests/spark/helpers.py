@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 
 from jobs.runs.console import Console
 from jobs.runs.record import JobContext
@@ -46,6 +46,13 @@ def warehouse_for(spark: SparkSession, settings: Settings, **options: Any) -> Wa
 
 def job_for(spark: SparkSession, settings: Settings, run_id: str | None = None) -> JobContext:
     return JobContext(settings, warehouse_for(spark, settings), Console(quiet=True), run_id, False)
+
+
+def first_row(frame: DataFrame) -> Row:
+    """Its first row, which has to be there."""
+    row = frame.first()
+    assert row is not None
+    return row
 
 
 def rows(frame: DataFrame, *columns: str) -> set[tuple[Any, ...]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -265,4 +266,17 @@ def run_of(made: Indexed, run_id: str | None, name: str) -> Any:
     return open_run(job_for(made.spark, made.settings, run_id), name)
 
 
-__all__ = ["Indexed", "Run", "build", "digest_of", "image", "picture", "principal", "reindex", "run_of", "vector_of"]
+@contextmanager
+def opened(made: Indexed, name: str, run_id: str | None = None) -> Iterator[tuple[Any, Any]]:
+    """A run of this warehouse, and its database."""
+    index = made.index()
+    try:
+        with run_of(made, run_id, name) as run:
+            yield run, index
+    finally:
+        index.close()
+
+
+__all__ = [
+    "Indexed", "Run", "build", "digest_of", "image", "opened", "picture", "principal", "reindex", "run_of", "vector_of",
+]  # fmt: skip

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pyspark.sql import functions as F
@@ -141,16 +141,17 @@ def test_a_damaged_table_is_named(spark: SparkSession, tmp_path: Path, capsys: p
     assert ended(embed, tmp_path) == 3
     assert ended(status, tmp_path) == 0
     capsys.readouterr()
+    jvm: Any = spark._jvm
     runs = tmp_path / "warehouse" / "runs"
     log = sorted((runs / "_delta_log").glob("*.json"))[-1]
     whole = log.read_text()
     for path in (log, log.with_name(f".{log.name}.crc")):
         path.unlink(missing_ok=True)
     log.write_text("no line of a log\n")
-    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     assert "Table runs is damaged: its log cannot be read" in told()
     log.write_text(whole)
-    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     for file in runs.glob("*.parquet"):
         file.unlink()
     assert "Table runs is damaged: a file that its log names is gone" in told()

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import ArrayType, DataType, StructType
 
 from jobs.erasure.tables import Target, _given_since, _records_again, destroy_rows, pending, request
 from jobs.errors import BadInput, GovernanceError, SettingsError
-from jobs.governance.basis import import_basis, is_void, read_batch, record_batch, write_template
+from jobs.governance.basis import BasisImported, import_basis, is_void, read_batch, record_batch, write_template
 from jobs.governance.basis_files import _JSON_SCHEMA, read_basis
 from jobs.governance.decide import LAWFUL_BASES, STATES
 from jobs.governance.gate import current_batches, current_records, quarantined
@@ -35,7 +36,7 @@ from jobs.schemas import (
 )
 from jobs.tables.images import Ingested, ingest_images
 from jobs.tables.sources import open_source
-from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
+from tests.spark.helpers import BATCH, NOW, first_row, rows, settings_for, warehouse_for
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
 
@@ -60,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def bring(spark, tmp_path: Path, source: str, *overrides: str, inline: bool = True) -> Ingested:
+def bring(spark: SparkSession, tmp_path: Path, source: str, *overrides: str, inline: bool = True) -> Ingested:
     settings = settings_for(tmp_path, "executor.read_retries=0", *overrides)
     warehouse = warehouse_for(spark, settings)
     return ingest_images(
@@ -68,31 +69,31 @@ def bring(spark, tmp_path: Path, source: str, *overrides: str, inline: bool = Tr
     )
 
 
-def images(spark, tmp_path: Path):
+def images(spark: SparkSession, tmp_path: Path) -> DataFrame:
     return warehouse_for(spark, settings_for(tmp_path)).read(IMAGES)
 
 
-def test_a_folder_twice_and_then_changed(spark, tmp_path: Path, folder: Path) -> None:
-    empty = {"unread": {"EMPTY": 1}}
-    assert bring(spark, tmp_path, str(folder)) == Ingested(listed=3, new=3, changed=0, unchanged=0, **empty)
+def test_a_folder_twice_and_then_changed(spark: SparkSession, tmp_path: Path, folder: Path) -> None:
+    empty = {"EMPTY": 1}
+    assert bring(spark, tmp_path, str(folder)) == Ingested(listed=3, new=3, changed=0, unchanged=0, unread=empty)
     before = rows(images(spark, tmp_path), "image_id", "content_sha256", "part")
-    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 0, 3, **empty)
+    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 0, 3, unread=empty)
     assert rows(images(spark, tmp_path), "image_id", "content_sha256", "part") == before
     (folder / "a.jpg").write_bytes(JPEG + b"another")
-    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 1, 2, **empty)
+    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 1, 2, unread=empty)
     now = {r["uri"].rsplit("/", 1)[1]: r["content"] for r in images(spark, tmp_path).collect()}
     # The empty file has no bytes to keep, but it is there: embedding will say why it is unreadable.
     assert now == {"a.jpg": JPEG + b"another", "b c%20d.PNG": b"\x89PNG two", "empty.jpg": None}
 
 
-def test_by_uri_keeps_no_bytes(spark, tmp_path: Path, folder: Path) -> None:
+def test_by_uri_keeps_no_bytes(spark: SparkSession, tmp_path: Path, folder: Path) -> None:
     bring(spark, tmp_path, str(folder), inline=False)
     assert images(spark, tmp_path).where("content IS NOT NULL").count() == 0
     assert images(spark, tmp_path).where("uri LIKE '%a.jpg'").count() == 1
     assert images(spark, tmp_path).where("NOT by_uri").count() == 0
 
 
-def test_parquet_and_delta_bring_their_own_ids(spark, tmp_path: Path) -> None:
+def test_parquet_and_delta_bring_their_own_ids(spark: SparkSession, tmp_path: Path) -> None:
     pictures = [("x", JPEG + b"1"), ("y", JPEG + b"2"), ("z", None)]
     frame = spark.createDataFrame(pictures, "image_id string, content binary")
     frame.write.parquet(str(tmp_path / "p"))
@@ -102,7 +103,7 @@ def test_parquet_and_delta_bring_their_own_ids(spark, tmp_path: Path) -> None:
     assert rows(images(spark, tmp_path), "image_id", "content") == set(pictures)
 
 
-def test_webdataset_shards(spark, tmp_path: Path) -> None:
+def test_webdataset_shards(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     for shard in range(2):
         with tarfile.open(tmp_path / "shards" / f"s{shard}.tar", "w") as tar:
@@ -121,7 +122,7 @@ def test_webdataset_shards(spark, tmp_path: Path) -> None:
 WITH_KEYS = "s3://KEY:SECRET@bucket/a.jpg"
 
 
-def test_guarantee_14_a_table_that_names_what_is_not_the_sources_own(spark, tmp_path: Path) -> None:
+def test_guarantee_14_a_table_that_names_what_is_not_the_sources_own(spark: SparkSession, tmp_path: Path) -> None:
     """One hostile row ends nothing but itself; what it named is neither read nor kept, also when it is embedded."""
     source, beside = tmp_path / "source", tmp_path / "beside"
     for place in (source, beside):
@@ -135,7 +136,7 @@ def test_guarantee_14_a_table_that_names_what_is_not_the_sources_own(spark, tmp_
         "up": f"{source}/../beside/a.jpg", "secret": WITH_KEYS, "web": "https://u:SECRET@example.org/a.jpg",
         "long": "/" + "x" * 10_000, "none": None, "empty": "", "gone": f"{source}/none.jpg",
     }  # fmt: skip
-    rows_ = [(name, None, uri) for name, uri in addresses.items()]
+    rows_: list[tuple[str | None, bytes | None, str | None]] = [(name, None, uri) for name, uri in addresses.items()]
     # Beside bytes an address is only noted, and only if it could be followed.
     rows_ += [("both", JPEG + b"b", WITH_KEYS), ("text", b"root:x:0:0", None), ("noted", JPEG, f"{source}/a.jpg")]
     rows_ += [(None, JPEG, None), ("new\nline", JPEG, None), ("n" * 1000, JPEG, None), ("nul\0", JPEG, None)]
@@ -165,14 +166,14 @@ def test_guarantee_14_a_table_that_names_what_is_not_the_sources_own(spark, tmp_
     assert (done.changed, done.out_of_reach) == (0, {"OUTSIDE_ROOTS": 2})
 
 
-def test_a_source_with_credentials_in_its_address_is_refused_unquoted(spark, tmp_path: Path) -> None:
+def test_a_source_with_credentials_in_its_address_is_refused_unquoted(spark: SparkSession, tmp_path: Path) -> None:
     for text in (WITH_KEYS, f"folder:{WITH_KEYS}", f"delta:{WITH_KEYS}"):
         with pytest.raises(SettingsError) as stopped:
             open_source(spark, text, "b1", settings_for(tmp_path))
         assert "KEY:SECRET" not in str(stopped.value)
 
 
-def test_hostile_names_and_broken_shards_are_counted(spark, tmp_path: Path) -> None:
+def test_hostile_names_and_broken_shards_are_counted(spark: SparkSession, tmp_path: Path) -> None:
     for name in ("a:b.jpg", "new\nline.jpg", "deep/s3:x.jpg"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(JPEG + name.encode())
@@ -194,7 +195,7 @@ def test_hostile_names_and_broken_shards_are_counted(spark, tmp_path: Path) -> N
     assert done == Ingested(4, 3, 0, 0, refused={"BROKEN_SHARD": 1}, broken=("t.tar",))
 
 
-def test_guarantee_13_what_was_erased_is_not_taken_in_again(spark, tmp_path: Path) -> None:
+def test_guarantee_13_what_was_erased_is_not_taken_in_again(spark: SparkSession, tmp_path: Path) -> None:
     """By its id, or by its bytes under whatever name."""
     for name in ("id.jpg", "bytes.jpg", "other.jpg"):
         (tmp_path / "photos" / name).parent.mkdir(exist_ok=True)
@@ -217,7 +218,7 @@ def test_guarantee_13_what_was_erased_is_not_taken_in_again(spark, tmp_path: Pat
     assert [row["uri"].rsplit("/", 1)[1] for row in images(spark, tmp_path).collect()] == ["other.jpg"]
 
 
-def test_a_source_that_is_not_there_is_named(spark, tmp_path: Path) -> None:
+def test_a_source_that_is_not_there_is_named(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="nothing at this place"):
         open_source(spark, str(tmp_path / "nowhere"), "b1", settings_for(tmp_path))
 
@@ -238,7 +239,9 @@ def record(**changes: object) -> str:
 RING = KeyRing.of(["a test's key"])
 
 
-def imported(spark, tmp_path: Path, text: str, name: str = "basis.jsonl", key: str | None = None):
+def imported(
+    spark: SparkSession, tmp_path: Path, text: str, name: str = "basis.jsonl", key: str | None = None
+) -> BasisImported:
     (tmp_path / name).write_text(text)
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     names = Pseudonyms(KeyRing.of([key])) if key else None
@@ -246,7 +249,7 @@ def imported(spark, tmp_path: Path, text: str, name: str = "basis.jsonl", key: s
     return import_basis(warehouse, file, lambda c: c, ring=RING, names=names, now=NOW)
 
 
-def test_basis_records_are_append_only_and_idempotent(spark, tmp_path: Path) -> None:
+def test_basis_records_are_append_only_and_idempotent(spark: SparkSession, tmp_path: Path) -> None:
     first = imported(spark, tmp_path, record())
     assert (first.records, first.new_versions, first.new_links) == (1, 1, 1)
     assert imported(spark, tmp_path, record()).new_versions == 0
@@ -259,7 +262,7 @@ def test_basis_records_are_append_only_and_idempotent(spark, tmp_path: Path) -> 
 
 
 def test_guarantee_4_a_content_that_is_back_is_a_new_version_and_the_last_one_read_counts(
-    spark, tmp_path: Path
+    spark: SparkSession, tmp_path: Path
 ) -> None:
     """Withdrawn, granted, withdrawn again in the very words of the first time; likewise holds and unread lines."""
 
@@ -273,7 +276,7 @@ def test_guarantee_4_a_content_that_is_back_is_a_new_version_and_the_last_one_re
         return record(record_id=name, legal_hold_ref="h")
 
     broken = '{"record_id": "%s", "events": "soon"}'
-    histories = {
+    histories: dict[str, tuple[Any, Any, Any]] = {
         "purpose": (less, more, less), "hold": (held, more, held), "unread": (broken, more, broken),
         "mended": (more, broken, more), "both": (more, [more, broken], [more, broken]), "same": (more, more, more),
         "still": (more, broken, broken),
@@ -283,7 +286,7 @@ def test_guarantee_4_a_content_that_is_back_is_a_new_version_and_the_last_one_re
     for step in range(3):
         lines: list[str] = []
         for name, history in histories.items():
-            for line in history[step] if isinstance(history[step], list) else [history[step]]:
+            for line in history[step] if isinstance(history[step], list) else (history[step],):
                 lines.append(line % name if isinstance(line, str) else line(name))
         versions.append(imported(spark, tmp_path, "\n".join(lines)).new_versions)
     # All at one instant by the clock: what is read later counts as later.
@@ -301,7 +304,7 @@ def test_guarantee_4_a_content_that_is_back_is_a_new_version_and_the_last_one_re
 
 
 def test_guarantee_13_neither_an_old_record_of_an_erased_person_nor_a_link_to_an_erased_image_is_stored(
-    spark, tmp_path: Path
+    spark: SparkSession, tmp_path: Path
 ) -> None:
     gone, other = ("hmac:" + digit * 64 for digit in "ab")
     stored = record(record_id="held", pii_principal_id=gone)
@@ -347,7 +350,7 @@ UNREAD = {
 }
 
 
-def test_lines_that_cannot_be_read_are_quarantined_with_a_reason(spark, tmp_path: Path) -> None:
+def test_lines_that_cannot_be_read_are_quarantined_with_a_reason(spark: SparkSession, tmp_path: Path) -> None:
     text = "\n".join([record(), *UNREAD])
     done = imported(spark, tmp_path, text)
     # What names a record that nobody knows bars nothing: whoever waits for it has to be told.
@@ -366,7 +369,7 @@ def test_lines_that_cannot_be_read_are_quarantined_with_a_reason(spark, tmp_path
     assert rows(warehouse.read(BASIS_QUARANTINE), "record_id") == {(None,), ("r3",)}
 
 
-def test_a_delta_table_of_records(spark, tmp_path: Path) -> None:
+def test_a_delta_table_of_records(spark: SparkSession, tmp_path: Path) -> None:
     first = imported(spark, tmp_path, record())
     table = str(tmp_path / "records")
     (tmp_path / "one.jsonl").write_text(record())
@@ -380,7 +383,9 @@ def test_a_delta_table_of_records(spark, tmp_path: Path) -> None:
         read_basis(spark, f"delta:{tmp_path}/other", None)
 
 
-def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(spark, tmp_path: Path) -> None:
+def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     """Neither what came while an earlier request was open, nor what a clock ahead, or a wrong year, dates after it."""
     hour, year = timedelta(hours=1), timedelta(days=365)
     back, ahead = ("hmac:" + digit * 64 for digit in "ab")
@@ -413,7 +418,7 @@ def test_guarantee_13_what_was_said_before_an_erasure_is_no_consent_given_since(
     assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("returns",), ("next-year",)}
 
 
-def test_ids_of_older_warehouses_lose_the_white_space_about_them(spark, tmp_path: Path) -> None:
+def test_ids_of_older_warehouses_lose_the_white_space_about_them(spark: SparkSession, tmp_path: Path) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path / "older"))
     links = [("i1", "sp\u00a0", NOW), ("i2", "\tsp", NOW), ("i3", "s p", NOW)]
     first = TableSpec(BASIS_LINKS.name, "image_id string, record_id string, recorded_at timestamp", "recorded_at")
@@ -422,19 +427,26 @@ def test_ids_of_older_warehouses_lose_the_white_space_about_them(spark, tmp_path
     assert rows(again, "image_id", "record_id") == {("i1", "sp"), ("i2", "sp"), ("i3", "s p")}
 
 
-def test_the_published_schema_names_what_is_read(spark) -> None:
+def fields(kind: DataType) -> dict[str, DataType]:
+    """Fields of a struct, or of the structs that an array holds."""
+    struct = kind.elementType if isinstance(kind, ArrayType) else kind
+    assert isinstance(struct, StructType)
+    return {field.name: field.dataType for field in struct.fields}
+
+
+def test_the_published_schema_names_what_is_read(spark: SparkSession) -> None:
     published = json.loads((ROOT / "docs" / "basis-record.schema.json").read_text())
-    read = StructType.fromDDL(_JSON_SCHEMA)
-    assert set(published["properties"]) == set(read.fieldNames())
+    read = fields(StructType.fromDDL(_JSON_SCHEMA))
+    assert set(published["properties"]) == set(read)
     for name in ("processing", "face"):
-        assert set(published["properties"][name]["properties"]) == set(read[name].dataType.fieldNames())
+        assert set(published["properties"][name]["properties"]) == set(fields(read[name]))
     event = published["properties"]["events"]["items"]["properties"]
-    assert set(event) == set(read["events"].dataType.elementType.fieldNames())
+    assert set(event) == set(fields(read["events"]))
     assert set(event["event_state"]["enum"]) == set(STATES)
     assert published["properties"]["processing"]["properties"]["lawful_basis"]["enum"] == list(LAWFUL_BASES)
 
 
-def test_csv_template_completed_by_a_person(spark, tmp_path: Path, folder: Path) -> None:
+def test_csv_template_completed_by_a_person(spark: SparkSession, tmp_path: Path, folder: Path) -> None:
     source = open_source(spark, str(folder), "b1", settings_for(tmp_path))
     assert write_template(source.listing(), "b1", str(tmp_path / "t.csv")) == 3
     header, *lines = (tmp_path / "t.csv").read_text().splitlines()
@@ -446,7 +458,7 @@ def test_csv_template_completed_by_a_person(spark, tmp_path: Path, folder: Path)
     with pytest.raises(SettingsError, match="FACE_REINDEX_HMAC_KEY"):
         imported(spark, tmp_path, text, "full.csv")
     imported(spark, tmp_path, text, "full.csv", key="k")
-    found = warehouse_for(spark, settings_for(tmp_path)).read(PROCESSING_BASIS).first()
+    found = first_row(warehouse_for(spark, settings_for(tmp_path)).read(PROCESSING_BASIS))
     assert found["pii_principal_id"] == Pseudonyms(KeyRing.of(["k"])).of("A Person")[0]
     assert "A Person" not in str(found)
     assert found["processing"]["purposes"] == ["p1", "p2"]
@@ -462,20 +474,22 @@ def test_csv_template_completed_by_a_person(spark, tmp_path: Path, folder: Path)
         ("record_id,images\n ,x\ns,y", (None, "NO_RECORD_ID")),
     ],
 )
-def test_records_with_unreadable_csv_cells_are_quarantined(spark, tmp_path: Path, line: str, unread) -> None:
+def test_records_with_unreadable_csv_cells_are_quarantined(
+    spark: SparkSession, tmp_path: Path, line: str, unread: tuple[str | None, str]
+) -> None:
     assert imported(spark, tmp_path, line, "bad.csv").records == 1
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     assert rows(warehouse.read(BASIS_QUARANTINE), "record_id", "reason") == {unread}
     assert rows(warehouse.read(PROCESSING_BASIS), "record_id") == {("s",)}
 
 
-def read(spark, path: str) -> tuple[dict[str, Any], set[tuple[str | None, str]]]:
+def read(spark: SparkSession, path: str) -> tuple[dict[str, Any], set[tuple[str | None, str]]]:
     """The records of a file by their id, and what could not be read."""
     file = read_basis(spark, path, Pseudonyms(KeyRing.of(["k"])))
     return {row["record_id"]: row for row in file.records.collect()}, rows(file.unread, "record_id", "reason")
 
 
-def test_guarantee_1_a_json_line_is_read_whole_or_not_at_all(spark, tmp_path: Path) -> None:
+def test_guarantee_1_a_json_line_is_read_whole_or_not_at_all(spark: SparkSession, tmp_path: Path) -> None:
     """What of one record in one file differs is as unread as what is no JSON; the rest of the file is read."""
     less = {"purposes": ["p"]}
     lines = [
@@ -497,7 +511,7 @@ def test_guarantee_1_a_json_line_is_read_whole_or_not_at_all(spark, tmp_path: Pa
     }  # fmt: skip
 
 
-def test_guarantee_1_the_lines_of_a_csv_agree_or_their_record_is_not_read(spark, tmp_path: Path) -> None:
+def test_guarantee_1_the_lines_of_a_csv_agree_or_their_record_is_not_read(spark: SparkSession, tmp_path: Path) -> None:
     header = "record_id,subject,images,expires_at,purposes,event_time,event_type,event_state"
     day = "2026-01-01T00:00:00Z"
     lines = [
@@ -525,7 +539,7 @@ def test_guarantee_1_the_lines_of_a_csv_agree_or_their_record_is_not_read(spark,
     }  # fmt: skip
 
 
-def test_guarantee_1_the_rows_of_a_table_are_read_as_strictly(spark, tmp_path: Path) -> None:
+def test_guarantee_1_the_rows_of_a_table_are_read_as_strictly(spark: SparkSession, tmp_path: Path) -> None:
     columns = "record_id string, face struct<box: array<double>>, events array<struct<event_time: timestamp, "
     columns += "event_state: string, event_type: string>>, images array<string>"
     event = (NOW, "ConsentWithdrawn", "withdrawal")
@@ -551,7 +565,7 @@ def test_guarantee_1_the_rows_of_a_table_are_read_as_strictly(spark, tmp_path: P
         read_basis(spark, f"delta:{tmp_path}/wrong", None)
 
 
-def test_a_csv_of_another_form_is_refused(spark, tmp_path: Path) -> None:
+def test_a_csv_of_another_form_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     for text in ("id,images\n1,2", "record_id,images,images\n1,2,3", "Record_id\n1", "", "record_id,\n1,2"):
         with pytest.raises(BadInput, match="nothing was imported"):
             imported(spark, tmp_path, text, "bad.csv")
@@ -559,7 +573,9 @@ def test_a_csv_of_another_form_is_refused(spark, tmp_path: Path) -> None:
         imported(spark, tmp_path, "record_id,images\na,b\nimages,record_id\nb,a", "bad.csv")
 
 
-def test_guarantee_6_a_revoked_batch_is_in_force_again_by_a_later_assessment_only(spark, tmp_path: Path) -> None:
+def test_guarantee_6_a_revoked_batch_is_in_force_again_by_a_later_assessment_only(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     """Not by the one that it had, given once more with the next delivery, whatever its date."""
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     ahead, later = ({**BATCH, "assessed_at": f"2026-06-{day}T00:00:00Z"} for day in ("20", "21"))
@@ -568,7 +584,7 @@ def test_guarantee_6_a_revoked_batch_is_in_force_again_by_a_later_assessment_onl
         """Whether it was recorded, whether it is void, and how the batch stands then."""
         recorded = record_batch(warehouse, batch, ring=RING, now=NOW + at)
         void = is_void(warehouse, batch, ring=RING)
-        state = current_batches(warehouse.read(SOURCE_BATCHES)).first()
+        state = first_row(current_batches(warehouse.read(SOURCE_BATCHES)))
         assert state["batch_collection"] == "uploaded_by_subject"
         return recorded, void, state["batch_state"]
 
@@ -585,7 +601,7 @@ def test_guarantee_6_a_revoked_batch_is_in_force_again_by_a_later_assessment_onl
 
 
 def test_guarantee_6_what_an_erased_batch_held_is_stored_again_after_a_later_assessment_only(
-    spark, tmp_path: Path
+    spark: SparkSession, tmp_path: Path
 ) -> None:
     warehouse, hour = warehouse_for(spark, settings_for(tmp_path)), timedelta(hours=1)
     records = "\n".join(record(record_id=batch, source_batch_id=batch, images=[batch]) for batch in ("b1", "b2"))

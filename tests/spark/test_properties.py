@@ -8,8 +8,10 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.embedding.chunks import gpu_profile
 from jobs.session import read_properties
@@ -53,8 +55,8 @@ def said(path: Path) -> dict[str, str]:
     return dict(lines)
 
 
-def test_spark_knows_every_property(spark) -> None:
-    jvm = spark._jvm
+def test_spark_knows_every_property(spark: SparkSession) -> None:
+    jvm: Any = spark._jvm
     loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
     for name in HOLDERS:
         jvm.java.lang.Class.forName(name, True, loader)
@@ -114,7 +116,9 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_spark_submit_accepts_the_file_and_reads_what_we_read(submitted, path: Path) -> None:
+def test_spark_submit_accepts_the_file_and_reads_what_we_read(
+    submitted: dict[str, subprocess.CompletedProcess[str]], path: Path
+) -> None:
     done = submitted[path.name]
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Ignoring non-Spark config" not in done.stderr
@@ -128,11 +132,11 @@ def test_spark_submit_accepts_the_file_and_reads_what_we_read(submitted, path: P
             assert read[key] == ours[key], key
 
 
-def test_executors_that_dynamic_allocation_starts_ask_kubernetes_for_the_gpu(spark) -> None:
+def test_executors_that_dynamic_allocation_starts_ask_kubernetes_for_the_gpu(spark: SparkSession) -> None:
     """Without a vendor Spark cannot say `nvidia.com/gpu` in a pod, and refuses the profile."""
     settings = load_settings(overrides=["executor.gpus_per_task=1", "executor.gpu_discovery_script=./gpu-discovery.sh"])
     assert "gpu" not in gpu_profile(spark, settings).executorResources
     # A running session's allocation cannot be changed.
-    dynamic = SimpleNamespace(conf=SimpleNamespace(get=lambda *_: "true"))
+    dynamic: Any = SimpleNamespace(conf=SimpleNamespace(get=lambda *_: "true"))
     asked = gpu_profile(dynamic, settings).executorResources["gpu"]
     assert (asked.amount, asked.discoveryScript, asked.vendor) == (1, "./gpu-discovery.sh", "nvidia.com")

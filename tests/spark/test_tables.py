@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.embedding.chunks import Chunk, Worklist, chunk_input, plan_chunks
@@ -43,7 +45,7 @@ from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 pytestmark = pytest.mark.spark
 
 
-def test_tables_carry_a_version_and_are_migrated(spark, tmp_path: Path) -> None:
+def test_tables_carry_a_version_and_are_migrated(spark: SparkSession, tmp_path: Path) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     first = TableSpec("things", "id bigint", "id")
     warehouse.append(spark.range(2).toDF("id"), first)
@@ -56,7 +58,7 @@ def test_tables_carry_a_version_and_are_migrated(spark, tmp_path: Path) -> None:
         warehouse_for(spark, settings_for(tmp_path)).read(first)
 
 
-def test_images_by_address_are_spread_over_tasks_and_stored_bytes_stay(spark, tmp_path: Path) -> None:
+def test_images_by_address_are_spread_over_tasks_and_stored_bytes_stay(spark: SparkSession, tmp_path: Path) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     # One file each; the last row is of version 1, which did not say how it is stored.
     addresses = [(0, f"u{n}", None, f"/u{n}", f"c{n}", 1, "b1", NOW, True, None, None) for n in range(40)]
@@ -65,7 +67,7 @@ def test_images_by_address_are_spread_over_tasks_and_stored_bytes_stay(spark, tm
         warehouse.append(
             spark.createDataFrame(images, spark.createDataFrame([], IMAGES.columns).schema).coalesce(1), IMAGES
         )
-    ids = [(row[1], row[4], []) for row in addresses + stored]
+    ids: list[tuple[Any, ...]] = [(row[1], row[4], []) for row in addresses + stored]
     work = spark.createDataFrame(ids, "image_id string, content_sha256 string, covered array<string>")
     found = chunk_input(warehouse, work, Chunk(0, 0), 5).withColumn("task", F.spark_partition_id()).collect()
     assert {(row["image_id"], row["content"], row["uri"]) for row in found} == {
@@ -76,14 +78,14 @@ def test_images_by_address_are_spread_over_tasks_and_stored_bytes_stay(spark, tm
     assert len({row["task"] for row in found if not row["uri"]}) == 1
 
 
-def test_a_foreign_table_is_not_touched(spark, tmp_path: Path) -> None:
+def test_a_foreign_table_is_not_touched(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     spark.range(1).write.format("delta").save(f"{settings.warehouse}/leases")
     with pytest.raises(BadInput, match="not made by Face Reindex"):
         warehouse_for(spark, settings).read(LEASES)
 
 
-def test_an_append_with_a_transaction_happens_once(spark, tmp_path: Path) -> None:
+def test_an_append_with_a_transaction_happens_once(spark: SparkSession, tmp_path: Path) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     spec = TableSpec("once", "id bigint", "id")
     for name in ("r1/0-3", "r1/0-3", "r1/4-7", "r1/0-3"):
@@ -91,13 +93,16 @@ def test_an_append_with_a_transaction_happens_once(spark, tmp_path: Path) -> Non
     assert warehouse.read(spec).count() == 2
 
 
-def test_maintenance_compacts_and_drops_what_is_old(spark, tmp_path: Path) -> None:
+def test_maintenance_compacts_and_drops_what_is_old(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     warehouse = warehouse_for(spark, settings)
     spec = TableSpec("kept", "id bigint", "id")
     for number in range(3):
         warehouse.append(spark.range(number, number + 1).toDF("id"), spec)
-    files = lambda: len(list(Path(settings.warehouse, "kept").glob("*.parquet")))  # noqa: E731
+
+    def files() -> int:
+        return len(list(Path(settings.warehouse, "kept").glob("*.parquet")))
+
     assert files() >= 3
     warehouse.maintain(spec, optimize=True, vacuum_hours=None)
     assert len(warehouse.read(spec).inputFiles()) == 1
@@ -106,7 +111,9 @@ def test_maintenance_compacts_and_drops_what_is_old(spark, tmp_path: Path) -> No
     assert rows(warehouse.read(spec), "id") == {(0,), (1,), (2,)}
 
 
-def test_guarantee_11_a_request_that_is_being_written_outlives_the_end_of_another(spark, tmp_path: Path) -> None:
+def test_guarantee_11_a_request_that_is_being_written_outlives_the_end_of_another(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     """Who asks for an erasure needs no lease, so a VACUUM may meet a file whose commit is yet to come."""
     warehouse, go = warehouse_for(spark, settings_for(tmp_path)), tmp_path / "go"
     place = Path(warehouse.location, ERASURE_ITEMS.name)
@@ -142,7 +149,7 @@ def test_guarantee_11_a_request_that_is_being_written_outlives_the_end_of_anothe
     assert [f for f in files() if "gone" in pq.read_table(f).column("value").to_pylist()] == []
 
 
-def test_a_run_maintains_what_it_is_told_to(spark, tmp_path: Path) -> None:
+def test_a_run_maintains_what_it_is_told_to(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, "tables.optimize=true")
     with open_run(job_for(spark, settings, "m1"), "reindex") as run:
         maintain(run)
@@ -152,7 +159,7 @@ def test_a_run_maintains_what_it_is_told_to(spark, tmp_path: Path) -> None:
         assert run.result(Maintained) is None
 
 
-def test_another_models_collection_is_not_added_to(spark, tmp_path: Path) -> None:
+def test_another_models_collection_is_not_added_to(spark: SparkSession, tmp_path: Path) -> None:
     index = FakeIndex()
     index.create("faces_f1", dim=512, shards=1, properties=INFO)
     staged = Manifest(str(tmp_path), (), 4)
@@ -162,7 +169,7 @@ def test_another_models_collection_is_not_added_to(spark, tmp_path: Path) -> Non
 
 
 def test_nothing_is_imported_beside_rows_of_no_import_on_record(
-    spark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server would keep every row twice: what readers see is left alone, anything else is built anew."""
     monkeypatch.setattr(load, "_load_files", lambda *_: None)
@@ -189,7 +196,7 @@ def test_nothing_is_imported_beside_rows_of_no_import_on_record(
         assert len(index.collections["faces_f1"].ids) == 3
 
 
-def test_a_catalog_schema_is_a_warehouse_too(spark, tmp_path: Path) -> None:
+def test_a_catalog_schema_is_a_warehouse_too(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, "warehouse=tests_faces")
     warehouse = warehouse_for(spark, settings)
     spec = TableSpec("catalogued", "id bigint, part int", "id", partition_by=("part",))
@@ -205,7 +212,7 @@ def test_no_statistics_on_what_could_name_a_person() -> None:
     assert [s.name for s in ALL_TABLES if personal & set(s.stats_columns.split(","))] == []
 
 
-def test_the_second_run_is_refused_and_a_dead_one_replaced(spark, tmp_path: Path) -> None:
+def test_the_second_run_is_refused_and_a_dead_one_replaced(spark: SparkSession, tmp_path: Path) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     first, second = (Lease(warehouse, name, 60, clock=lambda: now[0]) for name in ("one", "two"))
@@ -222,7 +229,7 @@ def test_the_second_run_is_refused_and_a_dead_one_replaced(spark, tmp_path: Path
     assert Lease(warehouse, "three", 60, clock=lambda: now[0]).acquire() == 4
 
 
-def test_a_token_is_won_by_one(spark, tmp_path: Path) -> None:
+def test_a_token_is_won_by_one(spark: SparkSession, tmp_path: Path) -> None:
     """Two runs that both saw token 0 both write token 1: one row stays, and both read the same winner."""
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     one, two = Lease(warehouse, "one", 60), Lease(warehouse, "two", 60)
@@ -234,7 +241,7 @@ def test_a_token_is_won_by_one(spark, tmp_path: Path) -> None:
     assert warehouse.read(LEASES).where("token = 1").count() == 1
 
 
-def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> None:
+def test_a_run_is_recorded_resumed_and_never_mixed(spark: SparkSession, tmp_path: Path) -> None:
     calls: list[str] = []
 
     def work() -> IdCollisionsResolved:
@@ -281,7 +288,7 @@ def test_a_run_is_recorded_resumed_and_never_mixed(spark, tmp_path: Path) -> Non
         pass
 
 
-def test_chunks_cover_all_parts_once(spark) -> None:
+def test_chunks_cover_all_parts_once(spark: SparkSession) -> None:
     work = spark.range(100).selectExpr("cast(id % 10 AS int) AS part")
     assert plan_chunks(Worklist(work), 25) == [Chunk(0, 2, 30), Chunk(3, 5, 30), Chunk(6, 8, 30), Chunk(9, 9, 10)]
     assert plan_chunks(Worklist(work.limit(0)), 25) == []
@@ -289,16 +296,17 @@ def test_chunks_cover_all_parts_once(spark) -> None:
 
 def unit_vectors(n: int, seed: int = 0) -> list[list[float]]:
     vectors = np.random.default_rng(seed).normal(size=(n, 512))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32).tolist()
+    unit: list[list[float]] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32).tolist()
+    return unit
 
 
-def faces(spark, vectors: list[list[float]], ids: list[int] | None = None):
+def faces(spark: SparkSession, vectors: list[list[float]], ids: list[int] | None = None) -> DataFrame:
     ids = ids or list(range(len(vectors)))
     data = [(i, v, NOW) for i, v in zip(ids, vectors, strict=True)]
     return spark.createDataFrame(data, "face_id bigint, embedding array<float>, valid_until timestamp")
 
 
-def test_staging_writes_what_milvus_takes_and_hashes_it(spark, tmp_path: Path) -> None:
+def test_staging_writes_what_milvus_takes_and_hashes_it(spark: SparkSession, tmp_path: Path) -> None:
     staged = stage(
         faces(spark, unit_vectors(50)), str(tmp_path / "s"), purpose_flags=3, files_for=lambda rows: -(-rows // 20)
     )
@@ -324,7 +332,9 @@ def test_staging_writes_what_milvus_takes_and_hashes_it(spark, tmp_path: Path) -
         (lambda _: [], "WRONG_DIMENSION"),
     ],
 )
-def test_staging_refuses_what_milvus_would_accept(spark, tmp_path: Path, spoil, fault: str) -> None:
+def test_staging_refuses_what_milvus_would_accept(
+    spark: SparkSession, tmp_path: Path, spoil: Callable[[list[float]], list[float]], fault: str
+) -> None:
     vectors = unit_vectors(5)
     vectors[2] = spoil(vectors[2])
     with pytest.raises(NotProvenError, match=f"1 of 5 faces are unusable .{fault}"):
@@ -332,7 +342,7 @@ def test_staging_refuses_what_milvus_would_accept(spark, tmp_path: Path, spoil, 
 
 
 @pytest.mark.parametrize("key", [-(2**63), 2**63 - 1])
-def test_staging_refuses_a_key_that_milvus_cannot_name(spark, tmp_path: Path, key: int) -> None:
+def test_staging_refuses_a_key_that_milvus_cannot_name(spark: SparkSession, tmp_path: Path, key: int) -> None:
     with pytest.raises(NotProvenError, match="KEY_OUT_OF_RANGE"):
         stage(
             faces(spark, unit_vectors(2), [1, key]),
@@ -342,7 +352,7 @@ def test_staging_refuses_a_key_that_milvus_cannot_name(spark, tmp_path: Path, ke
         )
 
 
-def test_staging_refuses_a_key_twice(spark, tmp_path: Path) -> None:
+def test_staging_refuses_a_key_twice(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(NotProvenError, match="1 keys stand twice"):
         stage(
             faces(spark, unit_vectors(3), [1, 2, 2]),
@@ -352,7 +362,7 @@ def test_staging_refuses_a_key_twice(spark, tmp_path: Path) -> None:
         )
 
 
-def test_the_sample_knows_its_exact_neighbours(spark, tmp_path: Path) -> None:
+def test_the_sample_knows_its_exact_neighbours(spark: SparkSession, tmp_path: Path) -> None:
     vectors = unit_vectors(40)
     staged = stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, files_for=lambda rows: -(-rows // 15))
     removed = spark.createDataFrame([(3,)], "face_id bigint")
@@ -364,7 +374,7 @@ def test_the_sample_knows_its_exact_neighbours(spark, tmp_path: Path) -> None:
         assert exact.tolist() == np.argsort(-scores)[:5].tolist()
 
 
-def test_colliding_ids_get_a_salt_once_and_for_all(spark, tmp_path: Path) -> None:
+def test_colliding_ids_get_a_salt_once_and_for_all(spark: SparkSession, tmp_path: Path) -> None:
     warehouse = warehouse_for(spark, settings_for(tmp_path))
     frame = (
         spark.range(40)
@@ -385,7 +395,7 @@ def test_colliding_ids_get_a_salt_once_and_for_all(spark, tmp_path: Path) -> Non
 EMPTY = ("box", "landmarks", "confidence", "embedding", "basis_record_ids", "run_id")
 
 
-def test_staged_files_are_hashed_by_executors_as_they_are_now(spark, tmp_path: Path) -> None:
+def test_staged_files_are_hashed_by_executors_as_they_are_now(spark: SparkSession, tmp_path: Path) -> None:
     staged = stage(
         faces(spark, unit_vectors(40)), str(tmp_path / "s"), purpose_flags=1, files_for=lambda rows: -(-rows // 15)
     )
@@ -399,7 +409,7 @@ def test_staged_files_are_hashed_by_executors_as_they_are_now(spark, tmp_path: P
         digests(spark, staged.files)(str(second))
 
 
-def test_keys_beyond_one_broadcast_are_looked_up_in_parts(spark, monkeypatch) -> None:
+def test_keys_beyond_one_broadcast_are_looked_up_in_parts(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = spark.createDataFrame([(f"k{n % 7}",) for n in range(20)], "key string")
     assert len(store.looked_up_in_parts(keys, "key")) == 1
     monkeypatch.setattr(store, "LOOKED_UP", 3)

@@ -14,7 +14,7 @@ from jobs.addresses import holds_credentials
 from jobs.cli import NO_PLACES
 from jobs.errors import SettingsError
 from jobs.settings import Settings, load_settings
-from tests.unit.test_command_line import COMMANDS
+from tests.unit.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
 

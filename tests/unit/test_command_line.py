@@ -10,14 +10,11 @@ import pytest
 
 from jobs import errors
 from jobs.__main__ import JOBS
+from tests.unit.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {
-    "ingest", "reindex", "embed", "load", "verify", "promote", "rollback", "sync", "erase", "expire", "status",
-    "evaluate", "plan", "report",
-}  # fmt: skip
 COMMON = {"--config", "--set", "--run-id", "--dry-run", "--json", "--quiet", "--properties-file"}
 
 

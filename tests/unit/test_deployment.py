@@ -213,7 +213,9 @@ AIRFLOW = pytest.mark.skipif(
 
 
 @AIRFLOW
-def test_the_dags_import_and_carry_out_what_an_exit_code_demands(tmp_path: Path, monkeypatch) -> None:
+def test_the_dags_import_and_carry_out_what_an_exit_code_demands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In Airflow itself: three DAGs, and tasks that fail at once, are retried, or pass."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
     spec = importlib.util.spec_from_file_location("face_reindex_dag", DAG)

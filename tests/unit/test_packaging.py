@@ -132,6 +132,16 @@ def test_every_package_says_what_it_holds() -> None:
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
+def test_no_test_module_imports_another() -> None:
+    """What two of them need is in a module of its own beside them: so each can run alone, and be moved."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        taken = {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+        taken |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        assert {name for name in taken if re.match(r"tests\.(\w+\.)*test_", name)} == set(), path
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("udfs")])
 def test_executor_code_needs_no_session_and_no_milvus(module: str) -> None:
     names = {name.split(".")[0] for name in _imported(MODULES[module])}
@@ -199,7 +209,8 @@ def test_the_zip_holds_the_two_packages_and_nothing_else(zips: list[Path]) -> No
 
 def test_the_console_script_is_what_lists_and_runs_the_jobs() -> None:
     (script,) = _setup().SCRIPTS
-    entry = EntryPoint(*script.split(" = "), group="console_scripts")
+    name, value = script.split(" = ")
+    entry = EntryPoint(name=name, value=value, group="console_scripts")
     assert (entry.name, entry.load()) == ("face-reindex", main)
 
 

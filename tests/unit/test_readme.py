@@ -225,7 +225,7 @@ def test_the_batch_file_of_the_docs_is_accepted(tmp_path: Path) -> None:
 def test_the_csv_of_the_docs_has_known_columns_and_full_rows() -> None:
     import csv
 
-    from jobs.governance.basis import CSV_COLUMNS
+    from jobs.governance.basis_lines import CSV_COLUMNS
 
     (example,) = blocks(ROOT / "docs/basis-record.md", "csv")
     header, *rows = csv.reader(example.splitlines())

@@ -13,7 +13,7 @@ from jobs.errors import BadInput
 from jobs.governance import audit
 from jobs.run_ids import RUN_ID
 from jobs.runs.record import new_run_id
-from tests.unit.test_command_line import COMMANDS
+from tests.unit.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
 

@@ -1,0 +1,165 @@
+"""A permission holds for the picture that it was given for: other bytes under its id need one of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from jobs.erasure.tables import images_on_hold
+from jobs.governance.basis import import_basis, link_images, named_images, record_batch
+from jobs.governance.basis_files import read_basis
+from jobs.governance.gate import gate_warehouse
+from jobs.governance.tombstones import KeyRing
+from jobs.schemas import BASIS_LINKS, IMAGES
+from jobs.tables.images import Admit, Ingested, ingest_images
+from jobs.tables.sources import open_source
+from jobs.tables.store import Warehouse
+from tests.conftest import PURPOSE
+from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
+
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
+
+RING = KeyRing.of(["a test's key"])
+JPEG = b"\xff\xd8\xff\xe0"
+
+
+def record(record_id: str, *images: str, batch: str = "b1") -> str:
+    """A line of a basis file that permits these pictures."""
+    return json.dumps({
+        "record_id": record_id, "schema_version": "1.0", "pii_principal_id": "hmac:" + "a" * 64,
+        "source_batch_id": batch, "images": images,
+        "processing": {
+            "purposes": [PURPOSE], "lawful_basis": "eu-gdpr:A6-1-a", "special_category_condition": "eu-gdpr:A9-2-a",
+            "pii_controllers": ["c"], "collection_method": "uploaded_by_subject", "retention_period": "P9Y",
+            "jurisdiction": "EU", "withdrawal_method": "w", "impact_assessment": "i", "privacy_notice": "n",
+        },
+        "events": [{"event_time": "2026-01-01T00:00:00Z", "validity_duration": "P5Y",
+                    "event_type": "explicit_consent", "event_state": "ConsentGiven"}],
+    })  # fmt: skip
+
+
+class Place:
+    """A folder of pictures, a file of records, and a warehouse; each act is a second later than the last."""
+
+    def __init__(self, spark: Any, folder: Path) -> None:
+        self.spark, self.folder, self.settings = spark, folder, settings_for(folder, "executor.read_retries=0")
+        self.warehouse: Warehouse = warehouse_for(spark, self.settings)
+        self.now: datetime = NOW
+        (folder / "photos").mkdir()
+        record_batch(self.warehouse, BATCH, ring=KeyRing({}), now=NOW)
+
+    def put(self, **pictures: bytes) -> None:
+        """Write pictures into the folder."""
+        for name, data in pictures.items():
+            (self.folder / "photos" / f"{name}.jpg").write_bytes(JPEG + data)
+
+    def ingest(self, *, images: bool = False, basis: bool = False) -> Ingested | None:
+        """What `ingest --source … --basis …` does, in its order."""
+        self.now += timedelta(seconds=1)
+        source = open_source(self.spark, str(self.folder / "photos"), "b1", self.settings)
+        file = read_basis(self.spark, str(self.folder / "basis.jsonl"), None) if basis else None
+        if file:
+            import_basis(self.warehouse, file, source.image_id, ring=RING, now=self.now, before_images=images)
+        if not images:
+            return None
+        done = ingest_images(
+            self.warehouse,
+            source,
+            inline=True,
+            now=self.now,
+            images_a_part=1000,
+            on_hold=images_on_hold(self.warehouse, named_images(file, source.image_id) if file else None),
+        )
+        if file:
+            link_images(self.warehouse, file, source.image_id, ring=RING, now=self.now)
+        return done
+
+    def reasons(self) -> dict[str, str | None]:
+        """What the gate says of each picture, by its name."""
+        gated = gate_warehouse(self.warehouse, self.settings, now=self.now, ingested_by=self.now)
+        names = {row["image_id"]: Path(row["uri"]).stem for row in self.warehouse.read(IMAGES).collect()}
+        return {names[row["image_id"]]: row["reason"] for row in gated.decisions.collect()}
+
+
+CHANGED = "CONTENT_CHANGED"
+
+
+def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark: SparkSession, tmp_path: Path) -> None:
+    place = Place(spark, tmp_path)
+    # Given before the pictures come, and after.
+    (tmp_path / "basis.jsonl").write_text(record("ra", "a.jpg", "b.jpg"))
+    place.ingest(basis=True)
+    place.put(a=b"one", b=b"one", c=b"one")
+    place.ingest(images=True)
+    (tmp_path / "basis.jsonl").write_text(record("rc", "c.jpg"))
+    place.ingest(basis=True)
+    assert place.reasons() == {"a": None, "b": None, "c": None}
+    # Those that waited are bound to the first bytes, so that they hold for no others where `images` is filled anew.
+    assert place.warehouse.read(BASIS_LINKS).where("content_sha256 IS NOT NULL").count() == 3
+    links = place.warehouse.version(BASIS_LINKS)
+
+    # All change. What is given with them is given for the new ones; c's first bytes, once permitted, come back later.
+    place.put(a=b"two", b=b"two", c=b"two")
+    (tmp_path / "basis.jsonl").write_text(record("ra", "a.jpg"))
+    assert place.ingest(images=True, basis=True) == Ingested(3, 0, 3, 0)
+    assert place.reasons() == {"a": None, "b": CHANGED, "c": CHANGED}
+    place.put(c=b"one")
+    place.ingest(images=True)
+    assert place.reasons() == {"a": None, "b": CHANGED, "c": None}
+
+    # Links as they were before the change do not know better; nor those of a release that did not name contents.
+    table = f"delta.`{place.warehouse.location}/{BASIS_LINKS.name}`"
+    spark.sql(f"RESTORE TABLE {table} TO VERSION AS OF {links}")
+    assert place.reasons() == {"a": CHANGED, "b": CHANGED, "c": None}
+    place.warehouse.delta(BASIS_LINKS).update(set={"content_sha256": "NULL"})
+    assert place.reasons() == dict.fromkeys("abc", CHANGED)
+
+    # What a legal hold keeps has its bytes kept, too (Guarantee 7): each picture that its record was ever given for.
+    on_hold = {**json.loads(record("ra", "a.jpg")), "legal_hold_ref": "case-1"}
+    (tmp_path / "basis.jsonl").write_text(json.dumps(on_hold))
+    place.ingest(basis=True)
+    place.put(a=b"three", b=b"three")
+    assert place.ingest(images=True) == Ingested(3, 0, 0, 1, refused={"LEGAL_HOLD": 2})
+    assert place.reasons() == {"a": "LEGAL_HOLD", "b": "LEGAL_HOLD", "c": CHANGED}
+    # Also where the links are lost, and come in again beside other bytes.
+    place.warehouse.delta(BASIS_LINKS).delete()
+    assert place.ingest(images=True, basis=True) == Ingested(3, 0, 1, 1, refused={"LEGAL_HOLD": 1})
+    assert place.reasons()["a"] == "LEGAL_HOLD"
+
+
+def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothing(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path)
+    warehouse = warehouse_for(spark, settings)
+
+    def ingest(name: str, batch: str, *pictures: tuple[str, bytes], admit: Admit | None = None) -> Ingested:
+        frame = spark.createDataFrame([(i, JPEG + data) for i, data in pictures], "image_id string, content binary")
+        frame.write.parquet(str(tmp_path / name))
+        source = open_source(spark, str(tmp_path / name), batch, settings)
+        return ingest_images(warehouse, source, inline=True, now=NOW, images_a_part=1000, admit=admit)
+
+    ingest("first", "b1", ("x", b"1"), ("y", b"1"))
+    before = rows(warehouse.read(IMAGES), "image_id", "content", "source_batch_id")
+    done = ingest("second", "b2", ("x", b"2"), ("z", b"2"), ("z", b"3"), ("w", b"2"))
+    assert done == Ingested(4, 1, 0, 0, refused={"DUPLICATE_ID": 2, "OTHER_BATCH": 1}, batches=("b1",))
+    added = {("w", JPEG + b"2", "b2")}
+    assert rows(warehouse.read(IMAGES), "image_id", "content", "source_batch_id") == before | added
+    # An id that is there and stands twice now is left as it is.
+    done = ingest("third", "b1", ("x", b"3"), ("x", b"4"), ("y", b"3"))
+    assert done == Ingested(3, 0, 1, 0, refused={"DUPLICATE_ID": 2})
+    assert ("x", JPEG + b"1", "b1") in rows(warehouse.read(IMAGES), "image_id", "content", "source_batch_id")
+    # Erased bytes in place of known ones, and as new ones, are counted as what was kept out and nothing else.
+    erased = hashlib.sha256(JPEG + b"erased").hexdigest()
+
+    def admit(rows: DataFrame) -> DataFrame:
+        return rows.where(rows["content_sha256"] != erased) if "content_sha256" in rows.columns else rows
+
+    done = ingest("fourth", "b1", ("x", b"erased"), ("y", b"5"), ("v", b"erased"), ("u", b"5"), admit=admit)
+    assert done == Ingested(4, 1, 1, 0, barred=2)

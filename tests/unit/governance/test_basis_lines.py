@@ -1,0 +1,446 @@
+"""Lines of basis files from hostile hands: a record, whole, or a reason and whom it may have named; nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pyarrow as pa
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs.errors import BadInput, SettingsError
+from jobs.governance.basis import read_batch, write_template
+from jobs.governance.basis_lines import (
+    CSV_COLUMNS,
+    FIELDS,
+    LINE,
+    Line,
+    arrow_type,
+    csv_header,
+    csv_reader,
+    quoted,
+    read_json,
+    read_lines,
+)
+from jobs.governance.blanks import filled, is_plain
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[3]
+SCHEMA = json.loads((ROOT / "docs" / "basis-record.schema.json").read_text(encoding="utf-8"))
+EVENT = {"event_time": "2026-01-31T12:00:00Z", "event_type": "explicit_consent", "event_state": "ConsentGiven"}
+GOOD: dict[str, Any] = {
+    "record_id": "r",
+    "schema_version": "1.0",
+    "pii_principal_id": "hmac:" + "0" * 64,
+    "processing": {
+        "purposes": ["p"],
+        "lawful_basis": "eu-gdpr:A6-1-a",
+        "special_category_condition": "eu-gdpr:A9-2-a",
+        "pii_controllers": ["c"],
+        "collection_method": "uploaded_by_subject",
+        "retention_period": "P2Y",
+        "jurisdiction": "EU",
+        "withdrawal_method": "w",
+        "impact_assessment": "i",
+        "privacy_notice": "n",
+    },
+    "parties": [{"party_id": "c", "role": "controller"}],
+    "events": [EVENT],
+    "source_batch_id": "b",
+    "face": {"box": [1, 2, 3, 4.5]},
+    "images": ["a.jpg"],
+}
+
+
+def read(text: str | bytes) -> Line:
+    line = read_json(text.encode() if isinstance(text, str) else text)
+    assert line is not None
+    return line
+
+
+def changed(*path: str | int, to: Any) -> str:
+    record = json.loads(json.dumps(GOOD))
+    inside = record
+    for step in path[:-1]:
+        inside = inside[step]
+    inside[path[-1]] = to
+    return json.dumps(record)
+
+
+def test_a_record_is_read_as_it_stands() -> None:
+    record = read(json.dumps(GOOD)).record
+    assert record is not None
+    assert record["face_box"] == [1.0, 2.0, 3.0, 4.5]
+    assert record["events"][0]["event_time"].isoformat() == "2026-01-31T12:00:00+00:00"
+    assert record["events"][0]["validity_duration"] is None
+    assert read(b"\xef\xbb\xbf " + json.dumps(GOOD).encode() + b" \r\n").record == record
+    assert read(changed("record_id", to="\u00a0r\u200b\t")).record == record
+    assert read_json(b" \t\r\n") is None
+
+
+UNREAD: dict[str, tuple[str | bytes, str, set[str | None]]] = {
+    "field twice": ('{"record_id": "r", "events": [1], "events": []}', "FIELD_TWICE", {"r"}),
+    "field twice, deep": (json.dumps(GOOD).replace('"role":', '"party_id":'), "FIELD_TWICE", {"r"}),
+    "two ids": ('{"record_id": "r", "record_id": "s"}', "FIELD_TWICE", {"r", "s"}),
+    "two records": ('{"record_id": "r"} {"record_id": "s"}', "NO_JSON_OBJECT", {"r", "s"}),
+    "rubbish behind": (json.dumps(GOOD) + "]", "NO_JSON_OBJECT", {"r"}),
+    "cut off": ('{"record_id": "r", "events": [', "NO_JSON_OBJECT", {"r"}),
+    "no json": ("record_id: r", "NO_JSON_OBJECT", {None}),
+    "no object": ('["r"]', "NO_JSON_OBJECT", {None}),
+    "NUL": ("\x00", "NO_JSON_OBJECT", {None}),
+    "NaN": ('{"record_id": "r", "face": {"box": [NaN, 1, 2, 3]}}', "NO_JSON_OBJECT", {"r"}),
+    "infinity": ('{"record_id": "r", "face": {"box": [1e999, 1, 2, 3]}}', "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "huge number": ('{"record_id": "r", "face": {"box": [' + "9" * 400 + "]}}", "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "more digits": ('{"record_id": "r", "face": {"box": [' + "9" * 5_000 + "]}}", "NO_JSON_OBJECT", {"r"}),
+    "deep": ('{"record_id": "r", "x": ' + "[" * 100_000, "NO_JSON_OBJECT", {"r"}),
+    "deep objects": ('{"record_id": "r", "x": ' + '{"x":' * 100_000, "NO_JSON_OBJECT", {"r"}),
+    "long": ('{"record_id": "r", "images": ["' + "x" * 2**24 + '"]}', "LINE_TOO_LONG", {"r"}),
+    "no UTF-8": (b'{"record_id": "r", "images": ["\xff"]}', "NOT_UTF_8", {"r"}),
+    "no UTF-8 in its id": (b'{"record_id": "\xff"}', "NOT_UTF_8", {None}),
+    "half a character": ('{"record_id": "r", "images": ["\\ud800"]}', "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "half a character in its id": ('{"record_id": "\\ud800"}', "VALUE_OF_ANOTHER_TYPE", {None}),
+    "unknown": (changed("legal_hold", to="h"), "UNKNOWN_FIELD", {"r"}),
+    "unknown in processing": (changed("processing", "purpose", to="p"), "UNKNOWN_FIELD", {"r"}),
+    "unknown in an event": (changed("events", 0, "state", to="ConsentWithdrawn"), "UNKNOWN_FIELD", {"r"}),
+    "unknown in a party": (changed("parties", 0, "name", to="x"), "UNKNOWN_FIELD", {"r"}),
+    "unknown in face": (changed("face", to={"Box": [1, 2, 3, 4]}), "UNKNOWN_FIELD", {"r"}),
+    "boxes": (changed("face", "boxes", to=[]), "UNKNOWN_FIELD", {"r"}),
+    "empty face": (changed("face", to={}), "FACE_WITHOUT_BOX", {"r"}),
+    "no box": (changed("face", to={"box": None}), "FACE_WITHOUT_BOX", {"r"}),
+    "box of text": (changed("face", "box", to=["1", 2, 3, 4]), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "box of truth": (changed("face", "box", to=[True, 2, 3, 4]), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "null in a list": (changed("events", to=[None]), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "null purpose": (changed("processing", "purposes", to=["p", None]), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "text for a list": (changed("images", to="a.jpg"), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "a number for text": (changed("schema_version", to=1.0), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "a number for an id": ('{"record_id": 7}', "VALUE_OF_ANOTHER_TYPE", {"7"}),
+    "no id": ('{"images": ["r"]}', "NO_RECORD_ID", {None}),
+    "an id that does not show": (changed("record_id", to="\u200b\x00 "), "NO_RECORD_ID", {None}),
+    "an id with more than shows": (changed("record_id", to=" r\u200b1"), "ID_NOT_PLAIN", {"r\u200b1", "r1"}),
+    "an id not composed": (changed("record_id", to="e\u0301"), "ID_NOT_PLAIN", {"e\u0301", "\u00e9"}),
+    "an id with a tab": (changed("record_id", to="r\t1"), "ID_NOT_PLAIN", {"r\t1", "r 1"}),
+    "a day": (changed("events", 0, "event_time", to="2026-01-31"), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "no zone": (changed("expires_at", to="2026-01-31T12:00:00"), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "no such day": (changed("expires_at", to="2026-02-30T12:00:00Z"), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "past the calendar": (changed("expires_at", to="9999-12-31T23:59:59-14:00"), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "other digits": (changed("expires_at", to="\u0662026-01-31T12:00:00Z"), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "no state": (changed("events", 0, "event_state", to=None), "EVENT_INCOMPLETE", {"r"}),
+    "blank state": (changed("events", 0, "event_state", to="\u3164"), "EVENT_INCOMPLETE", {"r"}),
+    "no type": (changed("events", 0, "event_type", to=""), "EVENT_INCOMPLETE", {"r"}),
+    "no time": (changed("events", 0, "event_time", to=None), "EVENT_INCOMPLETE", {"r"}),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_guarantee_1_a_line_that_is_not_read_whole_is_not_read(name: str) -> None:
+    text, reason, named = UNREAD[name]
+    line = read(text)
+    assert (line.record, line.reason, set(line.named)) == (None, reason, named)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELD_PATHS = [(name,) for name in FIELDS] + [
+    ("processing", "purposes"),
+    ("processing", "jurisdiction"),
+    ("events", 0),
+    ("events", 0, "event_time"),
+    ("parties", 0, "role"),
+    ("face", "box"),
+    ("face", "box", 0),
+    ("images", 0),
+]
+# Valid by the published schema: what a person who follows it writes.
+QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@QUICK
+@given(st.sampled_from(FIELD_PATHS), JSON_VALUES)
+def test_whatever_stands_in_a_field_the_line_is_read_whole_or_not(path: tuple[str | int, ...], value: Any) -> None:
+    text = changed(*path, to=value)
+    line = read(text)
+    assert (line.record is None) == (line.reason is not None)
+    if jsonschema.Draft202012Validator(SCHEMA).is_valid(json.loads(text)) and is_plain(json.loads(text)["record_id"]):
+        # (The schema's `format: date-time` is not checked by this validator, nor that what is filled shows.)
+        assert line.reason in (None, "VALUE_OF_ANOTHER_TYPE", "EVENT_INCOMPLETE")
+    if line.record is not None:
+        _is_whole(line.record, json.loads(text))
+    to_arrow([line])
+
+
+def _is_whole(record: dict[str, Any], given_: dict[str, Any]) -> None:
+    for name in set(FIELDS) - {"record_id", "source_batch_id", "face", "events"}:
+        if isinstance(record[name], datetime):
+            assert record[name] == datetime.fromisoformat(given_[name])
+        elif name == "processing" and given_[name] is not None:
+            assert {k: v for k, v in record[name].items() if v is not None} == {
+                k: v for k, v in given_[name].items() if v is not None
+            }
+        elif name != "parties":
+            assert record[name] == given_.get(name)
+    assert len(record["events"] or ()) == len(given_["events"] or ())
+    assert record["face_box"] == ((given_["face"] or {}).get("box"))
+
+
+def to_arrow(lines: list[Line]) -> None:
+    """As the executors hand it on: the types hold whatever was read."""
+    rows = [{"record": x.record, "reason": x.reason, "line_digest": x.digest, "named": list(x.named)} for x in lines]
+    pa.RecordBatch.from_pylist(rows, schema=pa.schema(list(arrow_type(LINE))))
+
+
+SCRAPS = st.sampled_from(
+    ['{', '}', '[', ']', '"', ',', ':', '"record_id"', '"r"', '"events"', "\\ud800", "\\", "null", "NaN", "-", "1e999",
+     " ", "\x00", "\ufeff", "\u200b", json.dumps(GOOD)]
+)  # fmt: skip
+
+
+@QUICK
+@given(st.lists(SCRAPS, max_size=12).map("".join).map(str.encode) | st.binary(max_size=60))
+def test_whatever_a_line_holds_it_is_a_record_or_a_reason(raw: bytes) -> None:
+    for read_one in (read_json, csv_reader(CSV_COLUMNS), csv_reader(["record_id", "images"], lambda _: ["hmac:"])):
+        line = read_one(raw)
+        if line is None:
+            continue
+        assert (line.record is None) == bool(line.reason) == bool(line.named)
+        assert all(name is None or filled(name) for name in line.named)
+        to_arrow([line])
+    csv_header(raw)
+
+
+def test_lines_travel_as_arrow_batches() -> None:
+    raw = pa.RecordBatch.from_arrays([pa.array([json.dumps(GOOD).encode(), b"", b"{"], pa.binary())], ["line"])
+    (out,) = read_lines(read_json)(iter([raw]))
+    assert out.column("reason").to_pylist() == [None, "NO_JSON_OBJECT"]
+    assert out.column("named").to_pylist() == [[], [None]]
+
+
+HEADER = ["record_id", "images", "event_time", "event_type", "event_state", "face_box", "subject", "pii_principal_id"]
+WHEN = "2026-01-31T12:00:00Z"
+CSV_UNREAD = {
+    "r,a.jpg": ("RAGGED_ROW", {"r", None}),
+    "r,,,,,,,,": ("RAGGED_ROW", {"r", None}),
+    "r, rev 2,,,,,,,": ("RAGGED_ROW", {"r", None}),
+    'r,"a.jpg,,,,,,': ("NOT_CSV", {"r", None}),
+    'r,a "b".jpg,,,,,,': ("NOT_CSV", {"r", None}),
+    'r,"a"b,,,,,,': ("NOT_CSV", {"r", None}),
+    ",a.jpg,,,,,,": ("NO_RECORD_ID", {None}),
+    "\u200b,a.jpg,,,,,,": ("NO_RECORD_ID", {None}),
+    "r\x001,,,,,,,": ("ID_NOT_PLAIN", {"r\x001", "r1"}),
+    f"r,,{WHEN},withdrawal,,,,": ("EVENT_INCOMPLETE", {"r"}),
+    f"r,,{WHEN},withdrawal,\u00a0,,,": ("EVENT_INCOMPLETE", {"r"}),
+    f"r,,{WHEN},,ConsentWithdrawn,,,": ("EVENT_INCOMPLETE", {"r"}),
+    "r,,,withdrawal,ConsentWithdrawn,,,": ("EVENT_INCOMPLETE", {"r"}),
+    "r,,2026-01-31,withdrawal,ConsentWithdrawn,,,": ("VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "r,,,,,1 2 nan 4,,": ("VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "r,,,,,1 2 1_0 4,,": ("VALUE_OF_ANOTHER_TYPE", {"r"}),
+    'r,"[""a""]x",,,,,,': ("VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "r,[1],,,,,,": ("VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "r,,,,,,A Person,hmac:other": ("CONFLICTING_CELLS", {"r"}),
+    "images,record_id,subject,event_time,event_type,event_state,face_box,expires_at": ("ANOTHER_HEADER", {"images"}),
+}
+
+
+@pytest.mark.parametrize("text", CSV_UNREAD)
+def test_guarantee_1_a_line_of_a_csv_that_is_not_read_whole_is_not_read(text: str) -> None:
+    line = csv_reader(HEADER, lambda name: [f"hmac:{name}"])(text.encode())
+    assert line is not None
+    assert (line.record, line.reason, set(line.named)) == (None, *CSV_UNREAD[text])
+
+
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        (b"r,Soci\xe9t\xe9.jpg,,,,,,", {"r", None}),
+        (b'\xef\xbb\xbf"r, rev 2",Soci\xe9t\xe9.jpg,,,,,,', {"r, rev 2", None}),
+        (b'"Soci\xe9t\xe9, 2",,,,,,,', {None}),
+        (b'"r, rev 2",Soci\xe9t\xe9 "x",,,,,,', {"r", None}),
+    ],
+)
+def test_guarantee_1_a_name_beside_cells_that_are_no_utf_8_is_read_by_its_quotes(raw: bytes, named: set[str]) -> None:
+    """And it is not relied on: nobody knows what else of the line is another character."""
+    line = csv_reader(HEADER)(raw)
+    assert line is not None
+    assert (line.reason, set(line.named)) == ("NOT_UTF_8", named)
+
+
+def test_a_csv_has_its_columns_by_their_exact_names_and_once() -> None:
+    assert csv_header(b"\xef\xbb\xbfrecord_id,images") == ["record_id", "images"]
+    for wrong in (b"record_id,Images", b"record_id,images,images", b"images", b"record_id, images", b"", b"\xff"):
+        assert csv_header(wrong) is None
+    assert csv_reader(HEADER)(",".join(HEADER).encode()) is None
+    assert csv_reader(HEADER)(b"\xef\xbb\xbf" + ",".join(HEADER).encode()) is None
+    assert csv_reader(HEADER)(b", ,,,,,,") is None
+
+
+NAMES = st.text(min_size=1, max_size=12) | st.lists(
+    st.sampled_from([*";\"\n\r\t=+-@[],' 01a|/\\", "\u00e9", ".jpg", "\u200b", "\u202e", "\x00"]), min_size=1
+).map("".join)  # fmt: skip
+
+
+@settings(QUICK, max_examples=400)
+@given(NAMES)
+def test_guarantee_16_a_hostile_file_name_comes_back_as_it_is_and_alone(name: str) -> None:
+    """One name is never two pictures' names, nor a formula, nor a number that a spreadsheet writes otherwise."""
+    out = io.StringIO()
+    csv.writer(out).writerow(["r", quoted(name)])
+    (text,) = out.getvalue().removesuffix("\r\n").splitlines() or [""]
+    line = csv_reader(["record_id", "images"])(text.encode())
+    assert line is not None
+    assert line.record is not None, line.reason
+    assert line.record["images"] == [name]
+    cell = quoted(name)
+    assert cell[0] not in "=+-@\t\r'"
+    assert not cell.replace(".", "").replace(",", "").replace("-", "").isdecimal()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "deep/er/b c%20d.PNG", "\u00e9.jpeg", "1,2.jpg", "1-2.jpg"])
+def test_a_plain_file_name_stands_in_a_template_as_it_is(name: str) -> None:
+    assert quoted(name) == name
+
+
+class Listing:
+    """What a source lists, as far as a template asks: one name with a `;`."""
+
+    def select(self, *_: str) -> Listing:
+        return self
+
+    orderBy = limit = select  # noqa: N815 - Spark's name
+
+    def collect(self) -> list[dict[str, str]]:
+        return [{"source_key": "mine;boss.jpg"}]
+
+
+@pytest.mark.parametrize("batch", ["staff-2026", "Kund\u00ea: 2026/a.b", "a b_c"])
+def test_a_template_comes_back_as_it_was_written(tmp_path: Path, batch: str) -> None:
+    assert write_template(Listing(), batch, str(tmp_path / "t.csv")) == 1  # type: ignore[arg-type]
+    header, line = (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()
+    found = csv_reader(csv_header(header.encode()) or [])(line.encode())
+    assert found is not None
+    assert found.record is not None
+    assert (found.record["source_batch_id"], found.record["images"]) == (batch, ["mine;boss.jpg"])
+    assert read_batch(str(tmp_path / "t.batch.yaml"))["source_batch_id"] == batch
+
+
+@pytest.mark.parametrize("batch", ["=b", "@b", "2026-01", "-b", "b ", "b\u200b", "b;c", "b\n", "", 'b"'])
+def test_no_template_is_written_for_an_id_that_a_spreadsheet_would_change(tmp_path: Path, batch: str) -> None:
+    with pytest.raises(BadInput, match="begins with a letter"):
+        write_template(Listing(), batch, str(tmp_path / "t.csv"))  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["t.csv", "t.batch.yaml"])
+def test_a_template_is_not_written_over_a_file_that_a_person_completed(tmp_path: Path, there: str) -> None:
+    class Unlisted(Listing):
+        def collect(self) -> list[dict[str, str]]:
+            pytest.fail("the source was listed")
+
+    place = tmp_path / "t.csv"
+    (tmp_path / there).write_text("completed")
+    for path, message in ((place, "is there already"), (tmp_path / "no" / "t.csv", "cannot be written")):
+        with pytest.raises(SettingsError, match=message):
+            write_template(Unlisted(), "b", str(path))  # type: ignore[arg-type]
+    # Nor where a link leads.
+    (tmp_path / "l.csv").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SettingsError, match="is there already"):
+        write_template(Unlisted(), "b", str(tmp_path / "l.csv"))  # type: ignore[arg-type]
+    assert {file.name for file in tmp_path.iterdir()} == {there, "l.csv"}
+    assert (tmp_path / there).read_text() == "completed"
+
+
+BATCH = {
+    "source_batch_id": "b", "supplier": "s", "collection_method": "uploaded_by_subject", "assessment_ref": "a",
+    "assessed_at": WHEN, "state": "assessed",
+}  # fmt: skip
+
+
+def batch_file(folder: Path, text: str | bytes) -> str:
+    path = folder / "b.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def lines_of(**changes: str) -> str:
+    return "".join(f"{name}: {value}\n" for name, value in {**BATCH, **changes}.items())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines_of() + "state: unassessed\n",
+        lines_of(extra="x"),
+        lines_of(supplier="[a, b]"),
+        lines_of(supplier="{a: b}"),
+        lines_of(supplier="&x a") + "# *x\n" + "other: *x\n",
+        lines_of(supplier='"\\u200b"'),
+        lines_of(supplier="null"),
+        lines_of(assessed_at="2026-13-45T00:00:00Z"),
+        lines_of(assessed_at="2026-01-31"),
+        lines_of(assessed_at="!!timestamp x"),
+        lines_of(source_batch_id='" b"'),
+        lines_of(source_batch_id='"b\\u200b"'),
+        lines_of(source_batch_id="!!python/object/apply:os.system [x]"),
+        lines_of(state="yes"),
+        "[" * 2_000,
+        "a: &a [x]\n" + "".join(f"a{n}: &a{n} [*a, *a]\n" for n in range(30)),
+        lines_of(supplier="x" * 70_000),
+        b"\xff\xfe",
+        b"\x00",
+        "- a\n",
+        "",
+        "? [a]\n: b\n",
+        "? {a: b}\n: c\n",
+        "a: b: c",
+        "--- a\n--- b\n",
+    ],
+)
+def test_a_batch_that_is_not_of_the_form_is_refused_with_its_place(tmp_path: Path, text: str | bytes) -> None:
+    with pytest.raises(BadInput, match=r"--batch .*b\.yaml"):
+        read_batch(batch_file(tmp_path, text))
+
+
+def test_a_batch_is_read_as_the_texts_that_stand_there(tmp_path: Path) -> None:
+    found = read_batch(batch_file(tmp_path, "\ufeff" + lines_of(source_batch_id="007", supplier="1e3")))
+    assert (found["source_batch_id"], found["supplier"], found["assessed_at"]) == ("007", "1e3", WHEN)
+    empty = read_batch(batch_file(tmp_path, lines_of(supplier="", assessed_at="~", state="unassessed")))
+    assert (empty["supplier"], empty["assessed_at"]) == (None, None)
+
+
+YAML_SCRAPS = st.sampled_from(
+    [*(f"{name}: " for name in BATCH), *BATCH.values(), "\n", "- ", "? ", ": ", "&a ", "*a", "!!int ", "!!binary ",
+     "<<: ", "'", '"', "{", "}", "[", "]", "|", ">", "\t", "%YAML 9.9\n", "---", "\x00", "\u2028", "~", "0x",
+     "2026-99-99"]
+)  # fmt: skip
+
+
+@QUICK
+@given(text=st.lists(YAML_SCRAPS, max_size=16).map("".join).map(str.encode) | st.binary(max_size=40))
+def test_whatever_a_batch_file_holds_it_is_a_batch_or_refused(tmp_path: Path, text: bytes) -> None:
+    try:
+        found = read_batch(batch_file(tmp_path, text))
+    except BadInput:
+        return
+    assert set(found) == set(BATCH)
+    assert all(value is None or isinstance(value, str) for value in found.values())
+
+
+@settings(QUICK, max_examples=50)
+@given(data=st.fixed_dictionaries({name: st.text(max_size=8) for name in BATCH}))
+def test_a_batch_file_that_a_program_wrote_is_read_as_written(tmp_path: Path, data: dict[str, str]) -> None:
+    written = {**data, "state": "unassessed", "collection_method": "", "assessed_at": "", "source_batch_id": "b"}
+    found = read_batch(batch_file(tmp_path, yaml.safe_dump(written)))
+    for name in ("supplier", "assessment_ref"):
+        # Quoted or not, `~` and `null` say that nothing stands there.
+        something = filled(written[name]) and written[name] not in ("~", "null", "Null", "NULL")
+        assert found[name] == (written[name] if something else None)
