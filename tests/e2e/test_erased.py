@@ -18,8 +18,7 @@ from jobs.schemas import EMBEDDINGS, IMAGES
 from jobs.settings import load_settings
 from jobs.tables.store import Warehouse
 from tests.e2e.line import prepare, run_job
-from tests.e2e.test_erasure_faults import write_settings
-from tests.spark.indexed import KEY, Indexed, principal
+from tests.spark.indexed import KEY, Indexed, principal, write_settings
 
 pytestmark = pytest.mark.e2e
 

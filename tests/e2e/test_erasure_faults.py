@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from jobs.erasure import run as erasing
 from jobs.erasure import tables as erasure
@@ -42,9 +41,8 @@ from jobs.steps.night import erase_meanwhile
 from jobs.steps.promote import promote_steps
 from jobs.steps.verify import verify_steps
 from jobs.tables.store import Warehouse
-from tests.conftest import PURPOSE
 from tests.spark.helpers import job_for
-from tests.spark.indexed import KEY, Indexed, digest_of, image, principal, screened
+from tests.spark.indexed import KEY, Indexed, digest_of, image, principal, screened, write_settings
 
 pytestmark = pytest.mark.e2e
 
@@ -212,21 +210,6 @@ def test_guarantee_12_killed_at_any_step_and_run_again_it_converges(
     done = erase(made)
     assert sum(receipt["erased"]["images"] for receipt in done["receipts"]) == 2
     assert state_of(made) == unkilled
-
-
-def write_settings(made: Indexed, ttl_s: float = 1) -> Path:
-    """The settings of a warehouse as a file, for commands; and requests of two people."""
-    settings = {
-        "warehouse": str(made.folder / "warehouse"),
-        "governance": {"purposes": [PURPOSE], "allowed_purposes": [PURPOSE]},
-        "milvus": {"uri": str(made.folder / "index.db")},
-        # A killed process's lease must not be waited for.
-        "lease": {"ttl_s": ttl_s},
-    }
-    config = made.folder / "settings.yaml"
-    config.write_text(yaml.safe_dump(settings))
-    (made.folder / "requests.txt").write_text("\n".join(principal(person) for person in (5, 1)))
-    return config
 
 
 def command(made: Indexed) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from pyspark.sql import functions as F
 
 from jobs.embedding.faces import face_id
@@ -253,6 +254,21 @@ def vector_of(key: int) -> np.ndarray:
     """A face's vector: random, of unit length, and the same each time."""
     vector = np.random.default_rng(key % 2**63).standard_normal(512)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def write_settings(made: Indexed, ttl_s: float = 1) -> Path:
+    """The settings of a warehouse as a file, for commands; and requests of two people."""
+    settings = {
+        "warehouse": str(made.folder / "warehouse"),
+        "governance": {"purposes": [PURPOSE], "allowed_purposes": [PURPOSE]},
+        "milvus": {"uri": str(made.folder / "index.db")},
+        # A killed process's lease must not be waited for.
+        "lease": {"ttl_s": ttl_s},
+    }
+    config = made.folder / "settings.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    (made.folder / "requests.txt").write_text("\n".join(principal(person) for person in (5, 1)))
+    return config
 
 
 def digest_of(made: Indexed, spec: Any, without: str = "") -> list[str]:
