@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,11 @@ import pytest
 from bench.pictures import Picture
 from jobs.index.milvus.connect import connect
 from jobs.settings import load_settings
+from tests.e2e.commands import command, environment, job
 from tests.e2e.line import prepare
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults]
 
-ROOT = Path(__file__).parents[2]
 # Every step of the nightly job; `started` kills before its work, `done` after it and its record.
 STEPS = (
     "gate: started", "gate: done", "remove-unpermitted: done", "plan: done", "embed/0-0: started", "embed/0-0: done",
@@ -42,23 +40,6 @@ def ingested(pictures: tuple[Path, list[Picture]], tmp_path_factory: pytest.Temp
     prepare(home, chosen, warehouse="./warehouse", milvus={"uri": "./index.db"})
     job(home, "ingest", "--source", "pictures", "--batch", "demo.batch.yaml", "--basis", "basis.jsonl")
     return home
-
-
-def command(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"jobs.{name}", "--config", "settings.yaml", "--json", *arguments]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1"}
-
-
-def job(home: Path, name: str, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        command(name, *arguments), cwd=home, env=environment(), capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return result
 
 
 def kill_at(home: Path, line: str, name: str, *arguments: str) -> None:

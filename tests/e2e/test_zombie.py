@@ -18,8 +18,8 @@ from bench.pictures import Picture
 from jobs.errors import LeaseLost
 from jobs.schemas import EMBEDDINGS, IMAGE_STATUS, IMAGES
 from jobs.settings import load_settings
+from tests.e2e.commands import environment, job
 from tests.e2e.line import prepare
-from tests.e2e.test_killed import environment, job
 from tests.spark.helpers import warehouse_for
 
 if TYPE_CHECKING:
