@@ -118,7 +118,7 @@ print("ARCHIVED", SparkContext.getOrCreate().parallelize([0], 1).map(look).colle
 def test_a_job_without_the_clusters_secret_says_what_to_set(cluster: Cluster, package: str) -> None:
     conf = {key: value for key, value in CONF.items() if key != "spark.authenticate.secret"}
     done = subprocess.run(
-        command(cluster, package, "status", conf=conf),
+        command(cluster, package, "plan", conf=conf),
         cwd=cluster.folder, env=cluster.env, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 2
