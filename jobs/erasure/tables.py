@@ -62,8 +62,8 @@ from jobs.schemas import (
     TOMBSTONES,
     TableSpec,
 )
-from jobs.tables.faces import known_faces
-from jobs.tables.links import NOT_READ
+from jobs.tables.faces import faces_under_records, known_faces
+from jobs.tables.links import NOT_READ, without_link
 from jobs.tables.store import Warehouse, looked_up, materialise
 
 if TYPE_CHECKING:
@@ -501,7 +501,7 @@ def _touched(warehouse: Warehouse, asked: _Asked, batches: DataFrame, ended: Dat
     if count:
         records = looked_up(ended, count)
         links = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
-        under = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
+        under = faces_under_records(warehouse).select("image_id", "record_id")
         found += [_led(links.join(records, "record_id"), linked=True), _led(under.join(records, "record_id"))]
     if asked.counts.keys() & {SUBJECT, BATCH}:
         requests = asked.targets.where(~_of_pass()).select("request_id")
@@ -903,7 +903,7 @@ def _faces_of_loose(warehouse: Warehouse, loose: DataFrame) -> list[DataFrame]:
     images = images.join(looked_up(pairs.select("image_id"), count), "image_id", "left_semi")
     now = links.join(images, images.columns)
     former = pairs.join(now.select(*pair), pair, "left_anti")
-    under = known_faces(warehouse).select("face_id", "image_id", F.explode("basis_record_ids").alias("record_id"))
+    under = faces_under_records(warehouse)
     return [_items(under.join(looked_up(former, count), pair), FACE, F.col("face_id").cast("string"), "image_id")]
 
 
@@ -932,8 +932,7 @@ def _images_under(warehouse: Warehouse, records: DataFrame) -> DataFrame:
 def _leading_to(warehouse: Warehouse) -> DataFrame:
     """What leads from records to images (image_id, record_id): links and faces."""
     links = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
-    under = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
-    return links.unionByName(under)
+    return links.unionByName(faces_under_records(warehouse).select("image_id", "record_id"))
 
 
 def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -> DataFrame:
@@ -1174,16 +1173,12 @@ def forget_removed(warehouse: Warehouse, until: datetime) -> None:
     rows = warehouse.read(REMOVED_FACES).where(F.col("recorded_at") <= F.lit(until).cast("timestamp"))
     if rows.isEmpty():
         return
-    pair = ["image_id", "record_id"]
     under = rows.select("face_id", "image_id", F.explode_outer("basis_record_ids").alias("record_id"))
     under = materialise(under.distinct())
     ids = looked_up(under.select("image_id").distinct())
-    there, linked = (
-        warehouse.read(spec).select(*columns).join(ids, "image_id", "left_semi")
-        for spec, columns in ((IMAGES, pair[:1]), (BASIS_LINKS, pair))
-    )
+    there = warehouse.read(IMAGES).select("image_id").join(ids, "image_id", "left_semi")
     # Where a link is lost nothing else tells whose the picture may be.
-    lonely = under.dropna().join(linked, pair, "left_anti").join(there, "image_id", "left_semi")
+    lonely = without_link(warehouse, under.dropna(), ids).join(there, "image_id", "left_semi")
     gone = under.select("face_id").join(lonely, "face_id", "left_anti")
     warehouse.delete_matching(REMOVED_FACES, materialise(gone), ["face_id"])
 

@@ -18,7 +18,8 @@ from jobs.governance.gate import Gated, barred_in, policy_of, record_decisions
 from jobs.governance.tombstones import EXPIRED, IMAGE
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
 from jobs.settings import Settings
-from jobs.tables.faces import known_faces
+from jobs.tables.faces import faces_under_records
+from jobs.tables.links import without_link
 from jobs.tables.store import Warehouse, looked_up, materialise
 
 
@@ -38,7 +39,7 @@ def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime
     basis = warehouse.read(PROCESSING_BASIS)
     barred = barred_in(warehouse, settings, warehouse.read(IMAGES).limit(0), basis)
     records = record_decisions(basis, policy=policy_of(settings), now=now, barred=barred)
-    faces = known_faces(warehouse).select("image_id", F.explode("basis_record_ids").alias("record_id"))
+    faces = faces_under_records(warehouse).select("image_id", "record_id")
     told = records.where("ended OR on_hold").select("record_id", "ended")
     under = materialise(faces.join(told, "record_id"))
     beside_hold = under.where("NOT ended").select("image_id")
@@ -68,7 +69,6 @@ def _with_nobody_else(warehouse: Warehouse, over: DataFrame, faces: DataFrame, s
     over = materialise(over)
     if not (count := over.count()):
         return over
-    wanted, pair = looked_up(over, count), ["image_id", "record_id"]
-    links = warehouse.read(BASIS_LINKS).select(*pair).join(wanted, "image_id", "left_semi")
-    lonely = faces.join(wanted, "image_id", "left_semi").join(links, pair, "left_anti")
+    wanted = looked_up(over, count)
+    lonely = without_link(warehouse, faces.join(wanted, "image_id", "left_semi"), wanted)
     return over.join(lonely.join(standing, "record_id", "left_semi"), "image_id", "left_anti")

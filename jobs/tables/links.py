@@ -60,6 +60,15 @@ def bind_waiting(warehouse: Warehouse, images: DataFrame, *, now: datetime) -> i
     return append_links(warehouse, waiting.join(first, "image_id").select(*_KEYS, "content_sha256"), now=now)
 
 
+def without_link(warehouse: Warehouse, under: DataFrame, images: DataFrame) -> DataFrame:
+    """What stands ``under`` a record (image_id, record_id, …) that no link of its image names, for whatever bytes.
+
+    ``images``: at least those of it (image_id), as a side of a join; all links are not shuffled.
+    """
+    links = warehouse.read(BASIS_LINKS).select(*_KEYS).join(images, "image_id", "left_semi")
+    return under.join(links, _KEYS, "left_anti")
+
+
 def contents(warehouse: Warehouse) -> DataFrame:
     """What images hold now. Bytes that nobody could read yet are none that a permission could be given for."""
     read = ~F.col("content_sha256").startswith(NOT_READ)

@@ -194,13 +194,12 @@ class Warehouse:
         """The latest committed version; -1 where the table does not exist and may not be created."""
         if self.read_only and not self.exists(spec):
             return -1
-        control = self._control(spec)
-        if control is not None:
-            self._prepare(spec)
-            return control.version()
         if not self.is_path:
             return int(self.delta(spec).history(1).select("version").first()[0])
         self._prepare(spec)
+        control = self._control(spec)
+        if control is not None:
+            return control.version()
         # By the names in its log, as the protocol has them. Asked for its history, Delta runs four jobs of Spark.
         paths = listed(self.spark, f"{self.location}/{spec.name}/_delta_log")
         return max(map(int, _VERSION_FILE.findall(paths)))

@@ -42,6 +42,7 @@ from jobs.session import packaged_conf
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse
 from tests.spark.helpers import NOW, first_row, settings_for, warehouse_for
+from tests.unit.governance import cases
 from tests.unit.governance.cases import BOXES, FIELDS, TIES
 
 pytestmark = pytest.mark.spark
@@ -50,22 +51,7 @@ PURPOSES = ("p:a", "p:b")
 POLICY = Policy(PURPOSES, PURPOSES, load_rules())
 BOX_ONLY = replace(POLICY, box_required=True)
 PERSON = "hmac:" + "a" * 64
-GOOD = Record(
-    schema_version="1.0",
-    pii_principal_id=PERSON,
-    purposes=("p:a", "p:b", "p:c"),
-    pii_controllers=("c",),
-    lawful_basis="eu-gdpr:A6-1-a",
-    special_category_condition="eu-gdpr:A9-2-a",
-    collection_method="uploaded_by_subject",
-    retention_period="P2Y",
-    jurisdiction="EU",
-    withdrawal_method="w",
-    impact_assessment="i",
-    privacy_notice="n",
-    events=(Event(NOW - timedelta(days=30), "P1Y", "explicit_consent", "ConsentGiven"),),
-    source_batch_id="b1",
-)
+GOOD = replace(cases.GOOD, pii_principal_id=PERSON, purposes=("p:a", "p:b", "p:c"), source_batch_id="b1")
 
 
 def mutated(rng: random.Random) -> Record:

@@ -9,11 +9,30 @@ from typing import Any
 from jobs.governance.decide import (
     Event,
     Reason,
+    Record,
 )
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 GIVEN = Event(NOW - timedelta(days=30), "P1Y", "explicit_consent", "ConsentGiven")
+
+# A record that permits.
+GOOD = Record(
+    schema_version="1.0",
+    pii_principal_id="hmac:" + "0" * 64,
+    purposes=("p",),
+    pii_controllers=("c",),
+    lawful_basis="eu-gdpr:A6-1-a",
+    special_category_condition="eu-gdpr:A9-2-a",
+    collection_method="uploaded_by_subject",
+    retention_period="P2Y",
+    jurisdiction="EU",
+    withdrawal_method="w",
+    impact_assessment="i",
+    privacy_notice="n",
+    events=(GIVEN,),
+    source_batch_id="b",
+)
 
 # Durations of events at one instant; the first is the one that counts. As texts most would be ordered otherwise.
 TIES = [

@@ -31,26 +31,10 @@ from jobs.governance.decide import (
     valid_until,
 )
 from jobs.governance.jurisdictions import load_rules
-from tests.unit.governance.cases import BOXES, FIELDS, GIVEN, NOW, TIES
+from tests.unit.governance.cases import BOXES, FIELDS, GIVEN, GOOD, NOW, TIES
 
 pytestmark = pytest.mark.unit
 
-GOOD = Record(
-    schema_version="1.0",
-    pii_principal_id="hmac:" + "0" * 64,
-    purposes=("p",),
-    pii_controllers=("c",),
-    lawful_basis="eu-gdpr:A6-1-a",
-    special_category_condition="eu-gdpr:A9-2-a",
-    collection_method="uploaded_by_subject",
-    retention_period="P2Y",
-    jurisdiction="EU",
-    withdrawal_method="w",
-    impact_assessment="i",
-    privacy_notice="n",
-    events=(GIVEN,),
-    source_batch_id="b",
-)
 OPTIONAL = {"face_box", "expires_at", "legal_hold_ref", "quarantined", "erased_at", "contents", "last_interaction_at",
             "written_release_ref", "authority_disclosure_ref", "authority_disclosed_at"}  # fmt: skip
 RULES = load_rules()
