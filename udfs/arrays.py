@@ -8,5 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 UInt8 = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 AnyArray = NDArray[Any]

@@ -2,14 +2,17 @@
 
 The weights are facenet-pytorch's, and so is every rule that moves a box: on the same pixels the boxes agree with its
 ``MTCNN(keep_all=True).detect``. What differs is the work: P-Net's maps of all images and levels are searched at once,
-on a GPU images of one size share its passes, and the boxes of all images share those through R-Net and O-Net.
+and the boxes of all images share passes through R-Net and O-Net. How pixels are read and boxes suppressed depends on
+the device: an `Engine`.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import groupby
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,17 +20,26 @@ from torch import Tensor
 
 from udfs.arrays import Float32, UInt8
 from udfs.cascade import CascadeNet
+from udfs.cuda import Kernels
 from udfs.nets import Nets
+from udfs.on_gpu import OnGpu
+from udfs.on_processor import OnProcessor
 from udfs.params import PipelineParams
-from udfs.sampling import Sampler, sampler
-from udfs.suppress import nms_by_group, nms_by_smaller_area
+from udfs.pyramid import (
+    CELL,
+    FIRST_CELL,
+    IMAGE,
+    MAP_WIDTH,
+    SCALE,
+    STRIDE,
+    Levels,
+    levels,
+    levels_are_apart,
+    scales,
+)
 
-_CELL = 12  # P-Net sees 12 × 12 pixels at once …
-_STRIDE = 2  # … every 2 pixels
-# Boxes in one pass through R-Net and O-Net: bounds memory, and larger passes are slower on a processor. Passes
-# are filled up to a multiple of 16, because matrix products take other code for fewer rows and then round
-# otherwise: with full rows, a box gets the same bits whatever boxes stand beside it.
-_PASS = {24: 256, 48: 64}
+_ACROSS_LEVELS, _WITHIN_LEVEL, _AFTER_NETS = 0.7, 0.5, 0.7
+# Passes are filled up to a multiple of this, where they are not filled up whole.
 _ROWS = 16
 
 
@@ -56,25 +68,60 @@ class _Candidates:
         return _Candidates(self.boxes[which], self.scores[which], self.image[which])
 
 
-def pyramid_scales(height: int, width: int, min_face: int, factor: float) -> list[float]:
-    """Scales at which P-Net looks at an image, so that its 12 pixels cover ``min_face`` pixels and more."""
-    scale = _CELL / min_face
-    shorter = min(height, width) * scale
-    scales = []
-    while shorter >= _CELL:
-        scales.append(scale)
-        scale *= factor
-        shorter *= factor
-    return scales
+class Engine(Protocol):
+    """What detection asks of a device. What ``load`` gives is the pixels of a batch, for the calls that follow.
+
+    ``passes``: boxes in one pass of R-Net (24 pixels) and O-Net (48); ``full_passes``: each is filled up to so many.
+    """
+
+    passes: dict[int, int]
+    full_passes: bool
+    device: torch.device
+
+    def load(self, images: Sequence[UInt8]) -> Any:
+        """Take images (uint8 [h, w, 3]) of any sizes."""
+
+    def propose(self, pixels: Any, levels: Levels) -> tuple[Tensor, Tensor]:
+        """P-Net over all levels: the probability of a face, float32 [cells], and the moves of boxes, [cells, 4].
+
+        Levels have the bits of torch's ``interpolate(mode="area")``, and no cell's answer depends on other images.
+        """
+
+    def crop(self, pixels: Any, image: Tensor, boxes: Tensor, size: int) -> Tensor:
+        """Regions ``boxes`` (int64 [n, 4], end exclusive, within the image, not empty) of images ``image`` (int64 [n]).
+
+        By area. Returns float32 [n, 3, size, size], channels_last, 0 to 255.
+        """
+
+    def suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, *, count: int) -> Tensor:
+        """`udfs.suppress.nms_by_group`; ``count``: groups are numbered from 0 to below it."""
+
+    def suppress_by_smaller(
+        self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, *, count: int
+    ) -> Tensor:
+        """`udfs.suppress.nms_by_smaller_area`; ``count`` as in `suppress`."""
+
+
+def engine_for(nets: Nets) -> Engine:
+    """The engine of the device that ``nets`` are on. Raises `udfs.cuda.CudaError`."""
+    if nets.device.type == "cpu":
+        return OnProcessor(nets.pnet)
+    return OnGpu(nets.pnet, Kernels(nets.device), nets.device)
 
 
 class Detector:
-    """MTCNN over lists of images. ``nets`` decides the device."""
+    """MTCNN over lists of images. ``nets`` decides the device; ``engine`` is made for it where it is left out.
 
-    def __init__(self, nets: Nets, params: PipelineParams) -> None:
+    On a GPU each thread that calls has a stream of its own, so two threads keep it busy: one batch's work on the
+    processor is done beside another's on the device.
+    """
+
+    def __init__(self, nets: Nets, params: PipelineParams, *, engine: Engine | None = None) -> None:
         self._nets = nets
         self._params = params
-        self._device = nets.device
+        self._engine = engine or engine_for(nets)
+        self._streams = threading.local()
+        self._apart = levels_are_apart(params.detector_min_face_px, params.pyramid_factor, _ACROSS_LEVELS)
 
     def detect(self, images: Sequence[UInt8]) -> list[Detections]:
         """Find the faces of each image (uint8, height × width × 3, RGB).
@@ -87,151 +134,140 @@ class Detector:
                 raise ValueError(f"an image must be uint8 [h, w, 3], not {image.dtype} of {image.ndim} dimensions")
         found = [Detections(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))]
         results = found * len(images)
-        # Equal sizes side by side, so that each size is one stack.
-        usable = [i for i, image in enumerate(images) if self._scales(image.shape)]
-        usable.sort(key=lambda i: images[i].shape[:2])
+        params = self._params
+        usable = [
+            index for index, image in enumerate(images)
+            if scales(image.shape[0], image.shape[1], params.detector_min_face_px, params.pyramid_factor)
+        ]  # fmt: skip
         if usable:
             # Full float32 on GPUs too: TF32 would move boxes away from the processor's.
-            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False), self._stream():
                 for index, faces in zip(usable, self._cascade([images[i] for i in usable]), strict=True):
                     results[index] = faces
         return results
 
-    def _scales(self, shape: Sequence[int]) -> list[float]:
-        return pyramid_scales(shape[0], shape[1], self._params.detector_min_face_px, self._params.pyramid_factor)
+    def _stream(self) -> Any:
+        if self._engine.device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._streams, "own"):
+            self._streams.own = torch.cuda.Stream(self._engine.device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._streams.own)
 
     def _cascade(self, images: Sequence[UInt8]) -> Iterator[Detections]:
-        pixels = sampler(images, self._device)
-        faces = self._propose(pixels, [(i.shape[0], i.shape[1]) for i in images])
-        faces = self._refine(pixels, faces)
-        faces, landmarks = self._finish(pixels, faces)
-        image, order = torch.sort(faces.image, stable=True)
-        counts = torch.bincount(image, minlength=len(images)).tolist()
-        parts = [torch.split(t[order].cpu(), counts) for t in (faces.boxes, landmarks, faces.scores)]
-        for boxes, points, scores in zip(*parts, strict=True):
-            yield Detections(boxes.numpy(), points.numpy(), scores.numpy())
+        batch = _Batch(
+            self._engine.load(images),
+            torch.tensor([image.shape[1::-1] for image in images], dtype=torch.int64).to(self._engine.device),
+            levels(
+                [(i.shape[0], i.shape[1]) for i in images],
+                self._params.detector_min_face_px,
+                self._params.pyramid_factor,
+            ),
+        )
+        faces, landmarks = self._finish(batch, self._refine(batch, self._propose(batch)))
+        # One copy to the processor; the numbers of images are exact in float32.
+        columns = [faces.image[:, None].to(torch.float32), faces.scores[:, None], faces.boxes, landmarks.flatten(1)]
+        table = torch.cat(columns, dim=1).cpu().numpy()
+        counts = np.bincount(table[:, 0].astype(np.int64), minlength=len(images))
+        for part in np.split(table, np.cumsum(counts)[:-1]):
+            yield Detections(part[:, 2:6].copy(), part[:, 6:].reshape(-1, 5, 2).copy(), part[:, 1].copy())
 
-    def _propose(self, pixels: Sampler, shapes: Sequence[tuple[int, int]]) -> _Candidates:
+    def _propose(self, batch: _Batch) -> _Candidates:
         """P-Net over the pyramid of every image; then one search through all maps."""
-        maps: list[_Map] = []
-        scores, moves = [], []
-        for first, count in _stacks(shapes, together=self._device.type != "cpu"):
-            height, width = shapes[first]
-            for level, scale in enumerate(self._scales(shapes[first])):
-                size = (int(height * scale + 1), int(width * scale + 1))
-                score, move = self._nets.pnet(pixels.shrink(first, count, size))
-                maps.append(_Map(score.numel(), score.shape[1], score.shape[2], scale, first, level))
-                scores.append(score.flatten())
-                moves.append(move.flatten(0, 2))
-        flat = torch.cat(scores)
-        cells = (flat >= self._params.thresholds[0]).nonzero()[:, 0]
-        boxes, image, level_of = _located(cells, maps)
+        scores, moves = self._engine.propose(batch.pixels, batch.levels)
+        cells = (scores >= self._params.thresholds[0]).nonzero()[:, 0]
+        scores, moves = scores[cells], moves[cells]
+        boxes, level, image = _located(cells, batch.levels)
         # By image, then by level: within an image the order that facenet-pytorch's pass over it would have.
-        key = image * 64 + level_of
-        order = torch.sort(key, stable=True).indices
-        order = order[nms_by_group(boxes[order], flat[cells][order], key[order], 0.5)]
-        order = order[nms_by_group(boxes[order], flat[cells][order], image[order], 0.7)]
-        cells, boxes = cells[order], boxes[order]
+        order = self._engine.suppress(boxes, scores, level, _WITHIN_LEVEL, count=len(batch.levels.table))
+        if self._apart:
+            # No box overlaps one of another level by as much: what is left of the suppression is its order.
+            by_score = order[torch.sort(scores[order], stable=True, descending=True).indices]
+            order = by_score[torch.sort(image[by_score], stable=True).indices]
+        else:
+            kept = self._engine.suppress(
+                boxes[order], scores[order], image[order], _ACROSS_LEVELS, count=batch.images
+            )  # fmt: skip
+            order = order[kept]
+        boxes = boxes[order]
         size_of = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-        moved = boxes + torch.cat(moves)[cells] * size_of
-        return _Candidates(_squared(moved), flat[cells], image[order])
+        return _Candidates(_squared(boxes + moves[order] * size_of), scores[order], image[order])
 
-    def _refine(self, pixels: Sampler, faces: _Candidates) -> _Candidates:
+    def _refine(self, batch: _Batch, faces: _Candidates) -> _Candidates:
         """R-Net on every proposal."""
-        faces, scores, numbers = self._score(pixels, faces, self._nets.rnet, 24)
-        passed = (scores > self._params.thresholds[1]).nonzero()[:, 0]
-        faces = _Candidates(faces.boxes, scores, faces.image).pick(passed)
-        kept = nms_by_group(faces.boxes, faces.scores, faces.image, 0.7)
+        faces, numbers = self._score(batch, faces, self._nets.rnet, 24, self._params.thresholds[1])
+        kept = self._engine.suppress(faces.boxes, faces.scores, faces.image, _AFTER_NETS, count=batch.images)
         faces = faces.pick(kept)
-        moved = _moved(faces.boxes, numbers[passed][kept])
-        return _Candidates(_squared(moved), faces.scores, faces.image)
+        return _Candidates(_squared(_moved(faces.boxes, numbers[kept])), faces.scores, faces.image)
 
-    def _finish(self, pixels: Sampler, faces: _Candidates) -> tuple[_Candidates, Tensor]:
+    def _finish(self, batch: _Batch, faces: _Candidates) -> tuple[_Candidates, Tensor]:
         """O-Net: final boxes and landmarks."""
-        faces, scores, numbers = self._score(pixels, faces, self._nets.onet, 48)
-        passed = (scores > self._params.thresholds[2]).nonzero()[:, 0]
-        faces, numbers = _Candidates(faces.boxes, scores, faces.image).pick(passed), numbers[passed]
+        faces, numbers = self._score(batch, faces, self._nets.onet, 48, self._params.thresholds[2])
         size = faces.boxes[:, 2:] - faces.boxes[:, :2] + 1
         # O-Net gives five x, then five y, as parts of the box it was shown.
         parts = numbers[:, 4:].reshape(-1, 2, 5).permute(0, 2, 1)
         landmarks = size[:, None, :] * parts + faces.boxes[:, None, :2] - 1
         faces = _Candidates(_moved(faces.boxes, numbers[:, :4]), faces.scores, faces.image)
-        kept = nms_by_smaller_area(faces.boxes, faces.scores, faces.image, 0.7)
+        kept = self._engine.suppress_by_smaller(
+            faces.boxes, faces.scores, faces.image, _AFTER_NETS, count=batch.images
+        )  # fmt: skip
         return faces.pick(kept), landmarks[kept]
 
     def _score(
-        self, pixels: Sampler, faces: _Candidates, net: CascadeNet, size: int
-    ) -> tuple[_Candidates, Tensor, Tensor]:
-        """Show the boxes to R-Net (24 pixels) or O-Net (48); returns the boxes shown, their scores and numbers."""
+        self, batch: _Batch, faces: _Candidates, net: CascadeNet, size: int, threshold: float
+    ) -> tuple[_Candidates, Tensor]:
+        """Show the boxes to R-Net (24 pixels) or O-Net (48); returns those above ``threshold``, and their numbers."""
         whole = faces.boxes.trunc().to(torch.int64)
         # MTCNN counts pixels from 1 and includes the last; a box that clipping leaves empty shows no face.
-        cut = torch.cat([whole[:, :2].clamp(min=1) - 1, torch.minimum(whole[:, 2:], pixels.sizes[faces.image])], dim=1)
-        shown = (cut[:, 2:] > cut[:, :2]).all(dim=1).nonzero()[:, 0]
-        faces, cut = faces.pick(shown), cut[shown]
-        if shown.shape[0] == 0:
-            return faces, faces.scores, faces.scores.new_zeros((0, net.weight.shape[0] - 1))
+        cut = torch.cat([whole[:, :2].clamp(min=1) - 1, torch.minimum(whole[:, 2:], batch.sizes[faces.image])], dim=1)
+        shown = (cut[:, 2:] > cut[:, :2]).all(dim=1)
+        cut = torch.where(shown[:, None], cut, cut.new_tensor([0, 0, 1, 1]))
+        scores, numbers = faces.scores.new_zeros(0), faces.scores.new_zeros((0, net.weight.shape[0] - 1))
+        step = self._engine.passes[size]
         outputs = [
-            _in_full_rows(net, pixels.crop(image, boxes, size))
-            for image, boxes in zip(torch.split(faces.image, _PASS[size]), torch.split(cut, _PASS[size]), strict=True)
+            self._pass(net, self._engine.crop(batch.pixels, image, boxes, size), step)
+            for image, boxes in zip(torch.split(faces.image, step), torch.split(cut, step), strict=True)
+            if len(boxes)
         ]
-        scores, numbers = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-        return faces, scores, numbers
+        if outputs:
+            scores, numbers = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        passed = ((scores > threshold) & shown).nonzero()[:, 0]
+        return _Candidates(faces.boxes, scores, faces.image).pick(passed), numbers[passed]
+
+    def _pass(self, net: CascadeNet, pixels: Tensor, most: int) -> tuple[Tensor, Tensor]:
+        count = pixels.shape[0]
+        rows = most if self._engine.full_passes else count + -count % _ROWS
+        if rows > count:
+            filled = pixels.new_zeros((rows, *pixels.shape[1:])).contiguous(memory_format=torch.channels_last)
+            filled[:count] = pixels
+            pixels = filled
+        scores, numbers = net(pixels)
+        return scores[:count], numbers[:count]
 
 
 @dataclass(frozen=True)
-class _Map:
-    """P-Net's map of one level: how many cells there are in all, its size, and what it was made from."""
+class _Batch:
+    """Images on their way through: pixels as the engine has them, int64 [images, 2] widths and heights, levels."""
 
-    cells: int
-    height: int
-    width: int
-    scale: float
-    first: int
-    level: int
+    pixels: Any
+    sizes: Tensor
+    levels: Levels
 
-
-def _located(cells: Tensor, maps: Sequence[_Map]) -> tuple[Tensor, Tensor, Tensor]:
-    """The boxes, images and levels of ``cells``, which are indices into all maps laid end to end."""
-
-    def column(values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=cells.device)
-
-    ends = column([m.cells for m in maps]).cumsum(0)
-    of = torch.searchsorted(ends, cells, right=True)
-    width, area = column([m.width for m in maps])[of], column([m.width * m.height for m in maps])[of]
-    index = cells - (ends - column([m.cells for m in maps]))[of]
-    image = column([m.first for m in maps])[of] + index // area
-    place = index % area
-    corner = torch.stack([place % width, place // width], dim=1).to(torch.float32) * _STRIDE
-    scale = torch.tensor([m.scale for m in maps], dtype=torch.float32, device=cells.device)[of, None]
-    boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + _CELL) / scale).floor()], dim=1)
-    return boxes, image, column([m.level for m in maps])[of]
+    @property
+    def images(self) -> int:
+        return len(self.sizes)
 
 
-def _stacks(shapes: Sequence[tuple[int, int]], *, together: bool) -> Iterator[tuple[int, int]]:
-    """First index and length of each run of equal shapes, or of each single image.
-
-    A GPU needs the larger work. A processor gains nothing from it, and its matrix products may round by a row's place
-    in memory: alone, an image always gets the same scores.
-    """
-    first = 0
-    for _, run in groupby(shapes):
-        length = len(list(run))
-        step = length if together else 1
-        for start in range(first, first + length, step):
-            yield start, step
-        first += length
-
-
-def _in_full_rows(net: CascadeNet, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    count = pixels.shape[0]
-    missing = -count % _ROWS
-    if missing:
-        padded = pixels.new_zeros((count + missing, *pixels.shape[1:])).contiguous(memory_format=torch.channels_last)
-        padded[:count] = pixels
-        pixels = padded
-    scores, numbers = net(pixels)
-    return scores[:count], numbers[:count]
+def _located(cells: Tensor, found: Levels) -> tuple[Tensor, Tensor, Tensor]:
+    """The boxes of ``cells``, which are indices into all maps laid end to end, and their levels and images."""
+    table = torch.from_numpy(found.table).to(cells.device)
+    level = torch.searchsorted(table[:, FIRST_CELL].contiguous(), cells, right=True) - 1
+    row = table[level]
+    place = cells - row[:, FIRST_CELL]
+    width = row[:, MAP_WIDTH]
+    corner = torch.stack([place % width, place // width], dim=1).to(torch.float32) * STRIDE
+    scale = row[:, SCALE].contiguous().view(torch.float64).to(torch.float32)[:, None]
+    boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + CELL) / scale).floor()], dim=1)
+    return boxes, level, row[:, IMAGE]
 
 
 def _squared(boxes: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Non-maximum suppression of boxes from many images, each image as if it were alone."""
+"""Non-maximum suppression of boxes from many images, each image as if it were alone: the processor's form.
+
+On a GPU a kernel does the same (udfs/kernels.cu, ``suppress``), in the same arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,6 @@ def nms_by_group(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float
     """
     if boxes.shape[0] == 0:
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    if boxes.is_cuda:
-        # One launch for all: groups are moved apart. In float64 the shift loses nothing, in float32 it would
-        # change overlaps, and a result would depend on an image's place in its batch.
-        wide = boxes.double()
-        low = wide.min()
-        shift = groups.double() * (wide.max() - low + 1)
-        kept: Tensor = nms(wide - low + shift[:, None], scores.double(), threshold)
-        return kept[torch.sort(groups[kept], stable=True).indices]
     picks, start = [], 0
     for count in torch.unique_consecutive(groups, return_counts=True)[1].tolist():
         part = slice(start, start + count)

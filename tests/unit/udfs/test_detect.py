@@ -7,12 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import adaptive_avg_pool2d
 
 from tests.golden.support import group, nets, noise, portrait, small_astronaut
-from udfs.area import build_tables, crop, shrink
-from udfs.detect import Detections, Detector, pyramid_scales
+from udfs.detect import Detections, Detector
 from udfs.params import PipelineParams
+from udfs.pyramid import scales
 from udfs.suppress import nms_by_group, nms_by_smaller_area
 
 pytestmark = pytest.mark.unit
@@ -21,49 +20,6 @@ pytestmark = pytest.mark.unit
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return Detector(nets(), PipelineParams())
-
-
-def pooled(pixels: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    return adaptive_avg_pool2d(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float(), size)[0]
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 60), st.integers(1, 60), st.integers(0, 3))
-def test_shrink_is_area_interpolation(h: int, w: int, out_h: int, out_w: int, seed: int) -> None:
-    images = [noise(h, w, seed), noise(h, w, seed + 1)]
-    tables = build_tables([torch.from_numpy(noise(7, 9)), *map(torch.from_numpy, images)])
-    out = shrink(tables, 1, 2, (h, w), (out_h, out_w))
-    for image, got in zip(images, out, strict=True):
-        # The sums are exact on both sides; torch may divide in another order, which is the last bit.
-        assert torch.allclose(got, pooled(image, (out_h, out_w)), atol=2e-5, rtol=0)
-
-
-@pytest.mark.parametrize("shape", [(1000, 1000), (12, 1000), (1001, 40), (1300, 1200)])
-def test_tables_of_white_do_not_overflow(shape: tuple[int, int]) -> None:
-    white = np.full((*shape, 3), 255, np.uint8)
-    tables = build_tables([torch.from_numpy(white)])
-    assert torch.equal(shrink(tables, 0, 1, shape, (12, 12)), torch.full((1, 3, 12, 12), 255.0))
-    whole = torch.tensor([[0, 0, shape[1], shape[0]]])
-    assert torch.equal(crop(tables, torch.tensor([0]), whole, 24), torch.full((1, 3, 24, 24), 255.0))
-
-
-@pytest.mark.parametrize("size", [24, 48])
-def test_crops_of_many_sizes_and_images(size: int) -> None:
-    images = [noise(70, 90, 1), noise(200, 33, 2), noise(1100, 50, 3)]
-    for chosen in (images, images[:2]):  # with and without an image too large to pack
-        rng = np.random.default_rng(0)
-        tables = build_tables([torch.from_numpy(i) for i in chosen])
-        which, boxes = [], []
-        for _ in range(60):
-            index = int(rng.integers(len(chosen)))
-            h, w = chosen[index].shape[:2]
-            left, top = int(rng.integers(w)), int(rng.integers(h))
-            which.append(index)
-            boxes.append([left, top, int(rng.integers(left + 1, w + 1)), int(rng.integers(top + 1, h + 1))])
-        out = crop(tables, torch.tensor(which), torch.tensor(boxes), size)
-        for index, (left, top, right, bottom), got in zip(which, boxes, out, strict=True):
-            expected = pooled(chosen[index][top:bottom, left:right], (size, size))
-            assert torch.allclose(got, expected, atol=2e-5, rtol=0)
 
 
 def greedy(boxes: np.ndarray, scores: np.ndarray, threshold: float, *, smaller: bool) -> list[int]:
@@ -106,10 +62,10 @@ def test_suppression_is_greedy_within_each_group(seed: int, count: int, smaller:
 
 
 def test_scales_cover_the_smallest_face_and_end() -> None:
-    assert pyramid_scales(19, 500, 20, 0.709) == []
-    scales = pyramid_scales(480, 640, 20, 0.709)
-    assert scales[0] == 0.6
-    assert 480 * scales[-1] >= 12 > 480 * scales[-1] * 0.709
+    assert scales(19, 500, 20, 0.709) == []
+    found = scales(480, 640, 20, 0.709)
+    assert found[0] == 0.6
+    assert 480 * found[-1] >= 12 > 480 * found[-1] * 0.709
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (11, 11), (16, 16), (19, 300), (20, 20), (24, 24), (120, 80)])

@@ -1,0 +1,126 @@
+"""Detection's work on pixels and boxes, on a GPU: one launch for all images, levels and boxes of a batch.
+
+What it is measured against: on an H200 torchvision's suppression, level by level convolutions of P-Net and summed-area
+tables took 1.1 ms of the device and 140 launches an image (docs/speed.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from udfs.arrays import UInt8
+from udfs.cascade import CascadeNet
+from udfs.cuda import Launch
+from udfs.pyramid import Levels
+
+_THREADS = 256
+_TILE_THREADS = 128  # as the kernel's launch bounds say
+_MOST_BLOCKS = 8192
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images end to end: uint8 [bytes], and where each begins and how wide it is: int64 [images, 2]."""
+
+    data: Tensor
+    images: Tensor
+
+
+class OnGpu:
+    """See `udfs.detect.Engine`. ``device`` is where ``launch`` runs its kernels: a GPU, but in tests."""
+
+    def __init__(self, pnet: CascadeNet, launch: Launch, device: torch.device) -> None:
+        self._launch = launch
+        # Every pass is filled up to this many boxes. One shape is one choice of cuDNN's and cuBLAS's kernels: a box
+        # gets the same bits whatever boxes stand beside it.
+        self.passes = {24: 1024, 48: 256}
+        self.full_passes = True
+        self.device = device
+        self._weights = packed(pnet).to(device)
+
+    def load(self, images: Sequence[UInt8]) -> Pixels:
+        """One copy of all pixels from pinned memory."""
+        shapes = [image.shape[:2] for image in images]
+        ends = np.cumsum([3 * height * width for height, width in shapes])
+        host = torch.empty(int(ends[-1]), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        flat = host.numpy()
+        for image, end in zip(images, ends, strict=True):
+            flat[end - image.size : end].reshape(image.shape)[...] = image
+        table = np.array([(end - 3 * h * w, w) for (h, w), end in zip(shapes, ends, strict=True)], np.int64)
+        return Pixels(host.to(self.device, non_blocking=True), self.upload(table))
+
+    def upload(self, table: np.ndarray) -> Tensor:
+        """A table of numbers, on the device."""
+        host = torch.from_numpy(table)
+        return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
+
+    def propose(self, pixels: Pixels, levels: Levels) -> tuple[Tensor, Tensor]:
+        table, count = self.upload(levels.table), len(levels.table)
+        planes = torch.empty(3 * levels.pixels, dtype=torch.float32, device=self.device)
+        self._launch(
+            "pyramid", _blocks(levels.pixels), _THREADS, pixels.data, table, count, levels.pixels, planes
+        )  # fmt: skip
+        logits = torch.empty(levels.cells, dtype=torch.float32, device=self.device)
+        moves = torch.empty((levels.cells, 4), dtype=torch.float32, device=self.device)
+        self._launch("propose", levels.tiles, _TILE_THREADS, planes, table, count, self._weights, logits, moves)
+        return torch.sigmoid(logits), moves
+
+    def crop(self, pixels: Pixels, image: Tensor, boxes: Tensor, size: int) -> Tensor:
+        count = len(boxes)
+        out = torch.empty((count, size, size, 3), dtype=torch.float32, device=self.device)
+        self._launch(
+            "cut_out", _blocks(count * size * size), _THREADS,
+            pixels.data, pixels.images, image.contiguous(), boxes.contiguous(), count, size, out,
+        )  # fmt: skip
+        return out.permute(0, 3, 1, 2)
+
+    def suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, *, count: int) -> Tensor:
+        order = torch.sort(scores, stable=True, descending=True).indices
+        return self._suppress(boxes, groups, order, threshold, count, smaller=False)
+
+    def suppress_by_smaller(
+        self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, *, count: int
+    ) -> Tensor:
+        order = torch.sort(scores, stable=True).indices.flip(0)
+        # torch compares float32 with a number in float32, torchvision in float64.
+        return self._suppress(boxes, groups, order, float(np.float32(threshold)), count, smaller=True)
+
+    def _suppress(
+        self, boxes: Tensor, groups: Tensor, order: Tensor, threshold: float, count: int, *, smaller: bool
+    ) -> Tensor:
+        order = order[torch.sort(groups[order], stable=True).indices]
+        kept = torch.ones(len(boxes), dtype=torch.uint8, device=self.device)
+        first = torch.searchsorted(groups, torch.arange(count + 1, device=self.device))
+        limit = torch.full((1,), threshold, dtype=torch.float64, device=self.device)
+        self._launch("suppress", count, _THREADS, boxes[order].contiguous(), first, limit, int(smaller), kept)
+        return order[kept.nonzero()[:, 0]]
+
+
+def packed(pnet: CascadeNet) -> Tensor:
+    """P-Net's weights as ``struct Weights`` of udfs/kernels.cu lays them: float32 [6,740]."""
+
+    def by_tap(weight: Tensor, width: int) -> Tensor:
+        """[out, in, 3, 3] to [in · 9, width]."""
+        rows = weight.permute(1, 2, 3, 0).flatten(0, 2)
+        return F.pad(rows, (0, width - rows.shape[1]))
+
+    one, two, three = pnet.convs
+    first = [by_tap(one.weight[:10].cpu(), 12), *(F.pad(v[:10].cpu(), (0, 2)) for v in (one.bias, one.slope))]
+    second = [by_tap(two.weight[:, :10].cpu(), 16), two.bias.cpu(), two.slope.cpu()]
+    head = F.pad(pnet.weight.cpu().t(), (0, 3))
+    third = by_tap(three.weight.cpu(), 32)
+    halves = []
+    for part in (slice(0, 16), slice(16, 32)):
+        halves += [third[:, part], three.bias[part].cpu(), three.slope[part].cpu(), head[part]]
+    parts = [*first, *second, *halves, F.pad(pnet.bias.cpu(), (0, 3))]
+    return torch.cat([part.contiguous().flatten() for part in parts])
+
+
+def _blocks(work: int) -> int:
+    return min(-(-work // _THREADS), _MOST_BLOCKS)
