@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from udfs.arrays import AnyArray, Float32, UInt8
+from udfs.device import full_float32
 from udfs.nets import Nets
 from udfs.params import PipelineParams
 
@@ -27,6 +28,10 @@ class Embedder:
     def batch(self) -> int:
         """Faces in one pass."""
         return self._batch
+
+    def halve(self) -> None:
+        """Take half as many faces in a pass from now on (at least one), and fill passes up to no more than that."""
+        self._batch = max(1, self._batch // 2)
 
     def crops(self, image: UInt8, boxes: AnyArray) -> UInt8:
         """Cut each box (left, top, right, bottom, in pixels of ``image``) out of ``image``.
@@ -47,8 +52,7 @@ class Embedder:
     def embed(self, crops: UInt8 | Sequence[UInt8]) -> Float32:
         """Embed crops (uint8 [n, crop_size, crop_size, 3]); returns float32 [n, 512] of unit length."""
         out = np.empty((len(crops), DIMENSIONS), np.float32)
-        tf32 = self._nets.dtype is not torch.float32
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
+        with torch.inference_mode(), full_float32():
             for start in range(0, len(crops), self._batch):
                 part = np.stack(list(crops[start : start + self._batch]))
                 out[start : start + len(part)] = self._pass(part)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -18,7 +19,15 @@ from udfs.arrays import Float32, UInt8
 from udfs.coverage import CoveredPrincipal
 from udfs.decode import Decoded, DecodeFailure, DetectionView, decode, decoded_or_reason, detection_view, factor_for
 from udfs.detect import Detections, Detector
-from udfs.device import Placement
+from udfs.device import (
+    DeviceMemoryError,
+    MemoryShort,
+    Placement,
+    check_compiler,
+    check_float32,
+    float32_losses,
+    memory_short,
+)
 from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch, model_fingerprint
 from udfs.nets import build_nets, read_model_file
@@ -35,7 +44,6 @@ log = logging.getLogger(__name__)
 _MAX_WAITING = 512
 # Pixels of one picture that are kept for its crops while it is searched.
 _MOST_KEPT = 64 * MIB
-_OUT_OF_MEMORY = (torch.cuda.OutOfMemoryError, MemoryError)
 _NO_DROPS = Dropped()
 # What says something of the bytes, and not of the way to them.
 _READ_STATUS = {"TOO_LARGE_BYTES": "too_large", "NOT_AN_IMAGE": "broken"}
@@ -85,8 +93,9 @@ class Pipeline:
     * ``boxes_only``: records without a box cover nobody (``governance.coverage: box``, which the gate decides before).
     * ``expected_fingerprint``: raise `FingerprintMismatch` where the loaded model has another.
 
-    Raises ``ValueError`` where ``params`` ask for nvJPEG and the placement is no GPU, or for a detector that sees less
-    than by default (`check_sight`).
+    Raises ``ValueError`` where ``params`` ask for nvJPEG and the placement is no GPU, for a detector that sees less
+    than by default (`check_sight`), or where ``compiled`` on a GPU would find no C compiler; `ReducedPrecision` for a
+    GPU that rounds float32 to fewer bits.
     """
 
     def __init__(
@@ -111,12 +120,16 @@ class Pipeline:
         check_sight(self.params)
         self.placement = placement or Placement("cpu")
         self._nvjpeg = self.params.decoder == "nvjpeg"
-        if self._nvjpeg and not self.placement.device.startswith("cuda"):
+        if self._nvjpeg and not self.placement.on_gpu:
             # Its pixels differ from libjpeg-turbo's: to fall back in silence would mix two kinds of embeddings.
             raise ValueError(
                 f"decoder=nvjpeg needs a GPU, and the device is {self.placement.describe()}; "
                 "give the task a GPU, or set decoder to libjpeg-turbo"
             )
+        if self.placement.on_gpu:
+            if compiled:
+                check_compiler()
+            check_float32(float32_losses(torch.device(self.placement.device)))
         model = read_model_file(model_file)
         self.meta = model.meta
         self.fingerprint = model_fingerprint(model.state_dicts, self.params)
@@ -143,7 +156,8 @@ class Pipeline:
     def run(self, items: Iterable[ImageInput]) -> Iterator[ImageResult]:
         """One result for each image, in order. No image raises; a broken device or source of items does.
 
-        Images without a covered principal are neither read nor decoded.
+        Images without a covered principal are neither read nor decoded. Where memory is short, passes are halved, for
+        good; raises `DeviceMemoryError` or `HostMemoryError` where a single image or face does not fit.
         """
         before = time.perf_counter()
         for image in self._ended(items):
@@ -185,7 +199,8 @@ class Pipeline:
         cutting: deque[tuple[list[_InFlight], int, list[Future[None]]]] = deque()
         for batch in self._batches(loaded):
             bytes_held = sum(image.bytes_held() for image in batch)
-            self._apart_if_needed(self._find, [image for image in batch if image.ending is None])
+            for part in self._parts([image for image in batch if image.ending is None]):
+                self._apart_if_needed(self._find, part, self._less_to_detect)
             futures = [cutters.submit(self._cut, image) for image in batch if image.ending is None]
             cutting.append((batch, bytes_held, futures))
             if len(cutting) > 1:
@@ -194,55 +209,83 @@ class Pipeline:
 
     def _load(self, items: Sequence[ImageInput]) -> list[_InFlight]:
         """Read and decode; runs on the decode threads."""
-        images = [self._read(item) for item in items]
+        images = [self._begun(item) for item in items]
+        for image, item in zip(images, items, strict=True):
+            if image.ending is None:
+                self._alone_if_needed(image, partial(self._read, image, item))
         waiting = [(image, image.data) for image in images if image.data is not None]
-        for (image, data), decoded in zip(waiting, self._decode([data for _, data in waiting]), strict=True):
-            try:
-                if isinstance(decoded, Exception):
-                    raise decoded
-                image.size = (decoded.width, decoded.height)
-                image.view = detection_view(decoded, self.params)
-                # A picture so large would fill the queue by itself: its pixels are made again if there are faces.
-                again = decoded.pixels.nbytes > _MOST_KEPT
-                image.decoded, image.factor = None if again else decoded, round(1 / decoded.scale)
-                image.data = data if again or decoded.scale < 1 else None
-            except DecodeFailure as failure:
-                image.ending, image.data = (failure.status, failure.reason), None
-            except Exception as error:  # one image must not end the run
-                image.ending, image.data = _ending(error), None
+        answers = deque(self._decode([data for _, data in waiting], self._room))
+        for image, data in waiting:
+            # Handed over, not shared: the traceback of a failure holds the memory that another try needs.
+            self._alone_if_needed(image, partial(self._view, image, data, [answers.popleft()]))
         return images
 
-    def _read(self, item: ImageInput) -> _InFlight:
+    def _begun(self, item: ImageInput) -> _InFlight:
         covered = tuple(r for r in item.covered if r.box is not None) if self._boxes_only else item.covered
-        image = _InFlight(item.image_id, covered)
-        if not covered:
-            # Default deny, and before the bytes: a refused image is never opened.
-            image.ending = ("uncovered_faces", "NO_COVERED_RECORD")
-            return image
-        try:
-            if item.content is None and (known := unread_reason(item.content_sha256)):
-                # No permission was given for bytes that nobody had read: `ingest` has to read them first.
-                raise ReadFailure(known)
-            image.data = read_bytes(
-                item.content,
-                item.uri,
-                timeout_s=self._read_timeout_s,
-                retries=self._read_retries,
-                max_bytes=self.params.max_bytes,
-                content_sha256=item.content_sha256,
-                roots=(*self._roots, *((item.root,) if item.root else ())),
-            )
-            image.byte_size = len(image.data)
-        except ReadFailure as failure:
-            image.ending = (_READ_STATUS.get(failure.reason, "unreadable"), failure.reason)
-        except Exception as error:  # one image must not end the run
-            image.ending = _ending(error)
-        return image
+        # Default deny, and before the bytes: a refused image is never opened.
+        return _InFlight(item.image_id, covered, None if covered else ("uncovered_faces", "NO_COVERED_RECORD"))
 
-    def _decode(self, contents: Sequence[bytes]) -> list[Decoded | Exception]:
+    def _read(self, image: _InFlight, item: ImageInput, _: ByteRoom | None) -> None:
+        if item.content is None and (known := unread_reason(item.content_sha256)):
+            # No permission was given for bytes that nobody had read: `ingest` has to read them first.
+            raise ReadFailure(known)
+        image.data = read_bytes(
+            item.content,
+            item.uri,
+            timeout_s=self._read_timeout_s,
+            retries=self._read_retries,
+            max_bytes=self.params.max_bytes,
+            content_sha256=item.content_sha256,
+            roots=(*self._roots, *((item.root,) if item.root else ())),
+        )
+        image.byte_size = len(image.data)
+
+    def _view(self, image: _InFlight, data: bytes, answers: list[Decoded | Exception], room: ByteRoom | None) -> None:
+        """What detection sees of an image, and its pixels for crops. ``answers``: its decoding, where it is done."""
+        decoded = answers.pop() if answers else self._decode([data], room)[0]
+        if isinstance(decoded, Exception):
+            raise decoded
+        image.size = (decoded.width, decoded.height)
+        image.view = detection_view(decoded, self.params)
+        # A picture so large would fill the queue by itself: its pixels are made again if there are faces.
+        again = decoded.pixels.nbytes > _MOST_KEPT
+        image.decoded, image.factor = None if again else decoded, round(1 / decoded.scale)
+        image.data = data if again or decoded.scale < 1 else None
+
+    def _decode(self, contents: Sequence[bytes], room: ByteRoom | None) -> list[Decoded | Exception]:
         if self._nvjpeg:
-            return decode_many(contents, self.params, torch.device(self.placement.device), self._room)
-        return [decoded_or_reason(content, self.params, self._room) for content in contents]
+            return decode_many(contents, self.params, torch.device(self.placement.device), room)
+        return [decoded_or_reason(content, self.params, room) for content in contents]
+
+    def _alone_if_needed(self, image: _InFlight, work: Callable[[ByteRoom | None], None]) -> None:
+        """``work`` on one image, which ends where it fails. Where memory is short, once more while nobody else decodes.
+
+        ``work`` waits for memory in the room that it is given; there is none where it has all of it. Raises
+        `MemoryShort` where that is not enough, for it says nothing of the image.
+        """
+        short = self._tried(image, work, self._room)
+        if short is None:
+            return
+        if isinstance(short, DeviceMemoryError):
+            torch.cuda.empty_cache()
+        with self._room.taken(self.params.max_decode_bytes):
+            short = self._tried(image, work, None)
+        if short is not None:
+            raise short
+
+    def _tried(
+        self, image: _InFlight, work: Callable[[ByteRoom | None], None], room: ByteRoom | None
+    ) -> MemoryShort | None:
+        try:
+            work(room)
+        except Exception as error:  # one image must not end the run
+            short = memory_short(error, self.placement.device)
+            if short is not None:
+                return short
+            if isinstance(error, torch.AcceleratorError):
+                raise
+            image.ending, image.data = _ending(error), None
+        return None
 
     def _batches(self, images: Iterable[_InFlight]) -> Iterator[list[_InFlight]]:
         """Lists of images whose pixels make one detection call; those that ended already come along."""
@@ -287,22 +330,25 @@ class Pipeline:
             points = to_stored(faces.landmarks[keep], view.scale_x, view.scale_y)
             image.found = Detections(boxes[keep], points, faces.confidence[keep])
 
+    def _parts(self, images: Sequence[_InFlight]) -> list[list[_InFlight]]:
+        """The images of a batch, by what one detection call may hold; less than a batch after memory was short."""
+        return list(self._batches(images))
+
     def _cut(self, image: _InFlight) -> None:
-        """Cut the faces out; runs on the crop threads. Where the pixels are too few for a face, from finer ones."""
+        """Cut the faces out; runs on the crop threads."""
+        self._alone_if_needed(image, partial(self._crop, image))
+
+    def _crop(self, image: _InFlight, room: ByteRoom | None) -> None:
+        """The crops of an image's faces. Where the pixels are too few for a face, from finer ones."""
         if image.found is None:
             raise RuntimeError("an image without faces reached the crops")
-        try:
-            boxes, decoded = image.found.boxes.astype(np.float64), image.decoded
-            factor = factor_for(float((boxes[:, 2:] - boxes[:, :2]).min()), self.params)
-            if image.data is not None and (decoded is None or factor < image.factor):
-                decoded = decode(image.data, self.params, factor=min(factor, image.factor), room=self._room)
-            if decoded is None:
-                raise RuntimeError("an image without pixels reached the crops")
-            image.crops = self._embedder.crops(decoded.pixels, boxes * decoded.scale)
-        except DecodeFailure as failure:
-            image.ending = (failure.status, failure.reason)
-        except Exception as error:  # one image must not end the run
-            image.ending = _ending(error)
+        boxes, decoded = image.found.boxes.astype(np.float64), image.decoded
+        factor = factor_for(float((boxes[:, 2:] - boxes[:, :2]).min()), self.params)
+        if image.data is not None and (decoded is None or factor < image.factor):
+            decoded = decode(image.data, self.params, factor=min(factor, image.factor), room=room)
+        if decoded is None:
+            raise RuntimeError("an image without pixels reached the crops")
+        image.crops = self._embedder.crops(decoded.pixels, boxes * decoded.scale)
 
     def _embed_some(self, faces: deque[tuple[_InFlight, int]]) -> None:
         """One pass over the faces that have waited longest."""
@@ -326,28 +372,65 @@ class Pipeline:
                     image.ending = ("broken", "EMBEDDING_NOT_FINITE")
                 image.vectors.extend(own)
 
-        self._apart_if_needed(embed, list(images.values()))
+        self._apart_if_needed(embed, list(images.values()), self._less_to_embed)
 
-    def _apart_if_needed(self, work: Callable[[Sequence[_InFlight]], None], images: Sequence[_InFlight]) -> None:
-        """Do ``work`` on all images at once; where that fails, on each alone, so that only the culprit ends."""
+    def _apart_if_needed(
+        self,
+        work: Callable[[Sequence[_InFlight]], None],
+        images: Sequence[_InFlight],
+        less: Callable[[Sequence[_InFlight], MemoryShort], list[list[_InFlight]]],
+    ) -> None:
+        """Do ``work`` on all images at once; where that fails, on each alone, so that only the culprit ends.
+
+        Where memory is short no image is the culprit: ``less`` makes passes smaller and cuts the images into them, or
+        raises.
+        """
         if not images:
             return
         try:
             work(images)
             return
-        except torch.AcceleratorError:
-            # The device itself is lost: every further image would fail, so the task has to.
-            raise
         except Exception as error:
-            failure = _ending(error)
+            short = memory_short(error, self.placement.device)
+            if short is None and isinstance(error, torch.AcceleratorError):
+                # The device itself is lost: every further image would fail, so the task has to.
+                raise
+            failure = None if short else _ending(error)
         # Outside the handler: the traceback would keep the failed batch's memory alive.
-        if self.placement.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        if len(images) == 1:
+        torch.cuda.empty_cache()
+        if short is not None:
+            parts = less(images, short)
+        elif len(images) == 1:
             images[0].ending = failure
             return
-        for image in images:
-            self._apart_if_needed(work, [image])
+        else:
+            parts = [[image] for image in images]
+        for part in parts:
+            self._apart_if_needed(work, part, less)
+
+    def _less_to_detect(self, images: Sequence[_InFlight], short: MemoryShort) -> list[list[_InFlight]]:
+        """Halve what one detection call may hold until ``images`` are cut by it, for the rest of the worker's life."""
+        if len(images) == 1:
+            raise short
+        while len(parts := self._parts(images)) == 1:
+            self._detect_batch, self._detect_pixels = max(1, self._detect_batch // 2), self._detect_pixels // 2
+        log.warning(
+            "memory was short for detection in %d images: from now on at most %d in a call, of %d pixels (%s)",
+            len(images), self._detect_batch, self._detect_pixels, short.seen,
+        )  # fmt: skip
+        return parts
+
+    def _less_to_embed(self, images: Sequence[_InFlight], short: MemoryShort) -> list[list[_InFlight]]:
+        """Halve the embedder's pass, for the rest of the worker's life."""
+        before = self._embedder.batch
+        if before == 1:
+            raise short
+        self._embedder.halve()
+        log.warning(
+            "memory was short for embedding in a pass of %d faces: from now on %d (%s)",
+            before, self._embedder.batch, short.seen,
+        )  # fmt: skip
+        return [list(images)]
 
     def _result(self, image: _InFlight, elapsed_s: float) -> ImageResult:
         width, height = image.size or (None, None)
@@ -391,8 +474,10 @@ def _done(entry: tuple[list[_InFlight], int, list[Future[None]]]) -> tuple[list[
 
 
 def _ending(error: Exception) -> tuple[str, str]:
-    """Status and reason for an unforeseen error: its class only, for its text may quote the image."""
-    if isinstance(error, _OUT_OF_MEMORY):
-        return "too_large", "OUT_OF_MEMORY"
+    """Status and reason for a failure; of an unforeseen error its class only, for its text may quote the image."""
+    if isinstance(error, DecodeFailure):
+        return error.status, error.reason
+    if isinstance(error, ReadFailure):
+        return _READ_STATUS.get(error.reason, "unreadable"), error.reason
     log.warning("one image could not be processed: %s", type(error).__name__)
     return "broken", f"INTERNAL_{type(error).__name__}"
