@@ -218,7 +218,7 @@ class ExecutorSettings(_Section):
     without_gpu: Literal["fail", "processor"] = Field(
         "fail",
         description="What a task does that was to compute on a GPU (by `gpus_per_task`, by its address) and cannot; "
-        "`processor`: it computes on its processor, many times slower, and its rows say so.",
+        "`processor`: it computes on its processor, many times slower, and the run's report says so.",
     )
     gpus_per_executor: int = Field(
         1, ge=1, description="GPUs of an executor that dynamic allocation starts for the embedding stage."

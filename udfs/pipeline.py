@@ -77,6 +77,14 @@ class _InFlight:
         return sum(arrays.values()) + len(self.data or b"")
 
 
+@dataclass(frozen=True)
+class _Passes:
+    """How a step's images are cut into passes, and what makes these smaller (or raises, where nothing can)."""
+
+    cut: Callable[[Sequence[_InFlight]], list[list[_InFlight]]]
+    halve: Callable[[Sequence[_InFlight], MemoryShort], None]
+
+
 class Pipeline:
     """The networks of one model file with the parameters of one run, ready for any number of images.
 
@@ -142,6 +150,9 @@ class Pipeline:
         if compiled:
             # Now, and not on the first images: a compiler that is missing must end the task, not an image.
             self._embedder.embed(np.zeros((1, self.params.crop_size, self.params.crop_size, 3), np.uint8))
+        self._detection = _Passes(lambda images: list(self._batches(images)), self._halve_detection)
+        # The embedder itself cuts the faces that it is given.
+        self._embedding = _Passes(lambda images: [list(images)], self._halve_embedding)
         self._detect_batch = detect_batch
         self._detect_pixels = detect_batch * max(self.params.detection_long_side, 640) ** 2
         self._decode_threads = decode_threads
@@ -199,8 +210,7 @@ class Pipeline:
         cutting: deque[tuple[list[_InFlight], int, list[Future[None]]]] = deque()
         for batch in self._batches(loaded):
             bytes_held = sum(image.bytes_held() for image in batch)
-            for part in self._parts([image for image in batch if image.ending is None]):
-                self._apart_if_needed(self._find, part, self._less_to_detect)
+            self._apart_if_needed(self._find, [image for image in batch if image.ending is None], self._detection)
             futures = [cutters.submit(self._cut, image) for image in batch if image.ending is None]
             cutting.append((batch, bytes_held, futures))
             if len(cutting) > 1:
@@ -330,10 +340,6 @@ class Pipeline:
             points = to_stored(faces.landmarks[keep], view.scale_x, view.scale_y)
             image.found = Detections(boxes[keep], points, faces.confidence[keep])
 
-    def _parts(self, images: Sequence[_InFlight]) -> list[list[_InFlight]]:
-        """The images of a batch, by what one detection call may hold; less than a batch after memory was short."""
-        return list(self._batches(images))
-
     def _cut(self, image: _InFlight) -> None:
         """Cut the faces out; runs on the crop threads."""
         self._alone_if_needed(image, partial(self._crop, image))
@@ -372,20 +378,19 @@ class Pipeline:
                     image.ending = ("broken", "EMBEDDING_NOT_FINITE")
                 image.vectors.extend(own)
 
-        self._apart_if_needed(embed, list(images.values()), self._less_to_embed)
+        self._apart_if_needed(embed, list(images.values()), self._embedding)
 
     def _apart_if_needed(
-        self,
-        work: Callable[[Sequence[_InFlight]], None],
-        images: Sequence[_InFlight],
-        less: Callable[[Sequence[_InFlight], MemoryShort], list[list[_InFlight]]],
+        self, work: Callable[[Sequence[_InFlight]], None], images: Sequence[_InFlight], passes: _Passes
     ) -> None:
-        """Do ``work`` on all images at once; where that fails, on each alone, so that only the culprit ends.
+        """Do ``work`` on all images that one pass holds; where that fails, on each alone, so that only the culprit ends.
 
-        Where memory is short no image is the culprit: ``less`` makes passes smaller and cuts the images into them, or
-        raises.
+        Where memory is short no image is the culprit: passes are made smaller, or the task ends.
         """
-        if not images:
+        pieces = passes.cut(images)
+        if len(pieces) != 1:
+            for piece in pieces:
+                self._apart_if_needed(work, piece, passes)
             return
         try:
             work(images)
@@ -399,28 +404,26 @@ class Pipeline:
         # Outside the handler: the traceback would keep the failed batch's memory alive.
         torch.cuda.empty_cache()
         if short is not None:
-            parts = less(images, short)
+            passes.halve(images, short)
+            self._apart_if_needed(work, images, passes)
         elif len(images) == 1:
             images[0].ending = failure
-            return
         else:
-            parts = [[image] for image in images]
-        for part in parts:
-            self._apart_if_needed(work, part, less)
+            for image in images:
+                self._apart_if_needed(work, [image], passes)
 
-    def _less_to_detect(self, images: Sequence[_InFlight], short: MemoryShort) -> list[list[_InFlight]]:
-        """Halve what one detection call may hold until ``images`` are cut by it, for the rest of the worker's life."""
+    def _halve_detection(self, images: Sequence[_InFlight], short: MemoryShort) -> None:
+        """Halve what one detection call may hold until it cuts ``images``, for the rest of the worker's life."""
         if len(images) == 1:
             raise short
-        while len(parts := self._parts(images)) == 1:
+        while len(list(self._batches(images))) == 1:
             self._detect_batch, self._detect_pixels = max(1, self._detect_batch // 2), self._detect_pixels // 2
         log.warning(
             "memory was short for detection in %d images: from now on at most %d in a call, of %d pixels (%s)",
             len(images), self._detect_batch, self._detect_pixels, short.seen,
         )  # fmt: skip
-        return parts
 
-    def _less_to_embed(self, images: Sequence[_InFlight], short: MemoryShort) -> list[list[_InFlight]]:
+    def _halve_embedding(self, _: Sequence[_InFlight], short: MemoryShort) -> None:
         """Halve the embedder's pass, for the rest of the worker's life."""
         before = self._embedder.batch
         if before == 1:
@@ -430,7 +433,6 @@ class Pipeline:
             "memory was short for embedding in a pass of %d faces: from now on %d (%s)",
             before, self._embedder.batch, short.seen,
         )  # fmt: skip
-        return [list(images)]
 
     def _result(self, image: _InFlight, elapsed_s: float) -> ImageResult:
         width, height = image.size or (None, None)

@@ -193,6 +193,7 @@ def test_errors_that_say_that_memory_is_short(error: Exception, kind: type, aske
     assert type(short) is kind
     assert asked in str(short)
     assert "Next step: " in str(short)
+    assert short is not None
     assert memory_short(short, "cuda:0") is short
     assert str(pickle.loads(pickle.dumps(short))) == str(short)  # noqa: S301 - our own bytes
 
@@ -223,8 +224,8 @@ def test_other_errors_do_not(error: Exception) -> None:
 
 def test_what_a_gpu_holds_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 2**30
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * gib, 80 * gib))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 18 * gib)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * gib, 80 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 18 * gib)
     told = str(memory_short(torch.OutOfMemoryError("Tried to allocate 4.00 GiB"), "cuda:0"))
     assert "of cuda:0 is not enough" in told
     assert "of its 80.0 GiB 2.0 are free, this worker's work holds 18.0, and contexts and other processes 60.0" in told

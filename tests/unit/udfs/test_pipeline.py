@@ -287,8 +287,7 @@ def test_large_images_halve_what_a_call_may_hold_and_small_ones_still_share_it(m
     monkeypatch.setattr(pipe._detector, "detect", fails)
     large, small = encoded(Image.new("RGB", (1200, 1200))), encoded(noise(30, 30))
     assert {r.status for r in run(pipe, large, large, *[small] * 6)} == {"no_face"}
-    assert fails.sizes[:2] == [2, 1]
-    assert max(fails.sizes[2:]) > 1
+    assert fails.sizes == [8, 1, 4, 3]
 
 
 @pytest.mark.parametrize("error", SHORT)
@@ -375,7 +374,7 @@ def test_an_image_that_does_not_fit_into_memory_ends_the_task(
         raise MemoryError
 
     monkeypatch.setattr(where, short)
-    with pytest.raises(HostMemoryError, match="Next step: .*spark.executor.memoryOverhead"):
+    with pytest.raises(HostMemoryError, match=r"Next step: .*spark\.executor\.memoryOverhead"):
         run(pipeline, ONE)
 
 
@@ -420,7 +419,7 @@ def test_on_a_gpu_without_a_compiler_a_compiled_network_is_refused_at_once(
 
 
 def test_a_gpu_whose_float32_has_fewer_bits_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("udfs.pipeline.float32_losses", lambda device: {"convolution": 0.0, "linear layer": 2**-12})
+    monkeypatch.setattr("udfs.pipeline.float32_losses", lambda _: {"convolution": 0.0, "linear layer": 2**-12})
     with pytest.raises(ReducedPrecision, match="linear layer"):
         on_a_gpu_that_is_not_there()
 
