@@ -149,7 +149,7 @@ if __name__ == "__main__":
             CONF_PACKAGE: CONF_FILES,
             "jobs": ["py.typed"],
             "jobs.reporting": ["templates/*"],
-            "udfs": ["py.typed"],
+            "udfs": ["py.typed", "kernels.cu"],
         },
         include_package_data=False,
         install_requires=REQUIRES,

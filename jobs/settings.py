@@ -204,12 +204,22 @@ class ExecutorSettings(_Section):
     embed_batch: int = Field(
         0, ge=0, description="Face crops a forward pass; 0: 16 on a processor, 256 on a GPU (what was found fastest)."
     )
-    detect_batch: int = Field(16, ge=1, description="Images detected together.")
+    detect_batch: int = Field(0, ge=0, description="Images detected together; 0: 16 on a processor, 64 on a GPU.")
     decode_threads: int = Field(2, ge=1, description="Decoding threads a Python worker.")
     compile: bool = Field(
         False, description="torch.compile for the embedding network: slower to start; on a processor needs a compiler."
     )
-    gpus_per_task: float = Field(0, ge=0, description="GPU share a task, by stage-level scheduling; 0: none asked.")
+    gpus_per_task: float = Field(
+        0,
+        ge=0,
+        description="GPU share a task, by stage-level scheduling; 0: none asked. Below 1, a worker may take that share "
+        "of the GPU's memory.",
+    )
+    without_gpu: Literal["fail", "processor"] = Field(
+        "fail",
+        description="What a task does that was to compute on a GPU (by `gpus_per_task`, by its address) and cannot; "
+        "`processor`: it computes on its processor, many times slower, and the run's report says so.",
+    )
     gpus_per_executor: int = Field(
         1, ge=1, description="GPUs of an executor that dynamic allocation starts for the embedding stage."
     )

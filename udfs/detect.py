@@ -21,6 +21,7 @@ from torch import Tensor
 from udfs.arrays import Float32, UInt8
 from udfs.cascade import CascadeNet
 from udfs.cuda import Kernels
+from udfs.device import full_float32
 from udfs.nets import Nets
 from udfs.on_gpu import OnGpu
 from udfs.on_processor import OnProcessor
@@ -141,7 +142,7 @@ class Detector:
         ]  # fmt: skip
         if usable:
             # Full float32 on GPUs too: TF32 would move boxes away from the processor's.
-            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False), self._stream():
+            with torch.inference_mode(), full_float32(), self._stream():
                 for index, faces in zip(usable, self._cascade([images[i] for i in usable]), strict=True):
                     results[index] = faces
         return results

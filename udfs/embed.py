@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from udfs.arrays import AnyArray, Float32, UInt8
+from udfs.device import full_float32
 from udfs.nets import Nets
 from udfs.params import PipelineParams
 
@@ -22,11 +24,17 @@ class Embedder:
         self._nets = nets
         self._params = params
         self._batch = batch
+        self._graphed = nets.device.type == "cuda" and not nets.compiled
+        self._graph: _Graph | None = None
 
     @property
     def batch(self) -> int:
         """Faces in one pass."""
         return self._batch
+
+    def halve(self) -> None:
+        """Take half as many faces in a pass from now on (at least one), and fill passes up to no more than that."""
+        self._batch, self._graph = max(1, self._batch // 2), None
 
     def crops(self, image: UInt8, boxes: AnyArray) -> UInt8:
         """Cut each box (left, top, right, bottom, in pixels of ``image``) out of ``image``.
@@ -47,8 +55,7 @@ class Embedder:
     def embed(self, crops: UInt8 | Sequence[UInt8]) -> Float32:
         """Embed crops (uint8 [n, crop_size, crop_size, 3]); returns float32 [n, 512] of unit length."""
         out = np.empty((len(crops), DIMENSIONS), np.float32)
-        tf32 = self._nets.dtype is not torch.float32
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
+        with torch.inference_mode(), full_float32():
             for start in range(0, len(crops), self._batch):
                 part = np.stack(list(crops[start : start + self._batch]))
                 out[start : start + len(part)] = self._pass(part)
@@ -58,12 +65,41 @@ class Embedder:
         count = len(crops)
         if self._nets.one_shape and count < self._batch:
             crops = np.concatenate([crops, np.zeros((self._batch - count, *crops.shape[1:]), np.uint8)])
-        pixels = torch.from_numpy(crops).to(self._nets.device).permute(0, 3, 1, 2)
-        standard = ((pixels.float() - 127.5) / 128.0).to(self._nets.dtype)
-        vectors = self._nets.resnet(standard)[:count].float()
-        # The network normalises in its own type; unit length is promised in float32.
-        unit: Float32 = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+        given = torch.from_numpy(crops)
+        vectors = self._replayed(given) if self._graphed else self._vectors(given.to(self._nets.device))
+        unit: Float32 = vectors[:count].cpu().numpy()
         return unit
+
+    def _vectors(self, crops: Tensor) -> Tensor:
+        standard = ((crops.permute(0, 3, 1, 2).float() - 127.5) / 128.0).to(self._nets.dtype)
+        # The network normalises in its own type; unit length is promised in float32.
+        return torch.nn.functional.normalize(self._nets.resnet(standard).float(), dim=1)
+
+    def _replayed(self, crops: Tensor) -> Tensor:
+        """A pass as one launch of a CUDA graph: its 400 by themselves take as long as the device for few faces."""
+        if self._graph is None:
+            self._graph = _Graph(self._vectors, crops.to(self._nets.device))
+        return self._graph(crops)
+
+
+class _Graph:
+    """What ``work`` launches for an input of one shape, recorded once. Not for several threads at once."""
+
+    def __init__(self, work: Callable[[Tensor], Tensor], example: Tensor) -> None:
+        self._input = example
+        side = torch.cuda.Stream(example.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(side):  # libraries choose their kernels before anything is recorded
+            work(example)
+        side.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        # Other threads go on with their own work on the device.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._output = work(example)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        self._input.copy_(values)
+        self._graph.replay()
+        return self._output
 
 
 def _cut(box: AnyArray, width: int, height: int, size: int, margin: int) -> tuple[int, int, int, int]:

@@ -61,6 +61,7 @@ class Nets:
 
     ``one_shape``: show the embedding network passes of one size only, filled up. A GPU chooses its kernels by shape,
     and one shape gives one result for one face; a compiled network is compiled for each.
+    ``compiled``: by torch.compile.
     """
 
     pnet: CascadeNet
@@ -71,6 +72,7 @@ class Nets:
     dtype: torch.dtype
     meta: ModelMeta
     one_shape: bool = False
+    compiled: bool = False
 
 
 def save_model_file(path: Path, model: ModelFile) -> None:
@@ -133,7 +135,7 @@ def build_nets(model: ModelFile, *, device: str = "cpu", dtype: str = "float32",
     cascade = {name: arrange(name, net, target) for name, net in loaded.items()}
     return Nets(
         **cascade, resnet=resnet, device=target, dtype=embed_dtype, meta=model.meta,
-        one_shape=compiled or target.type == "cuda",
+        one_shape=compiled or target.type == "cuda", compiled=compiled,
     )  # fmt: skip
 
 

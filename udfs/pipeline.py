@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -15,10 +16,19 @@ import numpy as np
 import torch
 
 from udfs.arrays import Float32, UInt8
+from udfs.busy import BusyClock
 from udfs.coverage import CoveredPrincipal
 from udfs.decode import Decoded, DecodeFailure, DetectionView, decode, decoded_or_reason, detection_view, factor_for
 from udfs.detect import Detections, Detector
-from udfs.device import Placement
+from udfs.device import (
+    DeviceMemoryError,
+    MemoryShort,
+    Placement,
+    check_compiler,
+    check_float32,
+    float32_losses,
+    memory_short,
+)
 from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch, model_fingerprint
 from udfs.nets import build_nets, read_model_file
@@ -33,9 +43,12 @@ log = logging.getLogger(__name__)
 
 # Images that wait for their embeddings hold crops, not pictures; past this many, a pass runs part full.
 _MAX_WAITING = 512
+# Images that a decode thread gives nvJPEG in one call.
+_NVJPEG_BATCH = 16
+# Batches that a GPU is given at once.
+_LANES = 2
 # Pixels of one picture that are kept for its crops while it is searched.
 _MOST_KEPT = 64 * MIB
-_OUT_OF_MEMORY = (torch.cuda.OutOfMemoryError, MemoryError)
 _NO_DROPS = Dropped()
 # What says something of the bytes, and not of the way to them.
 _READ_STATUS = {"TOO_LARGE_BYTES": "too_large", "NOT_AN_IMAGE": "broken"}
@@ -69,11 +82,20 @@ class _InFlight:
         return sum(arrays.values()) + len(self.data or b"")
 
 
+@dataclass(frozen=True)
+class _Passes:
+    """How a step's images are cut into passes, and what makes these smaller (or raises, where nothing can)."""
+
+    cut: Callable[[Sequence[_InFlight]], list[list[_InFlight]]]
+    halve: Callable[[Sequence[_InFlight], MemoryShort], None]
+
+
 class Pipeline:
     """The networks of one model file with the parameters of one run, ready for any number of images.
 
     * ``decode_threads``: threads that read and decode ahead of detection, and as many that cut out faces behind it.
-    * ``detect_batch``: images in one detection call; fewer where they are large.
+    * ``detect_batch``: images in one detection call, fewer where they are large; 0 is what was found fastest: 16 on a
+      processor, 64 on a GPU.
     * ``embed_batch``: faces in one embedding pass, gathered from many images; 0 is what was found fastest: 16 on a
       processor, whose caches hold no more, 256 on a GPU.
     * ``queue_bytes``: decoded pixels that may wait; exceeded by at most one image a thread (with nvJPEG, one batch).
@@ -85,8 +107,9 @@ class Pipeline:
     * ``boxes_only``: records without a box cover nobody (``governance.coverage: box``, which the gate decides before).
     * ``expected_fingerprint``: raise `FingerprintMismatch` where the loaded model has another.
 
-    Raises ``ValueError`` where ``params`` ask for nvJPEG and the placement is no GPU, or for a detector that sees less
-    than by default (`check_sight`).
+    Raises ``ValueError`` where ``params`` ask for nvJPEG and the placement is no GPU, for a detector that sees less
+    than by default (`check_sight`), or where ``compiled`` on a GPU would find no C compiler; `ReducedPrecision` for a
+    GPU that rounds float32 to fewer bits.
     """
 
     def __init__(
@@ -97,7 +120,7 @@ class Pipeline:
         placement: Placement | None = None,
         decode_threads: int = 2,
         embed_batch: int = 0,
-        detect_batch: int = 8,
+        detect_batch: int = 0,
         queue_bytes: int = 256 * MIB,
         read_timeout_s: float = 30.0,
         read_retries: int = 2,
@@ -111,12 +134,16 @@ class Pipeline:
         check_sight(self.params)
         self.placement = placement or Placement("cpu")
         self._nvjpeg = self.params.decoder == "nvjpeg"
-        if self._nvjpeg and not self.placement.device.startswith("cuda"):
+        if self._nvjpeg and not self.placement.on_gpu:
             # Its pixels differ from libjpeg-turbo's: to fall back in silence would mix two kinds of embeddings.
             raise ValueError(
                 f"decoder=nvjpeg needs a GPU, and the device is {self.placement.describe()}; "
                 "give the task a GPU, or set decoder to libjpeg-turbo"
             )
+        if self.placement.on_gpu:
+            if compiled:
+                check_compiler()
+            check_float32(float32_losses(torch.device(self.placement.device)))
         model = read_model_file(model_file)
         self.meta = model.meta
         self.fingerprint = model_fingerprint(model.state_dicts, self.params)
@@ -124,13 +151,17 @@ class Pipeline:
             raise FingerprintMismatch(expected_fingerprint, self.fingerprint)
         nets = build_nets(model, device=self.placement.device, dtype=self.params.dtype, compiled=compiled)
         self._detector = Detector(nets, self.params)
+        self._busy = BusyClock()
         batch = embed_batch or (16 if nets.device.type == "cpu" else 256)
         self._embedder = Embedder(nets, self.params, batch=batch)
         if compiled:
             # Now, and not on the first images: a compiler that is missing must end the task, not an image.
             self._embedder.embed(np.zeros((1, self.params.crop_size, self.params.crop_size, 3), np.uint8))
-        self._detect_batch = detect_batch
-        self._detect_pixels = detect_batch * max(self.params.detection_long_side, 640) ** 2
+        self._detection = _Passes(lambda images: list(self._batches(images)), self._halve_detection)
+        # The embedder itself cuts the faces that it is given.
+        self._embedding = _Passes(lambda images: [list(images)], self._halve_embedding)
+        self._detect_batch = detect_batch or (16 if nets.device.type == "cpu" else 64)
+        self._detect_pixels = self._detect_batch * max(self.params.detection_long_side, 640) ** 2
         self._decode_threads = decode_threads
         self._room = ByteRoom(self.params.max_decode_bytes)
         self._queue_bytes = queue_bytes
@@ -143,7 +174,8 @@ class Pipeline:
     def run(self, items: Iterable[ImageInput]) -> Iterator[ImageResult]:
         """One result for each image, in order. No image raises; a broken device or source of items does.
 
-        Images without a covered principal are neither read nor decoded.
+        Images without a covered principal are neither read nor decoded. Where memory is short, passes are halved, for
+        good; raises `DeviceMemoryError` or `HostMemoryError` where a single image or face does not fit.
         """
         before = time.perf_counter()
         for image in self._ended(items):
@@ -153,7 +185,7 @@ class Pipeline:
 
     def _ended(self, items: Iterable[ImageInput]) -> Iterator[_InFlight]:
         budget = ByteBudget(self._queue_bytes)
-        size = self._detect_batch if self._nvjpeg else 1
+        size = min(self._detect_batch, _NVJPEG_BATCH) if self._nvjpeg else 1
         loaded = map_ahead(
             self._load,
             _chunks(items, size),
@@ -181,68 +213,108 @@ class Pipeline:
             yield from queue
 
     def _found(self, loaded: Iterable[_InFlight], cutters: Executor) -> Iterator[tuple[list[_InFlight], int]]:
-        """Batches with their crops, and the bytes they held; faces are cut out while the next batch is searched."""
-        cutting: deque[tuple[list[_InFlight], int, list[Future[None]]]] = deque()
-        for batch in self._batches(loaded):
-            bytes_held = sum(image.bytes_held() for image in batch)
-            self._apart_if_needed(self._find, [image for image in batch if image.ending is None])
-            futures = [cutters.submit(self._cut, image) for image in batch if image.ending is None]
-            cutting.append((batch, bytes_held, futures))
-            if len(cutting) > 1:
-                yield _done(cutting.popleft())
-        yield from map(_done, cutting)
+        """Batches with their crops, and the bytes they held; faces are cut out while the next batch is searched.
+
+        A GPU has two batches at once: while it computes one, the processor does its part of the other.
+        """
+        under_way: deque[tuple[list[_InFlight], int, Future[list[Future[None]]]]] = deque()
+        with ThreadPoolExecutor(_LANES, thread_name_prefix="search") as lanes:
+            for batch in self._batches(loaded):
+                bytes_held = sum(image.bytes_held() for image in batch)
+                if self.placement.on_gpu:
+                    searched = lanes.submit(self._searched, batch, cutters)
+                else:
+                    searched = Future()
+                    searched.set_result(self._searched(batch, cutters))
+                under_way.append((batch, bytes_held, searched))
+                if len(under_way) > (_LANES if self.placement.on_gpu else 1):
+                    yield _done(under_way.popleft())
+            yield from map(_done, under_way)
+
+    def _searched(self, batch: Sequence[_InFlight], cutters: Executor) -> list[Future[None]]:
+        """Find the faces of a batch; what is returned is their being cut out."""
+        self._apart_if_needed(self._find, [image for image in batch if image.ending is None], self._detection)
+        return [cutters.submit(self._cut, image) for image in batch if image.ending is None]
 
     def _load(self, items: Sequence[ImageInput]) -> list[_InFlight]:
         """Read and decode; runs on the decode threads."""
-        images = [self._read(item) for item in items]
+        images = [self._begun(item) for item in items]
+        for image, item in zip(images, items, strict=True):
+            if image.ending is None:
+                self._alone_if_needed(image, partial(self._read, image, item))
         waiting = [(image, image.data) for image in images if image.data is not None]
-        for (image, data), decoded in zip(waiting, self._decode([data for _, data in waiting]), strict=True):
-            try:
-                if isinstance(decoded, Exception):
-                    raise decoded
-                image.size = (decoded.width, decoded.height)
-                image.view = detection_view(decoded, self.params)
-                # A picture so large would fill the queue by itself: its pixels are made again if there are faces.
-                again = decoded.pixels.nbytes > _MOST_KEPT
-                image.decoded, image.factor = None if again else decoded, round(1 / decoded.scale)
-                image.data = data if again or decoded.scale < 1 else None
-            except DecodeFailure as failure:
-                image.ending, image.data = (failure.status, failure.reason), None
-            except Exception as error:  # one image must not end the run
-                image.ending, image.data = _ending(error), None
+        answers = deque(self._decode([data for _, data in waiting], self._room))
+        for image, data in waiting:
+            # Handed over, not shared: the traceback of a failure holds the memory that another try needs.
+            self._alone_if_needed(image, partial(self._view, image, data, [answers.popleft()]))
         return images
 
-    def _read(self, item: ImageInput) -> _InFlight:
+    def _begun(self, item: ImageInput) -> _InFlight:
         covered = tuple(r for r in item.covered if r.box is not None) if self._boxes_only else item.covered
-        image = _InFlight(item.image_id, covered)
-        if not covered:
-            # Default deny, and before the bytes: a refused image is never opened.
-            image.ending = ("uncovered_faces", "NO_COVERED_RECORD")
-            return image
-        try:
-            if item.content is None and (known := unread_reason(item.content_sha256)):
-                # No permission was given for bytes that nobody had read: `ingest` has to read them first.
-                raise ReadFailure(known)
-            image.data = read_bytes(
-                item.content,
-                item.uri,
-                timeout_s=self._read_timeout_s,
-                retries=self._read_retries,
-                max_bytes=self.params.max_bytes,
-                content_sha256=item.content_sha256,
-                roots=(*self._roots, *((item.root,) if item.root else ())),
-            )
-            image.byte_size = len(image.data)
-        except ReadFailure as failure:
-            image.ending = (_READ_STATUS.get(failure.reason, "unreadable"), failure.reason)
-        except Exception as error:  # one image must not end the run
-            image.ending = _ending(error)
-        return image
+        # Default deny, and before the bytes: a refused image is never opened.
+        return _InFlight(item.image_id, covered, None if covered else ("uncovered_faces", "NO_COVERED_RECORD"))
 
-    def _decode(self, contents: Sequence[bytes]) -> list[Decoded | Exception]:
+    def _read(self, image: _InFlight, item: ImageInput, _: ByteRoom | None) -> None:
+        if item.content is None and (known := unread_reason(item.content_sha256)):
+            # No permission was given for bytes that nobody had read: `ingest` has to read them first.
+            raise ReadFailure(known)
+        image.data = read_bytes(
+            item.content,
+            item.uri,
+            timeout_s=self._read_timeout_s,
+            retries=self._read_retries,
+            max_bytes=self.params.max_bytes,
+            content_sha256=item.content_sha256,
+            roots=(*self._roots, *((item.root,) if item.root else ())),
+        )
+        image.byte_size = len(image.data)
+
+    def _view(self, image: _InFlight, data: bytes, answers: list[Decoded | Exception], room: ByteRoom | None) -> None:
+        """What detection sees of an image, and its pixels for crops. ``answers``: its decoding, where it is done."""
+        decoded = answers.pop() if answers else self._decode([data], room)[0]
+        if isinstance(decoded, Exception):
+            raise decoded
+        image.size = (decoded.width, decoded.height)
+        image.view = detection_view(decoded, self.params)
+        # A picture so large would fill the queue by itself: its pixels are made again if there are faces.
+        again = decoded.pixels.nbytes > _MOST_KEPT
+        image.decoded, image.factor = None if again else decoded, round(1 / decoded.scale)
+        image.data = data if again or decoded.scale < 1 else None
+
+    def _decode(self, contents: Sequence[bytes], room: ByteRoom | None) -> list[Decoded | Exception]:
         if self._nvjpeg:
-            return decode_many(contents, self.params, torch.device(self.placement.device), self._room)
-        return [decoded_or_reason(content, self.params, self._room) for content in contents]
+            return decode_many(contents, self.params, torch.device(self.placement.device), room)
+        return [decoded_or_reason(content, self.params, room) for content in contents]
+
+    def _alone_if_needed(self, image: _InFlight, work: Callable[[ByteRoom | None], None]) -> None:
+        """``work`` on one image, which ends where it fails. Where memory is short, once more while nobody else decodes.
+
+        ``work`` waits for memory in the room that it is given; there is none where it has all of it. Raises
+        `MemoryShort` where that is not enough, for it says nothing of the image.
+        """
+        short = self._tried(image, work, self._room)
+        if short is None:
+            return
+        if isinstance(short, DeviceMemoryError):
+            torch.cuda.empty_cache()
+        with self._room.taken(self.params.max_decode_bytes):
+            short = self._tried(image, work, None)
+        if short is not None:
+            raise short
+
+    def _tried(
+        self, image: _InFlight, work: Callable[[ByteRoom | None], None], room: ByteRoom | None
+    ) -> MemoryShort | None:
+        try:
+            work(room)
+        except Exception as error:  # one image must not end the run
+            short = memory_short(error, self.placement.device)
+            if short is not None:
+                return short
+            if isinstance(error, torch.AcceleratorError):
+                raise
+            image.ending, image.data = _ending(error), None
+        return None
 
     def _batches(self, images: Iterable[_InFlight]) -> Iterator[list[_InFlight]]:
         """Lists of images whose pixels make one detection call; those that ended already come along."""
@@ -269,13 +341,12 @@ class Pipeline:
     def _find(self, images: Sequence[_InFlight]) -> None:
         """Detect, and decide which faces may be embedded."""
         pairs = [(image, image.view) for image in images]
-        begin = time.perf_counter()
-        found = self._detector.detect([view.pixels for _, view in pairs if view is not None])
-        seconds = (time.perf_counter() - begin) / len(pairs)
+        views = [view.pixels for _, view in pairs if view is not None]
+        found, seconds = self._busy.timed(lambda: self._detector.detect(views))
         for (image, view), faces in zip(pairs, found, strict=True):
             if view is None:
                 raise RuntimeError("an image without pixels reached detection")
-            image.network_s += seconds
+            image.network_s += seconds / len(pairs)
             boxes = to_stored(faces.boxes, view.scale_x, view.scale_y)
             middle = (image.size[0] / 2, image.size[1] / 2) if self._central_only and image.size else None
             chosen = select_faces(boxes, faces.confidence, image.covered, self.params, middle=middle)
@@ -288,21 +359,20 @@ class Pipeline:
             image.found = Detections(boxes[keep], points, faces.confidence[keep])
 
     def _cut(self, image: _InFlight) -> None:
-        """Cut the faces out; runs on the crop threads. Where the pixels are too few for a face, from finer ones."""
+        """Cut the faces out; runs on the crop threads."""
+        self._alone_if_needed(image, partial(self._crop, image))
+
+    def _crop(self, image: _InFlight, room: ByteRoom | None) -> None:
+        """The crops of an image's faces. Where the pixels are too few for a face, from finer ones."""
         if image.found is None:
             raise RuntimeError("an image without faces reached the crops")
-        try:
-            boxes, decoded = image.found.boxes.astype(np.float64), image.decoded
-            factor = factor_for(float((boxes[:, 2:] - boxes[:, :2]).min()), self.params)
-            if image.data is not None and (decoded is None or factor < image.factor):
-                decoded = decode(image.data, self.params, factor=min(factor, image.factor), room=self._room)
-            if decoded is None:
-                raise RuntimeError("an image without pixels reached the crops")
-            image.crops = self._embedder.crops(decoded.pixels, boxes * decoded.scale)
-        except DecodeFailure as failure:
-            image.ending = (failure.status, failure.reason)
-        except Exception as error:  # one image must not end the run
-            image.ending = _ending(error)
+        boxes, decoded = image.found.boxes.astype(np.float64), image.decoded
+        factor = factor_for(float((boxes[:, 2:] - boxes[:, :2]).min()), self.params)
+        if image.data is not None and (decoded is None or factor < image.factor):
+            decoded = decode(image.data, self.params, factor=min(factor, image.factor), room=room)
+        if decoded is None:
+            raise RuntimeError("an image without pixels reached the crops")
+        image.crops = self._embedder.crops(decoded.pixels, boxes * decoded.scale)
 
     def _embed_some(self, faces: deque[tuple[_InFlight, int]]) -> None:
         """One pass over the faces that have waited longest."""
@@ -316,38 +386,71 @@ class Pipeline:
 
         def embed(part: Sequence[_InFlight]) -> None:
             crops = [image.crops[row] for image in part if image.crops is not None for row in rows[id(image)]]
-            begin = time.perf_counter()
-            vectors = iter(self._embedder.embed(crops))  # the only step that can fail: no image is half done
-            seconds = (time.perf_counter() - begin) / len(crops)
+            # The only step that can fail: no image is half done.
+            embedded, seconds = self._busy.timed(lambda: self._embedder.embed(crops))
+            vectors = iter(embedded)
             for image in part:
                 own = [next(vectors) for _ in rows[id(image)]]
-                image.network_s += seconds * len(own)
+                image.network_s += seconds * len(own) / len(crops)
                 if not all(np.isfinite(vector).all() for vector in own):
                     image.ending = ("broken", "EMBEDDING_NOT_FINITE")
                 image.vectors.extend(own)
 
-        self._apart_if_needed(embed, list(images.values()))
+        self._apart_if_needed(embed, list(images.values()), self._embedding)
 
-    def _apart_if_needed(self, work: Callable[[Sequence[_InFlight]], None], images: Sequence[_InFlight]) -> None:
-        """Do ``work`` on all images at once; where that fails, on each alone, so that only the culprit ends."""
-        if not images:
+    def _apart_if_needed(
+        self, work: Callable[[Sequence[_InFlight]], None], images: Sequence[_InFlight], passes: _Passes
+    ) -> None:
+        """Do ``work`` on images that one pass holds; where that fails, on each alone, so that only the culprit ends.
+
+        Where memory is short no image is the culprit: passes are made smaller, or the task ends.
+        """
+        pieces = passes.cut(images)
+        if len(pieces) != 1:
+            for piece in pieces:
+                self._apart_if_needed(work, piece, passes)
             return
         try:
             work(images)
             return
-        except torch.AcceleratorError:
-            # The device itself is lost: every further image would fail, so the task has to.
-            raise
         except Exception as error:
-            failure = _ending(error)
+            short = memory_short(error, self.placement.device)
+            if short is None and isinstance(error, torch.AcceleratorError):
+                # The device itself is lost: every further image would fail, so the task has to.
+                raise
+            failure = None if short else _ending(error)
         # Outside the handler: the traceback would keep the failed batch's memory alive.
-        if self.placement.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        if len(images) == 1:
+        torch.cuda.empty_cache()
+        if short is not None:
+            passes.halve(images, short)
+            self._apart_if_needed(work, images, passes)
+        elif len(images) == 1:
             images[0].ending = failure
-            return
-        for image in images:
-            self._apart_if_needed(work, [image])
+        else:
+            for image in images:
+                self._apart_if_needed(work, [image], passes)
+
+    def _halve_detection(self, images: Sequence[_InFlight], short: MemoryShort) -> None:
+        """Halve what one detection call may hold until it cuts ``images``, for the rest of the worker's life."""
+        if len(images) == 1:
+            raise short
+        while len(list(self._batches(images))) == 1:
+            self._detect_batch, self._detect_pixels = max(1, self._detect_batch // 2), self._detect_pixels // 2
+        log.warning(
+            "memory was short for detection in %d images: from now on at most %d in a call, of %d pixels (%s)",
+            len(images), self._detect_batch, self._detect_pixels, short.seen,
+        )  # fmt: skip
+
+    def _halve_embedding(self, _: Sequence[_InFlight], short: MemoryShort) -> None:
+        """Halve the embedder's pass, for the rest of the worker's life."""
+        before = self._embedder.batch
+        if before == 1:
+            raise short
+        self._embedder.halve()
+        log.warning(
+            "memory was short for embedding in a pass of %d faces: from now on %d (%s)",
+            before, self._embedder.batch, short.seen,
+        )  # fmt: skip
 
     def _result(self, image: _InFlight, elapsed_s: float) -> ImageResult:
         width, height = image.size or (None, None)
@@ -383,16 +486,18 @@ def _chunks(items: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]
         yield chunk
 
 
-def _done(entry: tuple[list[_InFlight], int, list[Future[None]]]) -> tuple[list[_InFlight], int]:
-    batch, bytes_held, futures = entry
-    for future in futures:
-        future.result()
+def _done(entry: tuple[list[_InFlight], int, Future[list[Future[None]]]]) -> tuple[list[_InFlight], int]:
+    batch, bytes_held, searched = entry
+    for cut in searched.result():
+        cut.result()
     return batch, bytes_held
 
 
 def _ending(error: Exception) -> tuple[str, str]:
-    """Status and reason for an unforeseen error: its class only, for its text may quote the image."""
-    if isinstance(error, _OUT_OF_MEMORY):
-        return "too_large", "OUT_OF_MEMORY"
+    """Status and reason for a failure; of an unforeseen error its class only, for its text may quote the image."""
+    if isinstance(error, DecodeFailure):
+        return error.status, error.reason
+    if isinstance(error, ReadFailure):
+        return _READ_STATUS.get(error.reason, "unreadable"), error.reason
     log.warning("one image could not be processed: %s", type(error).__name__)
     return "broken", f"INTERNAL_{type(error).__name__}"

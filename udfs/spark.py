@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import torch
 
 from udfs.coverage import CoveredPrincipal
-from udfs.device import apply_threads, pick_device
+from udfs.device import Placement, WithoutGpu, apply_share, apply_threads, pick_device
 from udfs.params import MIB, PipelineParams
 from udfs.pipeline import Pipeline
 from udfs.results import Face, ImageInput, ImageResult
@@ -36,7 +37,6 @@ _ROWS_PER_BATCH = 256
 _FACES_PER_BATCH = 4096
 
 _DROPPED = ("too_small", "low_confidence", "over_limit", "uncovered")
-_pipelines: dict[object, Pipeline] = {}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class EmbedSpec:
     * ``device``: ``auto`` (the task's GPU, else the processor), ``cpu``, ``cuda`` or ``cuda:N``.
     * ``central_only``: for evaluation only, and ``boxes_only``: see `Pipeline`.
     * ``cpu_threads``: torch threads of one worker; 0 means what the environment or the task's cpus say.
+    * ``gpu_share``: GPUs that the stage asks Spark for, for each task. 0: none; a part of one: a worker may take that
+      part of its GPU's memory.
+    * ``without_gpu``: what a task does that was to compute on a GPU and cannot: see `pick_device`.
     * ``roots``: folders and ``s3://bucket/prefix`` that ``uri`` may be read from; a row's own ``root`` counts as well.
     """
 
@@ -57,7 +60,7 @@ class EmbedSpec:
     device: str = "auto"
     cpu_threads: int = 0
     decode_threads: int = 2
-    detect_batch: int = 8
+    detect_batch: int = 0
     embed_batch: int = 0
     queue_bytes: int = 256 * MIB
     read_timeout_s: float = 30.0
@@ -66,7 +69,12 @@ class EmbedSpec:
     central_only: bool = False
     roots: tuple[str, ...] = ()
     boxes_only: bool = False
+    gpu_share: float = 0.0
+    without_gpu: WithoutGpu = "fail"
 
+
+# By process, model file and spec, and by placement; the one used last is the last.
+_pipelines: dict[tuple[tuple[int, str, EmbedSpec], Placement], Pipeline] = {}
 
 #: Told of each batch that is done: images, those of them that were decoded, faces embedded, bytes read.
 Counted = Callable[[int, int, int, int], None]
@@ -135,31 +143,49 @@ def embed_frames(spec: EmbedSpec, frames: Iterator[pd.DataFrame]) -> Iterator[pd
 
 
 def worker_pipeline(spec: EmbedSpec) -> Pipeline:
-    """The pipeline of this Python worker, built on first use. Raises `FingerprintMismatch`."""
-    placement = pick_device(spec.device, cpu_threads=spec.cpu_threads or None)
+    """The pipeline of this Python worker for its task's device, built on first use.
+
+    Raises `FingerprintMismatch`, and `DeviceUnavailable` where the task was to compute on a GPU and cannot.
+    """
+    placement = pick_device(
+        spec.device,
+        cpu_threads=spec.cpu_threads or None,
+        gpu_wanted=spec.gpu_share > 0,
+        without_gpu=spec.without_gpu,
+    )
     path = _model_path(spec.model_name)
-    # Two models in one worker would double its memory; a run has one, so the last one asked for is kept.
-    key = (os.getpid(), str(path), spec, placement)
-    if key not in _pipelines:
-        _pipelines.clear()
+    # Two models in one worker would double its memory; a run has one, so the last one asked for is kept. Of that one
+    # there is a pipeline for each GPU: Spark gives a worker that it uses again whichever is free.
+    run = (os.getpid(), str(path), spec)
+    for other in [key for key in _pipelines if key[0] != run]:
+        del _pipelines[other]
+    key = (run, placement)
+    if key != next(reversed(_pipelines), None):
+        # The GPU that this worker leaves is another one's now.
+        torch.cuda.empty_cache()
         apply_threads(placement)
-        _pipelines[key] = Pipeline(
-            path,
-            spec.params,
-            placement=placement,
-            decode_threads=spec.decode_threads,
-            embed_batch=spec.embed_batch,
-            detect_batch=spec.detect_batch,
-            queue_bytes=spec.queue_bytes,
-            read_timeout_s=spec.read_timeout_s,
-            read_retries=spec.read_retries,
-            compiled=spec.compiled,
-            central_only=spec.central_only,
-            roots=spec.roots,
-            boxes_only=spec.boxes_only,
-            expected_fingerprint=spec.fingerprint,
-        )
+        apply_share(placement, spec.gpu_share)
+        _pipelines[key] = _pipelines.pop(key) if key in _pipelines else _built(spec, path, placement)
     return _pipelines[key]
+
+
+def _built(spec: EmbedSpec, path: Path, placement: Placement) -> Pipeline:
+    return Pipeline(
+        path,
+        spec.params,
+        placement=placement,
+        decode_threads=spec.decode_threads,
+        embed_batch=spec.embed_batch,
+        detect_batch=spec.detect_batch,
+        queue_bytes=spec.queue_bytes,
+        read_timeout_s=spec.read_timeout_s,
+        read_retries=spec.read_retries,
+        compiled=spec.compiled,
+        central_only=spec.central_only,
+        roots=spec.roots,
+        boxes_only=spec.boxes_only,
+        expected_fingerprint=spec.fingerprint,
+    )
 
 
 def results_to_arrow(results: list[ImageResult]) -> pa.RecordBatch:

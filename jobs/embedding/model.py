@@ -98,4 +98,6 @@ def ship_model(spark: SparkSession, model: Model, settings: Settings) -> EmbedSp
         compiled=executor.compile,
         roots=settings.sources.roots,
         boxes_only=settings.governance.coverage == "box",
+        gpu_share=executor.gpus_per_task,
+        without_gpu=executor.without_gpu,
     )

@@ -102,6 +102,33 @@ _KNOWN: Final = (
         "raise spark.driver.memory or spark.executor.memory in the properties file; the same --run-id resumes.",
     ),
     _Known(
+        r"udfs\.device\.DeviceUnavailable",
+        FaceReindexError,
+        "A task was to compute on a GPU and cannot (the worker's lines above say what it saw).",
+        "mend that worker's driver, torch or container and run the same command again; or start a run with "
+        "executor.without_gpu=processor, where such tasks compute on processors.",
+    ),
+    _Known(
+        r"udfs\.device\.DeviceMemoryError|torch\.OutOfMemoryError|torch\.cuda\.OutOfMemoryError",
+        FaceReindexError,
+        "A GPU's memory was not enough for a worker.",
+        "end what else holds it and run the same command again; or start a run with fewer tasks a GPU (a larger "
+        "executor.gpus_per_task) or a smaller executor.detect_batch and executor.embed_batch.",
+    ),
+    _Known(
+        r"udfs\.device\.HostMemoryError",
+        FaceReindexError,
+        "A worker's memory was not enough for a single image.",
+        "raise spark.executor.memoryOverhead, or lower spark.executor.cores, in the properties file; the same --run-id "
+        "resumes.",
+    ),
+    _Known(
+        r"udfs\.device\.ReducedPrecision",
+        FaceReindexError,
+        "A worker's GPU computes float32 with fewer bits than float32 has.",
+        "unset NVIDIA_TF32_OVERRIDE and TORCH_ALLOW_TF32_CUBLAS_OVERRIDE on the executors; the same --run-id resumes.",
+    ),
+    _Known(
         r"UnknownHostException|ConnectException|NoRouteToHostException|ConnectTimeoutException|"
         r"Unable to execute HTTP request|SdkClientException",
         DependencyUnavailable,

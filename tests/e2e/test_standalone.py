@@ -153,9 +153,9 @@ def test_killed_in_the_middle_and_resumed_it_ends_exact(
         (tmp_path / "pictures" / picture.path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(pictures[0] / picture.path, tmp_path / "pictures" / picture.path)
     home = tmp_path / "line"
-    config = prepare(
-        home, chosen, executor={"chunk_images": 1, "gpus_per_task": 1}, tables={"part_images": 1}, lease={"ttl_s": 900}
-    )
+    # The addresses are made up: the tasks that get one compute on their processors.
+    executor = {"chunk_images": 1, "gpus_per_task": 1, "without_gpu": "processor"}
+    config = prepare(home, chosen, executor=executor, tables={"part_images": 1}, lease={"ttl_s": 900})
     source = ("--source", str(tmp_path / "pictures"), "--batch", str(home / "demo.batch.yaml"))
 
     def here(name: str, *arguments: str) -> tuple[int, dict[str, object]]:

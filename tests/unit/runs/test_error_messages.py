@@ -36,6 +36,11 @@ NAME = "jane-doe.jpg"
         (NotADirectoryError(20, "Not a directory", "/data/staged"), SettingsError, "is a file, or lies below one"),
         (OSError(28, "No space left on device"), FaceReindexError, "disk is full"),
         (ConnectionRefusedError(111, "Connection refused"), DependencyUnavailable, "Java process ended"),
+        (RuntimeError("Traceback …\nudfs.device.DeviceUnavailable: This task …"), FaceReindexError, "GPU and cannot"),
+        (RuntimeError("Traceback …\nudfs.device.DeviceMemoryError: The …"), FaceReindexError, "A GPU's memory"),
+        (RuntimeError("Traceback …\ntorch.OutOfMemoryError: CUDA out of …"), FaceReindexError, "A GPU's memory"),
+        (RuntimeError("Traceback …\nudfs.device.HostMemoryError: The …"), FaceReindexError, "for a single image"),
+        (RuntimeError("Traceback …\nudfs.device.ReducedPrecision: This …"), FaceReindexError, "fewer bits"),
     ],
 )
 def test_a_known_cause_is_told_with_its_next_step(error: Exception, kind: type, message: str) -> None:

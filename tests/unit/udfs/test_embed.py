@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -70,3 +72,36 @@ def test_bfloat16_stays_near_float32() -> None:
     assert np.abs(np.linalg.norm(half, axis=1) - 1).max() < 1e-5
     # Untrained weights spread rounding more than trained ones do, for which 0.999 is asked.
     assert (half * full).sum(axis=1).min() > 0.99
+
+
+def test_half_a_pass_is_filled_up_to_half_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a network wants passes of one size: a halved one takes half the memory, whatever is in it."""
+    loaded = replace(nets(), one_shape=True)
+    sizes: list[int] = []
+    forward = loaded.resnet.forward
+
+    def noted(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        vectors: torch.Tensor = forward(pixels)
+        return vectors
+
+    monkeypatch.setattr(loaded.resnet, "forward", noted)
+    embedder = Embedder(loaded, PipelineParams(), batch=5)
+    crops = np.stack([portrait(), portrait()[:, ::-1], noise(160, 160)])
+    whole = embedder.embed(crops)
+    embedder.halve()
+    halves = embedder.embed(crops)
+    assert (sizes, embedder.batch) == ([5, 2, 2], 2)
+    assert (whole * halves).sum(axis=1).min() > 1 - 1e-5
+    embedder.halve()
+    embedder.halve()
+    assert embedder.batch == 1
+
+
+def test_embedding_leaves_torchs_flags_as_they_were() -> None:
+    torch.backends.cudnn.benchmark = True
+    try:
+        Embedder(nets(), PipelineParams()).embed(portrait()[None])
+        assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32) == (True, True)
+    finally:
+        torch.backends.cudnn.benchmark = False

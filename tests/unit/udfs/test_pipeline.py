@@ -15,7 +15,7 @@ from PIL import Image
 from tests.golden.support import encoded, group, model_path, nets, noise, portrait, small_astronaut
 from udfs.coverage import CoveredPrincipal
 from udfs.decode import DecodeFailure, decode, detection_view, factor_for
-from udfs.device import Placement
+from udfs.device import DeviceMemoryError, HostMemoryError, Placement, ReducedPrecision
 from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch
 from udfs.params import PipelineParams
@@ -247,25 +247,91 @@ class Fails:
         return self.function(batch)
 
 
-@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("60 GiB"), MemoryError()])
-def test_out_of_memory_is_tried_one_by_one(
-    error: Exception, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+SHORT = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has …"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    MemoryError(),
+)
+
+
+def fresh(**options: Any) -> Pipeline:
+    """A pipeline whose passes a test may halve."""
+    return Pipeline(model_path(), **options)
+
+
+@pytest.mark.parametrize("error", SHORT)
+def test_where_memory_is_short_fewer_images_are_detected_at_once(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Batches fail; alone, only the picture 150 pixels high does.
-    fails = Fails(pipeline._detector.detect, error, lambda b: len(b) > 1 or b[0].shape[0] == 150)
-    monkeypatch.setattr(pipeline._detector, "detect", fails)
-    good, bad, last = run(pipeline, ONE, encoded(group(1, side=150)), encoded(portrait()))
-    assert fails.sizes == [3, 1, 1, 1]
-    assert (good.status, last.status) == ("embedded", "embedded")
-    assert (bad.status, bad.reason, bad.width) == ("too_large", "OUT_OF_MEMORY", 150)
+    pipe = fresh(detect_batch=4)
+    fails = Fails(pipe._detector.detect, error, lambda b: len(b) > 1)
+    monkeypatch.setattr(pipe._detector, "detect", fails)
+    pictures = [encoded(noise(30, 30))] * 4
+    with caplog.at_level(logging.WARNING):
+        assert [r.status for r in run(pipe, *pictures)] == ["no_face"] * 4
+    assert fails.sizes == [4, 2, 1, 1, 1, 1]
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        "memory was short for detection in 4 images: from now on at most 2 in a call, of 819200 pixels",
+        "memory was short for detection in 2 images: from now on at most 1 in a call, of 409600 pixels",
+    ]
+    # The full pass is not tried again.
+    fails.sizes.clear()
+    run(pipe, *pictures)
+    assert fails.sizes == [1, 1, 1, 1]
 
 
-def test_out_of_memory_while_embedding(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    fails = Fails(pipeline._embedder.embed, torch.cuda.OutOfMemoryError(), lambda b: len(b) > 1)
-    monkeypatch.setattr(pipeline._embedder, "embed", fails)
-    one, two, three_ = run(pipeline, ONE, encoded(group(2)), encoded(portrait()), covered=three())
-    assert (one.status, three_.status) == ("embedded", "embedded")
-    assert (two.status, two.reason, two.faces) == ("too_large", "OUT_OF_MEMORY", ())
+def test_large_images_halve_what_a_call_may_hold_and_small_ones_still_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = fresh(params=PipelineParams(detection_long_side=0), detect_batch=8)
+    fails = Fails(pipe._detector.detect, SHORT[0], lambda b: sum(i.shape[0] * i.shape[1] for i in b) > 2_000_000)
+    monkeypatch.setattr(pipe._detector, "detect", fails)
+    large, small = encoded(Image.new("RGB", (1200, 1200))), encoded(noise(30, 30))
+    assert {r.status for r in run(pipe, large, large, *[small] * 6)} == {"no_face"}
+    assert fails.sizes == [8, 1, 4, 3]
+
+
+@pytest.mark.parametrize("error", SHORT)
+def test_a_single_image_that_does_not_fit_ends_the_task_and_has_no_status(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = fresh(detect_batch=2)
+    monkeypatch.setattr(pipe._detector, "detect", Fails(pipe._detector.detect, error, bool))
+    kind = HostMemoryError if isinstance(error, MemoryError) else DeviceMemoryError
+    with pytest.raises(kind, match=r"not enough for a single image.*Next step: "):
+        run(pipe, ONE, ONE)
+
+
+@pytest.mark.parametrize("error", SHORT)
+def test_where_memory_is_short_fewer_faces_are_embedded_at_once(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = [ONE, encoded(group(2)), encoded(portrait())]
+    expected = [face.embedding for r in run(fresh(), *pictures, covered=three()) for face in r.faces]
+    pipe = fresh(embed_batch=8)
+    # Filled up, as on a GPU: what counts is the size of the pass, and not how many faces are in it.
+    pipe._embedder._nets = replace(pipe._embedder._nets, one_shape=True)
+    fails = Fails(pipe._embedder._nets.resnet.forward, error, lambda b: len(b) > 2)
+    monkeypatch.setattr(pipe._embedder._nets.resnet, "forward", fails)
+    with caplog.at_level(logging.WARNING):
+        results = run(pipe, *pictures, covered=three())
+    found = [face.embedding for r in results for face in r.faces]
+    assert {r.status for r in results} == {"embedded"}
+    assert all(float(a @ b) > 1 - 1e-5 for a, b in zip(found, expected, strict=True))
+    assert fails.sizes == [8, 4, 2, 2]
+    assert [r.getMessage().split(" (")[0].split("a pass of ")[1] for r in caplog.records] == [
+        "8 faces: from now on 4", "4 faces: from now on 2"
+    ]  # fmt: skip
+    fails.sizes.clear()
+    run(pipe, ONE)
+    assert fails.sizes == [2]
+
+
+def test_a_single_face_that_does_not_fit_ends_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = fresh(embed_batch=4)
+    monkeypatch.setattr(pipe._embedder, "embed", Fails(pipe._embedder.embed, SHORT[0], bool))
+    with pytest.raises(DeviceMemoryError, match=r"of cpu is not enough.*3.00 GiB were asked for.*gpus_per_task"):
+        run(pipe, ONE, encoded(portrait()))
+    assert pipe._embedder.batch == 1
 
 
 def test_unforeseen_errors_name_their_class_only(
@@ -281,14 +347,50 @@ def test_unforeseen_errors_name_their_class_only(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_an_image_whose_decoding_lacks_memory_is_decoded_again_alone(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[object] = []
+
+    def short_once(data: bytes, params: PipelineParams, *, room: Any = None, **options: Any) -> Any:
+        tries.append((room, pipeline._room._used))
+        if len(tries) == 1:
+            raise MemoryError
+        return decode(data, params, room=room, **options)
+
+    monkeypatch.setattr("udfs.decode.decode", short_once)
+    (result,) = run(pipeline, ONE)
+    assert result.status == "embedded"
+    # The second time it has all the room there is, and waits for none.
+    assert tries == [(pipeline._room, 0), (None, PipelineParams().max_decode_bytes)]
+    assert pipeline._room._used == 0
+
+
+@pytest.mark.parametrize("where", ["udfs.decode.decode", "udfs.pipeline.read_bytes", "udfs.pipeline.detection_view"])
+def test_an_image_that_does_not_fit_into_memory_ends_the_task(
+    where: str, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(where, short)
+    with pytest.raises(HostMemoryError, match=r"Next step: .*spark\.executor\.memoryOverhead"):
+        run(pipeline, ONE)
+
+
+def test_crops_that_do_not_fit_into_memory_end_the_task(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline._embedder, "crops", lambda *_: np.zeros(10**15, np.uint8))
+    with pytest.raises(HostMemoryError, match="a single image"):
+        run(pipeline, ONE)
+
+
 def test_errors_on_the_decode_threads(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(data: bytes, params: PipelineParams, **_: object) -> None:
-        raise MemoryError if len(data) < 10 else KeyError("secret")
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("secret")
 
     monkeypatch.setattr("udfs.decode.decode", fail)
-    large, other = run(pipeline, b"short", ONE)
-    assert (large.status, large.reason) == ("too_large", "OUT_OF_MEMORY")
-    assert (other.status, other.reason) == ("broken", "INTERNAL_KeyError")
+    (result,) = run(pipeline, ONE)
+    assert (result.status, result.reason) == ("broken", "INTERNAL_KeyError")
 
 
 def test_a_lost_device_ends_the_run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,6 +398,30 @@ def test_a_lost_device_ends_the_run(pipeline: Pipeline, monkeypatch: pytest.Monk
     monkeypatch.setattr(pipeline._detector, "detect", fails)
     with pytest.raises(torch.AcceleratorError):
         run(pipeline, ONE)
+    monkeypatch.undo()
+    monkeypatch.setattr(pipeline, "_decode", lambda *_: [torch.AcceleratorError("lost")])
+    with pytest.raises(torch.AcceleratorError):
+        run(pipeline, ONE)
+
+
+def on_a_gpu_that_is_not_there(**options: Any) -> Pipeline:
+    return Pipeline(model_path(), placement=Placement("cuda:0"), **options)
+
+
+def test_on_a_gpu_without_a_compiler_a_compiled_network_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("udfs.pipeline.read_model_file", lambda _: pytest.fail("read"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(ValueError, match=r"no gcc and no clang.*leave executor.compile out"):
+        on_a_gpu_that_is_not_there(compiled=True)
+
+
+def test_a_gpu_whose_float32_has_fewer_bits_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("udfs.pipeline.float32_losses", lambda _: {"convolution": 0.0, "linear layer": 2**-12})
+    with pytest.raises(ReducedPrecision, match="linear layer"):
+        on_a_gpu_that_is_not_there()
 
 
 def test_vectors_that_are_not_finite_never_leave(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

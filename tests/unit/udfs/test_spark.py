@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.golden.support import encoded, group, model, model_path, small_astronaut
 from udfs import spark as module
+from udfs.device import DeviceUnavailable, Placement
 from udfs.fingerprint import FingerprintMismatch, model_fingerprint
 from udfs.params import PipelineParams
 from udfs.results import ImageResult
@@ -123,6 +124,36 @@ def test_model_is_loaded_once_a_worker_and_checked() -> None:
         worker_pipeline(spec(fingerprint="0" * 64))
     with pytest.raises(FingerprintMismatch):
         next(embed_arrow(spec(params=PipelineParams(max_faces=1)))(iter([])), None)
+
+
+def test_a_worker_keeps_a_pipeline_for_each_gpu_of_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Placement] = []
+    placements = [Placement("cpu", (address,)) for address in ("0", "1", "0", "1", "1")]
+    turns = iter([*placements, placements[0]])
+    monkeypatch.setattr(module, "pick_device", lambda *_, **__: next(turns))
+
+    def noted(spec: EmbedSpec, path: Path, placement: Placement) -> object:
+        built.append(placement)
+        return object()
+
+    monkeypatch.setattr(module, "_built", noted)
+    monkeypatch.setattr(module, "_pipelines", {})
+    given = [worker_pipeline(spec()) for _ in placements]
+    assert built == placements[:2]
+    assert given[0] is given[2]
+    assert given[1] is given[3] is given[4]
+    # Another spec is another run's: what is left of the former goes.
+    assert worker_pipeline(spec(detect_batch=3)) is not given[0]
+    assert len(module._pipelines) == 1
+
+
+def test_a_task_that_was_to_have_a_gpu_ends_or_computes_with_a_note(tmp_path: Path) -> None:
+    batches = pa.Table.from_pylist(rows(tmp_path)[:1], INPUT).to_batches()
+    with pytest.raises(DeviceUnavailable, match="Spark assigned none"):
+        next(embed_arrow(spec(gpu_share=0.5))(iter(batches)))
+    (out,) = embed_arrow(spec(gpu_share=0.5, without_gpu="processor"))(iter(batches))
+    assert out.column("device").to_pylist() == ["cpu (a GPU was asked for and Spark assigned none)"]
+    assert out.column("status").to_pylist() == ["embedded"]
 
 
 def test_missing_columns_are_named() -> None:
