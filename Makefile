@@ -17,7 +17,7 @@ PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
 .PHONY: help docs setup weights demo lint test test-unit test-spark test-server test-e2e test-faults test-histories test-mutants test-cluster \
-	test-gpu bench notebooks zip wheel env-archive lock clean distclean
+	test-gpu gpu-kit bench notebooks zip wheel env-archive lock clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,9 @@ test-cluster: setup ## against a real Milvus cluster
 
 test-gpu: setup ## needs a CUDA device
 	@$(PYTEST) -m gpu $(ARGS)
+
+gpu-kit: setup ## dist/gpu-kit: measures a GPU in six minutes on a machine without a registry (python3 run.py --out results)
+	@$(PY) -m bench.gpu.kit
 
 bench: setup ## benchmarks of the images (15 minutes on two cores) and the tables of docs/speed.md; others: NAME='loading index_types erasing'
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[bench]'

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -54,14 +56,27 @@ def test_bfloat16_embeddings_stay_near_float32() -> None:
 def test_results_do_not_depend_on_the_batch() -> None:
     pipeline = Pipeline(model_path(), placement=Placement("cuda:0"))
     covered = tuple(CoveredPrincipal(f"r{i}", f"p{i}") for i in range(6))
-    items = [ImageInput(str(i), encoded(p), covered=covered) for i, p in enumerate(pictures())]
+    items = [ImageInput(str(i), encoded(p), covered=covered) for i, p in enumerate(pictures() * 5)]
     together = list(pipeline.run(items))
+    assert sum(len(result.faces) for result in together) >= 60
     for item, many in zip(items, together, strict=True):
         (one,) = pipeline.run([item])
         assert (one.status, len(one.faces), one.device) == (many.status, len(many.faces), "cuda:0")
         for a, b in zip(one.faces, many.faces, strict=True):
-            assert np.allclose(a.box, b.box, atol=0.01)
-            assert float(a.embedding @ b.embedding) > 1 - 1e-5
+            assert np.array_equal(a.box, b.box)
+            assert np.array_equal(a.landmarks, b.landmarks)
+            assert a.confidence == b.confidence
+            assert np.array_equal(a.embedding, b.embedding)
+
+
+def test_two_threads_and_another_stream_change_nothing() -> None:
+    detector = Detector(build_nets(model(), device="cuda:0"), PipelineParams())
+    expected = detector.detect(pictures())
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(lambda _: detector.detect(pictures()), range(12)):
+            for a, b in zip(found, expected, strict=True):
+                assert np.array_equal(a.boxes, b.boxes)
+                assert np.array_equal(a.confidence, b.confidence)
 
 
 def test_cuda_is_picked_when_asked() -> None:
@@ -80,6 +95,8 @@ def test_nvjpeg_finds_the_processors_faces() -> None:
             assert np.allclose(a.box, b.box, atol=2)
 
 
+# Ours is full float32 on purpose.
+@pytest.mark.filterwarnings("ignore:TensorFloat32:UserWarning")
 def test_a_compiled_network_gives_the_same_vectors() -> None:
     compiled = Embedder(build_nets(model(), device="cuda:0", compiled=True), PipelineParams(), batch=4).embed(crops())
     assert (compiled * Embedder(nets(), PipelineParams()).embed(crops())).sum(axis=1).min() > 1 - 1e-5

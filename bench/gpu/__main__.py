@@ -1,0 +1,80 @@
+"""Measure the pipeline on a GPU: equality, costs of each part, end to end. Six minutes; each part has its own limit.
+
+    make gpu-kit                                   # here: dist/gpu-kit, at most 64 MiB
+    python3 run.py --out results                   # there, in that folder: nothing is fetched or installed
+    python -m bench.gpu --out results              # the same in a checkout with a GPU
+    python -m bench.gpu --rehearse --out results   # on a processor: shows that the kit runs, measures nothing
+
+Needed there: Python 3.12, torch with CUDA and cuda-bindings, torchvision, numpy, numba, pandas, Pillow, OpenCV and
+pytest; the kit brings facenet-pytorch, simplejpeg and tenacity. A part's result is written before the next begins, and
+a part that fails or takes too long costs its own result only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.gpu import decisions
+from bench.gpu.parts import PARTS, Kit
+
+_MARK = "RESULT "
+
+
+def main() -> int:
+    """Run all parts, or the one that is named; the exit code says whether every part gave a result."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu")
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder for gpu.json and tests.txt")
+    parser.add_argument("--photos", type=Path, help="folder of the kit's photographs; made here where it is left out")
+    parser.add_argument("--rehearse", action="store_true", help="on the processor, with few photographs")
+    parser.add_argument("--only", nargs="*", choices=[*PARTS], default=[], help="these parts")
+    parser.add_argument("--part", choices=[*PARTS], help=argparse.SUPPRESS)  # what a part's own process is given
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.part:
+        kit = Kit(arguments.out, arguments.photos, rehearse=arguments.rehearse)
+        print(_MARK + json.dumps(PARTS[arguments.part].measure(kit)))
+        return 0
+    return _all(arguments)
+
+
+def _all(arguments: argparse.Namespace) -> int:
+    results: dict[str, Any] = {}
+    for name, part in PARTS.items():
+        if arguments.only and name not in arguments.only:
+            continue
+        begin = time.monotonic()
+        results[name] = _one(name, part.limit_s * (8 if arguments.rehearse else 1), arguments)
+        results[name]["seconds"] = round(time.monotonic() - begin, 1)
+        (arguments.out / "gpu.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        print(name, json.dumps(results[name])[:1800], flush=True)
+    for line in decisions.lines(results):
+        print(line)
+    failed = [name for name, result in results.items() if "failed" in result]
+    if failed:
+        print(f"{len(failed)} of {len(results)} parts gave no result: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _one(name: str, limit_s: float, arguments: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.gpu", "--out", str(arguments.out), "--part", name]
+    command += ["--rehearse"] if arguments.rehearse else []
+    command += ["--photos", str(arguments.photos)] if arguments.photos else []
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done within {limit_s} s"}
+    found = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
+    if done.returncode or not found:
+        return {"failed": f"exit code {done.returncode}", "said": done.stderr[-1500:]}
+    result: dict[str, Any] = json.loads(found[-1][len(_MARK) :])
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

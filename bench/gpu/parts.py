@@ -1,0 +1,422 @@
+"""The parts of the kit: each measures one thing, alone in its process, and returns figures by name."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+Figures = dict[str, Any]
+_MODEL = Path(tempfile.gettempdir()) / "face-reindex-gpu-kit.pt"
+FRAME = "640 x 480"
+MIXED = "mixed 0.5 to 4 MP"
+_BUDGET = 1 << 30
+
+
+class Kit:
+    """What the parts share: the device, a model file of random weights, and photographs of two kinds."""
+
+    def __init__(self, out: Path, photos: Path | None, *, rehearse: bool) -> None:
+        self.out = out
+        self.rehearse = rehearse
+        self.device = "cpu" if rehearse else "cuda:0"
+        self._photos = photos
+
+    @cached_property
+    def model(self) -> Path:
+        """The model file; made once a machine."""
+        from udfs.weights import build_model_file, resolve_weights
+
+        if not _MODEL.exists():
+            build_model_file(resolve_weights("random", cache_dir=_MODEL.parent / "face-reindex-cache"), _MODEL)
+        return _MODEL
+
+    def photos(self, kind: str) -> list[bytes]:
+        """JPEGs of one kind."""
+        count = 8 if self.rehearse else 64
+        if self._photos:
+            files = sorted((self._photos / folder_of(kind)).glob("*.jpg"))[:count]
+            return [file.read_bytes() for file in files]
+        return make(kind, count)
+
+    def views(self, kind: str, count: int) -> list[Any]:
+        """What detection sees of the first photographs."""
+        from udfs.decode import decode, detection_view
+        from udfs.params import PipelineParams
+
+        params = PipelineParams()
+        return [detection_view(decode(c, params), params).pixels for c in (self.photos(kind) * 2)[:count]]
+
+    def nets(self, dtype: str = "float32") -> Any:
+        """The networks on the device."""
+        from udfs.nets import build_nets, read_model_file
+
+        return build_nets(read_model_file(self.model), device=self.device, dtype=dtype)
+
+    def wait(self) -> None:
+        """Until the device has done all."""
+        if not self.rehearse:
+            torch.cuda.synchronize()
+
+    def milliseconds(self, work: Callable[[], object], times: int = 12) -> float:
+        """The median of ``times``, after two to warm up."""
+        taken = []
+        for number in range(2 + (1 if self.rehearse else times)):
+            self.wait()
+            begin = time.perf_counter()
+            work()
+            self.wait()
+            if number >= 2:
+                taken.append(1000 * (time.perf_counter() - begin))
+        return round(statistics.median(taken), 4)
+
+
+def folder_of(kind: str) -> str:
+    """The folder of a kind of photographs in the kit."""
+    return re.sub(r"\W+", "-", kind)
+
+
+def make(kind: str, count: int) -> list[bytes]:
+    """Photographs as the other benchmarks have them; the fixed size is a video frame's."""
+    from bench import photos
+
+    mix = photos.MIXED if kind == MIXED else replace(photos.MIXED, name=FRAME, size=(640, 480))
+    return [photo.content for photo in photos.make_photos(mix, count)]
+
+
+def machine(kit: Kit) -> Figures:
+    """What was measured on."""
+    import torchvision
+
+    told: Figures = {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cores": os.cpu_count(),
+    }
+    if not kit.rehearse:
+        from udfs.cuda import Kernels
+
+        begin = time.perf_counter()
+        Kernels(torch.device(kit.device))
+        told |= {
+            "gpu": torch.cuda.get_device_name(0),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "kernels compiled, s": round(time.perf_counter() - begin, 2),
+        }
+    kit.model.stat()
+    return told
+
+
+def tests(kit: Kit) -> Figures:
+    """tests/gpu: boxes, batches, vectors, decoders."""
+    command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "-p", "no:cacheprovider", "--tb=short",
+               "--show-capture=no", "-p", "no:warnings"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (kit.out / "tests.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
+    failures = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return {"passed": counts.get("passed", 0), "failed_tests": counts.get("failed", 0) + counts.get("error", 0),
+            "skipped": counts.get("skipped", 0), "names": failures}  # fmt: skip
+
+
+def cold_and_warm(kit: Kit) -> Figures:
+    """The same pictures of many sizes twice, each a call by itself: what a size costs that was not met before."""
+    from udfs.detect import Detector
+    from udfs.params import PipelineParams
+
+    detector, views = Detector(kit.nets(), PipelineParams()), kit.views(MIXED, 8 if kit.rehearse else 64)
+    detector.detect([views[0][:300, :300].copy()])
+    figures: Figures = {"sizes": len({view.shape for view in views})}
+    for name in ("first", "second", "third"):
+        kit.wait()
+        begin = time.perf_counter()
+        for view in views:
+            detector.detect([view])
+        kit.wait()
+        figures[f"{name} time, ms a picture"] = round(1000 * (time.perf_counter() - begin) / len(views), 3)
+    return figures
+
+
+def profile(kit: Kit) -> Figures:
+    """Launches, waits and busy share of detection by batch, and the longest kernels."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    from udfs.detect import Detector
+    from udfs.params import PipelineParams
+
+    detector = Detector(kit.nets(), PipelineParams())
+    figures: Figures = {}
+    for kind in (FRAME, MIXED):
+        for batch in (8, 32, 64):
+            views = kit.views(kind, 2 if kit.rehearse else batch)
+            key = f"{kind}, batch {batch}"
+            figures[f"{key}: ms an image"] = round(kit.milliseconds(partial(detector.detect, views), 5) / batch, 4)
+            activities = [ProfilerActivity.CPU] if kit.rehearse else [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+            with profiled(activities=activities) as seen:
+                detector.detect(views)
+                kit.wait()
+            figures |= {f"{key}: {name}": value for name, value in _counted(seen, batch).items()}
+    return figures
+
+
+def _counted(seen: Any, batch: int) -> Figures:
+    averages = seen.key_averages()
+    calls = {entry.key: entry.count for entry in averages}
+    kernels = [
+        event for event in seen.events() if str(event.device_type).endswith("CUDA") and event.device_time_total > 0
+    ]
+    longest: dict[str, float] = {}
+    for event in kernels:
+        longest[event.name[:60]] = longest.get(event.name[:60], 0.0) + event.device_time_total
+    top = sorted(longest.items(), key=lambda item: -item[1])[:6]
+    return {
+        "launches": sum(count for name, count in calls.items() if "LaunchKernel" in name or "GraphLaunch" in name),
+        "waits": sum(calls.get(name, 0) for name in ("cudaStreamSynchronize", "cudaEventSynchronize")),
+        "copies": calls.get("cudaMemcpyAsync", 0),
+        "device us an image": round(sum(longest.values()) / batch, 1),
+        "longest, us an image": {name: round(value / batch, 1) for name, value in top},
+    }
+
+
+def pnet(kit: Kit) -> Figures:
+    """P-Net by our kernel, and by cuDNN level by level and on canvases of one shape."""
+    from udfs.detect import engine_for
+    from udfs.device import full_float32
+    from udfs.pyramid import HEIGHT, IMAGE, WIDTH, levels
+
+    nets, count = kit.nets(), 2 if kit.rehearse else 32
+    views = kit.views(FRAME, count)
+    engine = engine_for(nets)
+    found = levels([(view.shape[0], view.shape[1]) for view in views], 20, 0.709)
+    figures: Figures = {"cells an image": found.cells // count, "pixels of levels an image": found.pixels // count}
+    with torch.inference_mode(), full_float32():
+        pixels = engine.load(views)
+        figures["pyramid and P-Net, ours ms an image"] = round(
+            kit.milliseconds(lambda: engine.propose(pixels, found)) / count, 4
+        )
+        shapes = [(int(row[HEIGHT]), int(row[WIDTH])) for row in found.table if row[IMAGE] == 0]
+        for name, layout in (("NHWC", torch.channels_last), ("NCHW", torch.contiguous_format)):
+            stacks = [_noise((count, 3, *shape), kit, layout) for shape in shapes]
+            by_level = kit.milliseconds(partial(_each, nets.pnet, stacks)) / count
+            figures[f"P-Net alone, by level, {name} ms an image"] = round(by_level, 4)
+            canvas = _noise((1 if kit.rehearse else 4, 3, 1024, 1024), kit, layout)
+            # Packed with gaps, levels take 1.27 times their pixels.
+            images = canvas[:, 0].numel() / (1.27 * found.pixels / count)
+            on_canvas = kit.milliseconds(partial(nets.pnet, canvas)) / images
+            figures[f"P-Net alone, on canvases, {name} ms an image"] = round(on_canvas, 4)
+    return figures
+
+
+def _each(net: Callable[[torch.Tensor], object], stacks: Sequence[torch.Tensor]) -> None:
+    for stack in stacks:
+        net(stack)
+
+
+def _noise(shape: tuple[int, ...], kit: Kit, layout: torch.memory_format) -> torch.Tensor:
+    return (torch.rand(shape, device=kit.device) * 255).contiguous(memory_format=layout)
+
+
+def passes(kit: Kit) -> Figures:
+    """R-Net, O-Net and the embedding network in passes of one shape: sizes, types, and CUDA graphs."""
+    from udfs.device import full_float32
+    from udfs.embed import Embedder, _Graph
+    from udfs.params import PipelineParams
+
+    figures: Figures = {}
+    nets, half = kit.nets(), kit.nets("bfloat16")
+    sizes: dict[str, tuple[int, ...]] = {"rnet": (256, 1024, 2048), "onet": (64, 256, 512)}
+    with torch.inference_mode():
+        for name, counts in sizes.items():
+            side = {"rnet": 24, "onet": 48}[name]
+            for count in counts[: 1 if kit.rehearse else 3]:
+                pixels = _noise((count, 3, side, side), kit, torch.channels_last)
+                with full_float32():
+                    figures[f"{name} {count}, us a box"] = round(
+                        1000 * kit.milliseconds(partial(getattr(nets, name), pixels)) / count, 3
+                    )
+        for dtype, own in (("float32", nets), ("bfloat16", half)):
+            for count in (2,) if kit.rehearse else (64, 256, 1024):
+                embedder = Embedder(own, PipelineParams(dtype=dtype), batch=count)
+                crops = torch.randint(0, 256, (count, 160, 160, 3), dtype=torch.uint8, device=kit.device)
+                with full_float32():
+                    eager = kit.milliseconds(partial(embedder._vectors, crops), 6)
+                    figures[f"embedding, {dtype} {count}, crops/s"] = round(1000 * count / eager)
+                    if not kit.rehearse:
+                        graph = _Graph(embedder._vectors, crops)
+                        taken = kit.milliseconds(partial(graph, crops), 6)
+                        figures[f"embedding, {dtype} {count}, as a graph, crops/s"] = round(1000 * count / taken)
+        if not kit.rehearse:
+            torch.backends.cuda.matmul.allow_tf32 = True
+            embedder = Embedder(nets, PipelineParams(), batch=256)
+            crops = torch.randint(0, 256, (256, 160, 160, 3), dtype=torch.uint8, device=kit.device)
+            taken = kit.milliseconds(lambda: embedder._vectors(crops), 6)
+            figures["embedding, TF32 256 (not offered), crops/s"] = round(256_000 / taken)
+    return figures
+
+
+def end_to_end(kit: Kit) -> Figures:
+    """JPEGs to embeddings by whole pipelines: processes on one GPU, decode threads, types and decoders."""
+    ways: Sequence[tuple[str, int, int, Figures]] = (
+        (FRAME, 1, 12, {}),
+        (FRAME, 2, 7, {}),
+        (FRAME, 4, 4, {}),
+        (FRAME, 2, 7, {"dtype": "bfloat16"}),
+        (MIXED, 1, 14, {}),
+        (MIXED, 2, 7, {}),
+        (MIXED, 4, 4, {}),
+        (MIXED, 2, 4, {"decoder": "nvjpeg"}),
+    )
+    figures: Figures = {}
+    for kind, processes, threads, params in ways[:: 4 if kit.rehearse else 1]:
+        name = f"{kind}, {processes} processes of {threads} threads" + "".join(f", {v}" for v in params.values())
+        told = _in_processes(kit, kind, processes, threads, params)
+        figures |= {f"{name} images/s": told["rate"], f"{name}: faces an image": told["faces"],
+                    f"{name}: busy": told["busy"]}  # fmt: skip
+    return figures
+
+
+def _in_processes(kit: Kit, kind: str, processes: int, threads: int, params: Figures) -> Figures:
+    context = get_context("spawn")
+    ready, results = context.Barrier(processes), context.Queue()
+    photos = kit.photos(kind)
+    times = 1 if kit.rehearse else max(1, (14 if kind == FRAME else 6) // processes)
+    workers = [
+        context.Process(
+            target=_worker, args=(kit.device, str(kit.model), photos, times, threads, params, ready, results)
+        )
+        for _ in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    told = [results.get(timeout=600) for _ in workers]
+    for worker in workers:
+        worker.join()
+    images = sum(one["images"] for one in told)
+    seconds = max(one["end"] for one in told) - min(one["begin"] for one in told)
+    return {
+        "rate": round(images / seconds, 1),
+        "faces": round(sum(one["faces"] for one in told) / images, 2),
+        "busy": round(sum(one["busy"] for one in told) / sum(one["end"] - one["begin"] for one in told), 2),
+    }
+
+
+def _worker(
+    device: str, model: str, photos: list[bytes], times: int, threads: int, params: Figures, ready: Any, results: Any
+) -> None:
+    from udfs.coverage import CoveredPrincipal
+    from udfs.device import Placement
+    from udfs.params import PipelineParams
+    from udfs.pipeline import Pipeline
+    from udfs.results import ImageInput
+
+    torch.set_num_threads(1)
+    pipeline = Pipeline(
+        model, PipelineParams(**params), placement=Placement(device), decode_threads=threads, queue_bytes=_BUDGET
+    )
+    covered = tuple(CoveredPrincipal(f"r{number}", f"p{number}") for number in range(9))
+    items = [ImageInput(str(number), content, covered=covered) for number, content in enumerate(photos)]
+    list(pipeline.run(items))
+    ready.wait()
+    begin, faces, busy = time.time(), 0, 0.0
+    for result in pipeline.run(items * times):
+        faces += len(result.faces)
+        busy += result.network_s
+    results.put({"images": len(items) * times, "faces": faces, "busy": busy, "begin": begin, "end": time.time()})
+
+
+def copies(kit: Kit) -> Figures:
+    """Copies to the device, what the processor decodes, and nvJPEG: its rate, and its race."""
+    figures: Figures = {}
+    for kind in (FRAME, MIXED):
+        for threads in (1, 8, 12, 16):
+            figures[f"decoded and shrunk, {kind}, {threads} threads, images/s"] = _decoded(kit.photos(kind), threads)
+    if kit.rehearse:
+        return figures
+    pinned, pageable = torch.empty(1 << 26, dtype=torch.uint8, pin_memory=True), torch.empty(1 << 26, dtype=torch.uint8)
+    target = torch.empty(1 << 26, dtype=torch.uint8, device=kit.device)
+    for name, source in (("pinned", pinned), ("pageable", pageable)):
+        figures[f"to the device, {name}, GB/s"] = round(
+            0.0671 / kit.milliseconds(partial(target.copy_, source, non_blocking=True)) * 1000, 1
+        )
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    for kind in (FRAME, MIXED):
+        coded = [torch.from_numpy(np.frombuffer(content, np.uint8).copy()) for content in kit.photos(kind)]
+        taken = kit.milliseconds(partial(decode_jpeg, coded, mode=ImageReadMode.RGB, device=kit.device), 4)
+        figures[f"nvJPEG, {kind}, lists of {len(coded)}, images/s"] = round(1000 * len(coded) / taken)
+    figures["race, of 150"] = _race(coded[0], kit.device)
+    return figures
+
+
+def _decoded(photos: Sequence[bytes], threads: int) -> int:
+    from udfs.decode import decode, detection_view
+    from udfs.params import PipelineParams
+
+    params = PipelineParams()
+    work = list(photos) * (2 if threads > 1 else 1)
+
+    def one(content: bytes) -> int:
+        return int(detection_view(decode(content, params), params).pixels.size)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(one, work[:threads]))
+        begin = time.perf_counter()
+        list(pool.map(one, work))
+    return round(len(work) / (time.perf_counter() - begin))
+
+
+def _race(coded: torch.Tensor, device: str) -> int:
+    """Pictures that differ from the first where memory is used again while the caller's stream is busy."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    expected = decode_jpeg(coded, mode=ImageReadMode.RGB, device=device)
+    torch.cuda.synchronize()
+    expected = expected.clone()
+    wrong = 0
+    work = torch.rand(4096, 4096, device=device)
+    for _ in range(150):
+        used = torch.zeros(expected.shape, dtype=torch.uint8, device=device)
+        for _ in range(6):
+            work = work @ work
+            work /= work.abs().max()
+        used.fill_(7)
+        del used
+        wrong += not torch.equal(decode_jpeg(coded, mode=ImageReadMode.RGB, device=device), expected)
+    return wrong
+
+
+@dataclass(frozen=True)
+class Part:
+    """A measurement, and the seconds that it may take."""
+
+    measure: Callable[[Kit], Figures]
+    limit_s: float
+
+
+PARTS = {
+    "machine": Part(machine, 40),
+    "tests": Part(tests, 90),
+    "cold_and_warm": Part(cold_and_warm, 30),
+    "profile": Part(profile, 45),
+    "pnet": Part(pnet, 40),
+    "passes": Part(passes, 50),
+    "end_to_end": Part(end_to_end, 120),
+    "copies": Part(copies, 40),
+}
