@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from udfs.decode import DecodeFailure
     from udfs.decode import decode as decode_image
     from udfs.detect import Detections, Detector
-    from udfs.device import Placement, pick_device
+    from udfs.device import (
+        DeviceMemoryError,
+        DeviceUnavailable,
+        HostMemoryError,
+        Placement,
+        ReducedPrecision,
+        pick_device,
+    )
     from udfs.embed import Embedder
     from udfs.fingerprint import FingerprintMismatch, model_fingerprint
     from udfs.nets import ModelFileError, build_nets, read_model_file
@@ -32,10 +39,13 @@ _HOME = {
     "DecodeFailure": "decode",
     "Detections": "detect",
     "Detector": "detect",
+    "DeviceMemoryError": "device",
+    "DeviceUnavailable": "device",
     "Dropped": "results",
     "Embedder": "embed",
     "Face": "results",
     "FingerprintMismatch": "fingerprint",
+    "HostMemoryError": "device",
     "ImageInput": "results",
     "ImageResult": "results",
     "ModelFileError": "nets",
@@ -43,6 +53,7 @@ _HOME = {
     "PipelineParams": "params",
     "Placement": "device",
     "ReadFailure": "reading",
+    "ReducedPrecision": "device",
     "Weights": "weights",
     "WeightsError": "weights",
     "assign_records": "coverage",
@@ -61,10 +72,13 @@ __all__ = [
     "DecodeFailure",
     "Detections",
     "Detector",
+    "DeviceMemoryError",
+    "DeviceUnavailable",
     "Dropped",
     "Embedder",
     "Face",
     "FingerprintMismatch",
+    "HostMemoryError",
     "ImageInput",
     "ImageResult",
     "ModelFileError",
@@ -72,6 +86,7 @@ __all__ = [
     "PipelineParams",
     "Placement",
     "ReadFailure",
+    "ReducedPrecision",
     "Weights",
     "WeightsError",
     "assign_records",

@@ -13,6 +13,7 @@ Rounding differs in the last bits (probabilities by less than 1e-5).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,18 @@ _FILL = 16
 _MEAN, _SCALE = 127.5, 0.0078125
 
 
+#: PReLU with slopes [channels], then max pooling over a window at stride 2 of [n, channels, h, w], channels_last.
+Pool = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def prelu_pool(x: Tensor, slope: Tensor, window: int) -> Tensor:
+    """See `Pool`: one compiled pass on a processor, torch's own two elsewhere."""
+    if x.device.type == "cpu":
+        pooled = kernels.prelu_pool(x.permute(0, 2, 3, 1).contiguous().numpy(), slope.numpy(), window)
+        return torch.from_numpy(pooled).permute(0, 3, 1, 2)
+    return F.max_pool2d(F.prelu(x, slope), window, 2, ceil_mode=True)
+
+
 @dataclass(frozen=True)
 class _Conv:
     """A convolution, PReLU with ``slope``, and max pooling over ``window`` (0: none), stride 2."""
@@ -35,14 +48,9 @@ class _Conv:
     slope: Tensor
     window: int
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, pool: Pool) -> Tensor:
         x = F.conv2d(x, self.weight, self.bias)
-        if not self.window:
-            return F.prelu(x, self.slope)
-        if x.device.type == "cpu":
-            pooled = kernels.prelu_pool(x.permute(0, 2, 3, 1).contiguous().numpy(), self.slope.numpy(), self.window)
-            return torch.from_numpy(pooled).permute(0, 3, 1, 2)
-        return F.max_pool2d(F.prelu(x, self.slope), self.window, 2, ceil_mode=True)
+        return pool(x, self.slope, self.window) if self.window else F.prelu(x, self.slope)
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,10 @@ class CascadeNet:
     weight: Tensor
     bias: Tensor
 
-    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, pixels: Tensor, pool: Pool = prelu_pool) -> tuple[Tensor, Tensor]:
         x = pixels
         for conv in self.convs:
-            x = conv(x)
+            x = conv(x, pool)
         x = self.dense(x) if self.dense else x.permute(0, 2, 3, 1)
         out = F.linear(x, self.weight, self.bias)
         # Softmax over two numbers is the sigmoid of their difference; the weights hold the difference.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 # No contraction: the kernels say where operations are fused, so that they give the processor's bits.
 _OPTIONS = (b"--std=c++17", b"--fmad=false", b"-default-device")
-_NAMES = ("pyramid", "propose", "cut_out", "suppress")
+_NAMES = ("pyramid", "propose", "cut_out", "prelu_pool", "suppress")
 
 
 class Launch(Protocol):

@@ -94,6 +94,9 @@ class Engine(Protocol):
         By area. Returns float32 [n, 3, size, size], channels_last, 0 to 255.
         """
 
+    def pool(self, x: Tensor, slope: Tensor, window: int) -> Tensor:
+        """`udfs.cascade.Pool`, in R-Net and O-Net."""
+
     def suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, *, count: int) -> Tensor:
         """`udfs.suppress.nms_by_group`; ``count``: groups are numbered from 0 to below it."""
 
@@ -241,7 +244,7 @@ class Detector:
             filled = pixels.new_zeros((rows, *pixels.shape[1:])).contiguous(memory_format=torch.channels_last)
             filled[:count] = pixels
             pixels = filled
-        scores, numbers = net(pixels)
+        scores, numbers = net(pixels, self._engine.pool)
         return scores[:count], numbers[:count]
 
 

@@ -188,6 +188,23 @@ extern "C" __global__ void cut_out(const unsigned char* pixels, const i64* image
     }
 }
 
+// PReLU, then the largest of each `window` × `window` places at stride 2, of what there is of them at the edges.
+// `in`: [count, height, width, channels]; `out`: [count, down, across, channels].
+extern "C" __global__ void prelu_pool(const float* in, const float* slope, i64 count, i64 height, i64 width, i64 channels,
+                                      i64 window, i64 down, i64 across, float* out) {
+    i64 stride = i64(gridDim.x) * blockDim.x, total = count * down * across * channels;
+    for (i64 index = i64(blockIdx.x) * blockDim.x + threadIdx.x; index < total; index += stride) {
+        int place = int(index / channels), c = int(index % channels);
+        int x = 2 * (place % int(across)), y = 2 * (place / int(across) % int(down));
+        const float* image = in + i64(place / int(across * down)) * height * width * channels + c;
+        float best = -3.0e38f;
+        for (int row = y; row < y + int(window) && row < int(height); ++row)
+            for (int column = x; column < x + int(window) && column < int(width); ++column)
+                best = fmaxf(best, prelu(image[(i64(row) * width + column) * channels], slope[c]));
+        out[index] = best;
+    }
+}
+
 // Greedy suppression within each group, in the order given: one block a group, whose boxes are first[g] to first[g + 1].
 // `smaller`: overlap is a part of the smaller box and lengths count both ends (MTCNN's last stage), else a part of the
 // union. `keep` begins as ones. In float32 and in the order in which the processor's code computes it.

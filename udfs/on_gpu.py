@@ -39,7 +39,7 @@ class OnGpu:
         self._launch = launch
         # Every pass is filled up to this many boxes. One shape is one choice of cuDNN's and cuBLAS's kernels: a box
         # gets the same bits whatever boxes stand beside it.
-        self.passes = {24: 1024, 48: 256}
+        self.passes = {24: 2048, 48: 512}
         self.full_passes = True
         self.device = device
         self._weights = packed(pnet).to(device)
@@ -77,6 +77,17 @@ class OnGpu:
         self._launch(
             "cut_out", _blocks(count * size * size), _THREADS,
             pixels.data, pixels.images, image.contiguous(), boxes.contiguous(), count, size, out,
+        )  # fmt: skip
+        return out.permute(0, 3, 1, 2)
+
+    def pool(self, x: Tensor, slope: Tensor, window: int) -> Tensor:
+        x = x.permute(0, 2, 3, 1).contiguous()  # as it lies in memory already
+        count, height, width, channels = x.shape
+        down, across = (-((window - side) // 2) + 1 for side in (height, width))
+        out = torch.empty((count, down, across, channels), dtype=torch.float32, device=self.device)
+        self._launch(
+            "prelu_pool", _blocks(out.numel()), _THREADS,
+            x, slope, count, height, width, channels, window, down, across, out,
         )  # fmt: skip
         return out.permute(0, 3, 1, 2)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from udfs import kernels
 from udfs.arrays import UInt8
-from udfs.cascade import CascadeNet
+from udfs.cascade import CascadeNet, prelu_pool
 from udfs.pyramid import HEIGHT, IMAGE, WIDTH, Levels
 from udfs.suppress import nms_by_group, nms_by_smaller_area
 
@@ -49,6 +49,9 @@ class OnProcessor:
             kernels.cut_out(pixels[index], boxes[part].numpy(), size, out[part])
             start += count
         return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+    def pool(self, x: Tensor, slope: Tensor, window: int) -> Tensor:
+        return prelu_pool(x, slope, window)
 
     def suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, *, count: int) -> Tensor:
         del count  # groups are told apart by their numbers

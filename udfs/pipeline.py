@@ -401,12 +401,14 @@ class Pipeline:
     def _apart_if_needed(
         self, work: Callable[[Sequence[_InFlight]], None], images: Sequence[_InFlight], passes: _Passes
     ) -> None:
-        """Do ``work`` on images that one pass holds; where that fails, on each alone, so that only the culprit ends.
+        """Do ``work`` on all images of a pass at once; where that fails, on each alone, so that only the culprit ends.
 
         Where memory is short no image is the culprit: passes are made smaller, or the task ends.
         """
+        if not images:
+            return
         pieces = passes.cut(images)
-        if len(pieces) != 1:
+        if len(pieces) > 1:
             for piece in pieces:
                 self._apart_if_needed(work, piece, passes)
             return

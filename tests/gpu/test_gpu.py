@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from tests.golden.support import encoded, group, model, model_path, nets, noise, portrait, small_astronaut
 from udfs.coverage import CoveredPrincipal
 from udfs.detect import Detector
-from udfs.device import Placement, pick_device
+from udfs.device import DeviceMemoryError, Placement, apply_share, check_float32, float32_losses, pick_device
 from udfs.embed import Embedder
 from udfs.nets import build_nets
 from udfs.params import PipelineParams
@@ -100,3 +102,70 @@ def test_nvjpeg_finds_the_processors_faces() -> None:
 def test_a_compiled_network_gives_the_same_vectors() -> None:
     compiled = Embedder(build_nets(model(), device="cuda:0", compiled=True), PipelineParams(), batch=4).embed(crops())
     assert (compiled * Embedder(nets(), PipelineParams()).embed(crops())).sum(axis=1).min() > 1 - 1e-5
+
+
+def tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def test_float32_has_all_its_bits_whatever_is_allowed_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda:0")
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    try:
+        for allowed in (True, False):
+            tf32(allowed)
+            check_float32(float32_losses(device))
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            # What the check is for: with TF32 the probe's number loses its last bit.
+            tf32(True)
+            monkeypatch.setattr("udfs.device.full_float32", nullcontext)
+            assert max(float32_losses(device).values()) == pytest.approx(2**-12, rel=0.01)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def limited_to(room: int) -> None:
+    """Leave ``room`` bytes beside what this process holds; 0: no limit."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.mem_get_info(0)[1]
+    share = (torch.cuda.memory_reserved(0) + room) / total if room else 1.0
+    torch.cuda.set_per_process_memory_fraction(share, 0)
+
+
+def test_a_pass_that_does_not_fit_is_halved_and_gives_the_same_vectors(caplog: pytest.LogCaptureFixture) -> None:
+    covered = tuple(CoveredPrincipal(f"r{i}", f"p{i}") for i in range(6))
+    items = [ImageInput(str(i), encoded(p), covered=covered) for i, p in enumerate(pictures())]
+    expected = list(Pipeline(model_path(), placement=Placement("cuda:0")).run(items))
+    pipeline = Pipeline(model_path(), placement=Placement("cuda:0"), embed_batch=4096)
+    try:
+        limited_to(2**30)  # 4,096 crops in float32 are 1.2 GiB, and the first layers several times that
+        with caplog.at_level(logging.WARNING):
+            results = list(pipeline.run(items))
+    finally:
+        limited_to(0)
+    assert any("memory was short for embedding in a pass of 4096 faces" in r.getMessage() for r in caplog.records)
+    for ours, whole in zip(results, expected, strict=True):
+        assert (ours.status, ours.reason, len(ours.faces)) == (whole.status, whole.reason, len(whole.faces))
+        for a, b in zip(ours.faces, whole.faces, strict=True):
+            assert float(a.embedding @ b.embedding) > 1 - 1e-5
+
+
+def test_a_gpu_without_room_for_one_image_ends_the_task() -> None:
+    pipeline = Pipeline(model_path(), PipelineParams(detection_long_side=0), placement=Placement("cuda:0"))
+    large = encoded(np.zeros((3000, 3000, 3), np.uint8))  # 108 MB as float32
+    try:
+        limited_to(2**20)
+        with pytest.raises(DeviceMemoryError, match=r"of cuda:0 is not enough for a single image.*GiB"):
+            list(pipeline.run([ImageInput("a", large, covered=(CoveredPrincipal("r", "p"),))]))
+    finally:
+        limited_to(0)
+
+
+def test_a_share_bounds_what_a_worker_takes() -> None:
+    placement, total = Placement("cuda:0"), torch.cuda.mem_get_info(0)[1]
+    try:
+        apply_share(placement, 0.25)
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(int(total * 0.3), dtype=torch.uint8, device="cuda:0")
+    finally:
+        limited_to(0)

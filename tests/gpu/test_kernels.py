@@ -72,6 +72,14 @@ def test_crops(engine: OnGpu, size: int) -> None:
     assert torch.equal(own.cpu(), OnProcessor(nets().pnet).crop(pictures, image, wanted, size))
 
 
+@pytest.mark.parametrize(("side", "window"), [(22, 3), (46, 3), (9, 2), (23, 3)])
+def test_pooling(engine: OnGpu, side: int, window: int) -> None:
+    x = torch.randn(33, 32, side, side).contiguous(memory_format=torch.channels_last)
+    slope = torch.randn(32)
+    own = engine.pool(x.to(DEVICE), slope.to(DEVICE), window)
+    assert torch.equal(own.cpu(), OnProcessor(nets().pnet).pool(x, slope, window))
+
+
 @pytest.mark.parametrize("name", ["suppress", "suppress_by_smaller"])
 @pytest.mark.parametrize(("count", "groups"), [(0, 3), (1, 1), (700, 5), (6000, 2), (9000, 600)])
 def test_suppression(engine: OnGpu, name: str, count: int, groups: int) -> None:

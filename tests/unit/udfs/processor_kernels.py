@@ -36,6 +36,7 @@ _POINTERS = {
     "pyramid": ("const unsigned char*", "const i64*", "i64", "i64", "float*"),
     "propose": ("const float*", "const i64*", "i64", "const Weights*", "float*", "float*"),
     "cut_out": ("const unsigned char*", "const i64*", "const i64*", "const i64*", "i64", "i64", "float*"),
+    "prelu_pool": ("const float*", "const float*", *["i64"] * 7, "float*"),
     "suppress": ("const float*", "const i64*", "const double*", "i64", "unsigned char*"),
 }
 

@@ -98,6 +98,14 @@ def test_crops_have_the_processors_bits(engine: OnGpu, size: int) -> None:
     assert torch.equal(own, processor.crop(processor.load(images), image, given_boxes, size))
 
 
+@settings(deadline=None)
+@given(st.integers(1, 3), st.integers(3, 15), st.integers(3, 15), st.sampled_from([1, 16]), st.sampled_from([2, 3]))
+def test_pooling_has_the_processors_bits(n: int, h: int, w: int, channels: int, window: int) -> None:
+    gpu, processor = OnGpu(nets().pnet, OnProcessorLaunch(), torch.device("cpu")), OnProcessor(nets().pnet)
+    x, slope = torch.randn(n, channels, h, w).contiguous(memory_format=torch.channels_last), torch.randn(channels)
+    assert torch.equal(gpu.pool(x, slope, window), processor.pool(x, slope, window))
+
+
 @settings(deadline=None, max_examples=80)
 @given(st.integers(0, 10_000), st.integers(0, 60), st.booleans(), st.sampled_from([0.5, 0.7]))
 def test_suppression_is_the_processors(seed: int, count: int, smaller: bool, threshold: float) -> None:
