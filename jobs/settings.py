@@ -164,9 +164,7 @@ class DetectionSettings(_Section):
     )
     max_faces: int = Field(32, ge=1, description="Faces an image; the largest are kept, the rest counted.")
     crop_margin_px: int = Field(0, ge=0, lt=160, description="Margin in pixels of the 160-px crop.")
-    decoder: Literal["libjpeg-turbo", "nvjpeg"] = Field(
-        "libjpeg-turbo", description="Decoder of plain JPEGs; `nvjpeg` decodes in batches on the task's GPU."
-    )
+    decoder: Literal["libjpeg-turbo"] = Field("libjpeg-turbo", description="Decoder of plain JPEGs.")
     max_pixels: int = Field(100_000_000, ge=1, description="Images with more pixels are `too_large`, undecoded.")
     max_bytes: int = Field(64 * 2**20, ge=1, description="Images with more bytes are `too_large`, undecoded.")
     max_decode_bytes: int = Field(

@@ -70,15 +70,6 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class JpegHeader:
-    """Size as stored, and the EXIF orientation (1 to 8)."""
-
-    width: int
-    height: int
-    orientation: int
-
-
-@dataclass(frozen=True)
 class DetectionView:
     """The picture that detection sees; ``scale_x``, ``scale_y``: its pixels per pixel of the stored image."""
 
@@ -130,26 +121,6 @@ def decode(data: bytes, params: PipelineParams, *, factor: int | None = None, ro
     elif orientation >= 5:
         width, height = height, width
     return Decoded(pixels, width, height, 1.0 / factor)
-
-
-def decoded_or_reason(data: bytes, params: PipelineParams, room: ByteRoom | None = None) -> Decoded | Exception:
-    """`decode`, with what it raised as the answer."""
-    try:
-        return decode(data, params, room=room)
-    except Exception as error:  # the caller gives each image its own ending
-        return error
-
-
-def jpeg_header(data: bytes, params: PipelineParams) -> JpegHeader | None:
-    """What a JPEG's header says, where any decoder can be trusted with it: grey or RGB, and complete to its end marker.
-
-    Raises `DecodeFailure` for what is no image, or too large.
-    """
-    with _open(data) as image:
-        width, height = image.size
-        _within_limits(image, data, params)
-        plain = image.format in _JPEGS and image.mode in ("L", "RGB") and _damage(data) != "TRUNCATED"
-        return JpegHeader(width, height, _orientation(image)) if plain else None
 
 
 def factor_for_detection(long_side: int, params: PipelineParams) -> int:

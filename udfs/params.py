@@ -8,7 +8,8 @@ from typing import Any
 
 MIB = 1024 * 1024
 DTYPES = ("float32", "bfloat16")
-DECODERS = ("libjpeg-turbo", "nvjpeg")
+#: One: nvJPEG left pixels of the picture decoded before in a damaged one (docs/decisions/gpu.md).
+DECODERS = ("libjpeg-turbo",)
 _SURE_FACE = 1.6
 
 
@@ -32,7 +33,7 @@ class PipelineParams:
     * ``max_faces``: at most so many faces of one image are embedded, the largest first.
     * ``crop_size``, ``crop_margin_px``: side and margin of a face crop, both in pixels of the crop.
     * ``dtype``: of the embedding network, ``float32`` or ``bfloat16``. Detection is always float32.
-    * ``decoder``: of plain JPEGs, ``libjpeg-turbo`` or, on a GPU only, ``nvjpeg``, which always decodes in full.
+    * ``decoder``: of plain JPEGs, ``libjpeg-turbo``.
     * ``max_pixels``, ``max_bytes``: larger images end as ``too_large``; pixels are read from the header.
     * ``max_decode_bytes``: memory that decoding one image may take, by an estimate from its header, and that all the
       decoders of a worker take together; images beyond it end as ``too_large``.

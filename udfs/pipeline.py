@@ -7,9 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,9 @@ import torch
 from udfs.arrays import Float32, UInt8
 from udfs.busy import BusyClock
 from udfs.coverage import CoveredPrincipal
-from udfs.decode import Decoded, DecodeFailure, DetectionView, decode, decoded_or_reason, detection_view, factor_for
+from udfs.decode import Decoded, DecodeFailure, DetectionView, decode, detection_view, factor_for
 from udfs.detect import Detections, Detector
 from udfs.device import (
-    DeviceMemoryError,
     MemoryShort,
     Placement,
     check_compiler,
@@ -32,7 +31,6 @@ from udfs.device import (
 from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch, model_fingerprint
 from udfs.nets import build_nets, read_model_file
-from udfs.nvjpeg import decode_many
 from udfs.params import MIB, PipelineParams, check_sight
 from udfs.prefetch import ByteBudget, ByteRoom, map_ahead
 from udfs.reading import ReadFailure, read_bytes, unread_reason
@@ -43,8 +41,6 @@ log = logging.getLogger(__name__)
 
 # Images that wait for their embeddings hold crops, not pictures; past this many, a pass runs part full.
 _MAX_WAITING = 512
-# Images that a decode thread gives nvJPEG in one call.
-_NVJPEG_BATCH = 16
 # Batches that a GPU is given at once.
 _LANES = 2
 # Pixels of one picture that are kept for its crops while it is searched.
@@ -98,7 +94,7 @@ class Pipeline:
       processor, 64 on a GPU.
     * ``embed_batch``: faces in one embedding pass, gathered from many images; 0 is what was found fastest: 16 on a
       processor, whose caches hold no more, 256 on a GPU.
-    * ``queue_bytes``: decoded pixels that may wait; exceeded by at most one image a thread (with nvJPEG, one batch).
+    * ``queue_bytes``: decoded pixels that may wait; exceeded by at most one image a thread.
     * ``compiled``: let torch.compile generate the embedding network's code; a minute at the start, and a C++ compiler
       on a processor.
     * ``central_only``: a picture's records are about its most central person, and nobody else in it is embedded. For
@@ -107,9 +103,8 @@ class Pipeline:
     * ``boxes_only``: records without a box cover nobody (``governance.coverage: box``, which the gate decides before).
     * ``expected_fingerprint``: raise `FingerprintMismatch` where the loaded model has another.
 
-    Raises ``ValueError`` where ``params`` ask for nvJPEG and the placement is no GPU, for a detector that sees less
-    than by default (`check_sight`), or where ``compiled`` on a GPU would find no C compiler; `ReducedPrecision` for a
-    GPU that rounds float32 to fewer bits.
+    Raises ``ValueError`` for a detector that sees less than by default (`check_sight`), or where ``compiled`` on a GPU
+    would find no C compiler; `ReducedPrecision` for a GPU that rounds float32 to fewer bits.
     """
 
     def __init__(
@@ -133,13 +128,6 @@ class Pipeline:
         self.params = params or PipelineParams()
         check_sight(self.params)
         self.placement = placement or Placement("cpu")
-        self._nvjpeg = self.params.decoder == "nvjpeg"
-        if self._nvjpeg and not self.placement.on_gpu:
-            # Its pixels differ from libjpeg-turbo's: to fall back in silence would mix two kinds of embeddings.
-            raise ValueError(
-                f"decoder=nvjpeg needs a GPU, and the device is {self.placement.describe()}; "
-                "give the task a GPU, or set decoder to libjpeg-turbo"
-            )
         if self.placement.on_gpu:
             if compiled:
                 check_compiler()
@@ -185,19 +173,18 @@ class Pipeline:
 
     def _ended(self, items: Iterable[ImageInput]) -> Iterator[_InFlight]:
         budget = ByteBudget(self._queue_bytes)
-        size = min(self._detect_batch, _NVJPEG_BATCH) if self._nvjpeg else 1
         loaded = map_ahead(
             self._load,
-            _chunks(items, size),
+            items,
             threads=self._decode_threads,
-            ahead=self._detect_batch // size + 2 * self._decode_threads,
+            ahead=self._detect_batch + 2 * self._decode_threads,
             budget=budget,
-            size_of=lambda images: sum(image.bytes_held() for image in images),
+            size_of=_InFlight.bytes_held,
         )
         queue: deque[_InFlight] = deque()
         faces: deque[tuple[_InFlight, int]] = deque()
-        with ThreadPoolExecutor(self._decode_threads, thread_name_prefix="crop") as cutters:
-            for batch, bytes_held in self._found(chain.from_iterable(loaded), cutters):
+        with closing(loaded), ThreadPoolExecutor(self._decode_threads, thread_name_prefix="crop") as cutters:
+            for batch, bytes_held in self._found(loaded, cutters):
                 for image in batch:
                     # From here on only crops are kept.
                     image.data = image.decoded = image.view = None
@@ -236,18 +223,14 @@ class Pipeline:
         self._apart_if_needed(self._find, [image for image in batch if image.ending is None], self._detection)
         return [cutters.submit(self._cut, image) for image in batch if image.ending is None]
 
-    def _load(self, items: Sequence[ImageInput]) -> list[_InFlight]:
+    def _load(self, item: ImageInput) -> _InFlight:
         """Read and decode; runs on the decode threads."""
-        images = [self._begun(item) for item in items]
-        for image, item in zip(images, items, strict=True):
-            if image.ending is None:
-                self._alone_if_needed(image, partial(self._read, image, item))
-        waiting = [(image, image.data) for image in images if image.data is not None]
-        answers = deque(self._decode([data for _, data in waiting], self._room))
-        for image, data in waiting:
-            # Handed over, not shared: the traceback of a failure holds the memory that another try needs.
-            self._alone_if_needed(image, partial(self._view, image, data, [answers.popleft()]))
-        return images
+        image = self._begun(item)
+        if image.ending is None:
+            self._alone_if_needed(image, partial(self._read, image, item))
+        if image.ending is None:
+            self._alone_if_needed(image, partial(self._view, image))
+        return image
 
     def _begun(self, item: ImageInput) -> _InFlight:
         covered = tuple(r for r in item.covered if r.box is not None) if self._boxes_only else item.covered
@@ -269,22 +252,18 @@ class Pipeline:
         )
         image.byte_size = len(image.data)
 
-    def _view(self, image: _InFlight, data: bytes, answers: list[Decoded | Exception], room: ByteRoom | None) -> None:
-        """What detection sees of an image, and its pixels for crops. ``answers``: its decoding, where it is done."""
-        decoded = answers.pop() if answers else self._decode([data], room)[0]
-        if isinstance(decoded, Exception):
-            raise decoded
+    def _view(self, image: _InFlight, room: ByteRoom | None) -> None:
+        """What detection sees of an image, and its pixels for crops."""
+        if image.data is None:
+            raise RuntimeError("an image without bytes reached decoding")
+        data = image.data
+        decoded = decode(data, self.params, room=room)
         image.size = (decoded.width, decoded.height)
         image.view = detection_view(decoded, self.params)
         # A picture so large would fill the queue by itself: its pixels are made again if there are faces.
         again = decoded.pixels.nbytes > _MOST_KEPT
         image.decoded, image.factor = None if again else decoded, round(1 / decoded.scale)
         image.data = data if again or decoded.scale < 1 else None
-
-    def _decode(self, contents: Sequence[bytes], room: ByteRoom | None) -> list[Decoded | Exception]:
-        if self._nvjpeg:
-            return decode_many(contents, self.params, torch.device(self.placement.device), room)
-        return [decoded_or_reason(content, self.params, room) for content in contents]
 
     def _alone_if_needed(self, image: _InFlight, work: Callable[[ByteRoom | None], None]) -> None:
         """``work`` on one image, which ends where it fails. Where memory is short, once more while nobody else decodes.
@@ -295,8 +274,6 @@ class Pipeline:
         short = self._tried(image, work, self._room)
         if short is None:
             return
-        if isinstance(short, DeviceMemoryError):
-            torch.cuda.empty_cache()
         with self._room.taken(self.params.max_decode_bytes):
             short = self._tried(image, work, None)
         if short is not None:
@@ -311,8 +288,6 @@ class Pipeline:
             short = memory_short(error, self.placement.device)
             if short is not None:
                 return short
-            if isinstance(error, torch.AcceleratorError):
-                raise
             image.ending, image.data = _ending(error), None
         return None
 
@@ -480,12 +455,6 @@ class Pipeline:
             network_s=image.network_s,
             elapsed_s=elapsed_s,
         )
-
-
-def _chunks(items: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:
-    source = iter(items)
-    while chunk := list(islice(source, size)):
-        yield chunk
 
 
 def _done(entry: tuple[list[_InFlight], int, Future[list[Future[None]]]]) -> tuple[list[_InFlight], int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -85,7 +85,7 @@ def map_ahead(
     ahead: int,
     budget: ByteBudget,
     size_of: Callable[[R], int],
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Like ``map(work, items)``, with up to ``ahead`` items in work or waiting; results in order.
 
     The consumer gives a result's bytes back with ``budget.add(-size_of(result))``. ``items`` is read on the

@@ -273,7 +273,7 @@ def passes(kit: Kit) -> Figures:
 
 
 def end_to_end(kit: Kit) -> Figures:
-    """JPEGs to embeddings by whole pipelines: processes on one GPU, decode threads, types and decoders."""
+    """JPEGs to embeddings by whole pipelines: processes on one GPU, decode threads, types."""
     ways: Sequence[tuple[str, int, int, Figures]] = (
         (FRAME, 1, 12, {}),
         (FRAME, 2, 7, {}),
@@ -282,7 +282,7 @@ def end_to_end(kit: Kit) -> Figures:
         (MIXED, 1, 14, {}),
         (FRAME, 4, 4, {"dtype": "bfloat16"}),
         (MIXED, 4, 4, {"dtype": "bfloat16"}),
-        (MIXED, 2, 4, {"decoder": "nvjpeg"}),
+        (MIXED, 2, 8, {}),
     )
     figures: Figures = {}
     with _Workers(kit, 1 if kit.rehearse else 4) as workers:
@@ -366,7 +366,7 @@ def _worker(device: str, model: str, photos: dict[str, list[bytes]], jobs: Any, 
 
 
 def copies(kit: Kit) -> Figures:
-    """Copies to the device, what the processor decodes, and nvJPEG: its rate, and its race."""
+    """Copies to the device, what the processor decodes, and nvJPEG, which is not offered: its rate, and its race."""
     figures: Figures = {}
     for kind in (FRAME, MIXED):
         for threads in (1, 8, 12, 16):

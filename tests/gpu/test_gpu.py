@@ -85,18 +85,6 @@ def test_cuda_is_picked_when_asked() -> None:
     assert pick_device("cuda").device == "cuda:0"
 
 
-def test_nvjpeg_finds_the_processors_faces() -> None:
-    params = PipelineParams(decoder="nvjpeg")
-    covered = tuple(CoveredPrincipal(f"r{i}", f"p{i}") for i in range(6))
-    items = [ImageInput(str(i), encoded(p, "JPEG", quality=95), covered=covered) for i, p in enumerate(pictures())]
-    gpu = list(Pipeline(model_path(), params, placement=Placement("cuda:0")).run(items))
-    cpu = list(Pipeline(model_path(), PipelineParams()).run(items))
-    for ours, expected in zip(gpu, cpu, strict=True):
-        assert (ours.status, len(ours.faces)) == (expected.status, len(expected.faces))
-        for a, b in zip(ours.faces, expected.faces, strict=True):
-            assert np.allclose(a.box, b.box, atol=2)
-
-
 # Ours is full float32 on purpose.
 @pytest.mark.filterwarnings("ignore:TensorFloat32:UserWarning")
 def test_a_compiled_network_gives_the_same_vectors() -> None:

@@ -358,7 +358,7 @@ def test_an_image_whose_decoding_lacks_memory_is_decoded_again_alone(
             raise MemoryError
         return decode(data, params, room=room, **options)
 
-    monkeypatch.setattr("udfs.decode.decode", short_once)
+    monkeypatch.setattr("udfs.pipeline.decode", short_once)
     (result,) = run(pipeline, ONE)
     assert result.status == "embedded"
     # The second time it has all the room there is, and waits for none.
@@ -366,7 +366,7 @@ def test_an_image_whose_decoding_lacks_memory_is_decoded_again_alone(
     assert pipeline._room._used == 0
 
 
-@pytest.mark.parametrize("where", ["udfs.decode.decode", "udfs.pipeline.read_bytes", "udfs.pipeline.detection_view"])
+@pytest.mark.parametrize("where", ["udfs.pipeline.decode", "udfs.pipeline.read_bytes", "udfs.pipeline.detection_view"])
 def test_an_image_that_does_not_fit_into_memory_ends_the_task(
     where: str, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,7 +388,7 @@ def test_errors_on_the_decode_threads(pipeline: Pipeline, monkeypatch: pytest.Mo
     def fail(*_: object, **__: object) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr("udfs.decode.decode", fail)
+    monkeypatch.setattr("udfs.pipeline.decode", fail)
     (result,) = run(pipeline, ONE)
     assert (result.status, result.reason) == ("broken", "INTERNAL_KeyError")
 
@@ -396,10 +396,6 @@ def test_errors_on_the_decode_threads(pipeline: Pipeline, monkeypatch: pytest.Mo
 def test_a_lost_device_ends_the_run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     fails = Fails(pipeline._detector.detect, torch.AcceleratorError("lost"), bool)
     monkeypatch.setattr(pipeline._detector, "detect", fails)
-    with pytest.raises(torch.AcceleratorError):
-        run(pipeline, ONE)
-    monkeypatch.undo()
-    monkeypatch.setattr(pipeline, "_decode", lambda *_: [torch.AcceleratorError("lost")])
     with pytest.raises(torch.AcceleratorError):
         run(pipeline, ONE)
 
@@ -471,12 +467,12 @@ def test_pictures_too_large_to_keep_are_decoded_again_for_their_crops(
     monkeypatch.setattr("udfs.pipeline._MOST_KEPT", 10_000)
 
     def noted(data: bytes, params: PipelineParams, **options: Any) -> Any:
-        decoded.append(options["factor"])
+        decoded.append(options.get("factor"))
         return decode(data, params, **options)
 
     monkeypatch.setattr("udfs.pipeline.decode", noted)
     after, nobody = run(pipeline, ONE, encoded(noise(100, 100)))
-    assert (decoded, nobody.reason) == ([1], "NO_FACE")
+    assert (sorted(decoded, key=str), nobody.reason) == ([1, None, None], "NO_FACE")
     assert after.faces[0].box.tolist() == before.faces[0].box.tolist()
     assert float(after.faces[0].embedding @ before.faces[0].embedding) > 1 - 1e-6
 

@@ -38,7 +38,7 @@ def test_not_more_ahead_than_asked() -> None:
     out = map_ahead(lambda i: i, source(), threads=2, ahead=4, budget=ByteBudget(1000), size_of=lambda _: 0)
     assert next(out) == 0
     assert len(taken) <= 4
-    out.close()  # type: ignore[attr-defined]
+    out.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
 
 
@@ -70,7 +70,7 @@ def test_bytes_hold_work_back_but_never_the_next_item() -> None:
 def test_closing_early_frees_threads_that_wait_for_room() -> None:
     out = map_ahead(lambda i: i, range(10), threads=2, ahead=8, budget=ByteBudget(1), size_of=lambda _: 10)
     assert next(out) == 0
-    out.close()  # type: ignore[attr-defined]
+    out.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
 
 
