@@ -615,7 +615,7 @@ def test_guarantee_12_behind_a_pass_that_was_cut_off_comes_another_though_reques
     assert {"erase-tables", "erase-waits"} <= steps
     outcome, steps = carried_out_by(made, "e2")
     assert (outcome.unknown, steps) == (1, set())
-    with opened(made, "erase", "cut off") as (run, _):
+    with opened(made, "erase", "cut-off") as (run, _):
         run.record(FoundToErase(items={}))
     assert "erase-purge" in carried_out_by(made, "e3")[1]
     row = record_row("m5", 5)
