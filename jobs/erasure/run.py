@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 from jobs.embedding.faces import permitted_faces
 from jobs.erasure import tables as erasure
 from jobs.erasure.collections import Pages, erase_keys
+from jobs.erasure.waiting import NOBODY, note_waiting, still_waiting
 from jobs.errors import SettingsError
 from jobs.governance import audit
 from jobs.governance.gate import Gated, gate_warehouse
@@ -113,6 +114,8 @@ class Outcome:
 def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None, sweep: bool = False) -> Outcome:
     """Carry out every open request, all in one pass over the tables.
 
+    No pass is made where all of them wait, and none could do anything for them: see `jobs.erasure.waiting`.
+
     ``due``: also destroy this, which has reached its end (kind, value). ``sweep``: also what came back after it was
     erased, and compare every collection with what is permitted, where no request is open.
 
@@ -126,7 +129,8 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         if sweep:
             _request_leftovers(run)
         targets = materialise(erasure.pending(warehouse))
-        if targets.isEmpty():
+        waits = NOBODY if targets.isEmpty() else still_waiting(run)
+        if waits is not None:
             if sweep:
                 _sweep_index(run, index)
                 _sweep_staged(run)
@@ -134,7 +138,7 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
             _finish_physically(run)
             if sweep:
                 need_all(warehouse, settings, index)
-            return Outcome(0, 0, {}, again=again)
+            return Outcome(0, waits.suspended, {}, waits.unknown, again)
         found = erasure.find(warehouse, targets)
         ring = key_ring(settings)
         found_at = utc_now()
@@ -171,6 +175,8 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
             counts = _by_kind(items.join(done, "request_id", "left_semi"))
         again = closed.again + _settle(run, ended=now)
     _finish_physically(run)
+    if closed.suspended or closed.unknown:
+        note_waiting(run, targets)
     run.gate.invalidate()
     return Outcome(closed.completed, closed.suspended, counts, closed.unknown, again, shared)
 

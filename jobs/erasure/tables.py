@@ -984,6 +984,16 @@ def write_down(
     taken back until then, and tombstones may not.
     """
     wanted = found.where(~F.col("on_hold")).select(*_ITEM)
+    fresh = materialise(_unnoted(warehouse, found))
+    _bar(warehouse, wanted.where(~_of_pass()), ring, now=now)
+    if not fresh.isEmpty():
+        warehouse.append(fresh, ERASURE_ITEMS)
+    return materialise(_going(warehouse, targets, found))
+
+
+def _unnoted(warehouse: Warehouse, found: DataFrame) -> DataFrame:
+    """Items of what was ``found`` that are to be written down, and were not yet: see `write_down`."""
+    wanted = found.where(~F.col("on_hold")).select(*_ITEM)
     known = warehouse.read(ERASURE_ITEMS)
     place = F.coalesce("image_id", F.lit("")).alias("place")
     item = ["request_id", "kind", "value", "place"]
@@ -991,17 +1001,18 @@ def write_down(
     hashes = found.where(F.col("on_hold") & (F.col("kind") == CONTENT)).select(*_ITEM)
     noted = wanted.unionByName(hashes.join(going, "image_id", "left_semi").select(*_ITEM))
     noted = noted.select(*_ITEM, place)
-    fresh = materialise(noted.join(known.select(*item[:3], place), item, "left_anti").drop("place"))
-    _bar(warehouse, wanted.where(~_of_pass()), ring, now=now)
-    if not fresh.isEmpty():
-        warehouse.append(fresh, ERASURE_ITEMS)
+    return noted.join(known.select(*item[:3], place), item, "left_anti").drop("place")
+
+
+def _going(warehouse: Warehouse, targets: DataFrame, found: DataFrame) -> DataFrame:
+    """All items of ``targets`` that may go, there or not any more."""
     # Of a pass that was cut off it may have destroyed all by which it can be found; of others that is among ``found``.
     requests = targets.select("request_id").distinct()
     passes = warehouse.read(ERASURE_ITEMS).where(_of_pass()).join(requests, "request_id", "left_semi")
     every = found.select(*_ITEM).unionByName(passes.select(*_ITEM))
     every = every.groupBy("request_id", "kind", "value").agg(F.max("image_id").alias("image_id"))
     kept = found.where("on_hold").select("kind", "value").distinct()
-    return materialise(every.join(kept, ["kind", "value"], "left_anti"))
+    return every.join(kept, ["kind", "value"], "left_anti")
 
 
 def _bar(warehouse: Warehouse, wanted: DataFrame, ring: KeyRing, *, now: datetime) -> None:
@@ -1031,17 +1042,11 @@ def destroy_rows(warehouse: Warehouse, items: DataFrame) -> dict[str, dict[str, 
     Raises:
         NotProvenError: something is left, or more or less went than was to go.
     """
-
-    kinds = {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
+    kinds = _by_kind(items)
 
     def destroy(spec: TableSpec) -> Store:
         before, erased = warehouse.read(spec).count(), 0
-        ways = [_keys(items, kind, *column) for table, kind, *column in _STORES if table is spec and kind in kinds]
-        if spec is BASIS_LINKS and LINK in kinds:
-            # Asked when they go: an image may have got its former bytes again since they were found.
-            hashes = _keys(items, LINK, "content_sha256", "string")
-            loose = _loose_links(warehouse, hashes, kinds[LINK])
-            ways.append(materialise(loose.select("image_id", "content_sha256").distinct()))
+        ways = _ways(warehouse, spec, items, kinds)
         if not ways:
             return Store(before, 0, before, 0)
         for keys in ways:
@@ -1058,6 +1063,33 @@ def destroy_rows(warehouse: Warehouse, items: DataFrame) -> dict[str, dict[str, 
                 hint="run the same command again; if it stays so, another program writes this table.",
             )
     return {name: asdict(store) for name, store in stores.items()}
+
+
+def _stand(warehouse: Warehouse, items: DataFrame) -> bool:
+    """Whether a row of ``items`` is in any table: `destroy_rows` would delete it."""
+    items = materialise(items)
+    kinds = _by_kind(items)
+
+    def stands(spec: TableSpec) -> bool:
+        ways = _ways(warehouse, spec, items, kinds)
+        return bool(ways) and _matching(warehouse.read(spec), ways) > 0
+
+    return any(warehouse.side_by_side(stands, TABLES))
+
+
+def _by_kind(items: DataFrame) -> dict[str, int]:
+    return {row["kind"]: row["count"] for row in items.groupBy("kind").count().collect()}
+
+
+def _ways(warehouse: Warehouse, spec: TableSpec, items: DataFrame, kinds: Mapping[str, int]) -> list[DataFrame]:
+    """Keys of the rows of one table that go with ``items``, by each set of columns; ``kinds``: how many of each."""
+    ways = [_keys(items, kind, *column) for table, kind, *column in _STORES if table is spec and kind in kinds]
+    if spec is BASIS_LINKS and LINK in kinds:
+        # Asked when they go: an image may have got its former bytes again since they were found.
+        hashes = _keys(items, LINK, "content_sha256", "string")
+        loose = _loose_links(warehouse, hashes, kinds[LINK])
+        ways.append(materialise(loose.select("image_id", "content_sha256").distinct()))
+    return ways
 
 
 def _keys(items: DataFrame, kind: str, column: str, type_: str) -> DataFrame:
@@ -1213,20 +1245,11 @@ def close(
         *(F.count(F.when(kind == name, 1)).alias(f"{name}s") for name in (FACE, RECORD)),
         F.count(F.when(kind == SHARED, 1)).alias("shared_images"),
     )
-    waiting = {
-        "suspended": found.where(F.col("on_hold") & ~F.col("unknown") & ~_of_pass()).select("request_id"),
-        "unknown": _unknown(warehouse, targets, blind=blind)
-        .select("request_id")
-        .unionByName(found.where(F.col("unknown") & ~_of_pass()).select("request_id")),
-        "again": _asked_since(warehouse, targets),
-    }
+    waiting = {**_waiting(warehouse, targets, found, blind=blind), "again": _asked_since(warehouse, targets)}
     # How often one was asked for stands beside each of its targets.
     requests = targets.select("request_id", "asked").distinct().join(counts, "request_id", "left").fillna(0)
-    for reason, of_requests in waiting.items():
-        marked = of_requests.select("request_id").distinct().withColumn(reason, F.lit(True))
-        requests = requests.join(marked, "request_id", "left")
-    requests = materialise(requests.fillna(False))
-    done, nothing = ~reduce(Column.__or__, [F.col(reason) for reason in waiting]), ~_something(F.struct(*_COUNTED))
+    requests, done = _that_wait(requests, waiting)
+    nothing = ~_something(F.struct(*_COUNTED))
     numbers = [F.count_if(done), *(F.count_if(reason) for reason in waiting), F.count_if(done & nothing)]
     told = requests.agg(*numbers).first()
     assert told is not None  # noqa: S101 - an aggregate without groups always has its one row
@@ -1252,6 +1275,43 @@ def close(
             rows = rows.unionByName(row.toDF(*rows.columns))
         warehouse.append(rows, ERASURE_STEPS)
     return closed
+
+
+def _waiting(warehouse: Warehouse, targets: DataFrame, found: DataFrame, *, blind: bool) -> dict[str, DataFrame]:
+    """Requests (request_id) that stay open, by what they wait for: see `close`."""
+    unknown = found.where(F.col("unknown") & ~_of_pass()).select("request_id")
+    return {
+        "suspended": found.where(F.col("on_hold") & ~F.col("unknown") & ~_of_pass()).select("request_id"),
+        "unknown": _unknown(warehouse, targets, blind=blind).select("request_id").unionByName(unknown),
+    }
+
+
+def _that_wait(requests: DataFrame, waiting: Mapping[str, DataFrame]) -> tuple[DataFrame, Column]:
+    """``requests``, each with whether it is among those ``waiting`` for a reason; and whether it is among none."""
+    for reason, of_requests in waiting.items():
+        marked = of_requests.select("request_id").distinct().withColumn(reason, F.lit(True))
+        requests = requests.join(marked, "request_id", "left")
+    return materialise(requests.fillna(False)), ~reduce(Column.__or__, [F.col(reason) for reason in waiting])
+
+
+def idle(warehouse: Warehouse, targets: DataFrame) -> Closed | None:
+    """How many requests would wait where a pass over ``targets`` could do nothing; None: it could.
+
+    That is: complete one of them, write something down, or destroy a row. Only looks, in the order of what costs least.
+    Not of requests of a pass, which none leaves open.
+    """
+    if not targets.where(_of_pass()).isEmpty():
+        return None
+    blind, found = _is_lost(warehouse), find(warehouse, targets)
+    waiting = _waiting(warehouse, targets, found, blind=blind)
+    requests, done = _that_wait(targets.select("request_id").distinct(), waiting)
+    told = requests.agg(F.count_if(done), *(F.count_if(reason) for reason in waiting)).first()
+    assert told is not None  # noqa: S101 - an aggregate without groups always has its one row
+    done_now, suspended, unknown = told
+    closed = Closed(done_now, suspended, unknown, again=0)
+    if closed.completed or not _unnoted(warehouse, found).isEmpty():
+        return None
+    return None if _stand(warehouse, _going(warehouse, targets, found)) else closed
 
 
 def _something(counts: Column) -> Column:

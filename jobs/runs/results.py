@@ -376,6 +376,22 @@ class LedgerPurged(Purged):
     STEP = "erase-ledger"
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeftWaiting(StepResult):
+    """Requests that stay open, and for which a pass could do nothing while no table that was ``read`` has changed.
+
+    By what they wait for: a legal hold, or what is lost. ``requests``: a keyed digest of them; ``read``: the last
+    commit of each table that was looked at.
+    """
+
+    STEP = "erase-waits"
+
+    suspended: int
+    unknown: int
+    requests: str
+    read: dict[str, str]
+
+
 # --- What earlier releases called them -------------------------------------------------------------------------------
 
 

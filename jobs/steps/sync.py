@@ -44,7 +44,7 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
         )
     expired = expire_steps(run, index, sweep=False)
     live = out.collection
-    text = f"{out.removed} faces removed, {expired.items.get('image', 0)} images erased"
+    text = f"{out.removed} faces removed, {expired.items.get('image', 0)} images erased{expired.waiting}"
     if not live:
         return f"nothing is live yet; {text}"
     info = index.info(live)

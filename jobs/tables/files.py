@@ -46,6 +46,16 @@ def listed(spark: SparkSession, location: str) -> str:
     return str(jvm.org.apache.commons.lang3.ArrayUtils.toString(paths))
 
 
+def modified_at(spark: SparkSession, location: str) -> int:
+    """When a file was written last, in ms since 1970.
+
+    Raises:
+        Py4JJavaError: it is not there.
+    """
+    system, path = hadoop_path(spark, location)
+    return int(system.getFileStatus(path).getModificationTime())
+
+
 def exists(spark: SparkSession, location: str) -> bool:
     """Whether there is a file or folder of that name."""
     system, path = hadoop_path(spark, location)

@@ -35,7 +35,7 @@ from jobs.schemas import (
     TableSpec,
 )
 from jobs.tables.control import CONTROL_TABLES, DeltaRsTable, Query
-from jobs.tables.files import listed
+from jobs.tables.files import listed, modified_at
 
 if TYPE_CHECKING:
     from delta.tables import DeltaTable
@@ -207,6 +207,21 @@ class Warehouse:
     def versions(self, specs: Sequence[TableSpec]) -> dict[str, int]:
         """The latest committed version of each table, by name."""
         return dict(zip([spec.name for spec in specs], self.side_by_side(self.version, specs), strict=True))
+
+    def last_commits(self, specs: Sequence[TableSpec]) -> dict[str, str]:
+        """What tells the latest commit of each table from every other, by name: its version, and its time (ms).
+
+        The version alone would not: a table that was restored from a copy comes to it once more.
+        """
+        return dict(zip([spec.name for spec in specs], self.side_by_side(self._last_commit, specs), strict=True))
+
+    def _last_commit(self, spec: TableSpec) -> str:
+        if not self.is_path:
+            last = self.delta(spec).history(1).select("version", F.unix_millis("timestamp").alias("at")).first()
+            return f"{last['version']} {last['at']}"
+        version = self.version(spec)
+        at = modified_at(self.spark, f"{self.location}/{spec.name}/_delta_log/{version:020d}.json")
+        return f"{version} {at}"
 
     @property
     def identity(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,32 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.erasure import tables as erasure
+from jobs.erasure.run import Outcome, erase_pending
 from jobs.erasure.tables import Target
 from jobs.governance import audit
 from jobs.governance.basis import record_batch
 from jobs.governance.changes import changed_since
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, EXPIRED, IMAGE, LEFT, LEFT_CONTENT, key_ring
-from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS, TOMBSTONES
+from jobs.runs.history import holds_stage
+from jobs.runs.results import FoundToErase
+from jobs.schemas import (
+    ALL_TABLES,
+    BASIS_LINKS,
+    EMBEDDINGS,
+    IMAGES,
+    PROCESSING_BASIS,
+    RUN_STEPS,
+    TOMBSTONES,
+)
 from jobs.steps.erase import erase
+from jobs.steps.load import load_steps
+from jobs.steps.sync import sync_steps
+from jobs.tables.control import CONTROL_TABLES
 from jobs.tables.links import NOT_READ
 from jobs.tables.store import materialise
-from tests.spark.helpers import BATCH, job_for, rows
-from tests.spark.indexed import SHARED, Indexed, image, picture, principal, record_row
+from tests.spark.helpers import BATCH, NOW, job_for, rows
+from tests.spark.indexed import SHARED, Indexed, image, opened, picture, principal, record_row, screened
 
 pytestmark = pytest.mark.spark
 
@@ -518,3 +533,109 @@ def test_guarantee_11_a_night_sees_an_erasure_that_counts_from_a_date_ahead(made
     assert not changed_since(made.warehouse, night)
     audit.append(made.warehouse, "erasure-requested", "asked", {}, now=datetime.now(UTC))
     assert changed_since(made.warehouse, night)
+
+
+def erasing_steps(made: Indexed, run_id: str) -> set[str]:
+    """What a run has done of an erasure: `erase-…`."""
+    steps = made.warehouse.read(RUN_STEPS).where((F.col("run_id") == run_id) & F.col("step").startswith("erase-"))
+    return {step for (step,) in rows(steps, "step")}
+
+
+def carried_out_by(made: Indexed, run_id: str) -> tuple[Outcome, set[str]]:
+    """As a run carries out what is open; its steps of an erasure."""
+    with opened(made, "erase", run_id) as (run, index):
+        outcome = erase_pending(run, index)
+    return outcome, erasing_steps(made, run_id)
+
+
+def test_guarantee_7_no_pass_is_made_for_what_waits_until_the_hold_ends(made: Indexed) -> None:
+    """Each would drop what an unfinished night has loaded; that a request waits is said each time."""
+    warehouse = made.warehouse
+    made.record(3, legal_hold_ref="case-1")
+    ask(made, Target("subject", principal(3)))
+
+    def synced(run_id: str) -> str:
+        with opened(made, "sync", run_id) as (run, index):
+            return sync_steps(run, index)
+
+    on_hold = "; 1 requests suspended by a legal hold"
+    assert on_hold in synced("s1")
+    assert {"erase-tables", "erase-waits"} <= erasing_steps(made, "s1")
+    with opened(made, "reindex", "night-2") as (run, index):
+        screened(run)
+        load_steps(run, index)
+    tables = [spec for spec in ALL_TABLES if spec not in CONTROL_TABLES]
+    before = warehouse.versions(tables)
+    assert on_hold in synced("s2")
+    assert erasing_steps(made, "s2") == set()
+    assert warehouse.versions(tables) == before
+    assert holds_stage(warehouse, "night-2")
+    assert len(made.keys_of("faces_night_2")) == len(made.live_keys())
+    assert made.faces_of(3)
+    made.record(3)
+    assert "requests" not in synced("s3")
+    assert (image(3),) not in image_rows(made)
+    assert not made.faces_of(3)
+    assert erasure.pending(warehouse).isEmpty()
+
+
+def test_guarantee_9_what_comes_while_a_request_waits_is_looked_at_and_goes(made: Indexed) -> None:
+    warehouse = made.warehouse
+    made.record(3, legal_hold_ref="case-1")
+    ask(made, Target("subject", principal(3)))
+    assert "erase-waits" in carried_out_by(made, "e1")[1]
+    # A picture more that is on hold: it is looked at, and nothing can be done.
+    brought(made, "held", "r3", like=image(7))
+    outcome, steps = carried_out_by(made, "e2")
+    assert (outcome.suspended, steps) == (1, {"erase-waits"})
+    # One that is not goes, and so does a row of it that came back.
+    row = record_row("n3", 3)
+    warehouse.append(made.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
+    brought(made, "free", "n3", like=image(7))
+    face = warehouse.read(EMBEDDINGS).where("image_id = 'free'").collect()
+    assert "erase-tables" in carried_out_by(made, "e3")[1]
+    assert image_rows(made) & {("held",), ("free",)} == {("held",)}
+    warehouse.append(made.spark.createDataFrame(face, EMBEDDINGS.columns), EMBEDDINGS)
+    carried_out_by(made, "e4")
+    assert not made.faces("image_id = 'free'")
+    # Another person's request.
+    ask(made, Target("subject", principal(5)))
+    outcome, _ = carried_out_by(made, "e5")
+    assert (outcome.completed, outcome.suspended) == (1, 1)
+    assert image_rows(made) & {("held",), (image(3),), (image(5),)} == {("held",), (image(3),)}
+
+
+def test_guarantee_12_behind_a_pass_that_was_cut_off_comes_another_though_requests_wait(made: Indexed) -> None:
+    """It may have left files as they were. And whoever waits for a record that is lost does so without a pass."""
+    ask(made, Target("subject", principal(5)))
+    brought(made, "more", "m5", like=image(7))
+    ask(made, Target("subject", principal(5)))
+    outcome, steps = carried_out_by(made, "e1")
+    assert (outcome.completed, outcome.unknown) == (0, 1)
+    assert {"erase-tables", "erase-waits"} <= steps
+    outcome, steps = carried_out_by(made, "e2")
+    assert (outcome.unknown, steps) == (1, set())
+    with opened(made, "erase", "cut-off") as (run, _):
+        run.record(FoundToErase(items={}))
+    assert "erase-purge" in carried_out_by(made, "e3")[1]
+    row = record_row("m5", 5)
+    made.warehouse.append(made.spark.createDataFrame([row], PROCESSING_BASIS.columns), PROCESSING_BASIS)
+    outcome, _ = carried_out_by(made, "e4")
+    assert (outcome.completed, outcome.unknown) == (1, 0)
+    assert ("more",) not in image_rows(made)
+
+
+def test_what_tells_a_commit_from_others_is_not_its_version_alone(made: Indexed) -> None:
+    """As where a table is restored from a copy, and written once more."""
+    folder, copy = Path(made.settings.warehouse) / RUN_STEPS.name, made.folder / "copy"
+    shutil.copytree(folder, copy)
+    told, versions = [], []
+    for _ in range(2):
+        made.warehouse.append([("n1", "stage", "done", NOW, NOW, 0.0, "{}", 1)], RUN_STEPS)
+        told.append(made.warehouse.last_commits([RUN_STEPS]))
+        assert made.warehouse.last_commits([RUN_STEPS]) == told[-1]
+        versions.append(made.warehouse.version(RUN_STEPS))
+        shutil.rmtree(folder)
+        shutil.copytree(copy, folder)
+    assert versions[0] == versions[1]
+    assert told[0] != told[1]

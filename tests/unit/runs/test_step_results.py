@@ -98,6 +98,7 @@ WRITTEN = [
                     '"elsewhere": {"milvus_gc_hours": 3.0, "milvus_queue_hours": 72.0, "backup_days": 30}}'),
     ("erase-purge", '{"vacuum_hours": 0, "physically_gone_at": "2026-02-07T02:00:00Z", "vacuumed": true}'),
     ("erase-ledger", '{"vacuum_hours": 24, "physically_gone_at": "2026-02-01T02:00:00Z", "vacuumed": false}'),
+    ("erase-waits", '{"suspended": 1, "unknown": 0, "requests": "ab", "read": {"images": "12 1767225600000"}}'),
 ]  # fmt: skip
 
 
