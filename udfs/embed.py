@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from udfs.arrays import AnyArray, Float32, UInt8
+from udfs.arrays import EMBEDDING_DIM, AnyArray, Float32, UInt8
 from udfs.nets import Nets
 from udfs.params import PipelineParams
-
-DIMENSIONS = 512
 
 
 class Embedder:
@@ -46,7 +44,7 @@ class Embedder:
 
     def embed(self, crops: UInt8 | Sequence[UInt8]) -> Float32:
         """Embed crops (uint8 [n, crop_size, crop_size, 3]); returns float32 [n, 512] of unit length."""
-        out = np.empty((len(crops), DIMENSIONS), np.float32)
+        out = np.empty((len(crops), EMBEDDING_DIM), np.float32)
         tf32 = self._nets.dtype is not torch.float32
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
             for start in range(0, len(crops), self._batch):

@@ -17,6 +17,7 @@ from jobs.embedding.model import Model, find_model, ship_model
 from jobs.errors import BadInput
 from jobs.evaluation.summary import counts, evaluate_pairs
 from jobs.tables.sources import file_uri
+from udfs.arrays import EMBEDDING_DIM
 from udfs.spark import RESULT_SCHEMA, embed_arrow
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def embed_pictures(
 
 def _gathered(table: pa.Table, images: int) -> Embedded:
     """The executors' rows, in whatever order they came, by the number of the picture."""
-    vectors, found = np.zeros((images, 512), np.float32), np.zeros(images, bool)
+    vectors, found = np.zeros((images, EMBEDDING_DIM), np.float32), np.zeros(images, bool)
     outcomes: Counter[tuple[str, str]] = Counter()
     for batch in table.to_batches():
         columns = (batch.column(name).to_pylist() for name in ("image_id", "status", "reason"))

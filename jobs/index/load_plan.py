@@ -17,8 +17,9 @@ import math
 from dataclasses import dataclass
 
 from jobs.index.collections import PQ_BYTES, default_index
-from jobs.index.protocol import DIM, SCALARS, Features, IndexSpec
+from jobs.index.protocol import SCALARS, Features, IndexSpec
 from jobs.settings import Settings
+from udfs.arrays import EMBEDDING_DIM
 
 FILE_BYTES_LIMIT = 16 * 10**9
 # A node reads a file into rows, then into columns by shard: about three times its size at the peak.
@@ -64,7 +65,7 @@ class LoadPlan:
         ]
 
 
-def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = DIM) -> LoadPlan:
+def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = EMBEDDING_DIM) -> LoadPlan:
     """The plan for ``rows`` faces under ``settings``, on a server with ``features``."""
     milvus = settings.milvus
     nodes = milvus.data_nodes
@@ -113,7 +114,7 @@ def share_out(files: int, settings: Settings, features: Features) -> tuple[int, 
     return in_flight, max(1, min(features.files_per_job, math.ceil(files / (_JOBS_A_SLOT * in_flight))))
 
 
-def index_bytes(spec: IndexSpec, rows: int, dim: int = DIM) -> int:
+def index_bytes(spec: IndexSpec, rows: int, dim: int = EMBEDDING_DIM) -> int:
     """About how large an index is, by what it keeps for each row."""
     raw = 4 * dim
     params = spec.params

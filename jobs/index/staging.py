@@ -14,8 +14,9 @@ from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable, NotProvenError
 from jobs.index.loader import StagedFile, sha256_of
-from jobs.index.protocol import DIM, MAX_KEY, MIN_KEY
+from jobs.index.protocol import MAX_KEY, MIN_KEY
 from jobs.tables.files import make_folder, remove_tree
+from udfs.arrays import EMBEDDING_DIM
 from udfs.reading import file_system
 
 if TYPE_CHECKING:
@@ -184,11 +185,11 @@ def _faults(batch: pa.RecordBatch) -> np.ndarray:
     vectors = batch.column("embedding")
     lengths = np.diff(vectors.offsets.to_numpy())
     fault = np.full(len(batch), "", dtype=object)
-    fault[lengths != DIM] = "WRONG_DIMENSION"
-    right = np.flatnonzero(lengths == DIM)
+    fault[lengths != EMBEDDING_DIM] = "WRONG_DIMENSION"
+    right = np.flatnonzero(lengths == EMBEDDING_DIM)
     whole = len(right) == len(batch)
     flat = vectors.flatten() if whole else vectors.take(right).flatten()
-    matrix = flat.to_numpy(zero_copy_only=False).reshape(-1, DIM)
+    matrix = flat.to_numpy(zero_copy_only=False).reshape(-1, EMBEDDING_DIM)
     norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
     fault[right[~np.isfinite(norms)]] = "NOT_FINITE"
     fault[right[np.isfinite(norms) & (np.abs(norms - 1) > _UNIT_TOLERANCE)]] = "NOT_UNIT_LENGTH"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jobs.index.load_plan import LoadPlan
-from jobs.index.protocol import DIM
 from jobs.planning.model import NightPlan, Work
 from jobs.settings import PlanningSettings
+from udfs.arrays import EMBEDDING_DIM
 
 _GIB = 2**30
 # A row of `embeddings`: the vector, which does not compress, and about as much as its box, landmarks, ids and records.
-_FACE_BYTES = 4 * DIM + 250
+_FACE_BYTES = 4 * EMBEDDING_DIM + 250
 
 
 @dataclass(frozen=True)
