@@ -19,6 +19,7 @@ from jobs.evaluation.summary import counts, evaluate_pairs
 from jobs.tables.sources import file_uri
 from udfs.arrays import EMBEDDING_DIM
 from udfs.spark import RESULT_SCHEMA, embed_arrow
+from udfs.statuses import Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,7 +101,7 @@ def _gathered(table: pa.Table, images: int) -> Embedded:
     for batch in table.to_batches():
         columns = (batch.column(name).to_pylist() for name in ("image_id", "status", "reason"))
         for row, (number, status, reason) in enumerate(zip(*columns, strict=True)):
-            if status == "embedded":
+            if status == Status.EMBEDDED:
                 vectors[int(number)], found[int(number)] = batch.column("vector")[row].values.to_numpy(), True
             else:
                 outcomes[status, reason] += 1
@@ -110,7 +111,7 @@ def _gathered(table: pa.Table, images: int) -> Embedded:
 
 
 def _all_readable(outcomes: Counter[tuple[str, str]], of: int) -> None:
-    missing = {reason: number for (status, reason), number in sorted(outcomes.items()) if status == "unreadable"}
+    missing = {reason: number for (status, reason), number in sorted(outcomes.items()) if status == Status.UNREADABLE}
     if missing:
         why = ", ".join(f"{reason}: {number}" for reason, number in missing.items())
         raise BadInput(

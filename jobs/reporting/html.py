@@ -15,6 +15,7 @@ from jobs.reporting.collect import Report
 from jobs.reporting.timings import Throughput
 from jobs.runs.results import Embedded, Imported, Indexed, Screened, Staged, Verified
 from jobs.runs.step_result import StepResult
+from udfs.statuses import Status
 
 #: How a group of images is coloured; what is not here is neutral.
 _TONES: Final = {
@@ -87,7 +88,7 @@ def _apart(proof: Proof | None) -> dict[str, Any] | None:
 
 def _node_tone(node: charts.Node) -> str:
     if node.column == 2 and node.group != flow.REFUSED:
-        return "good" if node.key == "embedded" else "neutral"
+        return "good" if node.key == Status.EMBEDDED else "neutral"
     return _TONES.get(node.group, "neutral")
 
 

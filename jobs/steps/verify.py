@@ -7,7 +7,7 @@ from typing import Final
 from pyspark.sql import DataFrame
 
 from jobs.embedding.faces import permitted_faces
-from jobs.embedding.status import outcomes
+from jobs.embedding.status import LEFT_FOR_NEXT_RUN, MISSING, outcomes
 from jobs.errors import NotProvenError
 from jobs.governance.changes import changed_since
 from jobs.governance.gate import Gated
@@ -104,12 +104,12 @@ def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> Reconc
     faults = []
     if sum(statuses.values()) != total:
         faults.append(f"{total} images, but {sum(statuses.values())} outcomes")
-    if statuses.get("missing") and not changed_since(run.warehouse, run.started_at):
-        faults.append(f"{statuses['missing']} accepted images have no outcome")
+    if statuses.get(MISSING) and not changed_since(run.warehouse, run.started_at):
+        faults.append(f"{statuses[MISSING]} accepted images have no outcome")
     if faces != proof.rows_found:
         faults.append(f"{faces} faces of images, but {proof.rows_found} rows in the collection")
-    if "missing" in statuses:
+    if MISSING in statuses:
         # Permitted (or covered differently) only since this run gated them; the next run embeds them.
-        statuses["left_for_next_run"] = statuses.pop("missing")
+        statuses[LEFT_FOR_NEXT_RUN] = statuses.pop(MISSING)
     reasons = {f"{r['status']}:{r['reason']}": r["images"] for r in rows if r["reason"]}
     return Reconciled(images=total, statuses=statuses, reasons=reasons, faces=faces, faults=tuple(faults))
