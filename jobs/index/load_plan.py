@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from jobs.formatting import size, span
 from jobs.index.collections import PQ_BYTES, default_index
 from jobs.index.protocol import SCALARS, Features, IndexSpec
 from jobs.settings import Settings
@@ -59,9 +60,9 @@ class LoadPlan:
         return [
             f"{self.rows:,} faces by {way}: {files} of about {self.rows_per_file:,} rows{jobs}{waves}",
             f"index {self.index.index_type} {dict(self.index.params)}",
-            f"staged {_gib(self.staging_bytes)}, stored {_gib(self.stored_bytes)}, "
-            f"in memory {_gib(self.memory_bytes)}; the last two twice while the live collection stays beside it",
-            f"about {_duration(self.seconds)} to import, without index and load",
+            f"staged {size(self.staging_bytes)}, stored {size(self.stored_bytes)}, "
+            f"in memory {size(self.memory_bytes)}; the last two twice while the live collection stays beside it",
+            f"{span(self.seconds)} to import, as estimated, without index and load",
         ]
 
 
@@ -132,13 +133,3 @@ def index_bytes(spec: IndexSpec, rows: int, dim: int = EMBEDDING_DIM) -> int:
         "GPU_CAGRA": raw + 4 * 64,
     }[spec.index_type]
     return rows * each
-
-
-def _gib(size: float) -> str:
-    return f"{size / _GIB:,.1f} GiB" if size >= 0.1 * _GIB else f"{size / 2**20:,.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
