@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from jobs.errors import SettingsError
 from jobs.formatting import size, span
 from jobs.index.collections import PQ_BYTES, default_index
 from jobs.index.protocol import SCALARS, Features, IndexSpec
@@ -67,7 +68,11 @@ class LoadPlan:
 
 
 def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = EMBEDDING_DIM) -> LoadPlan:
-    """The plan for ``rows`` faces under ``settings``, on a server with ``features``."""
+    """The plan for ``rows`` faces under ``settings``, on a server with ``features``.
+
+    Raises:
+        SettingsError: `uses_bulk_import`.
+    """
     milvus = settings.milvus
     nodes = milvus.data_nodes
     by_import = uses_bulk_import(settings, features)
@@ -105,8 +110,18 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = E
 
 
 def uses_bulk_import(settings: Settings, features: Features) -> bool:
-    """Whether rows come in by bulk import."""
-    return features.bulk_import and settings.milvus.load_by != "insert"
+    """Whether rows come in by bulk import, and not by insert: decided here, for the plan and for the load.
+
+    Raises:
+        SettingsError: `milvus.load_by` asks for bulk import of an index that has none.
+    """
+    load_by = settings.milvus.load_by
+    if load_by == "import" and not features.bulk_import:
+        raise SettingsError(
+            f"milvus.load_by is 'import', but this Milvus ({features.version}) has no bulk import.",
+            hint="set milvus.load_by=auto.",
+        )
+    return features.bulk_import and load_by != "insert"
 
 
 def share_out(files: int, settings: Settings, features: Features) -> tuple[int, int]:

@@ -26,7 +26,13 @@ from udfs.arrays import EMBEDDING_DIM
 
 
 def load_steps(run: Run, index: VectorIndex) -> str:
-    """Gate again, stage, gate again, import, index, load; returns the collection's name."""
+    """Gate again, stage, gate again, import, index, load; returns the collection's name.
+
+    Raises:
+        SettingsError: `milvus.load_by` asks for what this Milvus cannot do.
+    """
+    # Before the files are staged.
+    uses_bulk_import(run.settings, index.features)
     collection = collection_name(run.settings.milvus.alias, run.run_id)
     run.facts["collection"] = collection
     fingerprint = known_fingerprint(run)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.errors import SettingsError
 from jobs.index.collections import default_index
-from jobs.index.load_plan import FILE_BYTES_LIMIT, index_bytes, plan_load
+from jobs.index.load_plan import FILE_BYTES_LIMIT, index_bytes, plan_load, uses_bulk_import
 from jobs.index.milvus.server import detect
 from jobs.index.protocol import Features, IndexSpec
 from jobs.settings import Settings
@@ -80,6 +81,30 @@ def test_without_bulk_import_files_are_written_one_by_one() -> None:
     assert "by insert, file by file: 3 files of about 200,000 rows" in plan.lines()[0]
     assert "waves" not in plan.lines()[0]
     assert plan_load(0, settings(), OLD).files == 1
+
+
+@pytest.mark.parametrize(
+    ("load_by", "features", "by_import"),
+    [
+        ("auto", OLD, True),
+        ("auto", EMBEDDED, False),
+        ("insert", NEW, False),
+        ("insert", EMBEDDED, False),
+        ("import", OLD, True),
+    ],
+)
+def test_plan_and_load_decide_alike_how_rows_come_in(load_by: str, features: Features, by_import: bool) -> None:
+    chosen = settings(load_by=load_by)
+    assert uses_bulk_import(chosen, features) is by_import
+    assert plan_load(10, chosen, features).by_import is by_import
+
+
+def test_bulk_import_where_there_is_none_is_a_setting_that_cannot_be_met() -> None:
+    by_import, said = settings(load_by="import"), r"load_by is 'import'.*\(lite\) has no bulk import.*load_by=auto"
+    with pytest.raises(SettingsError, match=said):
+        uses_bulk_import(by_import, EMBEDDED)
+    with pytest.raises(SettingsError, match=said):
+        plan_load(10, by_import, EMBEDDED)
 
 
 @pytest.mark.parametrize(
