@@ -31,7 +31,7 @@ _MEMORY_SHARE = 0.5
 # Smaller files cost more in rounds than they gain in balance.
 _LEAST_ROWS = 10_000
 _JOBS_A_SLOT = 2
-_GIB = 2**30
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = E
         # More jobs in flight than nodes share a node's memory; servers of one file a job give a node one job at a time
         # (2.3.5: two side by side took as long as one after the other, and each costs 3 s beside its rows).
         slots = 1 if features.files_per_job == 1 else math.ceil(max(milvus.import_jobs, nodes) / nodes)
-        memory = milvus.data_node_memory_gib * _GIB * _MEMORY_SHARE / _MEMORY_FACTOR / slots
+        memory = milvus.data_node_memory_gib * GIB * _MEMORY_SHARE / _MEMORY_FACTOR / slots
         rows_per_file = max(1, min(rows_per_file, int(min(memory, FILE_BYTES_LIMIT) // row_bytes)))
     files = max(1, math.ceil(rows / rows_per_file))
     if by_import and rows >= nodes * _LEAST_ROWS:
