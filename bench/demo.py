@@ -160,8 +160,10 @@ def _outcomes(warehouse: Warehouse, named: DataFrame) -> Table:
     from rich.table import Table
 
     from jobs.schemas import IMAGE_STATUS
+    from udfs.statuses import Status
 
-    outcome = F.when(F.col("status") == "embedded", "embedded").otherwise(F.concat_ws(": ", "status", "reason"))
+    why = F.when(F.col("status") != Status.EMBEDDED.value, F.col("reason"))
+    outcome = F.concat_ws(": ", "status", why)
     rows = (
         warehouse.read(IMAGE_STATUS)
         .join(named, "image_id")

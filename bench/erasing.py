@@ -25,6 +25,7 @@ import numpy as np
 
 from bench import record
 from bench.faces import SHAPE, drawn
+from udfs.statuses import Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -151,7 +152,7 @@ class Governance:
         warehouse.append(vectors.select(*(faces.get(c, F.lit(None)).alias(c) for c in columns)), EMBEDDINGS)
         status = {
             "image_id": image, "input_digest": F.lit("d"), "model_fingerprint": F.lit("f"),
-            "status": F.lit("embedded"), "faces": F.lit(1), "run_id": F.lit("r"), "decided_at": before,
+            "status": F.lit(Status.EMBEDDED.value), "faces": F.lit(1), "run_id": F.lit("r"), "decided_at": before,
         }  # fmt: skip
         columns = self.spark.createDataFrame([], IMAGE_STATUS.columns).columns
         warehouse.append(numbers.select(*(status.get(c, F.lit(None)).alias(c) for c in columns)), IMAGE_STATUS)

@@ -32,11 +32,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from udfs.arrays import EMBEDDING_DIM
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-DIM: Final = 512
 COMMON: Final = 0.42
 FALL: Final = 15.5
 DEVIATION: Final = 0.23
@@ -74,7 +75,7 @@ def drawn(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordB
 
         for batch in batches:
             flat = pa.array(pictures(batch.column("id").to_numpy(), seed).ravel())
-            offsets = pa.array(np.arange(0, len(flat) + 1, DIM, dtype=np.int32))
+            offsets = pa.array(np.arange(0, len(flat) + 1, EMBEDDING_DIM, dtype=np.int32))
             embedding = pa.ListArray.from_arrays(offsets, flat)
             yield pa.RecordBatch.from_arrays([batch.column("id"), embedding], names=["id", "embedding"])
 
@@ -83,7 +84,7 @@ def drawn(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordB
 
 def pictures(rows: NDArray[Any], seed: int) -> NDArray[np.float32]:
     """The vectors of these rows, of unit length, [rows, 512]."""
-    found = np.empty((len(rows), DIM), np.float32)
+    found = np.empty((len(rows), EMBEDDING_DIM), np.float32)
     blocks = rows // _ROWS
     for block in np.unique(blocks):
         here = blocks == block
@@ -99,7 +100,7 @@ def person_of(rows: NDArray[Any]) -> NDArray[np.int64]:
 
 def other_pictures(people: NDArray[Any], seed: int) -> NDArray[np.float32]:
     """One more picture of each of these people, which no row has: what a search would be asked for."""
-    found = np.empty((len(people), DIM), np.float32)
+    found = np.empty((len(people), EMBEDDING_DIM), np.float32)
     blocks = people // _PEOPLE
     for block in np.unique(blocks):
         here = blocks == block
@@ -134,7 +135,7 @@ def _scales() -> NDArray[np.float64]:
 @cache
 def _directions() -> NDArray[np.float64]:
     """Orthonormal rows. Each lies across all 512 numbers, as in a network, whose numbers are all alike."""
-    square = np.random.default_rng(DIM).standard_normal((DIM, DIRECTIONS + 1))
+    square = np.random.default_rng(EMBEDDING_DIM).standard_normal((EMBEDDING_DIM, DIRECTIONS + 1))
     return np.asarray(np.linalg.qr(square)[0].T)
 
 

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from bench import record
-from bench.faces import DIM, SHAPE, other_pictures, person_of
+from bench.faces import SHAPE, other_pictures, person_of
 from bench.server import PATIENCE_S, SEED, SERVER, SHARDS, Collections, server
+from udfs.arrays import EMBEDDING_DIM
 
 TYPES = ("FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "SCANN")
 ROWS, QUERIES, K = 100_000, 200, 10
@@ -40,8 +41,8 @@ def main() -> None:
         bench = IndexTypes("index types", folder, running.uri)
         figures = bench.measure(arguments.rows)
         bench.stop()
-    setting = {"server": SERVER, "dimensions": DIM, "rows": arguments.rows, "shards": SHARDS, "vectors": SHAPE,
-               "queries": f"{QUERIES} pictures that are not in the table, of people who are",
+    setting = {"server": SERVER, "dimensions": EMBEDDING_DIM, "rows": arguments.rows, "shards": SHARDS,
+               "vectors": SHAPE, "queries": f"{QUERIES} pictures that are not in the table, of people who are",
                "searches_timed": QUERIES * TIMES}  # fmt: skip
     path = record.write("index_types", figures, ratios(figures), setting=setting)
     draw(figures, path.with_suffix(".png"))

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import record
-from bench.faces import DIM, SHAPE
+from bench.faces import SHAPE
 from bench.record import Stopwatch
 from bench.server import SERVER, Collections, server
+from udfs.arrays import EMBEDDING_DIM
 
 SIZES = (10_000, 100_000, 1_000_000)
 MAIN = 100_000
@@ -41,7 +42,7 @@ def main() -> None:
         figures, ratios = bench.compare(arguments.rows, arguments.rounds)
         figures["growth"], more = bench.growth(sorted(arguments.sizes))
         bench.stop()
-    setting = {"server": SERVER, "dimensions": DIM, "rows": arguments.rows, "rounds": arguments.rounds,
+    setting = {"server": SERVER, "dimensions": EMBEDDING_DIM, "rows": arguments.rows, "rounds": arguments.rounds,
                "vectors": SHAPE}  # fmt: skip
     path = record.write("loading", figures, ratios | more, setting=setting)
     _plot(figures, path.with_suffix(".png"))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from bench.photos import Photo
+from udfs.arrays import EMBEDDING_DIM
 
 WORKERS = 2
 WARM = 6
@@ -53,7 +54,7 @@ class Naive:
                 found = self._detector(image)
                 crops.append(torch.zeros(0, 3, 160, 160) if found is None else found)
             together = torch.cat(crops)
-            vectors = self._net(together) if len(together) else torch.zeros(0, 512)
+            vectors = self._net(together) if len(together) else torch.zeros(0, EMBEDDING_DIM)
         return [part.numpy() for part in torch.split(vectors, [len(part) for part in crops])]
 
 
@@ -82,7 +83,7 @@ def predictor() -> Callable[[Any], Any]:
     naive = Naive()
 
     def predict(contents: Any) -> Any:
-        return np.stack([v[0] if len(v) else np.zeros(512, np.float32) for v in naive(list(contents))])
+        return np.stack([v[0] if len(v) else np.zeros(EMBEDDING_DIM, np.float32) for v in naive(list(contents))])
 
     return predict
 

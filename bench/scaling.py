@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.record import result
+from jobs.formatting import size
 from jobs.index.load_plan import LoadPlan, plan_load
 from jobs.index.protocol import Features
 from jobs.index.staging import bucket_count
@@ -24,7 +25,6 @@ SIZES = {"1 million": 10**6, "100 million": 10**8, "3 billion": 3 * 10**9}
 NIGHT_H, WEEK_H = 8, 7 * 24
 CORES = 8  # of an executor: conf/spark-*.conf
 NEW_A_NIGHT = 0.001
-_GIB = 2**30
 
 
 def main() -> None:
@@ -64,16 +64,16 @@ def scaling() -> str:
             lambda n: _number(NEW_A_NIGHT * n * core_s["float32"] / 3600)
         ),
         "commits of 500,000 images": each(lambda n: f"{math.ceil(n / 500_000):,}"),
-        "vectors shuffled at staging, and staged": of_plan(lambda p: _size(p.staging_bytes)),
+        "vectors shuffled at staging, and staged": of_plan(lambda p: size(p.staging_bytes)),
         "the same on each executor's disk": " | ".join(
-            _size(plan.staging_bytes / n) for plan, n in zip(plans, executors, strict=True)
+            size(plan.staging_bytes / n) for plan, n in zip(plans, executors, strict=True)
         ),
         f"Milvus data nodes for an import in {NIGHT_H} hours": of_plan(lambda p: f"{p.jobs_in_flight:,}"),
         "staged files, one an import job; waves": of_plan(lambda p: f"{p.files:,}; {p.waves:,}"),
         "hours to import": of_plan(lambda p: _number(p.seconds / 3600)),
         "index (AUTO)": of_plan(lambda p: p.index.index_type),
-        "Milvus: memory, both collections": of_plan(lambda p: _size(2 * p.memory_bytes)),
-        "Milvus: storage, both collections": of_plan(lambda p: _size(2 * p.stored_bytes)),
+        "Milvus: memory, both collections": of_plan(lambda p: size(2 * p.memory_bytes)),
+        "Milvus: storage, both collections": of_plan(lambda p: size(2 * p.stored_bytes)),
         "buckets of keys compared": each(lambda n: f"{bucket_count(n):,}"),
     }
     lines = [f"| images, with one face each | {' | '.join(SIZES)} |", "| --- |" + " ---: |" * len(SIZES)]
@@ -118,10 +118,6 @@ def _executors(images: int, core_s: float) -> int:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def _size(size: float) -> str:
-    return f"{size / 2**40:,.1f} TiB" if size >= 2**40 else f"{size / _GIB:,.1f} GiB"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from udfs.arrays import EMBEDDING_DIM
+
 SERVER = "Milvus 2.3.5 standalone"
 SHARDS = 2
 SEED = 0
@@ -57,7 +59,7 @@ class Collections:
         self._number += 1
         name = f"bench_{self._number}"
         info = CollectionInfo("0" * 64, name, False, "invented faces", "")
-        self.index.create(name, dim=512, shards=SHARDS, properties=info)
+        self.index.create(name, dim=EMBEDDING_DIM, shards=SHARDS, properties=info)
         return name
 
     def stage(self, table: str, name: str) -> Any:

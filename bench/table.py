@@ -12,6 +12,7 @@ from bench import scaling
 from bench.index_types import shown
 from bench.pipeline import NAMES
 from bench.record import RESULTS, result
+from udfs.arrays import EMBEDDING_DIM
 
 PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 BEGIN, END = "<!-- figures: python -m bench.table -->\n", "<!-- end of figures -->\n"
@@ -83,7 +84,7 @@ def _loading() -> list[str]:
     measured = result("loading")
     figures, ratios, rows = measured["figures"], measured["ratios"], measured["setting"]["rows"]
     lines = [
-        f"{rows:,} faces of 512 numbers from Delta into {measured['setting']['server']}, searchable, on "
+        f"{rows:,} faces of {EMBEDDING_DIM} numbers from Delta into {measured['setting']['server']}, searchable, on "
         f"{_on(measured)}; medians of {measured['setting']['rounds']} rounds in turns. Bulk import is "
         f"{ratios['bulk_to_rpc_end_to_end']:.2f} x RPC insert.",
         "",

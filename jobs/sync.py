@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from jobs.cli import job
 from jobs.errors import LeaseHeld
-from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, open_run
 from jobs.steps.expire import due_now
-from jobs.steps.sync import remove_unpermitted_live, sync_steps
+from jobs.steps.sync import remove_without_lease, sync_steps
 
 
 @job("sync", examples="python -m jobs.sync --config conf/local.yaml")
@@ -38,10 +37,7 @@ def _sync(job_: JobContext, index: VectorIndex) -> Result:
             return run.end(Result(sync_steps(run, index)))
     except LeaseHeld:
         # A reindex writes the tables for hours; what is withdrawn must not wait for it.
-        def decide() -> Gated:
-            return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
-
-        removed = remove_unpermitted_live(job_.warehouse, job_.settings, index, decide).removed
+        removed = remove_without_lease(job_, index)
         return Result(f"{removed} faces removed; another run is writing, so the rest waits for it")
 
 

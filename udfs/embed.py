@@ -9,12 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from udfs.arrays import AnyArray, Float32, UInt8
+from udfs.arrays import EMBEDDING_DIM, AnyArray, Float32, UInt8
 from udfs.device import full_float32
 from udfs.nets import Nets
 from udfs.params import PipelineParams
-
-DIMENSIONS = 512
 
 
 class Embedder:
@@ -54,7 +52,7 @@ class Embedder:
 
     def embed(self, crops: UInt8 | Sequence[UInt8]) -> Float32:
         """Embed crops (uint8 [n, crop_size, crop_size, 3]); returns float32 [n, 512] of unit length."""
-        out = np.empty((len(crops), DIMENSIONS), np.float32)
+        out = np.empty((len(crops), EMBEDDING_DIM), np.float32)
         with torch.inference_mode(), full_float32():
             for start in range(0, len(crops), self._batch):
                 part = np.stack(list(crops[start : start + self._batch]))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from udfs.arrays import Float32
 from udfs.coverage import CoveredPrincipal
+from udfs.statuses import STATUSES
 
-#: Every way in which an image can end.
-STATUSES = ("embedded", "no_face", "broken", "too_large", "unreadable", "uncovered_faces")
+__all__ = ["STATUSES", "Dropped", "Face", "ImageInput", "ImageResult"]
 
 
 @dataclass(frozen=True)

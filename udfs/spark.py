@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
+from udfs.arrays import EMBEDDING_DIM
 from udfs.coverage import CoveredPrincipal
 from udfs.device import Placement, WithoutGpu, apply_share, apply_threads, pick_device
 from udfs.params import MIB, PipelineParams
@@ -218,7 +219,7 @@ def _faces_to_arrow(faces: list[Face]) -> pa.StructArray:
         "basis_record_ids": _lists(
             [len(ids) for ids in records], pa.array(list(chain.from_iterable(records)), pa.string())
         ),
-        "embedding": _vectors([f.embedding for f in faces], 512),
+        "embedding": _vectors([f.embedding for f in faces], EMBEDDING_DIM),
     }
     return pa.StructArray.from_arrays(list(columns.values()), list(columns))
 

@@ -11,10 +11,14 @@ from pyspark.sql import functions as F
 from jobs.governance.gate import Gated
 from jobs.schemas import IMAGE_STATUS
 from jobs.tables.store import Warehouse, materialise
+from udfs.statuses import Status
 
+# Beside those of the pipeline (`Status`): refused by the gate, without any outcome, and left for the next run.
 REFUSED: Final = "refused"
+MISSING: Final = "missing"
+LEFT_FOR_NEXT_RUN: Final = "left_for_next_run"
 # Outcomes that another night may change without the image changing; they are tried again by the next run.
-RETRIED: Final = ("unreadable",)
+RETRIED: Final = (Status.UNREADABLE.value,)
 # What an outcome is of: an image, under the content and the records that it had.
 INPUT: Final = ("image_id", "input_digest")
 
@@ -89,7 +93,7 @@ def outcomes(gated: Gated, status: DataFrame, fingerprint: str) -> DataFrame:
     refused = F.col("reason").isNotNull()
     return (
         joined.select(
-            F.when(refused, F.lit(REFUSED)).otherwise(F.coalesce("last.status", F.lit("missing"))).alias("status"),
+            F.when(refused, F.lit(REFUSED)).otherwise(F.coalesce("last.status", F.lit(MISSING))).alias("status"),
             F.coalesce("reason", "last.why").alias("reason"),
             F.when(refused, F.lit(0)).otherwise(F.coalesce("last.faces", F.lit(0))).alias("faces"),
         )

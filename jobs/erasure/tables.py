@@ -393,57 +393,9 @@ def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     not looked for: each kind costs scans of its tables, and no table is shuffled for a few people.
     """
     asked = _Asked(targets, {row["kind"]: row["count"] for row in targets.groupBy("kind").count().collect()})
-    batches = asked.of(BATCH, "source_batch_id", "asked_at")
-    if BATCH in asked.counts:
-        batches = _assessed_again(warehouse, batches)
-    leaving = materialise(_leaving(warehouse, asked, batches))
-    ended = leaving
-    if EXPIRED in asked.counts:
-        basis = warehouse.read(PROCESSING_BASIS).select("record_id")
-        expired = basis.join(asked.of(EXPIRED, "record_id"), "record_id").select(*leaving.columns)
-        ended = materialise(leaving.unionByName(expired).distinct())
-    touched = materialise(_touched(warehouse, asked, batches, ended))
-    told = touched.agg(F.count("*"), F.count_if("linked"), F.count_if(~F.col("linked") & ~F.col("named"))).first()
-    assert told is not None  # noqa: S101 - an aggregate without groups always has its one row
-    count, by_links, by_faces = told
-    near = _near(warehouse, touched, asked, count)
-    bare = materialise(_bare(touched, near)) if by_faces else None
-    whole = materialise(_whole(touched, near, leaving, ended, bare, lost=RECORD in asked.counts))
-    shown = _shown(near, leaving, bare)
-    # A pass bars no bytes: of what expired others may have the same, and are permitted, also where they are missing.
-    contents = _contents(asked, touched, near, shown)
-    barred = contents.select("request_id", "content_sha256").unionByName(asked.of(LINK, "content_sha256"))
-    # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
-    loose = materialise(_loose_links(warehouse, barred, count + asked.counts.get(LINK, 0)))
-    shared = touched.join(whole.select("image_id"), "image_id", "left_anti")
-    rows = [
-        _items(leaving, RECORD, F.col("record_id"), None),
-        _items(whole, IMAGE, F.col("image_id"), "image_id"),
-        _items(contents, CONTENT, F.col("content_sha256"), "image_id"),
-        _items(loose, LINK, F.col("content_sha256"), None),
-        _items(shared, SHARED, F.col("image_id"), "image_id"),
-        _somebody_leaves(shown, whole),
-        _faces(warehouse, asked, near, whole, ended),
-        _written_down(warehouse, asked, leaving),
-        *_faces_of_loose(warehouse, loose),
-    ]
-    waits = []
-    if bare is not None:
-        alone = materialise(shared.where(~_of_pass()).join(bare, "image_id", "left_semi"))
-        rows += _by_faces_alone(alone, near)
-        waits.append(_unlinked(alone, near).select("request_id"))
-    found = reduce(DataFrame.unionByName, rows).distinct()
-    doubtful = None
-    # Where a record was found, and a link of it, both tables are there.
-    if (RECORD in asked.counts or not by_links) and _is_lost(warehouse):
-        found = materialise(found)
-        doubtful = materialise(_still_there(warehouse, found))
-        named = found.where(F.col("kind") == IMAGE).withColumn("image_id", F.col("value"))
-        waits.append(named.join(doubtful, "image_id", "left_semi").select("request_id"))
-        waits.append(targets.where(F.col("kind") == SUBJECT).select("request_id"))
-    elif asked.counts.keys() & {IMAGE, BATCH}:
-        doubtful = _of_lost_records(touched, near, leaving)
-    return materialise(_marked(found, _on_hold(warehouse), _in_doubt(doubtful, near, leaving, waits)))
+    records = _records(warehouse, asked)
+    images = _images(warehouse, asked, records)
+    return _what_goes(warehouse, asked, records, images, _fates(warehouse, asked, records, images))
 
 
 @dataclass(frozen=True)
@@ -472,6 +424,121 @@ class _Near(NamedTuple):
     linked: DataFrame
     faces: DataFrame
     records: DataFrame
+
+
+@dataclass(frozen=True)
+class _Records:
+    """Records that a pass takes, and what they are told by.
+
+    ``batches``: `_assessed_again`. ``leaving`` (request_id, record_id): those that go. ``ended``: also those that
+    have reached their end, which stay while their faces go.
+    """
+
+    batches: DataFrame
+    leaving: DataFrame
+    ended: DataFrame
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images that a pass touches (``touched``: `_touched`), how many, to how many a link led, what is `near` them.
+
+    ``bare``: those to which only faces led (image_id); None: there are none.
+    """
+
+    touched: DataFrame
+    count: int
+    by_links: int
+    near: _Near
+    bare: DataFrame | None
+
+
+@dataclass(frozen=True)
+class _Fates:
+    """What becomes of the images, each with its request_id.
+
+    ``whole`` (image_id) go, ``shared`` ones stay for others. ``shown``: `_shown`. ``contents`` (image_id,
+    content_sha256) do not come back. ``loose``: links to erased bytes, of images that hold others now.
+    """
+
+    whole: DataFrame
+    shared: DataFrame
+    shown: DataFrame
+    contents: DataFrame
+    loose: DataFrame
+
+
+def _records(warehouse: Warehouse, asked: _Asked) -> _Records:
+    """Which records the targets take: of people, of batches, by their ids, and those that have expired."""
+    batches = asked.of(BATCH, "source_batch_id", "asked_at")
+    if BATCH in asked.counts:
+        batches = _assessed_again(warehouse, batches)
+    leaving = materialise(_leaving(warehouse, asked, batches))
+    ended = leaving
+    if EXPIRED in asked.counts:
+        basis = warehouse.read(PROCESSING_BASIS).select("record_id")
+        expired = basis.join(asked.of(EXPIRED, "record_id"), "record_id").select(*leaving.columns)
+        ended = materialise(leaving.unionByName(expired).distinct())
+    return _Records(batches, leaving, ended)
+
+
+def _images(warehouse: Warehouse, asked: _Asked, records: _Records) -> _Images:
+    """Which images these records, and the targets themselves, lead to, and what there is of each of them."""
+    touched = materialise(_touched(warehouse, asked, records.batches, records.ended))
+    told = touched.agg(F.count("*"), F.count_if("linked"), F.count_if(~F.col("linked") & ~F.col("named"))).first()
+    assert told is not None  # noqa: S101 - an aggregate without groups always has its one row
+    count, by_links, by_faces = told
+    near = _near(warehouse, touched, asked, count)
+    bare = materialise(_bare(touched, near)) if by_faces else None
+    return _Images(touched, count, by_links, near, bare)
+
+
+def _fates(warehouse: Warehouse, asked: _Asked, records: _Records, images: _Images) -> _Fates:
+    """Which of the images go whole and which stay for others; whom they show; which bytes do not come back."""
+    touched, near, leaving = images.touched, images.near, records.leaving
+    lost = RECORD in asked.counts
+    whole = materialise(_whole(touched, near, leaving, records.ended, images.bare, lost=lost))
+    shown = _shown(near, leaving, images.bare)
+    # A pass bars no bytes: of what expired others may have the same, and are permitted, also where they are missing.
+    contents = _contents(asked, touched, near, shown)
+    barred = contents.select("request_id", "content_sha256").unionByName(asked.of(LINK, "content_sha256"))
+    # Of images that have the very bytes still the links stay: the next sweep takes them with their image.
+    loose = materialise(_loose_links(warehouse, barred, images.count + asked.counts.get(LINK, 0)))
+    shared = touched.join(whole.select("image_id"), "image_id", "left_anti")
+    return _Fates(whole, shared, shown, contents, loose)
+
+
+def _what_goes(warehouse: Warehouse, asked: _Asked, records: _Records, images: _Images, fates: _Fates) -> DataFrame:
+    """The items of all that goes, with what of it a legal hold keeps, or a doubt about whose it is: see `find`."""
+    near, leaving = images.near, records.leaving
+    rows = [
+        _items(leaving, RECORD, F.col("record_id"), None),
+        _items(fates.whole, IMAGE, F.col("image_id"), "image_id"),
+        _items(fates.contents, CONTENT, F.col("content_sha256"), "image_id"),
+        _items(fates.loose, LINK, F.col("content_sha256"), None),
+        _items(fates.shared, SHARED, F.col("image_id"), "image_id"),
+        _somebody_leaves(fates.shown, fates.whole),
+        _faces(warehouse, asked, near, fates.whole, records.ended),
+        _written_down(warehouse, asked, leaving),
+        *_faces_of_loose(warehouse, fates.loose),
+    ]
+    waits = []
+    if images.bare is not None:
+        alone = materialise(fates.shared.where(~_of_pass()).join(images.bare, "image_id", "left_semi"))
+        rows += _by_faces_alone(alone, near)
+        waits.append(_unlinked(alone, near).select("request_id"))
+    found = reduce(DataFrame.unionByName, rows).distinct()
+    doubtful, by_links = None, images.by_links
+    # Where a record was found, and a link of it, both tables are there.
+    if (RECORD in asked.counts or not by_links) and _is_lost(warehouse):
+        found = materialise(found)
+        doubtful = materialise(_still_there(warehouse, found))
+        named = found.where(F.col("kind") == IMAGE).withColumn("image_id", F.col("value"))
+        waits.append(named.join(doubtful, "image_id", "left_semi").select("request_id"))
+        waits.append(asked.targets.where(F.col("kind") == SUBJECT).select("request_id"))
+    elif asked.counts.keys() & {IMAGE, BATCH}:
+        doubtful = _of_lost_records(images.touched, near, leaving)
+    return materialise(_marked(found, _on_hold(warehouse), _in_doubt(doubtful, near, leaving, waits)))
 
 
 def _leaving(warehouse: Warehouse, asked: _Asked, batches: DataFrame) -> DataFrame:

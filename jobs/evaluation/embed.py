@@ -17,7 +17,9 @@ from jobs.embedding.model import Model, find_model, ship_model
 from jobs.errors import BadInput
 from jobs.evaluation.summary import counts, evaluate_pairs
 from jobs.tables.sources import file_uri
+from udfs.arrays import EMBEDDING_DIM
 from udfs.spark import RESULT_SCHEMA, embed_arrow
+from udfs.statuses import Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,12 +96,12 @@ def embed_pictures(
 
 def _gathered(table: pa.Table, images: int) -> Embedded:
     """The executors' rows, in whatever order they came, by the number of the picture."""
-    vectors, found = np.zeros((images, 512), np.float32), np.zeros(images, bool)
+    vectors, found = np.zeros((images, EMBEDDING_DIM), np.float32), np.zeros(images, bool)
     outcomes: Counter[tuple[str, str]] = Counter()
     for batch in table.to_batches():
         columns = (batch.column(name).to_pylist() for name in ("image_id", "status", "reason"))
         for row, (number, status, reason) in enumerate(zip(*columns, strict=True)):
-            if status == "embedded":
+            if status == Status.EMBEDDED:
                 vectors[int(number)], found[int(number)] = batch.column("vector")[row].values.to_numpy(), True
             else:
                 outcomes[status, reason] += 1
@@ -109,7 +111,7 @@ def _gathered(table: pa.Table, images: int) -> Embedded:
 
 
 def _all_readable(outcomes: Counter[tuple[str, str]], of: int) -> None:
-    missing = {reason: number for (status, reason), number in sorted(outcomes.items()) if status == "unreadable"}
+    missing = {reason: number for (status, reason), number in sorted(outcomes.items()) if status == Status.UNREADABLE}
     if missing:
         why = ", ".join(f"{reason}: {number}" for reason, number in missing.items())
         raise BadInput(

@@ -40,6 +40,9 @@ class Head:
     digest: str
 
 
+_NO_EVENT: Final = Head(0, _START)
+
+
 def append(warehouse: Warehouse, kind: str, run_id: str, facts: dict[str, Any], *, now: datetime) -> Head:
     """Add one event to the chain. Of writers that race for one number Delta takes the first; the other tries again.
 
@@ -69,13 +72,7 @@ def append(warehouse: Warehouse, kind: str, run_id: str, facts: dict[str, Any], 
 def head(warehouse: Warehouse) -> Head:
     """The last event; number 0 where there is none."""
     rows = warehouse.rows(AUDIT_EVENTS, "seq, digest", order_by="seq DESC, digest DESC", limit=1)
-    return Head(rows[0]["seq"], rows[0]["digest"]) if rows else Head(0, _START)
-
-
-def _last(events: DataFrame) -> Head:
-    row = events.agg(F.max(F.struct("seq", "digest")).alias("last")).first()
-    assert row is not None  # noqa: S101 - an aggregate without groups always has its one row
-    return Head(0, _START) if row["last"] is None else Head(int(row["last"]["seq"]), str(row["last"]["digest"]))
+    return Head(**rows[0]) if rows else _NO_EVENT
 
 
 def verify(events: DataFrame) -> Head:
@@ -84,7 +81,10 @@ def verify(events: DataFrame) -> Head:
     Raises:
         NotProvenError: an event was changed, removed, moved or added.
     """
-    last = _last(events)
+    # Of these events, and not `head`: others may have been added since.
+    told = events.agg(F.max(F.struct("seq", "digest")).alias("last"), F.count("*").alias("n")).first()
+    assert told is not None  # noqa: S101 - an aggregate without groups always has its one row
+    last = _NO_EVENT if told["last"] is None else Head(**told["last"].asDict())
     fields: list[Column | str] = [
         F.col("seq").cast("string"), F.unix_micros("at").cast("string"), "kind",
         F.coalesce("run_id", F.lit("")), F.coalesce("facts", F.lit("")), "previous",
@@ -100,15 +100,14 @@ def verify(events: DataFrame) -> Head:
         Column.__and__, whole, F.col("own").eqNullSafe(F.col("digest")) & F.col("previous").eqNullSafe(link)
     )
     first = checked.where(~follows).agg(F.min("seq").alias("seq"), F.count("*").alias("n")).first()
-    assert first is not None  # noqa: S101 - an aggregate without groups always has its one row
+    assert first is not None  # noqa: S101 - as above
     if first["n"]:
         raise NotProvenError(
             f"Audit event {first['seq']} was changed, or one before it removed ({first['n']} events do not follow).",
             hint="compare the table with its backup; do not write to it.",
         )
-    count = events.count()
-    if count != last.seq:
-        raise NotProvenError(f"The audit trail has {count} events where {last.seq} are numbered.")
+    if told["n"] != last.seq:
+        raise NotProvenError(f"The audit trail has {told['n']} events where {last.seq} are numbered.")
     return last
 
 

@@ -450,16 +450,17 @@ def _end(start: Column, duration: Column) -> Column:
 def _judge_links() -> Column:
     """Add to each link what depends on the image's own batch and content."""
     was_read = ~F.col("content_sha256").startswith(NOT_READ)
-    return F.transform(
-        F.coalesce("links", F.array().cast("array<struct<" + _LINK_TYPES + ">>")),
-        lambda link: F.struct(
+
+    def judged(link: Column) -> Column:
+        given_for = _given_for(link["contents"])
+        return F.struct(
             link["record_id"].alias("record_id"),
             link["principal"].alias("principal"),
             link["box"].alias("box"),
             link["valid_until"].alias("valid_until"),
             link["on_hold"].alias("on_hold"),
             F.coalesce(link["ended"], F.lit(False)).alias("ended"),
-            (_given_for(link["contents"]) & was_read).alias("of_now"),
+            (given_for & was_read).alias("of_now"),
             F.coalesce(
                 F.when(~F.coalesce(link["found"], F.lit(False)), F.lit(Reason.BASIS_NOT_FOUND.value)),
                 link["reason"],
@@ -475,10 +476,11 @@ def _judge_links() -> Column:
                     ),
                     F.lit(Reason.PUBLIC_WEB_WITHOUT_CONSENT.value),
                 ),
-                F.when(~_given_for(link["contents"]), F.lit(Reason.CONTENT_CHANGED.value)),
+                F.when(~given_for, F.lit(Reason.CONTENT_CHANGED.value)),
             ).alias("reason"),
-        ),
-    )
+        )
+
+    return F.transform(F.coalesce("links", F.array().cast("array<struct<" + _LINK_TYPES + ">>")), judged)
 
 
 def _judge_together() -> Column:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
+import tenacity
 
 from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index.collections import default_index
@@ -181,14 +182,13 @@ class Importer:
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """The server's answer, through an outage of up to ``milvus.ready_timeout_s``."""
-        patience = time.monotonic() + self.settings.milvus.ready_timeout_s
-        while True:
-            try:
-                return ask()
-            except DependencyUnavailable:
-                if time.monotonic() > patience:
-                    raise
-                time.sleep(OUTAGE_POLL_S)
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_delay(self.settings.milvus.ready_timeout_s),
+            wait=tenacity.wait_fixed(OUTAGE_POLL_S),
+            retry=tenacity.retry_if_exception_type(DependencyUnavailable),
+            reraise=True,
+        )
+        return retrying(ask)
 
     def _finish(self, files: Sequence[StagedFile]) -> None:
         numbers = [file.file_no for file in files]

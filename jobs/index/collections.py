@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-from jobs.index.protocol import DIM, SCALARS, CollectionInfo, IndexSpec, VectorIndex
+from jobs.index.protocol import SCALARS, CollectionInfo, IndexSpec, VectorIndex
 from jobs.settings import Settings
+from udfs.arrays import EMBEDDING_DIM
 
 MAX_NAME = 255
 FLAT_BELOW = 50_000
@@ -15,7 +16,7 @@ SQ8_ABOVE = 200_000_000
 # Bytes that IVF_PQ keeps of a vector: half of what IVF_SQ8 keeps. Fewer lose too many neighbours to be promoted
 # (docs/operations.md, "Which index").
 PQ_BYTES = 256
-SEGMENT_ROWS = 2**30 // (4 * DIM + 8 * len(SCALARS))
+SEGMENT_ROWS = 2**30 // (4 * EMBEDDING_DIM + 8 * len(SCALARS))
 """Milvus seals a segment at 1 GiB (dataCoord.segment.maxSize of 2.3 to 2.6) and indexes each by itself."""
 
 

@@ -20,7 +20,8 @@ LEAST_FACES: Final = 50
 BINS: Final = 20
 #: Pairs are made of so many faces at most; they were drawn by a hash.
 _PAIRED: Final = 1_000
-_UNIT_TOLERANCE: Final = 1e-3
+#: By how much the length of a vector may differ from one.
+UNIT_TOLERANCE: Final = 1e-3
 
 # With trained weights 99 of 100 pairs have at least this cosine only where all vectors are nearly one. Measured, as the
 # 1st percentile of pairs: below 0 for pictures of several people, and 0.81 for 241 alterations of a single portrait,
@@ -54,7 +55,7 @@ def usable(vectors: Vectors) -> npt.NDArray[np.bool_]:
     """Which rows are finite and of unit length."""
     lengths = np.linalg.norm(np.asarray(vectors, np.float64), axis=1)
     # False for NaN as well.
-    return np.asarray(np.abs(lengths - 1) <= _UNIT_TOLERANCE)
+    return np.asarray(np.abs(lengths - 1) <= UNIT_TOLERANCE)
 
 
 def distances_of(

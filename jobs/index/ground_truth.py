@@ -9,8 +9,8 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.index.protocol import DIM
 from jobs.index.verification import Neighbours, Sample, exact_neighbours, merge_neighbours
+from udfs.arrays import EMBEDDING_DIM
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +29,7 @@ def recall_sample(staged: DataFrame, removed: DataFrame, *, size: int, k: int = 
     rows = rows.select("face_id", "embedding")
     drawn = rows.orderBy(F.xxhash64("face_id", F.lit(7)), "face_id").limit(size).collect()
     ids = np.array([r["face_id"] for r in drawn], np.int64)
-    vectors = np.array([r["embedding"] for r in drawn], np.float32).reshape(-1, DIM)
+    vectors = np.array([r["embedding"] for r in drawn], np.float32).reshape(-1, EMBEDDING_DIM)
     if not len(ids):
         return Sample(ids=ids, vectors=vectors, exact_ids=np.empty((0, k), np.int64), exact_scores=np.empty((0, k)))
     best = exact_neighbours(vectors, (), k)

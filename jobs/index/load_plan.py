@@ -16,9 +16,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from jobs.errors import SettingsError
+from jobs.formatting import size, span
 from jobs.index.collections import PQ_BYTES, default_index
-from jobs.index.protocol import DIM, SCALARS, Features, IndexSpec
+from jobs.index.protocol import SCALARS, Features, IndexSpec
 from jobs.settings import Settings
+from udfs.arrays import EMBEDDING_DIM
 
 FILE_BYTES_LIMIT = 16 * 10**9
 # A node reads a file into rows, then into columns by shard: about three times its size at the peak.
@@ -28,7 +31,7 @@ _MEMORY_SHARE = 0.5
 # Smaller files cost more in rounds than they gain in balance.
 _LEAST_ROWS = 10_000
 _JOBS_A_SLOT = 2
-_GIB = 2**30
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,18 @@ class LoadPlan:
         return [
             f"{self.rows:,} faces by {way}: {files} of about {self.rows_per_file:,} rows{jobs}{waves}",
             f"index {self.index.index_type} {dict(self.index.params)}",
-            f"staged {_gib(self.staging_bytes)}, stored {_gib(self.stored_bytes)}, "
-            f"in memory {_gib(self.memory_bytes)}; the last two twice while the live collection stays beside it",
-            f"about {_duration(self.seconds)} to import, without index and load",
+            f"staged {size(self.staging_bytes)}, stored {size(self.stored_bytes)}, "
+            f"in memory {size(self.memory_bytes)}; the last two twice while the live collection stays beside it",
+            f"{span(self.seconds)} to import, as estimated, without index and load",
         ]
 
 
-def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = DIM) -> LoadPlan:
-    """The plan for ``rows`` faces under ``settings``, on a server with ``features``."""
+def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = EMBEDDING_DIM) -> LoadPlan:
+    """The plan for ``rows`` faces under ``settings``, on a server with ``features``.
+
+    Raises:
+        SettingsError: `uses_bulk_import`.
+    """
     milvus = settings.milvus
     nodes = milvus.data_nodes
     by_import = uses_bulk_import(settings, features)
@@ -75,7 +82,7 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = D
         # More jobs in flight than nodes share a node's memory; servers of one file a job give a node one job at a time
         # (2.3.5: two side by side took as long as one after the other, and each costs 3 s beside its rows).
         slots = 1 if features.files_per_job == 1 else math.ceil(max(milvus.import_jobs, nodes) / nodes)
-        memory = milvus.data_node_memory_gib * _GIB * _MEMORY_SHARE / _MEMORY_FACTOR / slots
+        memory = milvus.data_node_memory_gib * GIB * _MEMORY_SHARE / _MEMORY_FACTOR / slots
         rows_per_file = max(1, min(rows_per_file, int(min(memory, FILE_BYTES_LIMIT) // row_bytes)))
     files = max(1, math.ceil(rows / rows_per_file))
     if by_import and rows >= nodes * _LEAST_ROWS:
@@ -103,8 +110,18 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = D
 
 
 def uses_bulk_import(settings: Settings, features: Features) -> bool:
-    """Whether rows come in by bulk import."""
-    return features.bulk_import and settings.milvus.load_by != "insert"
+    """Whether rows come in by bulk import, and not by insert: decided here, for the plan and for the load.
+
+    Raises:
+        SettingsError: `milvus.load_by` asks for bulk import of an index that has none.
+    """
+    load_by = settings.milvus.load_by
+    if load_by == "import" and not features.bulk_import:
+        raise SettingsError(
+            f"milvus.load_by is 'import', but this Milvus ({features.version}) has no bulk import.",
+            hint="set milvus.load_by=auto.",
+        )
+    return features.bulk_import and load_by != "insert"
 
 
 def share_out(files: int, settings: Settings, features: Features) -> tuple[int, int]:
@@ -113,7 +130,7 @@ def share_out(files: int, settings: Settings, features: Features) -> tuple[int, 
     return in_flight, max(1, min(features.files_per_job, math.ceil(files / (_JOBS_A_SLOT * in_flight))))
 
 
-def index_bytes(spec: IndexSpec, rows: int, dim: int = DIM) -> int:
+def index_bytes(spec: IndexSpec, rows: int, dim: int = EMBEDDING_DIM) -> int:
     """About how large an index is, by what it keeps for each row."""
     raw = 4 * dim
     params = spec.params
@@ -131,13 +148,3 @@ def index_bytes(spec: IndexSpec, rows: int, dim: int = DIM) -> int:
         "GPU_CAGRA": raw + 4 * 64,
     }[spec.index_type]
     return rows * each
-
-
-def _gib(size: float) -> str:
-    return f"{size / _GIB:,.1f} GiB" if size >= 0.1 * _GIB else f"{size / 2**20:,.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

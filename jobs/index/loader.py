@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from jobs.errors import FaceReindexError
 from jobs.index.bulk_import import Importer
 from jobs.index.import_records import DONE, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
-from jobs.index.load_plan import share_out
+from jobs.index.load_plan import share_out, uses_bulk_import
 from jobs.index.protocol import VectorIndex
 from jobs.index.staged_files import (
     RebuildNeeded,
@@ -52,19 +51,13 @@ def load_files(
         NotProvenError: a file is not what staging wrote.
         RebuildNeeded: a file may be half loaded, or twice (a ``NotProvenError``): drop the collection, forget the
             record, and load into a fresh one.
+        SettingsError: ``milvus.load_by`` asks for bulk import where there is none.
         DependencyUnavailable: the server stayed out of reach for ``milvus.ready_timeout_s``.
     """
     numbers = [file.file_no for file in files]
     if len(set(numbers)) != len(numbers):
         raise ValueError("two staged files have the same number")
-    by_import = settings.milvus.load_by == "import" or (
-        settings.milvus.load_by == "auto" and index.features.bulk_import
-    )
-    if by_import and not index.features.bulk_import:
-        raise FaceReindexError(
-            "milvus.load_by is 'import', but this Milvus has no bulk import.", hint="set milvus.load_by=auto."
-        )
-    if by_import:
+    if uses_bulk_import(settings, index.features):
         in_flight, files_per_job = share_out(len(files), settings, index.features)
         return Importer(
             index,

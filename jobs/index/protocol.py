@@ -23,7 +23,6 @@ SCALARS = (KEY, BUCKET, PURPOSES, EXPIRES)
 # 2^63 - 1 leaves that key out (2.3.5). A key there could be neither proven nor erased, so none may be staged.
 MIN_KEY, MAX_KEY = -(2**63) + 1, 2**63 - 2
 
-DIM = 512  # of FaceNet's embeddings
 METRIC = "COSINE"
 INFO_PROPERTY = "face_reindex.info"
 

@@ -13,9 +13,11 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable, NotProvenError
+from jobs.index.distances import UNIT_TOLERANCE
 from jobs.index.loader import StagedFile, sha256_of
-from jobs.index.protocol import DIM, MAX_KEY, MIN_KEY
+from jobs.index.protocol import MAX_KEY, MIN_KEY
 from jobs.tables.files import make_folder, remove_tree
+from udfs.arrays import EMBEDDING_DIM
 from udfs.reading import file_system
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ STAGED_SCHEMA: Final = "face_id bigint, embedding array<float>, bucket bigint, p
 _FILE_SCHEMA: Final = (
     "path string, bytes bigint, rows bigint, sha256 string, faults bigint, example string, twice bigint"
 )
-_UNIT_TOLERANCE: Final = 1e-3
 FACES_A_BUCKET: Final = 1_000_000
 _WRITE_ATTEMPTS: Final = 10
 
@@ -184,14 +185,14 @@ def _faults(batch: pa.RecordBatch) -> np.ndarray:
     vectors = batch.column("embedding")
     lengths = np.diff(vectors.offsets.to_numpy())
     fault = np.full(len(batch), "", dtype=object)
-    fault[lengths != DIM] = "WRONG_DIMENSION"
-    right = np.flatnonzero(lengths == DIM)
+    fault[lengths != EMBEDDING_DIM] = "WRONG_DIMENSION"
+    right = np.flatnonzero(lengths == EMBEDDING_DIM)
     whole = len(right) == len(batch)
     flat = vectors.flatten() if whole else vectors.take(right).flatten()
-    matrix = flat.to_numpy(zero_copy_only=False).reshape(-1, DIM)
+    matrix = flat.to_numpy(zero_copy_only=False).reshape(-1, EMBEDDING_DIM)
     norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
     fault[right[~np.isfinite(norms)]] = "NOT_FINITE"
-    fault[right[np.isfinite(norms) & (np.abs(norms - 1) > _UNIT_TOLERANCE)]] = "NOT_UNIT_LENGTH"
+    fault[right[np.isfinite(norms) & (np.abs(norms - 1) > UNIT_TOLERANCE)]] = "NOT_UNIT_LENGTH"
     keys = batch.column("face_id").to_numpy(zero_copy_only=False)
     fault[(keys < MIN_KEY) | (keys > MAX_KEY)] = "KEY_OUT_OF_RANGE"
     return fault

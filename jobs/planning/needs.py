@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.index.load_plan import LoadPlan
-from jobs.index.protocol import DIM
+from jobs.index.load_plan import GIB, LoadPlan
 from jobs.planning.model import NightPlan, Work
 from jobs.settings import PlanningSettings
+from udfs.arrays import EMBEDDING_DIM
 
-_GIB = 2**30
 # A row of `embeddings`: the vector, which does not compress, and about as much as its box, landmarks, ids and records.
-_FACE_BYTES = 4 * DIM + 250
+_FACE_BYTES = 4 * EMBEDDING_DIM + 250
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,6 @@ def needs(plan: NightPlan, work: Work, load: LoadPlan, prices: PlanningSettings,
         # Blue and green: the replaced collection is released only after the watch.
         memory_bytes=2 * load.memory_bytes,
         night_cost=sum(used[name] * price for name, price in known.items()) if known else None,
-        month_cost=None if prices.gib_month is None else kept / _GIB * prices.gib_month,
+        month_cost=None if prices.gib_month is None else kept / GIB * prices.gib_month,
         unpriced=tuple(name for name, amount in used.items() if amount and priced[name] is None),
     )

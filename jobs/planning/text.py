@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobs.formatting import digits, short, size, span
 from jobs.index.load_plan import LoadPlan
 from jobs.planning.model import (
     CLOCK,
@@ -34,8 +35,8 @@ def show(console: Console, work: Work, plan: NightPlan, load: LoadPlan, needed: 
 def _measures(line: StageTime, plan: NightPlan) -> list[str]:
     if line.rate is None:
         return ["", "", "not known" if line.seconds is None else "", _takes(line, plan)]
-    amount = f"{count(line.amount)} {line.rate.unit.split('/')[0]}"
-    each = f"{line.rate.value:,.0f} {line.rate.unit}" + (" (ASSUMED)" if line.rate.assumed else "")
+    amount = f"{short(line.amount)} {line.rate.unit.split('/')[0]}"
+    each = f"{digits(line.rate.value)} {line.rate.unit}" + (" (ASSUMED)" if line.rate.assumed else "")
     return [amount, machines(line.pool, plan.pools.of(line.pool)), each, _takes(line, plan)]
 
 
@@ -165,27 +166,3 @@ def machines(pool: str, number: int) -> str:
     if pool not in GROWABLE:
         return LABELS[pool]
     return f"{number:,} {LABELS[pool].removesuffix('s') if number == 1 else LABELS[pool]}"
-
-
-def count(number: int) -> str:
-    """A number that a table has room for."""
-    for unit, name in ((10**9, "bn"), (10**6, "mn")):
-        if number >= unit:
-            return f"{number / unit:,.2f} {name}"
-    return f"{number:,}"
-
-
-def span(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
-
-
-def size(number: float) -> str:
-    """Bytes in the unit that suits them."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:,.1f} {unit}"
-        number /= 1024
-    return f"{number:,.1f} TiB"

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from jobs.embedding import status
 from jobs.reporting.timings import Computed, ImportTotals
 from jobs.runs.results import Imported, Indexed, Promoted, Reconciled, Screened, Verified
+from udfs.statuses import Status
 
 #: Reasons that the diagram shows on their own; the rest stand together.
 _SHOWN: Final = 8
-REFUSED, NOW, REUSED, LEFT, PENDING = "refused", "computed", "reused", "left over", "not reached"
+REFUSED: Final = status.REFUSED
+NOW, REUSED, LEFT, PENDING = "computed", "reused", "left over", "not reached"
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,13 @@ def links(recorded: Recorded) -> list[Link]:
 
 def _proven_links(recorded: Recorded, counts: Reconciled) -> list[Link]:
     statuses, computed = counts.statuses, recorded.computed.statuses
-    outcomes = {s: n for s, n in statuses.items() if s not in (REFUSED, "left_for_next_run")}
+    outcomes = {s: n for s, n in statuses.items() if s not in (REFUSED, status.LEFT_FOR_NEXT_RUN)}
     # What was computed and removed again before the proof is among the refused.
     now = {s: min(n, computed.get(s, 0)) for s, n in outcomes.items()}
     return [
         *(Link(NOW, s, n) for s, n in _largest(now)),
         *(Link(REUSED, s, outcomes[s] - now[s]) for s, _ in _largest(outcomes)),
-        Link(LEFT, "", statuses.get("left_for_next_run", 0)),
+        Link(LEFT, "", statuses.get(status.LEFT_FOR_NEXT_RUN, 0)),
         *(Link(REFUSED, reason, n) for reason, n in _grouped(refusals(recorded))),
     ]
 
@@ -136,7 +139,7 @@ def _image_checks(recorded: Recorded) -> list[Check]:
         accepted, refused = gate.accepted or 0, gate.refused or 0
         found.append(Check("Refused at the gate", refused, tuple(_largest(gate.reasons)), "every refusal has a reason"))
         if recorded.planned is not None:
-            embedded = computed.statuses.get("embedded", 0)
+            embedded = computed.statuses.get(Status.EMBEDDED, 0)
             parts = [
                 ("embedded now", embedded),
                 ("other statuses now", computed.images - embedded),

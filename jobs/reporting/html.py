@@ -9,12 +9,14 @@ from typing import Any, Final
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from jobs.formatting import digits, duration, percent, short, size, thousands
 from jobs.index.verification import Proof
 from jobs.reporting import charts, flow
 from jobs.reporting.collect import Report
 from jobs.reporting.timings import Throughput
 from jobs.runs.results import Embedded, Imported, Indexed, Screened, Staged, Verified
 from jobs.runs.step_result import StepResult
+from udfs.statuses import Status
 
 #: How a group of images is coloured; what is not here is neutral.
 _TONES: Final = {
@@ -87,7 +89,7 @@ def _apart(proof: Proof | None) -> dict[str, Any] | None:
 
 def _node_tone(node: charts.Node) -> str:
     if node.column == 2 and node.group != flow.REFUSED:
-        return "good" if node.key == "embedded" else "neutral"
+        return "good" if node.key == Status.EMBEDDED else "neutral"
     return _TONES.get(node.group, "neutral")
 
 
@@ -115,12 +117,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        num=lambda value: f"{value:,}",
+        num=thousands,
         short=short,
         dur=duration,
         size=size,
-        rate=rate,
-        pct=lambda share, digits=1: f"{100 * share:.{digits}f} %",
+        rate=digits,
+        pct=percent,
         css=lambda share: f"{100 * share:.3f}%",
         moment=lambda at: f"{datetime.fromtimestamp(at, UTC):%-d %b %Y, %H:%M} UTC",
         clock=lambda at: f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}",
@@ -136,53 +138,3 @@ def _environment() -> Environment:
 def _source(name: str) -> str:
     # Not a path: the package may be inside the zip of --py-files.
     return resources.files("jobs.reporting").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 0.4 s, 38 s, 2 min 14 s, 3 h 5 min.
-
-    >>> duration(134), duration(0.42), duration(11100), duration(59.7)
-    ('2 min 14 s', '0.4 s', '3 h 5 min', '1 min 0 s')
-    """
-    if round(seconds) < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    hours, left = divmod(minutes, 60)
-    return f"{minutes} min {rest} s" if hours == 0 else f"{hours} h {left} min"
-
-
-def short(count: int) -> str:
-    """A count for a diagram, where there is room for a few characters.
-
-    >>> short(9_999), short(212_300), short(12_340_000), short(3_000_000_000)
-    ('9,999', '212 k', '12.3 M', '3.0 bn')
-    """
-    for unit, name in ((10**9, "bn"), (10**6, "M")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count / 1000:.0f} k" if count >= 10**5 else f"{count:,}"
-
-
-def size(count: float) -> str:
-    """Bytes with a binary unit.
-
-    >>> size(900), size(5_000_000)
-    ('900 B', '4.8 MiB')
-    """
-    units = ("B", "KiB", "MiB", "GiB", "TiB")
-    for unit in units:
-        if count < 1024 or unit == units[-1]:
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-
-
-def rate(value: float) -> str:
-    """A rate with as many digits as mean something.
-
-    >>> rate(0.4567), rate(18.23), rate(12345.6)
-    ('0.46', '18.2', '12,346')
-    """
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -136,7 +136,7 @@ def prove_audit(warehouse: Warehouse, settings: Settings, outside: str | None = 
     if outside:
         _in_chain(warehouse, read_head(warehouse.spark, outside), outside, last)
         message += f"; the head of {outside} is among them"
-    heads = _prove_heads(warehouse, settings, events, folder) if folder else 0
+    heads = _prove_heads(warehouse, settings, events, last, folder) if folder else 0
     message += f"; {heads} exported heads agree" if folder else "; no heads are exported (erasure.evidence_path)"
     return Result(message, data={"events": last.seq, "heads": heads})
 
@@ -154,8 +154,11 @@ def _cut_off(what: str, last: int) -> NotProvenError:
     )
 
 
-def _prove_heads(warehouse: Warehouse, settings: Settings, events: DataFrame, folder: str) -> int:
-    """Every file in ``folder`` is a head of the chain, and none is missing; returns how many there are."""
+def _prove_heads(warehouse: Warehouse, settings: Settings, events: DataFrame, last: Head, folder: str) -> int:
+    """Every file in ``folder`` is a head of the chain, and none is missing; returns how many there are.
+
+    ``events``: the chain as it was proven, up to the ``last`` one.
+    """
     heads = _heads(warehouse.spark, folder)
     if not heads.where("head IS NULL").isEmpty():
         heads = materialise(heads.join(_unfinished(heads, warehouse.read(AUDIT_EVENTS)), "name", "left_anti"))
@@ -169,11 +172,9 @@ def _prove_heads(warehouse: Warehouse, settings: Settings, events: DataFrame, fo
     chain = warehouse.read(AUDIT_EVENTS).select("seq", "digest")
     found = heads.select("head.seq", "head.digest")
     foreign = found.join(chain, ["seq", "digest"], "left_anti").agg(F.min("seq")).first()
-    last = events.agg(F.max("seq")).first()
     assert foreign is not None  # noqa: S101 - an aggregate without groups always has its one row
-    assert last is not None  # noqa: S101 - as above
     if foreign[0] is not None:
-        raise _cut_off(f"The exported head {_name(foreign[0])}", last[0] or 0)
+        raise _cut_off(f"The exported head {_name(foreign[0])}", last.seq)
     place = F.get_json_object("facts", "$.heads")
     ends = events.where(F.col("kind").isin(*_EXPORTED)).select("seq", place.alias("place"))
     # Events of an earlier release do not say where their heads are: from the first one on that is there.

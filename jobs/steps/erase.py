@@ -12,7 +12,6 @@ from jobs.erasure.subject_access import export, stored_about
 from jobs.errors import NOTHING_FOUND, LeaseHeld, SettingsError
 from jobs.governance import audit
 from jobs.governance.basis import record_batch
-from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.persons import keep_keys
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import BATCH, key_ring
@@ -22,7 +21,7 @@ from jobs.runs.aliases import settle_alias
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, check_may_begin, new_run_id, open_run, utc_now
 from jobs.runs.stores import give_up
-from jobs.steps.sync import remove_unpermitted_live
+from jobs.steps.sync import remove_without_lease
 
 
 def erase(job_: JobContext, asked: Asked, lost: Sequence[str] = (), lost_records: bool = False) -> Result:
@@ -57,11 +56,7 @@ def _erase(
             code = 3 if outcome.waiting else later
             return run.end(Result(message, code, {"nothing_found": unknown, "receipts": found}))
     except LeaseHeld as lease:
-
-        def decide() -> Gated:
-            return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
-
-        removed = remove_unpermitted_live(job_.warehouse, job_.settings, index, decide).removed
+        removed = remove_without_lease(job_, index)
         raise LeaseHeld(
             f"Recorded, barred from every index from now on, and {removed} faces taken out of the live collection; "
             f"the rest waits for the run that is writing. {lease}"

@@ -10,7 +10,7 @@ from jobs.index.collections import collection_name, default_index
 from jobs.index.load_plan import plan_load, uses_bulk_import
 from jobs.index.loader import RebuildNeeded, load_files
 from jobs.index.permitted_keys import not_permitted
-from jobs.index.protocol import DIM, CollectionInfo, VectorIndex
+from jobs.index.protocol import CollectionInfo, VectorIndex
 from jobs.runs.aliases import has_switched
 from jobs.runs.history import staged_under
 from jobs.runs.machines import cluster_resources
@@ -22,10 +22,17 @@ from jobs.settings import Settings
 from jobs.steps.gate import gate_step
 from jobs.steps.import_recorder import RunImportRecorder
 from jobs.tables.files import remove_tree
+from udfs.arrays import EMBEDDING_DIM
 
 
 def load_steps(run: Run, index: VectorIndex) -> str:
-    """Gate again, stage, gate again, import, index, load; returns the collection's name."""
+    """Gate again, stage, gate again, import, index, load; returns the collection's name.
+
+    Raises:
+        SettingsError: `milvus.load_by` asks for what this Milvus cannot do.
+    """
+    # Before the files are staged.
+    uses_bulk_import(run.settings, index.features)
     collection = collection_name(run.settings.milvus.alias, run.run_id)
     run.facts["collection"] = collection
     fingerprint = known_fingerprint(run)
@@ -191,7 +198,7 @@ def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> 
         purposes=run.settings.governance.purposes,
         index=index_id(run.warehouse, run.settings, index),
     )
-    index.create(collection, dim=DIM, shards=run.settings.milvus.shards, properties=info)
+    index.create(collection, dim=EMBEDDING_DIM, shards=run.settings.milvus.shards, properties=info)
 
 
 def _load_files(run: Run, index: VectorIndex, collection: str, staged: staging.Manifest) -> None:

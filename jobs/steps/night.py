@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobs.erasure.run import Outcome, erase_pending
 from jobs.errors import StoreMissing
+from jobs.index.load_plan import uses_bulk_import
 from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import has_switched
 from jobs.runs.record import Run
@@ -21,12 +22,17 @@ def night_steps(run: Run, index: VectorIndex, *, recompute: bool) -> None:
 
     A run that is resumed behind its switch did all of it, but for the watch that it may have been killed in: its staged
     files are gone, and another import would bring every row into the live collection twice.
+
+    Raises:
+        SettingsError: `milvus.load_by` asks for what this Milvus cannot do.
     """
     if has_switched(run, index):
         if run.result(Promoted) is None:
             promote_steps(run, index)
         clear_staging(run)
         return
+    # Before the first image is embedded: that may take hours, and what the settings ask for be what Milvus cannot do.
+    uses_bulk_import(run.settings, index.features)
     embed_steps(run, recompute=recompute)
     load_steps(run, index)
     verify_steps(run, index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,12 @@ from pyspark.sql import functions as F
 
 from jobs.embedding.faces import PermittedFaces, permitted_faces
 from jobs.errors import LeaseLost, MixedFingerprints
-from jobs.governance.gate import Gated
+from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index import staging
 from jobs.index.permitted_keys import own_keys, remove_unpermitted
 from jobs.index.protocol import VectorIndex
 from jobs.runs.history import buckets_of, staged_at
-from jobs.runs.record import Run, utc_now
+from jobs.runs.record import JobContext, Run, utc_now
 from jobs.runs.results import Added, RemovedFromLive
 from jobs.runs.stores import about_to_fill, need_all, own_live
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES
@@ -79,6 +80,19 @@ def remove_unpermitted_live(
     return RemovedFromLive(collection=live, removed=remove_unpermitted(index, live, keys, permitted))
 
 
+def remove_without_lease(job_: JobContext, index: VectorIndex) -> int:
+    """The same for a job that another run keeps from the tables for hours; returns how many faces were removed.
+
+    Raises:
+        SettingsError, StoreMissing: as `remove_unpermitted_live`.
+    """
+
+    def decide() -> Gated:
+        return gate_warehouse(job_.warehouse, job_.settings, now=job_.clock(), to_destroy=True)
+
+    return remove_unpermitted_live(job_.warehouse, job_.settings, index, decide).removed
+
+
 def permitted_in(run: Run, index: VectorIndex, live: str) -> PermittedFaces:
     """What the gate permits now of the faces that a collection of this one's model may hold."""
     info = index.info(live)
@@ -130,10 +144,7 @@ def _changed_since(warehouse: Warehouse, at: Column) -> DataFrame:
         links.join(records, "record_id", "left_semi").select("image_id"),
         warehouse.read(IMAGES).join(batches, "source_batch_id", "left_semi").select("image_id"),
     ]
-    found = parts[0]
-    for part in parts[1:]:
-        found = found.unionByName(part)
-    return found.distinct()
+    return reduce(DataFrame.unionByName, parts).distinct()
 
 
 def _pages(rows: DataFrame) -> Iterator[list[Any]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Final
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.embedding.faces import permitted_faces
-from jobs.embedding.status import outcomes
+from jobs.embedding.status import LEFT_FOR_NEXT_RUN, MISSING, outcomes
 from jobs.errors import NotProvenError
 from jobs.governance.changes import changed_since
 from jobs.governance.gate import Gated
+from jobs.governance.tombstones import FACE
 from jobs.index.ground_truth import recall_sample
 from jobs.index.permitted_keys import compare_keys, not_permitted, remove_keys
 from jobs.index.protocol import VectorIndex
@@ -19,11 +22,13 @@ from jobs.runs.machines import cluster_resources
 from jobs.runs.record import Run
 from jobs.runs.results import Imported, Reconciled, RemovedFromCollection, Verified
 from jobs.runs.step_result import record_of
-from jobs.schemas import IMAGE_STATUS
+from jobs.schemas import ERASURE_ITEMS, IMAGE_STATUS, REMOVED_FACES
 from jobs.steps.gate import gate_step
 from jobs.steps.load import ensure_loaded, known_fingerprint, staged_files
 from jobs.tables.store import looked_up, materialise
 
+# Of faces that are gone the proof asks for up to so many by their keys, whatever buckets say.
+_CANARIES: Final = 1_000
 _AGAIN: Final = "run the same command with the same --run-id, or a new reindex; `status` shows the counts."
 _IMPLAUSIBLE: Final = (
     "look at model.weights; `evaluate` says whether they tell people apart. Once they do, start a new reindex. If the "
@@ -90,8 +95,28 @@ def _prove(run: Run, index: VectorIndex, collection: str, permitted: DataFrame, 
         compared=compare_keys(spark, index, collection, run.settings, expected, staged.buckets),
         sample=sample,
         recall_floor=settings.recall_floor,
+        canaries_absent=_gone(run, removed, permitted),
         trained=settings.sanity and run.trained,
     )
+
+
+def _gone(run: Run, removed: DataFrame, permitted: DataFrame) -> list[int]:
+    """Keys of faces that are gone and must not be found, up to `_CANARIES` of them: those ``removed`` since they were
+    staged, those that left the table, those that open requests name. (Of complete ones nobody has the keys any more.)
+
+    Not of one that is ``permitted`` now, for its person came back with the same picture.
+    """
+    warehouse = run.warehouse
+    named = warehouse.read(ERASURE_ITEMS).where(F.col("kind") == FACE)
+    frames = [
+        removed.select("face_id"),
+        warehouse.read(REMOVED_FACES).select("face_id"),
+        named.select(F.col("value").cast("bigint").alias("face_id")),
+    ]
+    gone = reduce(DataFrame.unionByName, frames).distinct().join(permitted.select("face_id"), "face_id", "left_anti")
+    # Others each night, and the same where a run is resumed.
+    drawn = gone.orderBy(F.xxhash64("face_id", F.lit(run.run_id)), "face_id").limit(_CANARIES)
+    return [row["face_id"] for row in drawn.collect()]
 
 
 def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> Reconciled:
@@ -104,12 +129,12 @@ def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> Reconc
     faults = []
     if sum(statuses.values()) != total:
         faults.append(f"{total} images, but {sum(statuses.values())} outcomes")
-    if statuses.get("missing") and not changed_since(run.warehouse, run.started_at):
-        faults.append(f"{statuses['missing']} accepted images have no outcome")
+    if statuses.get(MISSING) and not changed_since(run.warehouse, run.started_at):
+        faults.append(f"{statuses[MISSING]} accepted images have no outcome")
     if faces != proof.rows_found:
         faults.append(f"{faces} faces of images, but {proof.rows_found} rows in the collection")
-    if "missing" in statuses:
+    if MISSING in statuses:
         # Permitted (or covered differently) only since this run gated them; the next run embeds them.
-        statuses["left_for_next_run"] = statuses.pop("missing")
+        statuses[LEFT_FOR_NEXT_RUN] = statuses.pop(MISSING)
     reasons = {f"{r['status']}:{r['reason']}": r["images"] for r in rows if r["reason"]}
     return Reconciled(images=total, statuses=statuses, reasons=reasons, faces=faces, faults=tuple(faults))

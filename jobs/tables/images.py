@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import reduce
 from typing import Final
 
 from pyspark.sql import Column, DataFrame
@@ -152,10 +153,8 @@ def _changed(source: Source, listing: DataFrame, known: DataFrame) -> DataFrame:
     ``kept``: why they are out of reach, which is none to give up what is there; null: they have other bytes.
     """
     candidates = listing.join(known.select("image_id"), "image_id", "left_semi")
-    hashes = source.read(candidates, keep_bytes=False)
-    found = hashes[0].select("image_id", "content_sha256")
-    for part in hashes[1:]:
-        found = found.unionByName(part.select("image_id", "content_sha256"))
+    hashes = [part.select("image_id", "content_sha256") for part in source.read(candidates, keep_bytes=False)]
+    found = reduce(DataFrame.unionByName, hashes)
     before = known.withColumnRenamed("content_sha256", "former")
     other = ~F.col("content_sha256").eqNullSafe(F.col("former"))
     unread = F.coalesce(F.col("former").startswith(UNREAD_PREFIX), F.lit(False))

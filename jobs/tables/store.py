@@ -362,17 +362,15 @@ class Warehouse:
 
         Tables that are not there yet are created, for the other would else create them.
         """
+        import tenacity
         from delta.exceptions import ConcurrentTransactionException
+
+        again = tenacity.retry_if_exception_type(ConcurrentTransactionException)
 
         def work(spec: TableSpec) -> None:
             self._prepare(spec)
-            for attempt in range(_FENCE_ATTEMPTS):
-                try:
-                    return self._append([], spec, (_FENCE, token << _TOKEN_SHIFT))
-                except ConcurrentTransactionException:
-                    if attempt == _FENCE_ATTEMPTS - 1:
-                        raise
-            return None
+            tried = tenacity.Retrying(stop=tenacity.stop_after_attempt(_FENCE_ATTEMPTS), retry=again, reraise=True)
+            tried(self._append, [], spec, (_FENCE, token << _TOKEN_SHIFT))
 
         self.side_by_side(work, [spec for spec in ALL_TABLES if spec not in UNFENCED])
 

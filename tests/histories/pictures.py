@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tests.histories.oracle import UNREAD
+from udfs.arrays import EMBEDDING_DIM
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +63,7 @@ def digest_of(data: bytes) -> str:
 def vector_of(person: str, content: str) -> np.ndarray:
     """The vector of a face: random, of unit length, and the same each time."""
     seed = int(hashlib.sha256(f"{person} in {content}".encode()).hexdigest()[:16], 16)
-    vector = np.random.default_rng(seed).standard_normal(512)
+    vector = np.random.default_rng(seed).standard_normal(EMBEDDING_DIM)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 

@@ -92,7 +92,7 @@ def test_bulk_import_is_refused_where_there_is_none(tmp_path: Path) -> None:
         with pytest.raises(FaceReindexError, match="no bulk import"):
             index.start_import("x", ["y"])
         by_import = Settings.model_validate({"milvus": {"uri": str(tmp_path / "faces.db"), "load_by": "import"}})
-        with pytest.raises(FaceReindexError, match="no bulk import"):
+        with pytest.raises(SettingsError, match="no bulk import"):
             load_files(index, "x", [], by_import, recorder=MemoryRecorder())
     finally:
         index.close()

@@ -33,6 +33,7 @@ from jobs.steps.verify import verify_steps
 from jobs.tables.store import Warehouse
 from tests.conftest import PURPOSE
 from tests.spark.helpers import job_for, settings_for, warehouse_for
+from udfs.arrays import EMBEDDING_DIM
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -252,7 +253,7 @@ def _with_vectors(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]
 
 def vector_of(key: int) -> np.ndarray:
     """A face's vector: random, of unit length, and the same each time."""
-    vector = np.random.default_rng(key % 2**63).standard_normal(512)
+    vector = np.random.default_rng(key % 2**63).standard_normal(EMBEDDING_DIM)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 

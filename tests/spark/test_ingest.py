@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from jobs.governance.decide import LAWFUL_BASES, STATES
 from jobs.governance.gate import current_batches, current_records, quarantined
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.tombstones import CONTENT, IMAGE, SUBJECT, KeyRing, Stones, admission
+from jobs.ingest import main as ingest
+from jobs.runs.history import run_state
 from jobs.schemas import (
     BASIS_LINKS,
     BASIS_QUARANTINE,
@@ -193,6 +195,26 @@ def test_hostile_names_and_broken_shards_are_counted(spark: SparkSession, tmp_pa
     (tmp_path / "shards" / "t.tar").write_bytes(whole[:1024])
     done = bring(spark, tmp_path, str(tmp_path / "shards"))
     assert done == Ingested(4, 3, 0, 0, refused={"BROKEN_SHARD": 1}, broken=("t.tar",))
+
+
+def test_the_record_has_the_exit_code_of_an_ingestion_that_could_not_take_all(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is asked for where the process's own is lost: in cluster deploy mode."""
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "t.tar", "w") as tar:
+        info = tarfile.TarInfo("a.jpg")
+        info.size = 4
+        tar.addfile(info, io.BytesIO(JPEG))
+    whole = (tmp_path / "shards" / "t.tar").read_bytes()
+    (tmp_path / "shards" / "t.tar").write_bytes(whole[:1024])
+    given = ["--source", str(tmp_path / "shards"), "--batch", "b1", "--run-id", "i1", "--quiet"]
+    with pytest.raises(SystemExit) as ended:
+        ingest.main([*given, "--set", f"warehouse={tmp_path}/warehouse"], prog_name="ingest")
+    state = run_state(warehouse_for(spark, settings_for(tmp_path)), "i1", datetime.now(UTC))
+    assert (ended.value.code, state.state, state.exit_code) == (1, "done", 1)
+    assert "1 not taken: 1 BROKEN_SHARD" in state.message
+    assert state.message in capsys.readouterr().out
 
 
 def test_guarantee_13_what_was_erased_is_not_taken_in_again(spark: SparkSession, tmp_path: Path) -> None:

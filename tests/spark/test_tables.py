@@ -41,6 +41,7 @@ from jobs.tables import store
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO, make_keys, make_vectors
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
+from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.spark
 
@@ -161,7 +162,7 @@ def test_a_run_maintains_what_it_is_told_to(spark: SparkSession, tmp_path: Path)
 
 def test_another_models_collection_is_not_added_to(spark: SparkSession, tmp_path: Path) -> None:
     index = FakeIndex()
-    index.create("faces_f1", dim=512, shards=1, properties=INFO)
+    index.create("faces_f1", dim=EMBEDDING_DIM, shards=1, properties=INFO)
     staged = Manifest(str(tmp_path), (), 4)
     with open_run(job_for(spark, settings_for(tmp_path), "f1"), "load") as run, pytest.raises(MixedFingerprints):
         import_staged(run, index, "faces_f1", staged, "0" * 64)
@@ -174,10 +175,10 @@ def test_nothing_is_imported_beside_rows_of_no_import_on_record(
     """A server would keep every row twice: what readers see is left alone, anything else is built anew."""
     monkeypatch.setattr(load, "_load_files", lambda *_: None)
     index, staged, model = FakeIndex(), Manifest(str(tmp_path), (), 4), INFO.model_fingerprint
-    index.create("faces_f1", dim=512, shards=1, properties=INFO)
+    index.create("faces_f1", dim=EMBEDDING_DIM, shards=1, properties=INFO)
 
     def fill() -> None:
-        index.collections["faces_f1"].append(make_keys(3), make_vectors(3, dim=512), np.zeros(3, np.int64))
+        index.collections["faces_f1"].append(make_keys(3), make_vectors(3, dim=EMBEDDING_DIM), np.zeros(3, np.int64))
 
     fill()
     index.switch_alias("faces", "faces_f1")
@@ -295,7 +296,7 @@ def test_chunks_cover_all_parts_once(spark: SparkSession) -> None:
 
 
 def unit_vectors(n: int, seed: int = 0) -> list[list[float]]:
-    vectors = np.random.default_rng(seed).normal(size=(n, 512))
+    vectors = np.random.default_rng(seed).normal(size=(n, EMBEDDING_DIM))
     unit: list[list[float]] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32).tolist()
     return unit
 

@@ -38,6 +38,7 @@ from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, first_row, job_for, settings_for, warehouse_for
 from tests.spark.indexed import KEY, Indexed, image, picture, principal, record_row
 from tests.unit.governance.names import rule_1, rule_2, rule_3, settings_with
+from udfs.arrays import EMBEDDING_DIM
 from udfs.kinds import image_kind
 
 pytestmark = pytest.mark.spark
@@ -126,7 +127,7 @@ def test_guarantee_14_a_copy_of_one_person_has_nothing_of_another(spark: SparkSe
     under = [("own", ["a"]), ("shared", ["a", "b"]), ("shared", ["a"]), ("boxed", ["a-box"]), ("boxed", ["a-box", "b"]),
              ("bobs", ["was-a"]), ("open", ["a"])]  # fmt: skip
     faces = [
-        ("f", number, name, "d", 0, [0.0] * 4, [0.0] * 10, 1.0, [float(number)] * 512, ids, "r")
+        ("f", number, name, "d", 0, [0.0] * 4, [0.0] * 10, 1.0, [float(number)] * EMBEDDING_DIM, ids, "r")
         for number, (name, ids) in enumerate(under)
     ]
     warehouse.append(spark.createDataFrame(faces, EMBEDDINGS.columns), EMBEDDINGS)

@@ -66,6 +66,7 @@ from tests.spark.indexed import (
     run_of,
     vector_of,
 )
+from udfs.arrays import EMBEDDING_DIM
 from udfs.kinds import image_kind
 
 pytestmark = pytest.mark.spark
@@ -130,7 +131,7 @@ def beside(made: Indexed, alias: str) -> None:
         info = index.info(live)
         assert info is not None
         name = collection_name(alias, info.run_id)
-        index.create(name, dim=512, shards=1, properties=info)
+        index.create(name, dim=EMBEDDING_DIM, shards=1, properties=info)
         index.load(live, timeout=60)
         index.insert(name, make_table(*index.peek(live, 100)))
         index.build_index(name, IndexSpec("FLAT"), timeout=60)

@@ -41,6 +41,7 @@ from jobs.steps.sync import add_small, remove_unpermitted_live
 from jobs.tables.files import remove_tree
 from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 from tests.spark.indexed import FINGERPRINT, SHARED, Indexed, image, principal, reindex, run_of
+from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.spark
 
@@ -128,7 +129,7 @@ def test_guarantee_9_an_alias_that_leads_to_another_warehouse_stops_what_takes_o
     live = own_live(made.warehouse, made.settings, index)
     assert live is not None
     assert live[0] == "faces_night_1"
-    index.create("faces_theirs", dim=512, shards=1, properties=replace(live[1], warehouse="another"))
+    index.create("faces_theirs", dim=EMBEDDING_DIM, shards=1, properties=replace(live[1], warehouse="another"))
     index.switch_alias("faces", "faces_theirs")
     index.close()
     job = job_for(made.spark, made.settings)

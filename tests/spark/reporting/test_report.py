@@ -22,6 +22,7 @@ from jobs.runs.results import Device, Embedded, Planned, Screened, Staged
 from jobs.schemas import EMBEDDINGS, IMAGES, PROCESSING_BASIS
 from tests.spark.helpers import job_for, settings_for, warehouse_for
 from tests.spark.indexed import FINGERPRINT, PEOPLE, Indexed, run_of
+from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.spark
 
@@ -31,7 +32,7 @@ FACES = {"older": 40, "night-2": 35}
 def vectors_of(run_id: str) -> np.ndarray:
     """Vectors of a run's new faces: unit length, around a direction of the run's own."""
     rng = np.random.default_rng(len(run_id) * 1000 + FACES[run_id])
-    vectors = np.eye(512)[0] + 0.05 * rng.standard_normal((FACES[run_id], 512))
+    vectors = np.eye(EMBEDDING_DIM)[0] + 0.05 * rng.standard_normal((FACES[run_id], EMBEDDING_DIM))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 

@@ -38,6 +38,7 @@ from jobs.tables.store import UNFENCED, Warehouse
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
+from udfs.arrays import EMBEDDING_DIM
 from udfs.spark import RESULT_SCHEMA
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def test_guarantee_11_staged_files_of_who_lost_the_lease_do_not_stay(
 def two_collections() -> FakeIndex:
     index = FakeIndex()
     for name in ("faces_old", "faces_new"):
-        index.create(name, dim=512, shards=1, properties=INFO)
+        index.create(name, dim=EMBEDDING_DIM, shards=1, properties=INFO)
         index.collections[name].indexed = index.collections[name].loaded = True
     index.switch_alias("faces", "faces_old")
     return index
@@ -188,7 +189,8 @@ def test_guarantee_11_an_alias_that_was_switched_without_the_lease_is_put_right(
 def test_guarantee_11_faces_added_without_the_lease_are_taken_out_again(asleep: Run, holder: Run) -> None:
     index = two_collections()
     face = [holder.job.spark.range(1).selectExpr(
-        "7L face_id", "array_repeat(CAST(0.5 AS FLOAT), 512) embedding", "0L bucket", "1L purposes", "0L expires_at"
+        "7L face_id", f"array_repeat(CAST(0.5 AS FLOAT), {EMBEDDING_DIM}) embedding", "0L bucket", "1L purposes",
+        "0L expires_at",
     ).first()]  # fmt: skip
     with pytest.raises(LeaseLost):
         _insert_missing(asleep, index, "faces_old", face)

@@ -18,6 +18,7 @@ from bench.damage import AT_MOST, Damage, damages, ordered
 from bench.pictures import Picture, make_pictures
 from jobs.settings import load_settings
 from udfs import casia
+from udfs.arrays import EMBEDDING_DIM
 from udfs.params import PipelineParams
 from udfs.weights import WeightsError
 
@@ -39,13 +40,13 @@ def test_portraits_are_compared_with_their_own_pictures_and_few_of_a_kind(
     def embedded(portraits: Mapping[str, Any], *_: object) -> dict[str, np.ndarray]:
         asked.extend(portraits)
         # Of one portrait no face is found.
-        return {path: np.eye(512, dtype=np.float32)[0] for path in portraits if "cmyk-005" not in path}
+        return {path: np.eye(EMBEDDING_DIM, dtype=np.float32)[0] for path in portraits if "cmyk-005" not in path}
 
     monkeypatch.setattr(damage, "embedded", embedded)
     turned = {"cmyk": 0.5, "single_face": 0.1}
     vectors = {}
     for picture in pictures:
-        vectors[picture.path] = np.zeros(512, np.float32)
+        vectors[picture.path] = np.zeros(EMBEDDING_DIM, np.float32)
         vectors[picture.path][:2] = np.cos(turned.get(picture.kind, 0)), np.sin(turned.get(picture.kind, 0))
     del vectors["cmyk/cmyk-000.jpg"]  # not indexed
     rows = damages(pictures, vectors, Path("model.pt"), PipelineParams())

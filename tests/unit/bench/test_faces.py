@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from bench.faces import DIM, PICTURES, drawn, other_pictures, person_of, pictures
+from bench.faces import PICTURES, drawn, other_pictures, person_of, pictures
+from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.unit
 
@@ -67,7 +68,7 @@ def test_vectors_have_the_measured_shape(shape: dict[str, float], figure: str) -
 
 def test_vectors_are_of_unit_length_and_no_two_are_one(vectors: NDArray[np.float32]) -> None:
     assert vectors.dtype == np.float32
-    assert vectors.shape == (ROWS, DIM)
+    assert vectors.shape == (ROWS, EMBEDDING_DIM)
     assert np.abs(np.linalg.norm(vectors.astype(np.float64), axis=1) - 1).max() < 1e-6
     assert len(np.unique(vectors[:, 0])) == ROWS
 
@@ -89,7 +90,7 @@ def test_batches_of_a_partition_are_the_same_vectors(vectors: NDArray[np.float32
     first, second = drawn(SEED)(batches())
     assert (first.schema.names, first.column("id").to_pylist()) == (["id", "embedding"], list(range(700, 1_000)))
     assert first.schema.field("embedding").type == pa.list_(pa.float32())
-    assert (first.column("embedding").flatten().to_numpy().reshape(-1, DIM) == vectors[700:1_000]).all()
+    assert (first.column("embedding").flatten().to_numpy().reshape(-1, EMBEDDING_DIM) == vectors[700:1_000]).all()
     assert (second.column("embedding").flatten().to_numpy() == vectors[1_000]).all()
 
 

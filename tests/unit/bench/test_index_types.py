@@ -18,6 +18,7 @@ from jobs.index.protocol import CollectionInfo, IndexSpec
 from jobs.index.verification import exact_neighbours
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex
+from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +49,9 @@ class Offline(IndexTypes):
         self.index, self.folder = index, folder
 
     def imported(self, rows: int) -> str:
-        self.index.create("made", dim=512, shards=1, properties=CollectionInfo("0" * 64, "made", False, "", ""))
+        self.index.create(
+            "made", dim=EMBEDDING_DIM, shards=1, properties=CollectionInfo("0" * 64, "made", False, "", "")
+        )
         vectors, ids = pictures(np.arange(rows), SEED), np.arange(rows)
         flat = pa.array(list(vectors), pa.list_(pa.float32()))
         zeros = pa.array(np.zeros_like(ids))
@@ -59,7 +62,7 @@ class Offline(IndexTypes):
 
 def test_queries_are_other_pictures_of_people_who_are_there() -> None:
     queries, rows = queries_of(ROWS), pictures(np.arange(ROWS), SEED)
-    assert queries.shape == (QUERIES, 512)
+    assert queries.shape == (QUERIES, EMBEDDING_DIM)
     cosines = queries @ rows.T
     assert cosines.max() < 0.9999
     people = person_of(np.arange(ROWS))[np.argsort(-cosines, axis=1)[:, :10]]

@@ -21,12 +21,12 @@ from jobs.settings import Settings
 from jobs.steps.verify import hint_for
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import BUCKETS, INFO, bucket_of, make_keys, make_table
+from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.unit
 
-DIM = 512
 # Half of the variance in 11 directions, 95 % in 48, 99 % in 74: as measured of trained weights.
-SPECTRUM = np.exp(-np.arange(DIM) / 16)
+SPECTRUM = np.exp(-np.arange(EMBEDDING_DIM) / 16)
 #: Of the mean vector: 0.37 was measured for many people, 0.956 for one portrait.
 MANY, STUDIO, ONE_PERSON, ONE_PORTRAIT = 0.37, 0.75, 0.91, 0.956
 
@@ -37,25 +37,25 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def trained_like(faces: int, mean: float = MANY, seed: int = 0) -> np.ndarray:
     """A mean vector of this norm, and people about it in the directions that trained weights know."""
-    about = np.random.default_rng(seed).standard_normal((faces, DIM)) * np.sqrt(SPECTRUM / SPECTRUM.sum())
-    return unit((about * np.sqrt(1 - mean**2) + mean * np.eye(DIM)[-1]) @ turned())
+    about = np.random.default_rng(seed).standard_normal((faces, EMBEDDING_DIM)) * np.sqrt(SPECTRUM / SPECTRUM.sum())
+    return unit((about * np.sqrt(1 - mean**2) + mean * np.eye(EMBEDDING_DIM)[-1]) @ turned())
 
 
 @cache
 def turned() -> np.ndarray:
     """So that the directions are no axes."""
-    return np.asarray(np.linalg.qr(np.random.default_rng(9).standard_normal((DIM, DIM)))[0])
+    return np.asarray(np.linalg.qr(np.random.default_rng(9).standard_normal((EMBEDDING_DIM, EMBEDDING_DIM)))[0])
 
 
 def noise(faces: int, mean: float = 0.0, seed: int = 0) -> np.ndarray:
-    about = unit(np.random.default_rng(seed).standard_normal((faces, DIM)))
-    return unit(about * np.sqrt(1 - mean**2) + mean * np.eye(DIM)[0])
+    about = unit(np.random.default_rng(seed).standard_normal((faces, EMBEDDING_DIM)))
+    return unit(about * np.sqrt(1 - mean**2) + mean * np.eye(EMBEDDING_DIM)[0])
 
 
 def one_vector(faces: int, apart: float = 0.0, seed: int = 0) -> np.ndarray:
     """All of them one, but for what pictures still move in a few directions."""
-    about = np.random.default_rng(seed).standard_normal((faces, 4)) @ np.eye(DIM)[1:5]
-    return unit(np.eye(DIM)[0] + apart * about)
+    about = np.random.default_rng(seed).standard_normal((faces, 4)) @ np.eye(EMBEDDING_DIM)[1:5]
+    return unit(np.eye(EMBEDDING_DIM)[0] + apart * about)
 
 
 def with_copies(vectors: np.ndarray, share: float) -> np.ndarray:
@@ -134,7 +134,7 @@ def test_of_few_faces_nothing_is_said(vectors: Callable[[int], np.ndarray]) -> N
     assert looked_at(vectors(LEAST_FACES - 1)) == (None, "")
     assert looked_at(vectors(1_000), faces=LEAST_FACES - 1) == (None, "")
     nothing = Sample(
-        np.empty(0, np.int64), np.empty((0, DIM), np.float32), np.empty((0, 10), np.int64), np.empty((0, 10))
+        np.empty(0, np.int64), np.empty((0, EMBEDDING_DIM), np.float32), np.empty((0, 10), np.int64), np.empty((0, 10))
     )
     assert distances_of(nothing.ids, nothing.vectors, nothing.exact_ids, nothing.exact_scores) is None
     assert implausible(nothing.vectors, None) == ""
@@ -154,12 +154,16 @@ def test_vectors_that_are_none_are_counted_however_few_there_are(value: float, f
 
 
 def test_the_nearest_neighbour_is_another_face_and_falls_into_a_fixed_bin() -> None:
-    vectors = np.repeat(np.eye(DIM, dtype=np.float32)[: LEAST_FACES // 2], 2, axis=0)
+    vectors = np.repeat(np.eye(EMBEDDING_DIM, dtype=np.float32)[: LEAST_FACES // 2], 2, axis=0)
     found, _ = looked_at(vectors)
     assert found is not None
     assert found.nearest == (*(0 for _ in range(BINS - 1)), LEAST_FACES)
     # Alone: nobody's neighbour is nearer than a right angle, or it is beyond one.
-    found, _ = looked_at(np.concatenate([np.eye(DIM), -np.eye(DIM)]).astype(np.float32)[:: DIM // LEAST_FACES])
+    found, _ = looked_at(
+        np.concatenate([np.eye(EMBEDDING_DIM), -np.eye(EMBEDDING_DIM)]).astype(np.float32)[
+            :: EMBEDDING_DIM // LEAST_FACES
+        ]
+    )
     assert found is not None
     assert found.nearest == (found.faces, *(0 for _ in range(BINS - 1)))
 
@@ -187,7 +191,7 @@ def test_a_large_sample_is_not_squared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def proof_of(vectors: np.ndarray, **changes: object) -> Proof:
     keys, index = make_keys(len(vectors)), FakeIndex()
-    index.create("faces_r1", dim=DIM, shards=1, properties=INFO)
+    index.create("faces_r1", dim=EMBEDDING_DIM, shards=1, properties=INFO)
     index.build_index("faces_r1", IndexSpec("FLAT"), timeout=1)
     index.load("faces_r1", timeout=1)
     index.insert("faces_r1", make_table(keys, vectors))

@@ -6,17 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.errors import SettingsError
 from jobs.index.collections import default_index
-from jobs.index.load_plan import FILE_BYTES_LIMIT, index_bytes, plan_load
+from jobs.index.load_plan import FILE_BYTES_LIMIT, index_bytes, plan_load, uses_bulk_import
 from jobs.index.milvus.server import detect
 from jobs.index.protocol import Features, IndexSpec
 from jobs.settings import Settings
+from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.unit
 
 OLD, NEW = detect("v2.3.5"), detect("v3.0.2")
 EMBEDDED = Features("lite", bulk_import=False)
-ROW = 4 * 512 + 8 * 4
+ROW = 4 * EMBEDDING_DIM + 8 * 4
 
 
 def settings(rows_per_file: int = 250_000, **milvus: object) -> Settings:
@@ -68,7 +70,7 @@ def test_a_billion_faces() -> None:
     plan = plan_load(1_000_000_000, settings(2_000_000, data_nodes=8, import_jobs=8, replicas=2), OLD)
     assert plan.index == IndexSpec("IVF_SQ8", params={"nlist": 2048})
     assert plan.staging_bytes == 1_000_000_000 * ROW
-    assert plan.memory_bytes == 2 * 1_000_000_000 * (512 + 8 + 32)
+    assert plan.memory_bytes == 2 * 1_000_000_000 * (EMBEDDING_DIM + 8 + 32)
     assert plan.seconds == pytest.approx(1_000_000_000 / (8 * 10_000))
     assert "3.5 h" in plan.lines()[-1]
 
@@ -79,6 +81,30 @@ def test_without_bulk_import_files_are_written_one_by_one() -> None:
     assert "by insert, file by file: 3 files of about 200,000 rows" in plan.lines()[0]
     assert "waves" not in plan.lines()[0]
     assert plan_load(0, settings(), OLD).files == 1
+
+
+@pytest.mark.parametrize(
+    ("load_by", "features", "by_import"),
+    [
+        ("auto", OLD, True),
+        ("auto", EMBEDDED, False),
+        ("insert", NEW, False),
+        ("insert", EMBEDDED, False),
+        ("import", OLD, True),
+    ],
+)
+def test_plan_and_load_decide_alike_how_rows_come_in(load_by: str, features: Features, by_import: bool) -> None:
+    chosen = settings(load_by=load_by)
+    assert uses_bulk_import(chosen, features) is by_import
+    assert plan_load(10, chosen, features).by_import is by_import
+
+
+def test_bulk_import_where_there_is_none_is_a_setting_that_cannot_be_met() -> None:
+    by_import, said = settings(load_by="import"), r"load_by is 'import'.*\(lite\) has no bulk import.*load_by=auto"
+    with pytest.raises(SettingsError, match=said):
+        uses_bulk_import(by_import, EMBEDDED)
+    with pytest.raises(SettingsError, match=said):
+        plan_load(10, by_import, EMBEDDED)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +119,7 @@ def test_quantised_indexes_are_as_large_as_their_codes() -> None:
     for index_type in ("IVF_SQ8", "IVF_PQ"):
         chosen = Settings.model_validate({"milvus": {"uri": "http://x:1", "index_type": index_type}})
         sizes[index_type] = index_bytes(default_index(chosen, 1_000_000, embedded=False), 1_000_000)
-    assert sizes == {"IVF_SQ8": 1_000_000 * (512 + 8), "IVF_PQ": 1_000_000 * (256 + 8)}
+    assert sizes == {"IVF_SQ8": 1_000_000 * (EMBEDDING_DIM + 8), "IVF_PQ": 1_000_000 * (256 + 8)}
     assert index_bytes(IndexSpec("IVF_PQ"), 1) == 256 + 8  # what is built where nothing is said
     assert index_bytes(IndexSpec("IVF_PQ", params={"m": 64, "nbits": 8}), 1) == 64 + 8
     assert index_bytes(IndexSpec("IVF_PQ", params={"m": 512, "nbits": 4}), 1) == 256 + 8

@@ -22,7 +22,7 @@ from jobs.planning.inputs import PlanInputs
 from jobs.planning.model import CORES, GPUS, NODES, Fit, Pools, Rate, Rates, Work, fit, index_growth, rate_needed
 from jobs.planning.needs import needs
 from jobs.planning.rates import Measured, PastRun, choose, defaults
-from jobs.planning.text import count, machines, notes, show, size, span, verdict
+from jobs.planning.text import machines, notes, show, verdict
 from jobs.runs.console import Console
 from jobs.settings import Settings, load_settings
 
@@ -402,10 +402,7 @@ def test_three_billion_images_on_64_gpus_in_8_hours(capsys: pytest.CaptureFixtur
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
-def test_numbers_as_people_write_them() -> None:
-    assert [span(s) for s in (0.2, 89, 90, 5399, 5400)] == ["under 1 s", "89 s", "2 min", "90 min", "1.5 h"]
-    assert [size(b) for b in (512, 2048, 3 * 2**30, 5 * 2**40)] == ["512.0 B", "2.0 KiB", "3.0 GiB", "5.0 TiB"]
-    assert [count(n) for n in (999_999, M, 3 * 10**9)] == ["999,999", "1.00 mn", "3.00 bn"]
+def test_machines_are_counted_where_there_may_be_more_of_them() -> None:
     assert [machines(GPUS, 1), machines(NODES, 2), machines("clock", 1)] == ["1 GPU", "2 data nodes", "the clock"]
 
 

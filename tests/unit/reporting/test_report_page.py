@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -222,22 +221,3 @@ def test_a_run_that_stopped_at_once_has_a_page() -> None:
     assert "before any step was done" in shown
     assert "write a template" in shown
     assert "embedded nothing" in shown
-
-
-@pytest.mark.parametrize(
-    ("function", "value", "text"),
-    [
-        (html.duration, 0.42, "0.4 s"),
-        (html.duration, 59.7, "1 min 0 s"),
-        (html.duration, 11_100, "3 h 5 min"),
-        (html.short, 9_999, "9,999"),
-        (html.short, 212_300, "212 k"),
-        (html.short, 3_000_000_000, "3.0 bn"),
-        (html.size, 900, "900 B"),
-        (html.size, 5_000_000, "4.8 MiB"),
-        (html.rate, 0.4567, "0.46"),
-        (html.rate, 12_345.6, "12,346"),
-    ],
-)
-def test_numbers_are_written_for_people(function: Callable[[float], str], value: float, text: str) -> None:
-    assert function(value) == text
