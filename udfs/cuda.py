@@ -8,6 +8,7 @@ private and looks for a toolkit's headers (torch 2.13: OSError without CUDA_HOME
 from __future__ import annotations
 
 import ctypes
+from importlib import import_module
 from importlib.resources import files
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ class Launch(Protocol):
 
 
 class CudaError(RuntimeError):
-    """The kernels can't be compiled or launched; the text says what NVRTC or the driver answered."""
+    """The kernels can't be compiled or launched; the text says what NVRTC or the driver answered, and the next step."""
 
 
 def source() -> str:
@@ -38,8 +39,7 @@ class Kernels:
     """The kernels on one device. A call launches one: see `Launch`. Raises `CudaError`."""
 
     def __init__(self, device: torch.device) -> None:
-        from cuda.bindings import driver  # type: ignore[import-untyped]
-
+        driver = _bindings("driver")
         with torch.cuda.device(device):
             torch.cuda.synchronize()  # makes torch's context this thread's
             major, minor = torch.cuda.get_device_capability(device)
@@ -64,8 +64,7 @@ class Kernels:
 
 def compile_for(architecture: str) -> bytes:
     """Machine code of the kernels for ``architecture`` (such as ``sm_90``); needs no GPU. Raises `CudaError`."""
-    from cuda.bindings import nvrtc
-
+    nvrtc = _bindings("nvrtc")
     program = _checked(nvrtc.nvrtcCreateProgram(source().encode(), b"kernels.cu", 0, [], []))
     options = [f"--gpu-architecture={architecture}".encode(), *_OPTIONS]
     (answer,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
@@ -79,8 +78,21 @@ def compile_for(architecture: str) -> bytes:
     return binary
 
 
+def _bindings(name: str) -> Any:
+    try:
+        return import_module(f"cuda.bindings.{name}")
+    except ImportError as error:
+        raise CudaError(
+            f"cuda.bindings can't be imported ({error}), by which detection's kernels are compiled. Next step: install "
+            "cuda-bindings of torch's CUDA version on the executors; torch's builds for CUDA bring it."
+        ) from None
+
+
 def _checked(answer: tuple[Any, ...]) -> Any:
     code, *values = answer
     if int(code):
-        raise CudaError(f"CUDA answered {code.name}")
+        raise CudaError(
+            f"CUDA answered {code.name}. Next step: see that the executors' driver is one for CUDA "
+            f"{torch.version.cuda} (nvidia-smi tells), and that nothing else ended work on this GPU."
+        )
     return values[0] if values else None

@@ -38,7 +38,7 @@ _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 # (cudaErrorMemoryAllocation). Sources, in pytorch/pytorch:
 _SHORT_ON_DEVICE = re.compile(
     # c10/cuda/CUDACachingAllocator.cpp; c10/cuda/CUDAException.cpp and driver_api.h
-    r"CUDA out of memory|CUDA (?:driver )?error: out of memory"
+    r"CUDA out of memory|CUDA (?:driver )?error: out of memory|CUDA_ERROR_OUT_OF_MEMORY"
     # TORCH_CUDABLAS_CHECK, AT_CUDNN_CHECK in aten/src/ATen/cuda/Exceptions.h; names of cuBLAS, cuDNN 8 and cuDNN 9
     r"|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
     # The allocator's report of who holds the memory fails before it is raised: pytorch issues 112377 and 122068

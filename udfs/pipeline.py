@@ -18,6 +18,7 @@ import torch
 from udfs.arrays import Float32, UInt8
 from udfs.busy import BusyClock
 from udfs.coverage import CoveredPrincipal
+from udfs.cuda import CudaError
 from udfs.decode import Decoded, DecodeFailure, DetectionView, decode, detection_view, factor_for
 from udfs.detect import Detections, Detector
 from udfs.device import (
@@ -392,7 +393,7 @@ class Pipeline:
             return
         except Exception as error:
             short = memory_short(error, self.placement.device)
-            if short is None and isinstance(error, torch.AcceleratorError):
+            if short is None and isinstance(error, (torch.AcceleratorError, CudaError)):
                 # The device itself is lost: every further image would fail, so the task has to.
                 raise
             failure = None if short else _ending(error)

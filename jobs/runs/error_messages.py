@@ -129,6 +129,13 @@ _KNOWN: Final = (
         "unset NVIDIA_TF32_OVERRIDE and TORCH_ALLOW_TF32_CUBLAS_OVERRIDE on the executors; the same --run-id resumes.",
     ),
     _Known(
+        r"udfs\.cuda\.CudaError",
+        FaceReindexError,
+        "A worker's GPU cannot compile or run detection's kernels.",
+        "read the executor's log for what CUDA answered; the driver must be one for torch's CUDA (nvidia-smi tells). The "
+        "same --run-id resumes.",
+    ),
+    _Known(
         r"UnknownHostException|ConnectException|NoRouteToHostException|ConnectTimeoutException|"
         r"Unable to execute HTTP request|SdkClientException",
         DependencyUnavailable,

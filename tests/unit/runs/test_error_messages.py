@@ -41,6 +41,7 @@ NAME = "jane-doe.jpg"
         (RuntimeError("Traceback …\ntorch.OutOfMemoryError: CUDA out of …"), FaceReindexError, "A GPU's memory"),
         (RuntimeError("Traceback …\nudfs.device.HostMemoryError: The …"), FaceReindexError, "for a single image"),
         (RuntimeError("Traceback …\nudfs.device.ReducedPrecision: This …"), FaceReindexError, "fewer bits"),
+        (RuntimeError("Traceback …\nudfs.cuda.CudaError: CUDA …"), FaceReindexError, "detection's kernels"),
     ],
 )
 def test_a_known_cause_is_told_with_its_next_step(error: Exception, kind: type, message: str) -> None:

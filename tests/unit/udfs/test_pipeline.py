@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.golden.support import encoded, group, model_path, nets, noise, portrait, small_astronaut
 from udfs.coverage import CoveredPrincipal
+from udfs.cuda import CudaError
 from udfs.decode import DecodeFailure, decode, detection_view, factor_for
 from udfs.device import DeviceMemoryError, HostMemoryError, Placement, ReducedPrecision
 from udfs.embed import Embedder
@@ -252,6 +253,7 @@ SHORT = (
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     torch.AcceleratorError("CUDA error: out of memory"),
     MemoryError(),
+    CudaError("CUDA answered CUDA_ERROR_OUT_OF_MEMORY. Next step: …"),
 )
 
 
@@ -393,10 +395,11 @@ def test_errors_on_the_decode_threads(pipeline: Pipeline, monkeypatch: pytest.Mo
     assert (result.status, result.reason) == ("broken", "INTERNAL_KeyError")
 
 
-def test_a_lost_device_ends_the_run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    fails = Fails(pipeline._detector.detect, torch.AcceleratorError("lost"), bool)
+@pytest.mark.parametrize("lost", [torch.AcceleratorError("lost"), CudaError("CUDA answered CUDA_ERROR_ECC")])
+def test_a_lost_device_ends_the_run(lost: Exception, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = Fails(pipeline._detector.detect, lost, bool)
     monkeypatch.setattr(pipeline._detector, "detect", fails)
-    with pytest.raises(torch.AcceleratorError):
+    with pytest.raises(type(lost)):
         run(pipeline, ONE)
 
 
