@@ -132,8 +132,8 @@ _KNOWN: Final = (
         r"udfs\.cuda\.CudaError",
         FaceReindexError,
         "A worker's GPU cannot compile or run detection's kernels.",
-        "read the executor's log for what CUDA answered; the driver must be one for torch's CUDA (nvidia-smi tells). The "
-        "same --run-id resumes.",
+        "read the executor's log for what CUDA answered; the driver must be one for torch's CUDA (nvidia-smi tells); "
+        "the same --run-id resumes.",
     ),
     _Known(
         r"UnknownHostException|ConnectException|NoRouteToHostException|ConnectTimeoutException|"
