@@ -295,7 +295,7 @@ def passes(kit: Kit) -> Figures:
 
 
 def end_to_end(kit: Kit) -> Figures:
-    """JPEGs to embeddings by whole pipelines: processes on one GPU, decode threads, types and decoders."""
+    """JPEGs to embeddings by whole pipelines: processes on one GPU, decode threads, types."""
     ways: Sequence[tuple[str, int, int, Figures]] = (
         (FRAME, 1, 12, {}),
         (FRAME, 2, 7, {}),
@@ -304,7 +304,6 @@ def end_to_end(kit: Kit) -> Figures:
         (MIXED, 1, 14, {}),
         (FRAME, 4, 4, {"dtype": "bfloat16"}),
         (MIXED, 4, 4, {"dtype": "bfloat16"}),
-        (MIXED, 2, 4, {"decoder": "nvjpeg"}),
     )
     figures: Figures = {}
     with _Workers(kit, 1 if kit.rehearse else 4) as workers:
