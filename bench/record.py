@@ -12,9 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+_ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+#: What a copy without git says of its commit: see `bench.gpu.kit`.
+CARRIED_COMMIT = _ROOT / "COMMIT"
 _PACKAGES = (
     "torch",
+    "torchvision",
+    "cuda-bindings",
     "facenet-pytorch",
     "pyspark",
     "delta-spark",
@@ -40,20 +45,31 @@ class Stopwatch:
         self.laps[name], self._begin = now - self._begin, now
 
 
-def write(name: str, figures: dict[str, Any], ratios: dict[str, float], *, setting: dict[str, Any]) -> Path:
-    """Write ``bench/results/NAME.json``; ``setting`` says what was measured on (pictures, counts, threads)."""
+def write(
+    name: str,
+    figures: dict[str, Any],
+    ratios: dict[str, float],
+    *,
+    setting: dict[str, Any],
+    folder: Path = RESULTS,
+    on: dict[str, Any] | None = None,
+) -> Path:
+    """Write ``bench/results/NAME.json``; ``setting`` says what was measured on (pictures, counts, threads).
+
+    ``on``: the machine, where another process measured; left out, it is this process's `machine`.
+    """
     content = {
         "name": name,
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "commit": _commit(),
-        "machine": machine(),
+        "commit": commit(),
+        "machine": machine() if on is None else on,
         "versions": {"python": platform.python_version()} | {p: v for p in _PACKAGES if (v := _version(p))},
         "setting": setting,
         "figures": figures,
         "ratios": {key: round(value, 3) for key, value in ratios.items()},
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
@@ -89,14 +105,20 @@ def machine() -> dict[str, Any]:
     return {"cpu": model, "vector": vector, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "gpu": gpu}
 
 
-def _commit() -> str:
-    """The commit, and "-dirty" where anything but earlier results has changed since."""
+def commit() -> str:
+    """The commit, and "-dirty" where anything but earlier results has changed since; "unknown" without git."""
+    if CARRIED_COMMIT.exists():
+        return CARRIED_COMMIT.read_text(encoding="utf-8").strip()
     head = _git("rev-parse", "--short", "HEAD") or "unknown"
     return head + ("-dirty" if _git("status", "--porcelain", "--", ".", ":!bench/results", ":!docs/speed.md") else "")
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
+    try:
+        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)  # noqa: S607
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str | None:

@@ -11,11 +11,14 @@ from typing import Any
 from bench import scaling
 from bench.index_types import shown
 from bench.pipeline import NAMES
+from bench.rates import images_per_s_of_gpu
 from bench.record import RESULTS, result
 from udfs.arrays import EMBEDDING_DIM
 
 PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 BEGIN, END = "<!-- figures: python -m bench.table -->\n", "<!-- end of figures -->\n"
+
+_FRAME, _MIXED = "640 x 480", "mixed 0.5 to 4 MP"
 
 
 def main() -> None:
@@ -31,7 +34,7 @@ def with_figures(page: str) -> str:
         before
         + BEGIN
         + "\n"
-        + "\n".join([_pipeline(), _growth(), _recall(), *_loading(), *_index_types(), *_erasing()])
+        + "\n".join([_pipeline(), _growth(), _recall(), *_loading(), *_index_types(), *_erasing(), *_gpu()])
         + "\n"
         + END
         + rest.split(END)[1]
@@ -135,6 +138,93 @@ def _erasing() -> list[str]:
         f"{stored['picture_bytes'] / 1e3:.0f} kB: {figures['images']['mb_rewritten_an_image']:.0f} MB rewritten. A "
         f"million audit events are verified in {audit:.0f} s. On {_on(measured)}.\n"
     ]
+
+
+def _gpu() -> list[str]:
+    if not (RESULTS / "gpu.json").exists():
+        return []
+    measured = result("gpu")
+    figures, machine = measured["figures"], measured["machine"]
+    versions = measured["versions"]
+    head = (
+        f"On one {machine['gpu']} with {machine['cores']} cores (torch {versions['torch']}), {measured['date'][:10]}; "
+        "made photographs, random weights. JPEGs in memory to embeddings, by all processes together; *busy*: the part "
+        "of the time in which a process has a batch on the device, by the host's clock, not the device's counters."
+    )
+    return [
+        head + "\n",
+        _table(["way", "images/s", "busy"], _ways(figures["end_to_end"])),
+        _table(
+            ["detection", "ms an image", "of it on the device", "launches a batch", "waits a batch"],
+            _detection(figures),
+        ),
+        _table(
+            ["P-Net, 640 x 480", "ms an image"],
+            [[name.removesuffix(" ms an image"), f"{value:.3f}"] for name, value in figures["pnet"].items()
+             if name.endswith(" ms an image")],
+        ),
+        _table(["embedding, crops a second", "eager", "as a graph"], _embedding(figures["passes"])),
+        _bounds(figures, machine["cores"]),
+    ]  # fmt: skip
+
+
+def _bounds(figures: dict[str, Any], cores: int) -> str:
+    end, copies = figures["end_to_end"], figures["copies"]
+    frame = "640 x 480, {} images/s"
+    one, four, half = (
+        end[frame.format(way)]
+        for way in ("1 processes of 12 threads", "4 processes of 4 threads", "4 processes of 4 threads, bfloat16")
+    )
+    mixed = end["mixed 0.5 to 4 MP, 4 processes of 4 threads images/s"]
+    decoded = {kind: copies[f"decoded and shrunk, {kind}, 16 threads, images/s"] for kind in (_FRAME, _MIXED)}
+    rates = images_per_s_of_gpu(figures, _FRAME)
+    return (
+        f"What bounds it there: at 640 x 480 one process does {one:,.0f} images/s, for its threads share Python's "
+        f"lock; four do {four:,.0f} (float32) and {half:,.0f} (bfloat16), where the device's own time would allow "
+        f"{rates['float32']:,.0f} and {rates['bfloat16']:,.0f}. Photographs of 0.5 to 4 MP are bounded by decoding on "
+        f"{cores} cores: {mixed:,.0f} images/s, where decoding and shrinking them, with nothing beside it, does "
+        f"{decoded[_MIXED]:,.0f} (of 640 x 480: {decoded[_FRAME]:,.0f}).\n"
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _ways(end_to_end: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, rate in end_to_end.items():
+        if name.endswith(" images/s") and "nvjpeg" not in name:
+            way = name.removesuffix(" images/s")
+            shown_way = way if way.endswith("bfloat16") else f"{way}, float32"
+            rows.append(
+                [shown_way.replace("1 processes", "1 process"), f"{rate:,.0f}", f"{end_to_end[f'{way}: busy']:.2f}"]
+            )
+    return rows
+
+
+def _detection(figures: dict[str, Any]) -> list[list[str]]:
+    seen, was = figures["profile"], figures.get("before", {}).get("detection", {})
+    rows = []
+    for key in [name.removesuffix(": ms an image") for name in was if name.endswith(": ms an image")]:
+        launches = f"{was[f'{key}: launches an image'] * 32:,.0f}"
+        rows.append([f"{key}, as it was", f"{was[f'{key}: ms an image']:.2f}", "", launches, f"{was[f'{key}: waits']}"])
+    for key in [name.removesuffix(": ms an image") for name in seen if name.endswith(": ms an image")]:
+        device = f"{seen[f'{key}: device us an image'] / 1000:.2f}"
+        launches, waits = seen[f"{key}: launches"], seen[f"{key}: waits"]
+        rows.append([key, f"{seen[f'{key}: ms an image']:.2f}", device, f"{launches:,}", f"{waits}"])
+    return rows
+
+
+def _embedding(passes: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for dtype in ("float32", "bfloat16"):
+        for count in (64, 256, 1024):
+            name = f"embedding, {dtype} {count}"
+            eager, graph = passes[f"{name}, crops/s"], passes[f"{name}, as a graph, crops/s"]
+            rows.append([f"{dtype}, passes of {count:,}", f"{eager:,}", f"{graph:,}"])
+    return rows
 
 
 if __name__ == "__main__":

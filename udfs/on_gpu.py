@@ -1,7 +1,7 @@
 """Detection's work on pixels and boxes, on a GPU: one launch for all images, levels and boxes of a batch.
 
 What it is measured against: on an H200 torchvision's suppression, level by level convolutions of P-Net and summed-area
-tables took 1.1 ms of the device and 140 launches an image (docs/speed.md).
+tables took 2.5 ms and 140 launches an image (docs/decisions/gpu.md).
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
 
 Needed there: Python 3.12, torch with CUDA and cuda-bindings, torchvision, numpy, numba, pandas, Pillow, OpenCV and
 pytest; the kit brings facenet-pytorch, simplejpeg and tenacity. A part's result is written before the next begins, and
-a part that fails or takes too long costs its own result only.
+a part that fails or takes too long costs its own result only. ``gpu.json`` is a record as the other benchmarks' are:
+copied to bench/results, `python -m bench.table` and `python -m bench.rates` take it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import record
 from bench.gpu import decisions
-from bench.gpu.parts import PARTS, Kit
+from bench.gpu.before import with_before
+from bench.gpu.parts import PARTS, Kit, setting
 
 _MARK = "RESULT "
 
 
 def main() -> int:
-    """Run all parts, or the one that is named; the exit code says whether every part gave a result."""
+    """Run all parts, or those that are named. Exit code 1: a part gave no result, or a test of equality failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder for gpu.json and tests.txt")
     parser.add_argument("--photos", type=Path, help="folder of the kit's photographs; made here where it is left out")
@@ -38,40 +41,45 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.part:
         kit = Kit(arguments.out, arguments.photos, rehearse=arguments.rehearse)
-        print(_MARK + json.dumps(PARTS[arguments.part].measure(kit)))
+        # The machine is told by who used the device anyway: the process that starts the parts leaves it alone.
+        print(_MARK + json.dumps({"figures": PARTS[arguments.part].measure(kit), "machine": record.machine()}))
         return 0
     return _all(arguments)
 
 
 def _all(arguments: argparse.Namespace) -> int:
     results: dict[str, Any] = {}
+    on: dict[str, Any] = {}
     for name, part in PARTS.items():
         if arguments.only and name not in arguments.only:
             continue
         begin = time.monotonic()
-        results[name] = _one(name, part.limit_s * (8 if arguments.rehearse else 1), arguments)
+        told = _one(name, part.limit_s * (8 if arguments.rehearse else 1), arguments)
+        results[name], on = told["figures"], told.get("machine", on)
         results[name]["seconds"] = round(time.monotonic() - begin, 1)
-        (arguments.out / "gpu.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        figures, ratios = with_before(results, on.get("gpu"))
+        record.write("gpu", figures, ratios, setting=setting(rehearse=arguments.rehearse), folder=arguments.out, on=on)
         print(name, json.dumps(results[name])[:1800], flush=True)
     for line in decisions.lines(results):
         print(line)
     failed = [name for name, result in results.items() if "failed" in result]
     if failed:
-        print(f"{len(failed)} of {len(results)} parts gave no result: {', '.join(failed)}", file=sys.stderr)
+        print(f"{len(failed)} of {len(results)} parts failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _one(name: str, limit_s: float, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a part's own process tells: ``figures``, and the ``machine``; figures with ``failed`` where it told none."""
     command = [sys.executable, "-m", "bench.gpu", "--out", str(arguments.out), "--part", name]
     command += ["--rehearse"] if arguments.rehearse else []
     command += ["--photos", str(arguments.photos)] if arguments.photos else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
-        return {"failed": f"not done within {limit_s} s"}
+        return {"figures": {"failed": f"not done within {limit_s} s"}}
     found = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not found:
-        return {"failed": f"exit code {done.returncode}", "said": done.stderr[-1500:]}
+        return {"figures": {"failed": f"exit code {done.returncode}", "said": done.stderr[-1500:]}}
     result: dict[str, Any] = json.loads(found[-1][len(_MARK) :])
     return result
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.gpu import parts
+from bench.record import CARRIED_COMMIT, commit
 
 ROOT = Path(__file__).parents[2]
 #: What the pipeline imports and such a machine lacks: pure Python, or built for its Python.
@@ -47,19 +48,23 @@ def main() -> None:
     print(f"{arguments.folder}: {size / (1 << 20):.0f} MiB. There: python3 run.py --out results")
 
 
-def build(folder: Path, packages: Callable[[Path], None]) -> int:
-    """Write the kit into ``folder``, which is emptied; ``packages`` fills its ``site``. Returns its size in bytes."""
+def build(folder: Path, packages: Callable[[Path], None], *, photographs: int = parts.PHOTOGRAPHS) -> int:
+    """Write the kit into ``folder``, which is emptied; ``packages`` fills its ``site``. Returns its size in bytes.
+
+    ``photographs``: of each kind.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "results")
     for name in ("udfs", "bench", "tests/golden", "tests/gpu"):
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", folder / "source")
+    (folder / "source" / CARRIED_COMMIT.name).write_text(commit() + "\n", encoding="utf-8")
     (folder / "site").mkdir()
     packages(folder / "site")
     for kind in (parts.FRAME, parts.MIXED):
         target = folder / "photos" / parts.folder_of(kind)
         target.mkdir(parents=True)
-        for number, content in enumerate(parts.make(kind, 64)):
+        for number, content in enumerate(parts.make(kind, photographs)):
             (target / f"{number:03d}.jpg").write_bytes(content)
     (folder / "run.py").write_text(_RUN, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

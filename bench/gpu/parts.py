@@ -9,13 +9,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from multiprocessing import get_context
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ Figures = dict[str, Any]
 _MODEL = Path(tempfile.gettempdir()) / "face-reindex-gpu-kit.pt"
 FRAME = "640 x 480"
 MIXED = "mixed 0.5 to 4 MP"
+PHOTOGRAPHS = 64
 _BUDGET = 1 << 30
 
 
@@ -48,7 +52,7 @@ class Kit:
 
     def photos(self, kind: str) -> list[bytes]:
         """JPEGs of one kind."""
-        count = 8 if self.rehearse else 64
+        count = 8 if self.rehearse else PHOTOGRAPHS
         if self._photos:
             files = sorted((self._photos / folder_of(kind)).glob("*.jpg"))[:count]
             return [file.read_bytes() for file in files]
@@ -84,6 +88,17 @@ class Kit:
             if number >= 2:
                 taken.append(1000 * (time.perf_counter() - begin))
         return round(statistics.median(taken), 4)
+
+
+def setting(*, rehearse: bool) -> Figures:
+    """What the parts measure on, for the record."""
+    return {
+        "photographs": {FRAME: "made, of a video frame's size", MIXED: "made, as in bench/results/pipeline.json"},
+        "photographs_of_each": 8 if rehearse else PHOTOGRAPHS,
+        "weights": "random",
+        "rehearsal": rehearse,
+        "end_to_end": "JPEGs in memory to embeddings, after a first pass over all; batches as they are by default",
+    }
 
 
 def folder_of(kind: str) -> str:
@@ -125,15 +140,25 @@ def machine(kit: Kit) -> Figures:
 
 
 def tests(kit: Kit) -> Figures:
-    """tests/gpu: boxes, batches, vectors, decoders."""
+    """tests/gpu: boxes, batches, vectors, kernels. A test that fails is a part that failed; on a GPU so is no test."""
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "-p", "no:cacheprovider", "--tb=short",
                "--show-capture=no"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     (kit.out / "tests.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
     failures = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return {"passed": counts.get("passed", 0), "failed_tests": counts.get("failed", 0) + counts.get("error", 0),
-            "skipped": counts.get("skipped", 0), "names": failures}  # fmt: skip
+    return verdict(counts, failures, rehearse=kit.rehearse)
+
+
+def verdict(counts: dict[str, int], failures: list[str], *, rehearse: bool) -> Figures:
+    """What pytest counted, by its words, and in which sense the tests failed. In a rehearsal all may be skipped."""
+    passed, wrong = counts.get("passed", 0), counts.get("failed", 0) + counts.get("error", 0)
+    figures: Figures = {"passed": passed, "failed_tests": wrong, "skipped": counts.get("skipped", 0), "names": failures}
+    if wrong:
+        figures["failed"] = f"{wrong} of {passed + wrong} tests failed: see tests.txt"
+    elif not passed and not rehearse:
+        figures["failed"] = "no test passed: see tests.txt"
+    return figures
 
 
 def cold_and_warm(kit: Kit) -> Figures:
@@ -282,10 +307,11 @@ def end_to_end(kit: Kit) -> Figures:
         (MIXED, 1, 14, {}),
         (FRAME, 4, 4, {"dtype": "bfloat16"}),
         (MIXED, 4, 4, {"dtype": "bfloat16"}),
-        (MIXED, 2, 8, {}),
+        (FRAME, 8, 2, {}),
+        (MIXED, 8, 2, {}),
     )
     figures: Figures = {}
-    with _Workers(kit, 1 if kit.rehearse else 4) as workers:
+    with _Workers(kit, 1 if kit.rehearse else 8) as workers:
         for kind, processes, threads, params in ways[:: 4 if kit.rehearse else 1]:
             name = f"{kind}, {processes} processes of {threads} threads" + "".join(f", {v}" for v in params.values())
             told = workers.run(kind, 1 if kit.rehearse else processes, threads, params)
@@ -339,20 +365,9 @@ class _Workers:
 
 
 def _worker(device: str, model: str, photos: dict[str, list[bytes]], jobs: Any, told: Any) -> None:
-    from udfs.coverage import CoveredPrincipal
-    from udfs.device import Placement
-    from udfs.params import PipelineParams
-    from udfs.pipeline import Pipeline
-    from udfs.results import ImageInput
-
-    torch.set_num_threads(1)
-    covered = tuple(CoveredPrincipal(f"r{number}", f"p{number}") for number in range(9))
     while True:
         kind, threads, params, times = jobs.get()
-        pipeline = Pipeline(
-            model, PipelineParams(**params), placement=Placement(device), decode_threads=threads, queue_bytes=_BUDGET
-        )
-        items = [ImageInput(str(number), content, covered=covered) for number, content in enumerate(photos[kind])]
+        pipeline, items = _pipeline(device, model, photos[kind], threads, params)
         list(pipeline.run(items))
         told.put("ready")
         jobs.get()
@@ -363,6 +378,68 @@ def _worker(device: str, model: str, photos: dict[str, list[bytes]], jobs: Any, 
         told.put({"images": len(items) * times, "faces": faces, "busy": busy, "begin": begin, "end": time.time()})
         del pipeline
         torch.cuda.empty_cache()
+
+
+def _pipeline(device: str, model: str, photos: Sequence[bytes], threads: int, params: Figures) -> tuple[Any, list[Any]]:
+    from udfs.coverage import CoveredPrincipal
+    from udfs.device import Placement
+    from udfs.params import PipelineParams
+    from udfs.pipeline import Pipeline
+    from udfs.results import ImageInput
+
+    torch.set_num_threads(1)
+    covered = tuple(CoveredPrincipal(f"r{number}", f"p{number}") for number in range(9))
+    pipeline = Pipeline(
+        model, PipelineParams(**params), placement=Placement(device), decode_threads=threads, queue_bytes=_BUDGET
+    )
+    return pipeline, [ImageInput(str(n), content, covered=covered) for n, content in enumerate(photos)]
+
+
+def host(kit: Kit) -> Figures:
+    """Where the threads of one process are while its pipeline runs: what a GPU waits for.
+
+    Stacks are looked at a thousand times a second. A figure is the part of the time in which a thread of that kind was
+    at that line of ours; for several threads of a kind they may come to more than one.
+    """
+    seen: Counter[tuple[str, str]] = Counter()
+    done, looks = threading.Event(), 0
+
+    def look() -> None:
+        nonlocal looks
+        own = {thread.ident: thread.name.split("_")[0] for thread in threading.enumerate()}
+        for ident, frame in sys._current_frames().items():
+            kind = own.get(ident, "")
+            if kind in ("MainThread", "search", "decode", "crop"):
+                seen[kind, _line_of_ours(frame)] += 1
+        looks += 1
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            look()
+
+    pipeline, items = _pipeline(kit.device, str(kit.model), kit.photos(FRAME), 12, {})
+    list(pipeline.run(items))
+    watcher = threading.Thread(target=watch, name="watch")
+    watcher.start()
+    begin = time.perf_counter()
+    list(pipeline.run(items * (1 if kit.rehearse else 12)))
+    seconds = time.perf_counter() - begin
+    done.set()
+    watcher.join()
+    figures: Figures = {"images/s": round(len(items) * (1 if kit.rehearse else 12) / seconds, 1), "looks": looks}
+    for (kind, line), times in seen.most_common(16):
+        figures[f"{kind}: {line}"] = round(times / max(1, looks), 3)
+    return figures
+
+
+def _line_of_ours(frame: FrameType | None) -> str:
+    """The innermost line of udfs in a stack."""
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if path.parent.name == "udfs":
+            return f"{path.name}:{frame.f_lineno} {frame.f_code.co_name}"
+        frame = frame.f_back
+    return "elsewhere"
 
 
 def copies(kit: Kit) -> Figures:
@@ -438,6 +515,7 @@ PARTS = {
     "machine": Part(machine, 40),
     "tests": Part(tests, 90),
     "end_to_end": Part(end_to_end, 110),
+    "host": Part(host, 40),
     "profile": Part(profile, 40),
     "pnet": Part(pnet, 30),
     "passes": Part(passes, 40),

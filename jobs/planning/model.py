@@ -28,12 +28,16 @@ _ROWS_A_LIST = 39
 
 @dataclass(frozen=True)
 class Rate:
-    """Units a second that one machine of a pool does, and where the figure comes from."""
+    """Units a second that one machine of a pool does, and where the figure comes from.
+
+    ``other_card``: measured on the benchmark's GPU, which need not be the kind that the night has.
+    """
 
     value: float
     unit: str
     source: str
     assumed: bool = False
+    other_card: bool = False
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def choose(settings: Settings, runs: Sequence[PastRun], spec: IndexSpec, rows: i
         embed_cores=_set("images_per_s_per_core", planning.images_per_s_per_core)
         or _embedding([run for run in runs if "embed" in run.steps and not run.steps["embed"].machines(GPUS)], CORES)
         or _of(bench, f"embed_cores_{dtype}"),
-        embed_gpus=gpus or _assumed(bench, "embed_gpus"),
+        embed_gpus=gpus or _of_another_card(bench, f"embed_gpus_{dtype}"),
         host=_set("host_images_per_s_per_core", planning.host_images_per_s_per_core)
         or max((rate for rate in (kept_up, host) if rate), key=lambda rate: rate.value, default=None),
         stage=_past([_with_id_check(run) for run in runs], "stage", CORES, "rows") or _of(bench, "stage"),
@@ -155,8 +155,8 @@ def _of(bench: Mapping[str, Any], name: str) -> Rate | None:
     return Rate(**bench[name]) if name in bench else None
 
 
-def _assumed(bench: Mapping[str, Any], name: str) -> Rate:
-    return Rate(**bench[name], assumed=True)
+def _of_another_card(bench: Mapping[str, Any], name: str) -> Rate:
+    return Rate(**bench[name], other_card=True)
 
 
 def _past(runs: Sequence[PastRun], kind: str, pool: str, unit: str) -> Rate | None:

@@ -116,8 +116,8 @@ def _remedy(would: Fit | None) -> str:
 def _reservations(plan: NightPlan) -> str:
     text = f"; not counted, for want of a rate: {', '.join(plan.unknown)}" if plan.unknown else ""
     networks = next((line for line in plan.stages if line.pool == GPUS), None)
-    if networks and networks.rate and networks.rate.assumed:
-        text += "; the GPU's rate is ASSUMED, none has been measured"
+    if networks and _other_card(networks.rate):
+        text += "; the GPU's rate is the benchmark's card's, none of yours has been measured"
     return text
 
 
@@ -125,10 +125,10 @@ def notes(plan: NightPlan, load: LoadPlan, settings: Settings, hours: float | No
     """What else a person should know before the night."""
     found = []
     networks = next((line for line in plan.stages if line.pool == GPUS), None)
-    if networks and _assumed(networks.rate):
+    if networks and _other_card(networks.rate):
         found.append(
-            "No GPU has been measured in this project. Embed a few hundred thousand images on one (the next plan takes "
-            "its rate from that run), or set planning.images_per_s_per_gpu."
+            "No run here has measured a GPU: the rate is that of the benchmark's card. Embed a few hundred thousand "
+            "images on yours (the next plan takes its rate from that run), or set planning.images_per_s_per_gpu."
         )
         needed = rate_needed(plan, 3600 * hours) if hours else None
         if needed:
@@ -144,8 +144,8 @@ def notes(plan: NightPlan, load: LoadPlan, settings: Settings, hours: float | No
     return found
 
 
-def _assumed(rate: Rate | None) -> bool:
-    return rate is not None and rate.assumed
+def _other_card(rate: Rate | None) -> bool:
+    return rate is not None and rate.other_card
 
 
 def _idle_cores(plan: NightPlan, settings: Settings) -> list[str]:
