@@ -91,8 +91,11 @@ def _bindings(name: str) -> Any:
 def _checked(answer: tuple[Any, ...]) -> Any:
     code, *values = answer
     if int(code):
-        raise CudaError(
-            f"CUDA answered {code.name}. Next step: see that the executors' driver is one for CUDA "
-            f"{torch.version.cuda} (nvidia-smi tells), and that nothing else ended work on this GPU."
+        step = (
+            "give this worker's GPU more room (a larger executor.gpus_per_task)"
+            if code.name == "CUDA_ERROR_OUT_OF_MEMORY"
+            else f"see that the executors' driver is one for CUDA {torch.version.cuda} (nvidia-smi tells), and that "
+            "nothing else ended work on this GPU"
         )
+        raise CudaError(f"CUDA answered {code.name}. Next step: {step}.")
     return values[0] if values else None

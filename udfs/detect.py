@@ -8,10 +8,10 @@ the device: an `Engine`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +39,8 @@ from udfs.pyramid import (
     scales,
 )
 
+#: Threads that a GPU's detector serves at once.
+AT_ONCE = 2
 _ACROSS_LEVELS, _WITHIN_LEVEL, _AFTER_NETS = 0.7, 0.5, 0.7
 # Passes are filled up to a multiple of this, where they are not filled up whole.
 _ROWS = 16
@@ -116,15 +118,18 @@ def engine_for(nets: Nets) -> Engine:
 class Detector:
     """MTCNN over lists of images. ``nets`` decides the device; ``engine`` is made for it where it is left out.
 
-    On a GPU each thread that calls has a stream of its own, so two threads keep it busy: one batch's work on the
-    processor is done beside another's on the device.
+    On a GPU two threads may call at once, each on a stream of its own: one batch's work on the processor is done beside
+    another's on the device. A third waits.
     """
 
     def __init__(self, nets: Nets, params: PipelineParams, *, engine: Engine | None = None) -> None:
         self._nets = nets
         self._params = params
         self._engine = engine or engine_for(nets)
-        self._streams = threading.local()
+        # Made once: torch hands out 32 a device in turn, and its libraries keep memory for each that was used.
+        self._streams: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(AT_ONCE if self._engine.device.type == "cuda" else 0):
+            self._streams.put(torch.cuda.Stream(self._engine.device))  # type: ignore[no-untyped-call]
         self._apart = levels_are_apart(params.detector_min_face_px, params.pyramid_factor, _ACROSS_LEVELS)
 
     def detect(self, images: Sequence[UInt8]) -> list[Detections]:
@@ -150,12 +155,17 @@ class Detector:
                     results[index] = faces
         return results
 
-    def _stream(self) -> Any:
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
         if self._engine.device.type != "cuda":
-            return nullcontext()
-        if not hasattr(self._streams, "own"):
-            self._streams.own = torch.cuda.Stream(self._engine.device)  # type: ignore[no-untyped-call]
-        return torch.cuda.stream(self._streams.own)
+            yield
+            return
+        own = self._streams.get()
+        try:
+            with torch.cuda.device(self._engine.device), torch.cuda.stream(own):
+                yield
+        finally:
+            self._streams.put(own)
 
     def _cascade(self, images: Sequence[UInt8]) -> Iterator[Detections]:
         batch = _Batch(

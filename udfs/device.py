@@ -41,6 +41,8 @@ _SHORT_ON_DEVICE = re.compile(
     r"CUDA out of memory|CUDA (?:driver )?error: out of memory|CUDA_ERROR_OUT_OF_MEMORY"
     # TORCH_CUDABLAS_CHECK, AT_CUDNN_CHECK in aten/src/ATen/cuda/Exceptions.h; names of cuBLAS, cuDNN 8 and cuDNN 9
     r"|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
+    # Where there is no room for a library's handle: pytorch/serve issue 1993, haotian-liu/LLaVA issue 392
+    r"|CUBLAS_STATUS_NOT_INITIALIZED|CUDNN_STATUS_NOT_INITIALIZED"
     # The allocator's report of who holds the memory fails before it is raised: pytorch issues 112377 and 122068
     r"|NVML_SUCCESS == .*INTERNAL ASSERT FAILED at .*CUDACachingAllocator"
     # aten/src/ATen/native/cudnn/Conv_v8.cpp passes over each engine whose workspace is not to be had, and ends so (as
@@ -86,6 +88,14 @@ class HostMemoryError(MemoryShort):
 
 class ReducedPrecision(RuntimeError):
     """A device computes float32 with fewer bits than float32 has."""
+
+
+def device_failed(error: BaseException, device: str) -> bool:
+    """Whether ``error``, raised by work on ``device``, says something of the device and nothing of an image.
+
+    On a GPU every RuntimeError does: shapes there are fixed, and what an image may cause is found before.
+    """
+    return device.startswith("cuda") and isinstance(error, RuntimeError)
 
 
 @dataclass(frozen=True)

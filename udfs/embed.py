@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from udfs.arrays import EMBEDDING_DIM, AnyArray, Float32, UInt8
+from udfs.cuda import CudaError
 from udfs.device import full_float32
 from udfs.nets import Nets
 from udfs.params import PipelineParams
@@ -22,13 +24,25 @@ class Embedder:
         self._nets = nets
         self._params = params
         self._batch = batch
-        self._graphed = nets.device.type == "cuda" and not nets.compiled
         self._graph: _Graph | None = None
 
     @property
     def batch(self) -> int:
         """Faces in one pass."""
         return self._batch
+
+    def prepare(self) -> None:
+        """Do once what the first pass would do, at its size: compile, or record a CUDA graph.
+
+        Nobody else may use the device meanwhile: what another thread launches can be recorded with it.
+        """
+        size = self._params.crop_size
+        example = np.zeros((self._batch, size, size, 3), np.uint8)
+        if self._nets.device.type == "cuda" and not self._nets.compiled:
+            with torch.inference_mode(), full_float32():
+                self._graph = _Graph(self._vectors, torch.from_numpy(example).to(self._nets.device))
+        elif self._nets.compiled:
+            self.embed(example)
 
     def halve(self) -> None:
         """Take half as many faces in a pass from now on (at least one), and fill passes up to no more than that."""
@@ -64,8 +78,9 @@ class Embedder:
         if self._nets.one_shape and count < self._batch:
             crops = np.concatenate([crops, np.zeros((self._batch - count, *crops.shape[1:]), np.uint8)])
         given = torch.from_numpy(crops)
-        vectors = self._replayed(given) if self._graphed else self._vectors(given.to(self._nets.device))
-        unit: Float32 = vectors[:count].cpu().numpy()
+        if self._graph:
+            return self._graph(given)[:count]
+        unit: Float32 = self._vectors(given.to(self._nets.device))[:count].cpu().numpy()
         return unit
 
     def _vectors(self, crops: Tensor) -> Tensor:
@@ -73,31 +88,42 @@ class Embedder:
         # The network normalises in its own type; unit length is promised in float32.
         return torch.nn.functional.normalize(self._nets.resnet(standard).float(), dim=1)
 
-    def _replayed(self, crops: Tensor) -> Tensor:
-        """A pass as one launch of a CUDA graph: its 400 by themselves take as long as the device for few faces."""
-        if self._graph is None:
-            self._graph = _Graph(self._vectors, crops.to(self._nets.device))
-        return self._graph(crops)
-
 
 class _Graph:
-    """What ``work`` launches for an input of one shape, recorded once. Not for several threads at once."""
+    """What ``work`` launches for an input of one shape, recorded once, on a stream that nobody else has.
+
+    A pass is one launch: its 400 by themselves take as long as the device for few faces, or in bfloat16. Not for
+    several threads at once. Raises `CudaError` where what was recorded is not what ``work`` does: torch records on one
+    stream a process by default, of whatever device came first, and a graph without anything in it answers nothing.
+    """
 
     def __init__(self, work: Callable[[Tensor], Tensor], example: Tensor) -> None:
         self._input = example
-        side = torch.cuda.Stream(example.device)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(side):  # libraries choose their kernels before anything is recorded
-            work(example)
-        side.synchronize()
-        self._graph = torch.cuda.CUDAGraph()
-        # Other threads go on with their own work on the device.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._output = work(example)
+        self._device = example.device
+        with torch.cuda.device(self._device):
+            self._stream: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._graph = torch.cuda.CUDAGraph()
+            torch.cuda.synchronize(self._device)
+            with torch.cuda.stream(self._stream):  # libraries choose their kernels before anything is recorded
+                work(example)
+                self._stream.synchronize()
+                with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+                    self._output = work(example)
+        probe = (torch.arange(example.numel()) % 251).to(torch.uint8).view(example.shape)
+        found = self(probe)
+        expected = work(probe.to(self._device)).cpu().numpy()
+        if not np.allclose(found, expected, atol=1e-3):
+            raise CudaError(
+                f"The CUDA graph of the embedding network on {self._device} does not answer as the network does. Next "
+                "step: set executor.compile, which uses none, and report this with torch's and the driver's versions."
+            )
 
-    def __call__(self, values: Tensor) -> Tensor:
-        self._input.copy_(values)
-        self._graph.replay()
-        return self._output
+    def __call__(self, values: Tensor) -> Float32:
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            self._input.copy_(values)
+            self._graph.replay()
+            answer: Float32 = self._output.cpu().numpy()
+        return answer
 
 
 def _cut(box: AnyArray, width: int, height: int, size: int, margin: int) -> tuple[int, int, int, int]:

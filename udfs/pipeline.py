@@ -18,32 +18,31 @@ import torch
 from udfs.arrays import Float32, UInt8
 from udfs.busy import BusyClock
 from udfs.coverage import CoveredPrincipal
-from udfs.cuda import CudaError
 from udfs.decode import Decoded, DecodeFailure, DetectionView, decode, detection_view, factor_for
-from udfs.detect import Detections, Detector
+from udfs.detect import AT_ONCE, Detections, Detector
 from udfs.device import (
     MemoryShort,
     Placement,
     check_compiler,
     check_float32,
+    device_failed,
     float32_losses,
     memory_short,
 )
 from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch, model_fingerprint
-from udfs.nets import build_nets, read_model_file
+from udfs.nets import ModelFile, build_nets, read_model_file
 from udfs.params import MIB, PipelineParams, check_sight
 from udfs.prefetch import ByteBudget, ByteRoom, map_ahead
 from udfs.reading import ReadFailure, read_bytes, unread_reason
 from udfs.results import Dropped, Face, ImageInput, ImageResult
 from udfs.selection import Selection, select_faces, to_stored
+from udfs.turns import Turns
 
 log = logging.getLogger(__name__)
 
 # Images that wait for their embeddings hold crops, not pictures; past this many, a pass runs part full.
 _MAX_WAITING = 512
-# Batches that a GPU is given at once.
-_LANES = 2
 # Pixels of one picture that are kept for its crops while it is searched.
 _MOST_KEPT = 64 * MIB
 _NO_DROPS = Dropped()
@@ -129,27 +128,19 @@ class Pipeline:
         self.params = params or PipelineParams()
         check_sight(self.params)
         self.placement = placement or Placement("cpu")
-        if self.placement.on_gpu:
-            if compiled:
-                check_compiler()
-            check_float32(float32_losses(torch.device(self.placement.device)))
+        if self.placement.on_gpu and compiled:
+            check_compiler()
         model = read_model_file(model_file)
         self.meta = model.meta
         self.fingerprint = model_fingerprint(model.state_dicts, self.params)
         if expected_fingerprint is not None and expected_fingerprint != self.fingerprint:
             raise FingerprintMismatch(expected_fingerprint, self.fingerprint)
-        nets = build_nets(model, device=self.placement.device, dtype=self.params.dtype, compiled=compiled)
-        self._detector = Detector(nets, self.params)
-        self._busy = BusyClock()
-        batch = embed_batch or (16 if nets.device.type == "cpu" else 256)
-        self._embedder = Embedder(nets, self.params, batch=batch)
-        if compiled:
-            # Now, and not on the first images: a compiler that is missing must end the task, not an image.
-            self._embedder.embed(np.zeros((1, self.params.crop_size, self.params.crop_size, 3), np.uint8))
+        self._turns, self._busy = Turns(), BusyClock()
+        self._detector, self._embedder = self._built(model, embed_batch, compiled=compiled)
         self._detection = _Passes(lambda images: list(self._batches(images)), self._halve_detection)
         # The embedder itself cuts the faces that it is given.
         self._embedding = _Passes(lambda images: [list(images)], self._halve_embedding)
-        self._detect_batch = detect_batch or (16 if nets.device.type == "cpu" else 64)
+        self._detect_batch = detect_batch or (64 if self.placement.on_gpu else 16)
         self._detect_pixels = self._detect_batch * max(self.params.detection_long_side, 640) ** 2
         self._decode_threads = decode_threads
         self._room = ByteRoom(self.params.max_decode_bytes)
@@ -159,6 +150,38 @@ class Pipeline:
         self._central_only = central_only
         self._roots = tuple(roots)
         self._boxes_only = boxes_only
+
+    def _built(self, model: ModelFile, embed_batch: int, *, compiled: bool) -> tuple[Detector, Embedder]:
+        """The networks on their device; whatever is compiled or recorded is so now, and not on the first images."""
+        device = self.placement.device
+        try:
+            if self.placement.on_gpu:
+                check_float32(float32_losses(torch.device(device)))
+            nets = build_nets(model, device=device, dtype=self.params.dtype, compiled=compiled)
+            detector = Detector(nets, self.params)
+            embedder = Embedder(nets, self.params, batch=embed_batch or (256 if self.placement.on_gpu else 16))
+        except Exception as error:
+            short = memory_short(error, device)
+            if short is None:
+                raise
+        else:
+            self._prepare(embedder)
+            return detector, embedder
+        raise short
+
+    def _prepare(self, embedder: Embedder) -> None:
+        """Compile or record the embedder's pass, at half its size where memory is short."""
+        while True:
+            try:
+                with self._turns.alone():
+                    embedder.prepare()
+                return
+            except Exception as error:
+                short = memory_short(error, self.placement.device)
+                if short is None:
+                    raise
+            torch.cuda.empty_cache()
+            self._halve(embedder, short)
 
     def run(self, items: Iterable[ImageInput]) -> Iterator[ImageResult]:
         """One result for each image, in order. No image raises; a broken device or source of items does.
@@ -206,7 +229,7 @@ class Pipeline:
         A GPU has two batches at once: while it computes one, the processor does its part of the other.
         """
         under_way: deque[tuple[list[_InFlight], int, Future[list[Future[None]]]]] = deque()
-        with ThreadPoolExecutor(_LANES, thread_name_prefix="search") as lanes:
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="search") as lanes:
             for batch in self._batches(loaded):
                 bytes_held = sum(image.bytes_held() for image in batch)
                 if self.placement.on_gpu:
@@ -215,7 +238,7 @@ class Pipeline:
                     searched = Future()
                     searched.set_result(self._searched(batch, cutters))
                 under_way.append((batch, bytes_held, searched))
-                if len(under_way) > (_LANES if self.placement.on_gpu else 1):
+                if len(under_way) > (AT_ONCE if self.placement.on_gpu else 1):
                     yield _done(under_way.popleft())
             yield from map(_done, under_way)
 
@@ -388,17 +411,22 @@ class Pipeline:
             for piece in pieces:
                 self._apart_if_needed(work, piece, passes)
             return
-        try:
-            work(images)
-            return
-        except Exception as error:
-            short = memory_short(error, self.placement.device)
-            if short is None and isinstance(error, (torch.AcceleratorError, CudaError)):
-                # The device itself is lost: every further image would fail, so the task has to.
-                raise
-            failure = None if short else _ending(error)
-        # Outside the handler: the traceback would keep the failed batch's memory alive.
-        torch.cuda.empty_cache()
+        for turn in (self._turns.shared, self._turns.alone):
+            try:
+                with turn():
+                    work(images)
+                return
+            except Exception as error:
+                short = memory_short(error, self.placement.device)
+                if short is None and device_failed(error, self.placement.device):
+                    # Every further image would fail, so the task has to.
+                    raise
+                failure = None if short else _ending(error)
+            # Outside the handler: the traceback would keep the failed batch's memory alive.
+            torch.cuda.empty_cache()
+            if failure:
+                break
+            # Short of memory: once more, with nothing else of this worker on the device.
         if short is not None:
             passes.halve(images, short)
             self._apart_if_needed(work, images, passes)
@@ -420,14 +448,18 @@ class Pipeline:
         )  # fmt: skip
 
     def _halve_embedding(self, _: Sequence[_InFlight], short: MemoryShort) -> None:
+        self._halve(self._embedder, short)
+        self._prepare(self._embedder)
+
+    def _halve(self, embedder: Embedder, short: MemoryShort) -> None:
         """Halve the embedder's pass, for the rest of the worker's life."""
-        before = self._embedder.batch
+        before = embedder.batch
         if before == 1:
             raise short
-        self._embedder.halve()
+        embedder.halve()
         log.warning(
             "memory was short for embedding in a pass of %d faces: from now on %d (%s)",
-            before, self._embedder.batch, short.seen,
+            before, embedder.batch, short.seen,
         )  # fmt: skip
 
     def _result(self, image: _InFlight, elapsed_s: float) -> ImageResult:

@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +76,21 @@ def _one(name: str, limit_s: float, arguments: argparse.Namespace) -> dict[str, 
     command = [sys.executable, "-m", "bench.gpu", "--out", str(arguments.out), "--part", name]
     command += ["--rehearse"] if arguments.rehearse else []
     command += ["--photos", str(arguments.photos)] if arguments.photos else []
+    # With a group of its own: what a part has started ends with it, and holds no GPU under the next one.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+        said, errors = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         return {"figures": {"failed": f"not done within {limit_s} s"}}
-    found = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
-    if done.returncode or not found:
-        return {"figures": {"failed": f"exit code {done.returncode}", "said": done.stderr[-1500:]}}
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    found = [line for line in said.splitlines() if line.startswith(_MARK)]
+    if process.returncode or not found:
+        return {"figures": {"failed": f"exit code {process.returncode}", "said": errors[-1500:]}}
     result: dict[str, Any] = json.loads(found[-1][len(_MARK) :])
     return result
 

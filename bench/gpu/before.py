@@ -42,7 +42,8 @@ def with_before(parts: dict[str, Any], gpu: str | None) -> tuple[dict[str, Any],
     if gpu != BEFORE["gpu"]:
         return dict(parts), ratios
     seen, was = parts.get("profile", {}), BEFORE["detection"]
-    if _WHERE + "ms an image" in seen:
+    # A profiler that may not run counts nothing.
+    if all(seen.get(_WHERE + name) for name in ("ms an image", "launches", "waits")):
         launches = seen[_WHERE + "launches"] / 32
         ratios |= {
             "launches_an_image_before_to_now": was[_WHERE + "launches an image"] / launches,

@@ -147,15 +147,17 @@ def tests(kit: Kit) -> Figures:
     (kit.out / "tests.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
     failures = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return verdict(counts, failures, rehearse=kit.rehearse)
+    return verdict(counts, failures, code=done.returncode, rehearse=kit.rehearse)
 
 
-def verdict(counts: dict[str, int], failures: list[str], *, rehearse: bool) -> Figures:
+def verdict(counts: dict[str, int], failures: list[str], *, code: int, rehearse: bool) -> Figures:
     """What pytest counted, by its words, and in which sense the tests failed. In a rehearsal all may be skipped."""
     passed, wrong = counts.get("passed", 0), counts.get("failed", 0) + counts.get("error", 0)
     figures: Figures = {"passed": passed, "failed_tests": wrong, "skipped": counts.get("skipped", 0), "names": failures}
     if wrong:
         figures["failed"] = f"{wrong} of {passed + wrong} tests failed: see tests.txt"
+    elif code or not counts:
+        figures["failed"] = f"pytest ended with exit code {code}: see tests.txt"
     elif not passed and not rehearse:
         figures["failed"] = "no test passed: see tests.txt"
     return figures

@@ -42,8 +42,13 @@ def crops() -> np.ndarray:
     return np.stack([portrait(), portrait()[:, ::-1], 255 - portrait()])
 
 
-def test_float32_embeddings_equal_the_processors() -> None:
-    gpu = Embedder(build_nets(model(), device="cuda:0"), PipelineParams()).embed(crops())
+@pytest.mark.parametrize("recorded", [True, False])
+def test_float32_embeddings_equal_the_processors(recorded: bool) -> None:
+    embedder = Embedder(build_nets(model(), device="cuda:0"), PipelineParams())
+    if recorded:
+        embedder.prepare()
+        embedder.embed(crops()[::-1].copy())
+    gpu = embedder.embed(crops())
     cpu = Embedder(nets(), PipelineParams()).embed(crops())
     assert (gpu * cpu).sum(axis=1).min() > 1 - 1e-5
 
@@ -79,6 +84,18 @@ def test_two_threads_and_another_stream_change_nothing() -> None:
             for a, b in zip(found, expected, strict=True):
                 assert np.array_equal(a.boxes, b.boxes)
                 assert np.array_equal(a.confidence, b.confidence)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device here")
+def test_a_second_gpu_answers_as_the_first() -> None:
+    """torch records all CUDA graphs of a process on a stream of whatever device came first, unless it is told one."""
+    crops_, others = crops(), crops()[:, ::-1].copy()
+    embedders = [Embedder(build_nets(model(), device=f"cuda:{n}"), PipelineParams(), batch=4) for n in (0, 1)]
+    for embedder in embedders:
+        embedder.prepare()
+    for given in (crops_, others):
+        first, second = (embedder.embed(given) for embedder in embedders)
+        assert (first * second).sum(axis=1).min() > 1 - 1e-6
 
 
 def test_cuda_is_picked_when_asked() -> None:

@@ -59,7 +59,8 @@ def test_parts_that_all_failed_decide_nothing() -> None:
         ({"passed": 29, "failed": 2}, False, "2 of 31 tests failed: see tests.txt"),
         ({"error": 1}, False, "1 of 1 tests failed: see tests.txt"),
         ({"skipped": 29}, False, "no test passed: see tests.txt"),
-        ({}, False, "no test passed: see tests.txt"),
+        ({}, False, "pytest ended with exit code 1: see tests.txt"),
+        ({}, True, "pytest ended with exit code 1: see tests.txt"),
         ({"skipped": 29}, True, None),
         ({"skipped": 28, "error": 1}, True, "1 of 1 tests failed: see tests.txt"),
     ],
@@ -67,7 +68,7 @@ def test_parts_that_all_failed_decide_nothing() -> None:
 def test_tests_that_fail_or_do_not_run_fail_their_part(
     counts: dict[str, int], rehearse: bool, failed: str | None
 ) -> None:
-    assert parts.verdict(counts, [], rehearse=rehearse).get("failed") == failed
+    assert parts.verdict(counts, [], code=0 if counts else 1, rehearse=rehearse).get("failed") == failed
 
 
 def test_what_was_before_is_compared_on_its_own_card_only() -> None:

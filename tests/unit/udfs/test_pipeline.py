@@ -16,7 +16,7 @@ from tests.golden.support import encoded, group, model_path, nets, noise, portra
 from udfs.coverage import CoveredPrincipal
 from udfs.cuda import CudaError
 from udfs.decode import DecodeFailure, decode, detection_view, factor_for
-from udfs.device import DeviceMemoryError, HostMemoryError, Placement, ReducedPrecision
+from udfs.device import DeviceMemoryError, HostMemoryError, Placement, ReducedPrecision, device_failed, memory_short
 from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch
 from udfs.params import PipelineParams
@@ -272,7 +272,8 @@ def test_where_memory_is_short_fewer_images_are_detected_at_once(
     pictures = [encoded(noise(30, 30))] * 4
     with caplog.at_level(logging.WARNING):
         assert [r.status for r in run(pipe, *pictures)] == ["no_face"] * 4
-    assert fails.sizes == [4, 2, 1, 1, 1, 1]
+    # Each size twice: the second time with nothing else on the device.
+    assert fails.sizes == [4, 4, 2, 2, 1, 1, 1, 1]
     assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
         "memory was short for detection in 4 images: from now on at most 2 in a call, of 819200 pixels",
         "memory was short for detection in 2 images: from now on at most 1 in a call, of 409600 pixels",
@@ -289,7 +290,27 @@ def test_large_images_halve_what_a_call_may_hold_and_small_ones_still_share_it(m
     monkeypatch.setattr(pipe._detector, "detect", fails)
     large, small = encoded(Image.new("RGB", (1200, 1200))), encoded(noise(30, 30))
     assert {r.status for r in run(pipe, large, large, *[small] * 6)} == {"no_face"}
-    assert fails.sizes == [8, 1, 4, 3]
+    assert fails.sizes == [8, 8, 1, 4, 3]
+
+
+def test_what_fits_with_nothing_beside_it_halves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = fresh(detect_batch=4)
+    fails = Fails(pipe._detector.detect, SHORT[0], lambda _: not pipe._turns._alone)
+    monkeypatch.setattr(pipe._detector, "detect", fails)
+    assert [r.status for r in run(pipe, *[encoded(noise(30, 30))] * 4)] == ["no_face"] * 4
+    assert fails.sizes == [4, 4]
+    assert pipe._detect_batch == 4
+
+
+def test_what_a_gpus_libraries_say_is_never_an_images_status() -> None:
+    for text in ("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+                 "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"):  # fmt: skip
+        assert isinstance(memory_short(RuntimeError(text), "cuda:0"), DeviceMemoryError)
+    for error in (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), CudaError("CUDA answered …"),
+                  torch.AcceleratorError("CUDA error: unspecified launch failure")):  # fmt: skip
+        assert memory_short(error, "cuda:0") is None
+        assert device_failed(error, "cuda:0")
+    assert not device_failed(ValueError("a box"), "cuda:0")
 
 
 @pytest.mark.parametrize("error", SHORT[::3])
@@ -319,7 +340,7 @@ def test_where_memory_is_short_fewer_faces_are_embedded_at_once(
     found = [face.embedding for r in results for face in r.faces]
     assert {r.status for r in results} == {"embedded"}
     assert all(float(a @ b) > 1 - 1e-5 for a, b in zip(found, expected, strict=True))
-    assert fails.sizes == [8, 4, 2, 2]
+    assert fails.sizes == [8, 8, 4, 4, 2, 2]
     assert [r.getMessage().split(" (")[0].split("a pass of ")[1] for r in caplog.records] == [
         "8 faces: from now on 4", "4 faces: from now on 2"
     ]  # fmt: skip
@@ -397,6 +418,7 @@ def test_errors_on_the_decode_threads(pipeline: Pipeline, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("lost", [torch.AcceleratorError("lost"), CudaError("CUDA answered CUDA_ERROR_ECC")])
 def test_a_lost_device_ends_the_run(lost: Exception, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("udfs.pipeline.device_failed", lambda error, _: device_failed(error, "cuda:0"))
     fails = Fails(pipeline._detector.detect, lost, bool)
     monkeypatch.setattr(pipeline._detector, "detect", fails)
     with pytest.raises(type(lost)):
