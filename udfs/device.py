@@ -148,7 +148,7 @@ def pick_device(
     else:
         device, note = "cpu", "a GPU was asked for and Spark assigned none"
     if note and without_gpu == "fail":
-        raise DeviceUnavailable(_unavailable(note, addresses))
+        raise DeviceUnavailable(unavailable(note, addresses))
     return Placement(device, addresses, note, threads)
 
 
@@ -166,8 +166,7 @@ def apply_share(placement: Placement, share: float) -> None:
     if not placement.on_gpu:
         return
     torch.cuda.set_device(placement.device)
-    if 0 < share < 1:
-        torch.cuda.set_per_process_memory_fraction(float(share), placement.device)
+    torch.cuda.set_per_process_memory_fraction(float(share) if 0 < share < 1 else 1.0, placement.device)
 
 
 def memory_short(error: BaseException, device: str) -> MemoryShort | None:
@@ -177,6 +176,9 @@ def memory_short(error: BaseException, device: str) -> MemoryShort | None:
     """
     if isinstance(error, MemoryShort):
         return error
+    cause = error.__context__
+    if cause is not None and (short := memory_short(cause, device)) is not None:
+        return short  # what failed while the first failure was being cleared away
     text = str(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _SHORT_ON_HOST.search(text)):
         return HostMemoryError(
@@ -334,7 +336,8 @@ def _device_of(address: str) -> tuple[str, str]:
     return "cpu", f"GPU {address} assigned but not among the {count} visible"
 
 
-def _unavailable(why: str, addresses: tuple[str, ...]) -> str:
+def unavailable(why: str, addresses: tuple[str, ...]) -> str:
+    """What `DeviceUnavailable` says: why, what was seen, and the next step."""
     seen = (
         f"addresses of the task {', '.join(addresses) or 'none'}",
         f"torch {torch.__version__} for CUDA {torch.version.cuda or 'none (a build for processors)'}",

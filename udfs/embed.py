@@ -44,6 +44,15 @@ class Embedder:
         elif self._nets.compiled:
             self.embed(example)
 
+    @property
+    def prepared(self) -> bool:
+        """Whether nothing is left to be recorded before the first pass."""
+        return self._graph is not None or self._nets.compiled or self._nets.device.type != "cuda"
+
+    def release(self) -> None:
+        """Give back the memory of what was recorded; `prepare` records it again."""
+        self._graph = None
+
     def halve(self) -> None:
         """Take half as many faces in a pass from now on (at least one), and fill passes up to no more than that."""
         self._batch, self._graph = max(1, self._batch // 2), None

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,11 @@ import torch
 from udfs.arrays import Float32, UInt8
 from udfs.busy import BusyClock
 from udfs.coverage import CoveredPrincipal
+from udfs.cuda import CudaError
 from udfs.decode import Decoded, DecodeFailure, DetectionView, decode, detection_view, factor_for
 from udfs.detect import AT_ONCE, Detections, Detector
 from udfs.device import (
+    DeviceUnavailable,
     MemoryShort,
     Placement,
     check_compiler,
@@ -28,6 +30,7 @@ from udfs.device import (
     device_failed,
     float32_losses,
     memory_short,
+    unavailable,
 )
 from udfs.embed import Embedder
 from udfs.fingerprint import FingerprintMismatch, model_fingerprint
@@ -162,6 +165,8 @@ class Pipeline:
             embedder = Embedder(nets, self.params, batch=embed_batch or (256 if self.placement.on_gpu else 16))
         except Exception as error:
             short = memory_short(error, device)
+            if short is None and isinstance(error, (torch.AcceleratorError, CudaError)):
+                raise DeviceUnavailable(unavailable(f"{device}: {error}", self.placement.gpu_addresses)) from None
             if short is None:
                 raise
         else:
@@ -195,7 +200,15 @@ class Pipeline:
             yield self._result(image, now - before)
             before = now
 
+    def rest(self) -> None:
+        """Give back what memory of the device it takes little time to have again; the next run has it again."""
+        self._embedder.release()
+        with torch.cuda.device(self.placement.device) if self.placement.on_gpu else nullcontext():
+            torch.cuda.empty_cache()
+
     def _ended(self, items: Iterable[ImageInput]) -> Iterator[_InFlight]:
+        if not self._embedder.prepared:
+            self._prepare(self._embedder)
         budget = ByteBudget(self._queue_bytes)
         loaded = map_ahead(
             self._load,

@@ -4,6 +4,7 @@ The model file travels by ``--files`` (or ``SparkContext.addFile``) and is loade
 ``spark.python.worker.reuse`` should stay on.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
 
 from udfs.arrays import EMBEDDING_DIM
 from udfs.coverage import CoveredPrincipal
@@ -158,12 +158,16 @@ def worker_pipeline(spec: EmbedSpec) -> Pipeline:
     # Two models in one worker would double its memory; a run has one, so the last one asked for is kept. Of that one
     # there is a pipeline for each GPU: Spark gives a worker that it uses again whichever is free.
     run = (os.getpid(), str(path), spec)
-    for other in [key for key in _pipelines if key[0] != run]:
+    others = [key for key in _pipelines if key[0] != run]
+    for other in others:
         del _pipelines[other]
+    if others:
+        gc.collect()  # a pipeline refers to itself: two models at once would not fit into the memory of one
     key = (run, placement)
-    if key != next(reversed(_pipelines), None):
-        # The GPU that this worker leaves is another one's now.
-        torch.cuda.empty_cache()
+    last = next(reversed(_pipelines), None)
+    if key != last:
+        if last is not None:
+            _pipelines[last].rest()  # the GPU that this worker leaves is another one's now
         apply_threads(placement)
         apply_share(placement, spec.gpu_share)
         _pipelines[key] = _pipelines.pop(key) if key in _pipelines else _built(spec, path, placement)

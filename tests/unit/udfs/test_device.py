@@ -145,16 +145,15 @@ def test_unknown_devices_are_refused(name: str) -> None:
         pick_device(name)
 
 
-@pytest.mark.parametrize(("share", "limits"), [(0.0, []), (1.0, []), (2.0, []), (0.25, [(0.25, "cuda:1")])])
-def test_a_share_of_a_gpu_limits_its_memory(
-    share: float, limits: list[tuple[float, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("share", "limit"), [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (0.25, 0.25)])
+def test_a_share_of_a_gpu_limits_its_memory(share: float, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a worker was held to before does not hold any more.
     current: list[str] = []
     limited: list[tuple[float, str]] = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: limited.append(given))
     apply_share(Placement("cuda:1", ("1",)), share)
-    assert (current, limited) == (["cuda:1"], limits)
+    assert (current, limited) == (["cuda:1"], [(limit, "cuda:1")])
     apply_share(Placement("cpu"), share)
     assert len(current) == 1
 

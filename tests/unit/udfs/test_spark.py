@@ -132,9 +132,15 @@ def test_a_worker_keeps_a_pipeline_for_each_gpu_of_one_run(monkeypatch: pytest.M
     turns = iter([*placements, placements[0]])
     monkeypatch.setattr(module, "pick_device", lambda *_, **__: next(turns))
 
-    def noted(spec: EmbedSpec, path: Path, placement: Placement) -> object:
+    left: list[object] = []
+
+    class Built:
+        def rest(self) -> None:
+            left.append(self)
+
+    def noted(spec: EmbedSpec, path: Path, placement: Placement) -> Built:
         built.append(placement)
-        return object()
+        return Built()
 
     monkeypatch.setattr(module, "_built", noted)
     monkeypatch.setattr(module, "_pipelines", {})
@@ -142,6 +148,8 @@ def test_a_worker_keeps_a_pipeline_for_each_gpu_of_one_run(monkeypatch: pytest.M
     assert built == placements[:2]
     assert given[0] is given[2]
     assert given[1] is given[3] is given[4]
+    # A GPU that is left is another worker's: what can be had again in no time is given back.
+    assert left == [given[0], given[1], given[0]]
     # Another spec is another run's: what is left of the former goes.
     assert worker_pipeline(spec(detect_batch=3)) is not given[0]
     assert len(module._pipelines) == 1
