@@ -72,8 +72,8 @@ def compile_for(architecture: str) -> bytes:
         said = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
         nvrtc.nvrtcGetProgramLog(program, said)
         raise CudaError(
-            f"NVRTC can't compile the kernels for {architecture}: {said.decode(errors='replace').strip()}. Next step: see "
-            f"that this GPU is one that CUDA {torch.version.cuda} still knows; if it is, report this."
+            f"NVRTC can't compile the kernels for {architecture}: {said.decode(errors='replace').strip()}. Next step: "
+            f"see that this GPU is one that CUDA {torch.version.cuda} still knows; if it is, report this."
         )
     binary: bytes = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
     _checked(nvrtc.nvrtcGetCUBIN(program, binary))
