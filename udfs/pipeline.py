@@ -159,6 +159,11 @@ class Pipeline:
         self._roots = tuple(roots)
         self._boxes_only = boxes_only
 
+    @property
+    def embedder(self) -> Embedder:
+        """What cuts out and embeds its faces: to measure it by itself, while nothing else runs."""
+        return self._embedder
+
     def run(self, items: Iterable[ImageInput]) -> Iterator[ImageResult]:
         """One result for each image, in order. No image raises; a broken device or source of items does.
 
