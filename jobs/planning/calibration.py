@@ -67,7 +67,7 @@ def calibrate(spark: SparkSession, settings: Settings, console: Console, seconds
         executors=len({row.executor for row in done["images"]}),
         tasks=there.tasks,
         threads=there.tasks * spec.decode_threads,
-        seconds=round(time.monotonic() - clock, 1),
+        measured_s=round(time.monotonic() - clock, 1),
         machines=there.each,
     )
 

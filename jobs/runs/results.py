@@ -401,7 +401,8 @@ class Calibrated(StepResult):
 
     Amounts are by the second and the executor: ``images`` through decoding and detection, which finds nobody in them;
     ``decoded`` images and ``cut`` crops by the decoding threads alone; ``embedded`` crops in full passes. ``tasks``
-    were at once on an executor, and so many decoding ``threads``; ``machines`` are one executor's. ``seconds``: in all.
+    were at once on an executor, and so many decoding ``threads``; ``machines`` are one executor's. ``measured_s``: all
+    parts together.
     """
 
     STEP = "calibrate"
@@ -416,7 +417,7 @@ class Calibrated(StepResult):
     executors: int
     tasks: int
     threads: int
-    seconds: float
+    measured_s: float
     machines: Machines = field(default_factory=Machines, metadata=FLAT)
 
     @property

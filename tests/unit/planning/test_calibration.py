@@ -32,7 +32,7 @@ pytestmark = pytest.mark.unit
 # 50 ms an image, and 25 ms a crop with 1 ms to cut it; four decoding threads do an image in 10 ms.
 ON_CORES = Calibrated(
     images=20, decoded=100, cut=1000, embedded=40, dtype="float32", devices=("cpu",), executors=3, tasks=2, threads=4,
-    seconds=60, machines=Machines(cores=2),
+    measured_s=60, machines=Machines(cores=2),
 )  # fmt: skip
 # 2 ms an image, and half of one a crop, on two GPUs.
 ON_GPUS = replace(

@@ -100,7 +100,7 @@ WRITTEN = [
     ("erase-ledger", '{"vacuum_hours": 24, "physically_gone_at": "2026-02-01T02:00:00Z", "vacuumed": false}'),
     ("calibrate", '{"images": 18.2, "decoded": 66.1, "cut": 812.0, "embedded": 30.5, "dtype": "float32", "devices": '
                   '["cpu"], "weights": "random(seed=0), UNTRAINED", "executors": 1, "tasks": 2, "threads": 4, '
-                  '"seconds": 61.5, "cores": 2, "gpus": 0}'),
+                  '"measured_s": 61.5, "cores": 2, "gpus": 0}'),
     ("erase-waits", '{"suspended": 1, "unknown": 0, "requests": "ab", "read": {"images": "12 1767225600000"}}'),
 ]  # fmt: skip
 
