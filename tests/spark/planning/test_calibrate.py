@@ -42,7 +42,6 @@ def rows_of_data(warehouse: Warehouse) -> int:
     return sum(warehouse.read(spec).count() for spec in data)
 
 
-@pytest.mark.usefixtures("tables")
 def test_a_calibration_is_on_record_and_the_next_plan_counts_with_it(
     spark: SparkSession, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
