@@ -350,10 +350,12 @@ class PlanningSettings(_Section):
     node_hour: float | None = Field(None, ge=0, description="Price of a Milvus data node for an hour.")
     gib_month: float | None = Field(None, ge=0, description="Price of a GiB of object storage for a month.")
     images_per_s_per_gpu: float | None = Field(
-        None, gt=0, description="Images a second that a GPU embeds; unset: what the last run with GPUs did."
+        None, gt=0, description="Images a second that a GPU embeds; unset: the last run with GPUs, else `calibrate`."
     )
     images_per_s_per_core: float | None = Field(
-        None, gt=0, description="Images a second that a core embeds without a GPU; unset: the last run, else bench/."
+        None,
+        gt=0,
+        description="Images a second that a core embeds without GPUs: else the last run, `calibrate`, bench/.",
     )
     host_images_per_s_per_core: float | None = Field(
         None, gt=0, description="Images a second that a core reads, decodes and cuts for a GPU; unset: as above."

@@ -154,6 +154,11 @@ class Pipeline:
         self._roots = tuple(roots)
         self._boxes_only = boxes_only
 
+    @property
+    def embedder(self) -> Embedder:
+        """What cuts out and embeds its faces: to measure it by itself, while nothing else runs."""
+        return self._embedder
+
     def _built(self, model: ModelFile, embed_batch: int, *, compiled: bool) -> tuple[Detector, Embedder]:
         """The networks on their device; whatever is compiled or recorded is so now, and not on the first images."""
         device = self.placement.device

@@ -9,6 +9,7 @@ from jobs.index.collections import default_index
 from jobs.index.load_plan import LoadPlan, plan_load, uses_bulk_import
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import EMBEDDED, Features
+from jobs.planning.calibration import calibrated_rates, calibrations
 from jobs.planning.model import NightPlan, Pools, Rate, Rates, Work, night
 from jobs.planning.rates import choose, defaults, recorded
 from jobs.planning.work import faces_each
@@ -51,7 +52,9 @@ def plan_inputs(job: JobContext, work: Work, *, data_nodes: int | None, hypothet
     settings, features, assumptions = _server(job.settings, work.faces, data_nodes, hypothetical)
     by_import = uses_bulk_import(settings, features)
     spec = default_index(settings, work.faces, embedded=settings.embedded)
-    rates = choose(settings, recorded(job.warehouse), spec, work.faces, by_import=by_import)
+    calibrated = calibrated_rates(calibrations(job.warehouse), settings.model.dtype, work.faces_each)
+    runs = recorded(job.warehouse)
+    rates = choose(settings, runs, spec, work.faces, by_import=by_import, calibrated=calibrated)
     return PlanInputs(settings, features, work, rates, assumptions)
 
 

@@ -1,10 +1,13 @@
-"""Where the rates of a plan come from: a setting, else the newest run that measured it, else the benchmarks."""
+"""Where the rates of a plan come from: a setting, else the newest run that measured it, else the newest calibration, or
+else the benchmarks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -121,20 +124,32 @@ def defaults() -> dict[str, Any]:
     return content
 
 
-def choose(settings: Settings, runs: Sequence[PastRun], spec: IndexSpec, rows: int, *, by_import: bool) -> Rates:
-    """The rates of a night that loads ``rows`` faces into an index of ``spec``."""
+def choose(
+    settings: Settings,
+    runs: Sequence[PastRun],
+    spec: IndexSpec,
+    rows: int,
+    *,
+    by_import: bool,
+    calibrated: Mapping[str, Rate] = MappingProxyType({}),
+) -> Rates:
+    """The rates of a night that loads ``rows`` faces into an index of ``spec``.
+
+    ``calibrated``: what calibrations measured (`calibrated_rates`), by the names of conf/rates.yaml.
+    """
     planning, bench, dtype = settings.planning, defaults(), settings.model.dtype
     gpus = _set("images_per_s_per_gpu", planning.images_per_s_per_gpu) or _embedding(runs, GPUS)
     # With a GPU, what the cores kept up with is a rate of theirs, too, though perhaps not the highest.
     kept_up = _embedding([run for run in runs if "embed" in run.steps and run.steps["embed"].machines(GPUS)], CORES)
-    host = _of(bench, f"host_{dtype}")
+    host = calibrated.get(f"host_{dtype}") or _of(bench, f"host_{dtype}")
     indexed = _indexing(runs, spec, by_import=by_import)
     return Rates(
         gate=_past(runs, "gate", CORES, "images") or _of(bench, "gate"),
         embed_cores=_set("images_per_s_per_core", planning.images_per_s_per_core)
         or _embedding([run for run in runs if "embed" in run.steps and not run.steps["embed"].machines(GPUS)], CORES)
+        or calibrated.get(f"embed_cores_{dtype}")
         or _of(bench, f"embed_cores_{dtype}"),
-        embed_gpus=gpus or _of_another_card(bench, f"embed_gpus_{dtype}"),
+        embed_gpus=gpus or calibrated.get("embed_gpus") or _of_another_card(bench, f"embed_gpus_{dtype}"),
         host=_set("host_images_per_s_per_core", planning.host_images_per_s_per_core)
         or max((rate for rate in (kept_up, host) if rate), key=lambda rate: rate.value, default=None),
         stage=_past([_with_id_check(run) for run in runs], "stage", CORES, "rows") or _of(bench, "stage"),

@@ -392,6 +392,41 @@ class LeftWaiting(StepResult):
     read: dict[str, str]
 
 
+# --- Before the first night ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated(StepResult):
+    """What one executor did with photographs of nothing, each part by all its tasks at once; means over ``executors``.
+
+    Amounts are by the second and the executor: ``images`` through decoding and detection, which finds nobody in them;
+    ``decoded`` images and ``cut`` crops by the decoding threads alone; ``embedded`` crops in full passes. ``tasks``
+    were at once on an executor, and so many decoding ``threads``; ``machines`` are one executor's. ``measured_s``: all
+    parts together.
+    """
+
+    STEP = "calibrate"
+
+    images: float
+    decoded: float
+    cut: float
+    embedded: float
+    dtype: str
+    devices: tuple[str, ...]
+    weights: str | None = None
+    executors: int
+    tasks: int
+    threads: int
+    measured_s: float
+    machines: Machines = field(default_factory=Machines, metadata=FLAT)
+
+    @property
+    def on_gpus(self) -> bool | None:
+        """Whether the networks ran on GPUs, and not on processors; None where some ran on either."""
+        kinds = {device.startswith("cuda") for device in self.devices}
+        return kinds.pop() if len(kinds) == 1 else None
+
+
 # --- What earlier releases called them -------------------------------------------------------------------------------
 
 

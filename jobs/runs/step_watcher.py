@@ -48,6 +48,7 @@ WORDS: Final = {
     "erase-shared": "settle pictures that others share",
     "erase-purge": "rewrite files that held erased rows",
     "erase-close": "check that nothing is left, and close the requests",
+    "calibrate": "measure an executor with photographs of nothing",
     "verify-erased": "search every file for what was erased",
 }
 

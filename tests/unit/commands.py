@@ -4,5 +4,5 @@ from __future__ import annotations
 
 COMMANDS = {
     "ingest", "reindex", "embed", "load", "verify", "promote", "rollback", "sync", "erase", "expire", "status",
-    "evaluate", "plan", "report",
+    "evaluate", "calibrate", "plan", "report",
 }  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 
 from jobs.embedding.chunks import Worklist, embed_chunk, worklist
 from jobs.embedding.faces import PermittedFaces, permitted_faces
+from jobs.embedding.measuring import MEASURED_SCHEMA
 from jobs.governance.gate import Gated
 from jobs.steps.load import stage_faces
 from jobs.steps.sync import add_small
@@ -97,7 +98,9 @@ def test_guarantee_3_no_other_package_writes() -> None:
 
 def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:
     """Labelled pictures without basis records are embedded in this one place, and neither vector nor score is kept."""
-    assert callers("embed_arrow") == {"jobs/embedding/chunks.py", "jobs/evaluation/embed.py"}
+    assert callers("embed_arrow") == {
+        "jobs/embedding/chunks.py", "jobs/embedding/measuring.py", "jobs/evaluation/embed.py",
+    }  # fmt: skip
     assert callers("embed_pictures") == {"jobs/evaluation/embed.py"}
     source = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (ROOT / "jobs").rglob("*.py")}
     # Nothing else leaves bystanders out instead of refusing their picture.
@@ -126,6 +129,18 @@ def test_guarantee_3_evaluation_embeds_and_stores_nothing() -> None:
         ("jobs/evaluate.py", "write_text"), ("jobs/evaluation/roc_plot.py", "savefig"),
     }  # fmt: skip
     assert "needs_write=False" in source["jobs/evaluate.py"]
+
+
+def test_guarantee_3_what_is_measured_is_nobodys_picture_and_no_vector_comes_of_it() -> None:
+    """`calibrate` has no way to a picture, in a table or a file; and what comes out has no place for a vector."""
+    file = "jobs/embedding/measuring.py"
+    source = (ROOT / file).read_text(encoding="utf-8")
+    assert not {word for word in ("warehouse", "IMAGES", "uri", "roots", "spark.read") if word in source}
+    called = {name for path, name, _ in calls("jobs") if path == file}
+    opens = {"open", "read", "load", "table", "sql", "read_bytes", "read_text", "fromfile", "frombuffer", "glob"}
+    assert called & {*opens, "save", "write_bytes", "write_text", "tofile"} == set()
+    assert callers("measured") == {"jobs/planning/calibration.py"}
+    assert MEASURED_SCHEMA == "executor string, began double, ended double, amount bigint, devices array<string>"
 
 
 def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -> None:

@@ -98,6 +98,9 @@ WRITTEN = [
                     '"elsewhere": {"milvus_gc_hours": 3.0, "milvus_queue_hours": 72.0, "backup_days": 30}}'),
     ("erase-purge", '{"vacuum_hours": 0, "physically_gone_at": "2026-02-07T02:00:00Z", "vacuumed": true}'),
     ("erase-ledger", '{"vacuum_hours": 24, "physically_gone_at": "2026-02-01T02:00:00Z", "vacuumed": false}'),
+    ("calibrate", '{"images": 18.2, "decoded": 66.1, "cut": 812.0, "embedded": 30.5, "dtype": "float32", "devices": '
+                  '["cpu"], "weights": "random(seed=0), UNTRAINED", "executors": 1, "tasks": 2, "threads": 4, '
+                  '"measured_s": 61.5, "cores": 2, "gpus": 0}'),
     ("erase-waits", '{"suspended": 1, "unknown": 0, "requests": "ab", "read": {"images": "12 1767225600000"}}'),
 ]  # fmt: skip
 
