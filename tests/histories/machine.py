@@ -10,7 +10,7 @@ Words of a schedule
     ``JOB!POINT``           the job is killed before it writes POINT (``append embeddings``), or its n-th point (``7``)
     ``resume``              what was killed last is run again by its run id
     ``JOB~POINT>OTHER``     a zombie: before POINT its lease runs out, the cells' rules are sent and OTHER runs to its
-                            end, then it goes on
+                            end, then it goes on. What it has done by then stands, what it does later must not count
     ``JOB^POINT>OTHER``     OTHER meets it: before POINT erasures are asked for, and OTHER runs while JOB has the lease
     ``ingest!POINT>OTHER``  the ingest of what is sent is killed before POINT, OTHER runs, and it is all given again;
                             ``ask!POINT>OTHER``: so is the asking for erasures. Without ``>OTHER`` nothing comes between
