@@ -455,7 +455,8 @@ class Player:
 
         def then() -> None:
             if zombie:
-                self._has_done(name)
+                if name in EFFECTS:
+                    self._has_done(name)
                 self.world.lease_runs_out()
             if any(rules.values()):
                 self.send(rules)
@@ -489,7 +490,7 @@ class Player:
     def _has_done(self, job: str) -> None:
         """Whatever part of a job that runs it has done by now stands: what is said later does not take it back."""
         self.oracle.real, self.oracle.now = time.time(), self.world.now().timestamp()
-        self.oracle.perhaps(*EFFECTS.get(job, ()))
+        self.oracle.perhaps(*EFFECTS[job])
         self._look()
 
     def word_later(self) -> None:
