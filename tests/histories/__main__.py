@@ -156,6 +156,8 @@ def replay(text: str, whole: bool) -> None:
     history = History.from_json(Path(text).read_text(encoding="utf-8") if not text.startswith("{") else text)
     with worlds(session(), quick=not whole) as make_world:
         player = play(make_world(), history)
+    for word in player.unmet:
+        click.echo(f"{word}: the job ended before it came to that point; nothing has happened there", err=True)
     for finding in player.findings:
         click.echo(str(finding))
     sys.exit(1 if player.findings else 0)

@@ -82,8 +82,8 @@ class Told(Player):
         world.oracle = self.oracle
         self.rng = random.Random(5)
 
-    def _ask(self, asked: list[tuple[str, str]], *, at: str | int | None = None) -> None:
-        pass
+    def _ask(self, asked: list[tuple[str, str]], *, at: str | int | None = None) -> bool:
+        return bool(asked) and at is not None
 
     def _live_on_record(self) -> str | None:
         return "live"

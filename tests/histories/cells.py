@@ -401,3 +401,21 @@ def told(cell: Cell, jobs: list[str]) -> Iterator[str]:
         if rule:
             yield rule
         yield job.upper()
+
+
+#: By shape, what takes turns: something to embed, and somebody to be erased; something to embed, and somebody who has
+#: ended; other bytes, and a line that cannot be read.
+_TURNS = (
+    ("alone", ("come back", "forget")),
+    ("alone", ("come back", "withdraw both")),
+    ("boxed", ("change and again", "garble")),
+)
+
+
+def busy(steps: int) -> tuple[tuple[str, str, str, tuple[str, ...]], ...]:
+    """Cells by which each job of so many finds something of every kind to do."""
+    return tuple(
+        (f"busy{number}{'ab'[turn]}", shape, "main", tuple(turns[(step + turn) % 2] for step in range(steps - 1)))
+        for number, (shape, turns) in enumerate(_TURNS)
+        for turn in range(2)
+    )

@@ -10,7 +10,7 @@ Words of a schedule
     ``JOB!POINT``           the job is killed before it writes POINT (``append embeddings``), or its n-th point (``7``)
     ``resume``              what was killed last is run again by its run id
     ``JOB~POINT>OTHER``     a zombie: before POINT its lease runs out, the cells' rules are sent and OTHER runs to its
-                            end, then it goes on
+                            end, then it goes on. What it has done by then stands, what it does later must not count
     ``JOB^POINT>OTHER``     OTHER meets it: before POINT erasures are asked for, and OTHER runs while JOB has the lease
     ``ingest!POINT>OTHER``  the ingest of what is sent is killed before POINT, OTHER runs, and it is all given again;
                             ``ask!POINT>OTHER``: so is the asking for erasures. Without ``>OTHER`` nothing comes between
@@ -50,7 +50,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tests.histories.cells import ABROAD, RULES, Cell, Line, Sent, told
+from tests.histories.cells import ABROAD, RULES, Cell, Line, Sent, busy, told
 from tests.histories.oracle import DAY, UNREAD, Event, Oracle, Says, Version
 from tests.histories.pictures import digest_of, label_of, shown_in, vector_of
 from tests.histories.world import OTHER_PURPOSE, PURPOSE, Answer, World
@@ -86,6 +86,8 @@ BESIDE = {"embeddings": ("image_status",)}
 #: Rules that ask for an erasure: possible while another job holds the lease.
 ASKING = {name for name in RULES if name.startswith("forget")}
 KEPT = "keep"
+#: Signs of words at a point of a job.
+AT_A_POINT = "!~^"
 #: The date of the assessment that every batch begins with.
 FIRST_ASSESSED = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 _LOG = logging.getLogger("histories")
@@ -107,11 +109,17 @@ class History:
         cells = tuple((name, shape, batch, tuple(rules)) for name, shape, batch, rules in data["cells"])
         return cls(tuple(data["schedule"]), cells)
 
-    def only(self, names: Iterable[str], steps: int) -> History:
-        """The same for some cells alone, up to a step; a cell that nothing happens to stays beside them."""
-        wanted = set(names)
-        kept = tuple(cell for cell in self.cells if cell[0] in wanted)
-        return History(self.schedule[:steps], (*kept, (KEPT, "boxed", "main", ())))
+    def only(self, name: str, steps: int) -> History:
+        """The same for one cell alone, up to a step; a cell that nothing happens to stays beside it.
+
+        Where something happens at a point of a job, so do cells that give each job something to write: without them it
+        would end before it came to that point.
+        """
+        schedule = self.schedule[:steps]
+        at_a_point = any(set(word) & set(AT_A_POINT) for word in schedule)
+        beside = ((KEPT, "boxed", "main", ()), *(busy(steps) if at_a_point else ()))
+        kept = tuple(cell for cell in self.cells if cell[0] == name)
+        return History(schedule, (*kept, *(cell for cell in beside if cell[0] != name)))
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,8 @@ class Player:
         self.ingest_all = False
         self.on_hold_with: dict[str, tuple[str, set[bytes]]] = {}
         self.were_live: set[str] = set()
+        #: Words at a point of a job that ended before it came there: nothing has happened at it.
+        self.unmet: list[str] = []
         #: The job that the last word was, if it ended well.
         self.well = ""
         #: Faces that stood in the table when a record of theirs ended: their picture, and their records.
@@ -285,14 +295,15 @@ class Player:
                     writer.writerow(row if line.version else {**row, "event_time": "some day"})
         return path
 
-    def _ask(self, asked: list[tuple[str, str]], *, at: str | int | None = None) -> None:
-        """As `erase` does first, whoever holds the lease; killed before its point ``at``."""
+    def _ask(self, asked: list[tuple[str, str]], *, at: str | int | None = None) -> bool:
+        """As `erase` does first, whoever holds the lease; whether it was killed, before its point ``at``."""
         from jobs.erasure.asked import asked_for
         from jobs.steps.erase import _request
 
         names = self.world.folder / "asked.txt"
         names.write_text("\n".join(value for kind, value in asked if kind == "person"), encoding="utf-8")
         nobody = dict.fromkeys(("subject", "subject_file", "image", "batch"))
+        ended = False
         with self.world.as_job(at=at) as job:
             persons = any(kind == "person" for kind, _ in asked)
             targets = asked_for(job.settings, **{**nobody, "subject_file": str(names)}) if persons else {}
@@ -300,6 +311,8 @@ class Player:
                 if kind == "picture":
                     targets |= asked_for(job.settings, **{**nobody, "image": value})
             _request(job, targets, f"asked-{self._number}")
+            ended = True
+        return not ended
 
     def _batch_file(self, batch: str, state: str, dated: float = FIRST_ASSESSED) -> Path:
         path = self.world.folder / f"{batch}.yaml"
@@ -388,6 +401,8 @@ class Player:
     def _killed(self, name: str, point: str) -> None:
         run_id = f"k{len(self.schedule)}"
         answer = self.world.run(name, "--run-id", run_id, at=int(point) if point.isdigit() else point)
+        if answer.code != -9:
+            self.unmet.append(f"{name}!{point}")
         # One that came to its end before that point would switch back to its own collection.
         if answer.code == -9 or name != "reindex":
             self.killed = (name, run_id)
@@ -406,7 +421,8 @@ class Player:
         twice = copy.deepcopy(self.oracle)
         _tell_all(twice, sent)
         twice.remember()
-        self._cut_off(sent, at)
+        if not self._cut_off(sent, at):
+            self.unmet.append(word)
         if other:
             answer = self.world.run(other)
             self._expect(answer, {0, *RIGHT.get(other, ())})
@@ -425,12 +441,11 @@ class Player:
         self.oracle.remember()
         self._compare(word, "")
 
-    def _cut_off(self, sent: Sent, at: str | int) -> None:
-        for part in _by_batch(sent):
-            if self._ingest(*part, at=at) == -9:
-                return
-        if sent.asked:
-            self._ask(sent.asked, at=at)
+    def _cut_off(self, sent: Sent, at: str | int) -> bool:
+        """Whether it was: it may end before it comes to that point."""
+        if any(self._ingest(*part, at=at) == -9 for part in _by_batch(sent)):
+            return True
+        return bool(sent.asked) and self._ask(sent.asked, at=at)
 
     def _together(self, word: str, rules: dict[str, str]) -> None:
         zombie = "~" in word
@@ -440,6 +455,8 @@ class Player:
 
         def then() -> None:
             if zombie:
+                if name in EFFECTS:
+                    self._has_done(name)
                 self.world.lease_runs_out()
             if any(rules.values()):
                 self.send(rules)
@@ -450,13 +467,15 @@ class Player:
 
         answer = self.world.run(name, at=int(point) if point.isdigit() else point, then=then)
         if not inside:
+            self.unmet.append(word)
             self._ended(answer)
             return
         if zombie:
-            # What it did after its lease was over must not count, and whether it did the rest before is its affair.
             if "unforeseen" in answer.message:
                 self._found(12, "a zombie ends in an unforeseen error", answer.message)
-            self.oracle.perhaps(*EFFECTS.get(name, ()))
+            # What it did after another took over must not count; where none did, it was still its own to do.
+            if "took over" not in answer.message:
+                self.oracle.perhaps(*EFFECTS.get(name, ()))
             self._compare(f"{other} inside {name}", other if inside[0].code == 0 else "")
         elif any(rules.values()):
             # What is asked for after it has looked is carried out at its end, or by the next: both are promised. Of
@@ -467,6 +486,12 @@ class Player:
             self._compare(name, name if answer.code == 0 else "", complete=False)
         else:
             self._ended(answer)
+
+    def _has_done(self, job: str) -> None:
+        """Whatever part of a job that runs it has done by now stands: what is said later does not take it back."""
+        self.oracle.real, self.oracle.now = time.time(), self.world.now().timestamp()
+        self.oracle.perhaps(*EFFECTS[job])
+        self._look()
 
     def word_later(self) -> None:
         self.world.offset += timedelta(days=1)
@@ -658,8 +683,7 @@ class Player:
     # --- the comparison ---
 
     def _found(self, guarantee: int, what: str, where: str, cell: str = "") -> None:
-        names = [cell] if cell else [name for name in self.cells if name != KEPT]
-        history = self.history.only(names, len(self.schedule))
+        history = self.history.only(cell, len(self.schedule)) if cell else self.history
         # The first job follows the first ingest; a rule comes before the job of its place.
         path = " → ".join(told(self.cells[cell], self.schedule)) if cell else " → ".join(self.schedule)
         finding = Finding(guarantee, what, where, cell, path, history)
@@ -673,12 +697,10 @@ class Player:
     def _compare(self, after: str, well: str, *, complete: bool = True) -> None:
         """Everything that is there against the oracle. ``well``: the job, if it ended well; ``complete``: and whole."""
         oracle = self.oracle
-        seen = self.observe()
         self.compared += 1
         if well in CLEAN_EVERYWHERE:
             self.restored = False
-        self._pictures(seen)
-        oracle.adopt(seen.pictures, seen.records, seen.links)
+        seen = self._look()
         self._faces(seen, well, complete=complete)
         self._records(seen)
         if well in EFFECTS:
@@ -688,6 +710,13 @@ class Player:
             self._proofs(seen)
         oracle.remember()
         self._note_held(seen)
+
+    def _look(self) -> Seen:
+        """What is there: its pictures against the oracle; then it settles what that was not sure of."""
+        seen = self.observe()
+        self._pictures(seen)
+        self.oracle.adopt(seen.pictures, seen.records, seen.links)
+        return seen
 
     def _pictures(self, seen: Seen) -> None:
         oracle = self.oracle

@@ -93,6 +93,8 @@ def play_here(spark: Any, text: str) -> list[str]:
 
     with worlds(spark, quick=True) as make_world:
         player = play(make_world(), History.from_json(text))
+    for word in player.unmet:
+        print(f"{word}: the job ended before it came to that point", flush=True)
     return [str(finding).rsplit("\n", 1)[0].replace("\n   ", ":") for finding in player.findings]
 
 

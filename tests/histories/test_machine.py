@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +15,11 @@ import pytest
 
 from tests.histories import stateful
 from tests.histories.believing import Believing, Told
-from tests.histories.machine import KEPT, History, Player
+from tests.histories.cells import busy
+from tests.histories.machine import KEPT, History, Player, Seen
 from tests.histories.pictures import vector_of
 from tests.histories.schedules import BATCH_WORDS, CUTS, LOST, history_of, schedules
-from tests.histories.world import Killed, World, _Process
+from tests.histories.world import Answer, Killed, World, _Process
 
 pytestmark = pytest.mark.unit
 
@@ -165,3 +166,86 @@ def test_a_kill_stops_at_what_side_threads_do(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         ended = [pool.submit(work, name).exception() for name in ("delete embeddings", "delete images", "delete links")]
     assert [type(end) for end in ended] == [type(None), Killed, Killed]
+
+
+class Overtaken(Believing):
+    """Its `reindex` carries out erasures: before the point at which ``then`` happens to it, or ``late``: after it."""
+
+    def __init__(self, folder: Path, *, late: bool) -> None:
+        super().__init__(folder)
+        self.late, self.gone = late, set[str]()
+
+    def run(
+        self, name: str, *arguments: str, at: str | int | None = None, then: Callable[[], None] | None = None
+    ) -> Answer:
+        if then is None:
+            return super().run(name, *arguments, at=at)
+        if not self.late:
+            self._carry_out()
+        then()
+        if self.late:
+            self._carry_out()
+        return Answer(name, 5, {"message": "another run took over"}, 0.0)
+
+    def _carry_out(self) -> None:
+        self.gone = {request.value for request in self.oracle.requests if request.open}
+
+
+class Seeing(Told):
+    """It sees that pictures are gone, also where the oracle is sure that they are not."""
+
+    def observe(self) -> Seen:
+        return self._seen_by(self.oracle, self.world.gone)
+
+
+def overtaken(folder: Path, *, late: bool, other: str, rules: tuple[str, ...]) -> Player:
+    cells = ((KEPT, "boxed", "main", ()), ("c1", "twice", "main", rules))
+    player = Seeing(Overtaken(folder, late=late), cells)
+    player.begin()
+    for word in ("reindex", "later", f"reindex~append image_status>{other}"):
+        player.step(word)
+    return player
+
+
+def test_what_a_job_has_erased_before_another_took_over_no_later_hold_takes_back(tmp_path: Path) -> None:
+    player = overtaken(tmp_path, late=False, other="sync", rules=("forget picture", "hold"))
+    assert not [str(finding) for finding in player.findings]
+    assert set(player.oracle.pictures) == {f"{KEPT}-x"}
+    assert player.oracle.records["c1-r"].newest.hold
+
+
+@pytest.mark.parametrize("rule", ["hold", ""])
+def test_what_a_job_erases_after_another_took_over_is_found(tmp_path: Path, rule: str) -> None:
+    player = overtaken(tmp_path, late=True, other="embed", rules=("forget picture", rule))
+    assert [(found.guarantee, found.cell) for found in player.findings] == [(9, "c1")]
+
+
+def test_a_word_at_a_point_that_its_job_never_came_to_is_told(tmp_path: Path) -> None:
+    class Idle(Believing):
+        def run(self, name: str, *arguments: str, **_: Any) -> Answer:
+            return super().run(name, *arguments)
+
+    words = ("reindex", "reindex~append embeddings>sync", "expire!purge", "ingest!append images", "embed^purge>sync")
+    player = Told(Idle(tmp_path), ((KEPT, "boxed", "main", ()), ("c1", "alone", "main", ("", "", "resend"))))
+    player.begin()
+    for word in words:
+        player.step(word)
+    assert not player.findings
+    assert player.unmet == list(words[1:])
+
+
+@pytest.mark.parametrize("word", ["reindex~append image_status>sync", "expire!purge", "embed^append embeddings>sync"])
+def test_beside_a_finding_at_a_point_others_give_its_job_something_to_do(word: str) -> None:
+    """Alone its cell would leave a job nothing to write: it would end before that point, and show nothing."""
+    cells = tuple((f"c{n}", "alone", "main", ("hold", "forget")) for n in range(3))
+    history = History(("reindex", "later", word), cells)
+    reduced = history.only("c1", 3)
+    assert [name for name, *_ in reduced.cells] == ["c1", KEPT, *(name for name, *_ in busy(3))]
+    assert reduced.only("c1", 3) == reduced, "replayed it is reduced to itself"
+    assert [name for name, *_ in history.only("c1", 2).cells] == ["c1", KEPT], "up to there nothing happens at a point"
+
+
+def test_before_each_job_something_is_new_somebody_is_to_go_and_somebody_has_ended() -> None:
+    rules = [rules for *_, rules in busy(6)]
+    wanted = {"come back", "forget", "withdraw both", "change and again", "garble"}
+    assert [set(before) for before in zip(*rules, strict=True)] == [wanted] * 5

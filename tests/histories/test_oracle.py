@@ -126,6 +126,18 @@ def test_what_was_erased_does_not_come_back(oracle: Oracle) -> None:
     assert ann(oracle, "z") is Says.YES
 
 
+def test_a_hold_that_comes_after_its_picture_was_erased_keeps_nothing(oracle: Oracle) -> None:
+    """By a job that was overtaken afterwards: that it did so is settled before what is said since."""
+    oracle.ask("picture", "x", 11.0)
+    oracle.perhaps("carry_out")
+    oracle.adopt({}, ["r"], [])
+    take(oracle, r=replace(GIVEN, hold=True))
+    oracle.carry_out()
+    assert not oracle.pictures
+    assert not oracle.unsure_pictures
+    assert not oracle.requests[0].open
+
+
 def test_a_hold_keeps_what_an_erasure_that_waits_is_found_by(oracle: Oracle) -> None:
     bob = replace(GIVEN, person="bob", pictures=("s", "x"), hold=True)
     take(oracle, r=replace(GIVEN, pictures=("s",)), b=bob, s="s1")
