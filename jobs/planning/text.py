@@ -128,8 +128,8 @@ def notes(plan: NightPlan, load: LoadPlan, settings: Settings, hours: float | No
     if networks and _other_card(networks.rate):
         found.append(
             "No run here has measured a GPU: the rate is that of the benchmark's card. `calibrate` measures yours in a "
-            "minute, and a night of a few hundred thousand images better (the next plan takes its rate from there); or set "
-            "planning.images_per_s_per_gpu."
+            "minute, and a night of a few hundred thousand images better (the next plan takes its rate from there); or "
+            "set planning.images_per_s_per_gpu."
         )
         needed = rate_needed(plan, 3600 * hours) if hours else None
         if needed:

@@ -116,7 +116,7 @@ def test_a_setting_comes_before_a_calibration_and_another_dtype_says_nothing() -
     other = chosen(*found, overrides=("model.dtype=bfloat16",))
     bench = defaults()
     assert [rate.value for rate in (other.embed_cores, other.embed_gpus, other.host) if rate] == [
-        bench["embed_cores_bfloat16"]["value"], bench["embed_gpus"]["value"], bench["host_bfloat16"]["value"]
+        bench["embed_cores_bfloat16"]["value"], bench["embed_gpus_bfloat16"]["value"], bench["host_bfloat16"]["value"]
     ]  # fmt: skip
 
 
