@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -312,14 +313,33 @@ def end_to_end(kit: Kit) -> Figures:
         (FRAME, 8, 2, {}),
         (MIXED, 8, 2, {}),
     )
+    return _rates(kit, ways[:: 4 if kit.rehearse else 1], "end_to_end.json")
+
+
+def with_mps(kit: Kit) -> Figures:
+    """The same by several processes under NVIDIA's multi-process service, by which their kernels run side by side."""
+    control = shutil.which("nvidia-cuda-mps-control")
+    if control is None or kit.rehearse:
+        return {"not measured": "no nvidia-cuda-mps-control here" if control is None else "a rehearsal"}
+    with tempfile.TemporaryDirectory() as folder:
+        # The service's own files only: the device's settings stay as they are.
+        os.environ |= {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        subprocess.run([control, "-d"], check=True)
+        try:
+            return _rates(kit, ((FRAME, 4, 4, {}), (FRAME, 8, 2, {})), "with_mps.json")
+        finally:
+            subprocess.run([control], input="quit\n", text=True, check=False)
+
+
+def _rates(kit: Kit, ways: Sequence[tuple[str, int, int, Figures]], file: str) -> Figures:
     figures: Figures = {}
     with _Workers(kit, 1 if kit.rehearse else 8) as workers:
-        for kind, processes, threads, params in ways[:: 4 if kit.rehearse else 1]:
+        for kind, processes, threads, params in ways:
             name = f"{kind}, {processes} processes of {threads} threads" + "".join(f", {v}" for v in params.values())
             told = workers.run(kind, 1 if kit.rehearse else processes, threads, params)
             figures |= {f"{name} images/s": told["rate"], f"{name}: faces an image": told["faces"],
                         f"{name}: busy": told["busy"]}  # fmt: skip
-            (kit.out / "end_to_end.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+            (kit.out / file).write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return figures
 
 
@@ -517,6 +537,7 @@ PARTS = {
     "machine": Part(machine, 40),
     "tests": Part(tests, 90),
     "end_to_end": Part(end_to_end, 110),
+    "with_mps": Part(with_mps, 60),
     "host": Part(host, 40),
     "profile": Part(profile, 40),
     "pnet": Part(pnet, 30),
