@@ -331,7 +331,7 @@ def test_a_plan_counts_what_is_there_and_changes_nothing(rehearsed: Rehearsed) -
     assert (again["work"]["changed"], again["work"]["reused"]) == (len(seen.outcomes) - seen.refused, 0)
     assert (large["fits"], large["machines"]["cores"]) == (False, 768)
     assert large["import"]["by_import"], "planned for a server"
-    assert "the GPU's rate is ASSUMED" in large["message"]
+    assert "the GPU's rate is the benchmark's card's" in large["message"]
     assert rehearsed.versions[0] == rehearsed.versions[1]
 
 
