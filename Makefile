@@ -77,8 +77,8 @@ test-cluster: setup ## against a real Milvus cluster
 test-gpu: setup ## needs a CUDA device
 	@$(PYTEST) -m gpu $(ARGS)
 
-gpu-kit: setup ## dist/gpu-kit: measures a GPU in six minutes on a machine without a registry (python3 run.py --out results)
-	@$(PY) -m bench.gpu.kit
+gpu-kit: setup ## dist/gpu-kit: measures a GPU in some minutes on a machine without a registry (python3 run.py --out results)
+	@$(PY) -m bench.gpu.kit $(ARGS)
 
 bench: setup ## benchmarks of the images (15 minutes on two cores) and the tables of docs/speed.md; others: NAME='loading index_types erasing'
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock.txt -e '.[bench]'

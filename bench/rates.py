@@ -15,7 +15,7 @@ from bench.record import RESULTS, result
 TARGET = Path(__file__).parents[1] / "conf" / "rates.yaml"
 HEAD = """\
 # Rates that `plan` counts with where no run has measured its own. Made by `python -m bench.rates` from the results of
-# the benchmarks; a test compares them. `embed_gpus` is of the card that its source names: another has another rate.
+# the benchmarks; a test compares them. `embed_gpus_…` are of the card that their source names.
 """
 NETWORKS = {"float32": ("pnet", "rnet", "onet", "resnet"), "bfloat16": ("pnet", "rnet", "onet", "resnet_bf16")}
 # As `udfs.pipeline` does it on a GPU where the settings say nothing: pictures in a batch, faces in a pass.

@@ -350,7 +350,9 @@ class PlanningSettings(_Section):
     node_hour: float | None = Field(None, ge=0, description="Price of a Milvus data node for an hour.")
     gib_month: float | None = Field(None, ge=0, description="Price of a GiB of object storage for a month.")
     images_per_s_per_gpu: float | None = Field(
-        None, gt=0, description="Images a second that a GPU embeds; unset: the last run with GPUs, else `calibrate`."
+        None,
+        gt=0,
+        description="Images a second that a GPU embeds; unset: the last run with GPUs, else `calibrate`, else bench/.",
     )
     images_per_s_per_core: float | None = Field(
         None,

@@ -1,1 +1,1 @@
-"""What a GPU does with the pipeline, measured on a bare machine in six minutes: see `bench.gpu.__main__`."""
+"""What a GPU does with the pipeline, measured on a bare machine in some minutes: see `bench.gpu.__main__`."""

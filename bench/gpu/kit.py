@@ -29,9 +29,10 @@ HERE = Path(__file__).resolve().parent
 paths = [str(HERE / "source"), str(HERE / "site")]
 sys.path[:0] = paths
 os.environ["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
-if "--out" in sys.argv:
-    at = sys.argv.index("--out") + 1
-    sys.argv[at] = str(Path(sys.argv[at]).resolve())
+if "--out" not in sys.argv:
+    sys.argv += ["--out", "results"]
+at = sys.argv.index("--out") + 1
+sys.argv[at] = str(Path(sys.argv[at]).resolve())
 sys.argv += ["--photos", str(HERE / "photos")]
 os.chdir(HERE / "source")
 runpy.run_module("bench.gpu", run_name="__main__")

@@ -579,6 +579,7 @@ def test_guarantee_7_no_pass_is_made_for_what_waits_until_the_hold_ends(made: In
     assert erasure.pending(warehouse).isEmpty()
 
 
+@pytest.mark.faults
 def test_guarantee_9_what_comes_while_a_request_waits_is_looked_at_and_goes(made: Indexed) -> None:
     warehouse = made.warehouse
     made.record(3, legal_hold_ref="case-1")
@@ -605,6 +606,7 @@ def test_guarantee_9_what_comes_while_a_request_waits_is_looked_at_and_goes(made
     assert image_rows(made) & {("held",), (image(3),), (image(5),)} == {("held",), (image(3),)}
 
 
+@pytest.mark.faults
 def test_guarantee_12_behind_a_pass_that_was_cut_off_comes_another_though_requests_wait(made: Indexed) -> None:
     """It may have left files as they were. And whoever waits for a record that is lost does so without a pass."""
     ask(made, Target("subject", principal(5)))
