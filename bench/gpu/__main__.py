@@ -1,4 +1,4 @@
-"""Measure the pipeline on a GPU: equality, costs of each part, end to end. Each part has its limit; nine minutes in all.
+"""Measure the pipeline on a GPU: equality, costs of each part, end to end. Each part has a limit; nine minutes in all.
 
     make gpu-kit                                   # here: dist/gpu-kit, at most 64 MiB
     python3 run.py --out results                   # there, in that folder: nothing is fetched or installed
