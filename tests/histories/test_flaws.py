@@ -80,8 +80,8 @@ class FormFirst(Oracle):
 class PresentBytes(Oracle):
     """It bars what a picture of the leaver holds now, whoever it shows."""
 
-    def _destroy(self, picture: str, *, erased: bool, barred: bool = False) -> None:
-        super()._destroy(picture, erased=erased, barred=erased or barred)
+    def destroy(self, picture: str, *, erased: bool, barred: bool = False) -> None:
+        super().destroy(picture, erased=erased, barred=erased or barred)
 
 
 class RowsAlone(Oracle):
