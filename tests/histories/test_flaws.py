@@ -107,6 +107,15 @@ class ByFaces(Sighted):
                 record.links.clear()
 
 
+class GoesOn(Oracle):
+    """It ends what a pass was cut off from while nobody can tell what is held."""
+
+    def carry_out(self, *, sweep: bool = False) -> None:
+        for picture in self.begun & set(self.pictures) if self.blind else ():
+            self.destroy(picture, erased=False)
+        super().carry_out(sweep=sweep)
+
+
 class TooSoon(Oracle):
     """What is due leaves its tombstones before it is known whether it goes."""
 
@@ -131,6 +140,8 @@ class TooSoon(Oracle):
         (Sighted, ("reindex", "embed", "lose basis_links>erase"), ("alone", "main", ("hold", "forget picture")),
          "is gone"),
         (ByFaces, ("reindex", "lose basis_links>erase"), ("boxed", "main", ("forget",)), "is gone"),
+        (GoesOn, ("reindex", "expire!purge", "lose basis_links>sync"), ("alone", "main", ("withdraw", "hold")),
+         "is gone"),
         (TooSoon, ("reindex", "elsewhere sync", "reindex"), ("open", "main", ("withdraw both", "renew both")),
          "is missing"),
     ],
