@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -95,7 +96,11 @@ class Told(Player):
     def observe(self) -> Seen:
         oracle = self.oracle
         gone = {name for name in sorted(oracle.unsure_pictures | oracle.unsure_records) if self.rng.random() < 0.5}
-        return self._seen_by(oracle, gone)
+        # What goes by an expiry goes with its tombstones: others of the very bytes are decided by them.
+        settled = copy.deepcopy(oracle)
+        for picture in sorted((gone & set(oracle.pictures)) - oracle.untaken - oracle.unclear):
+            settled.destroy(picture, erased=False)
+        return self._seen_by(settled, gone)
 
     def _seen_by(self, oracle: Oracle, gone: set[str]) -> Seen:
         contents = {p: stored.content for p, stored in oracle.pictures.items() if p not in gone}

@@ -701,6 +701,8 @@ class Player:
         if well in CLEAN_EVERYWHERE:
             self.restored = False
         seen = self._look()
+        # Also whom the job itself has cleared the way for: another was erased who had been recorded beside them.
+        oracle.remember()
         self._faces(seen, well, complete=complete)
         self._records(seen)
         if well in EFFECTS:
@@ -708,7 +710,6 @@ class Player:
         self._vectors(seen, well if after == well and complete else "")
         if well in {*CLEAN_EVERYWHERE, "sync"} or after.startswith("restore") or " inside " in after:
             self._proofs(seen)
-        oracle.remember()
         self._note_held(seen)
 
     def _look(self) -> Seen:

@@ -197,11 +197,18 @@ class Oracle:
         self.loose_ids: set[str] = set()
         #: Pictures, by id and by content, that somebody was erased from and that others may still be in.
         self.left: set[str] = set()
+        #: Those of which that is not sure.
+        self.unsure_left: set[str] = set()
         self.ever: set[tuple[str, str, str]] = set()
         #: Other pictures of the very bytes that the last pass erased: it had looked before, so they are the next one's.
         self.barred_meanwhile: set[str] = set()
         #: What a pass that was cut off may have begun to destroy: then it is not taken back.
         self.begun: set[str] = set()
+        #: Pictures that an ingest may not have taken, or taken away for others that may not come, …
+        self.untaken: set[str] = set()
+        #: … and those that a tombstone may name, or a pass have begun with. If they are gone, nobody knows by what, nor
+        #: who was in them when that was decided.
+        self.unclear: set[str] = set()
         self.unsure_pictures: set[str] = set()
         self.unsure_records: set[str] = set()
         self.unsure_stones: set[str] = set()
@@ -252,7 +259,7 @@ class Oracle:
         if picture in self.erased_ids or content in self.erased_contents:
             if there is not None and there.batch == batch and there.content != content and not self.on_hold(picture):
                 # Its source has other bytes for it, and none that may come: whether the former stay nothing is said of.
-                self.unsure_pictures.add(picture)
+                self._ingested_or_not(picture)
             return
         if there is not None and (there.batch != batch or there.content == content or self.on_hold(picture)):
             return
@@ -261,7 +268,7 @@ class Oracle:
         if (there is None and picture in self.loose_ids) or {picture, content} & self.unsure_stones:
             # It went for the sake of its bytes, which another picture was erased with; of its id nothing is said. Or
             # by a job that was killed: nobody knows which tombstones that has written.
-            self.unsure_pictures.add(picture)
+            self._ingested_or_not(picture)
         self.expired_ids.pop(picture, None)
         self.pictures[picture] = Stored(content, batch, self.ingest, changed=there is not None)
         for record in self.records.values() if content != UNREAD else ():
@@ -390,9 +397,10 @@ class Oracle:
         sure = [self.records[i].newest for i, says in answers.items() if says is Says.YES]
         unsure = [self.records[i].newest for i, says in answers.items() if says is Says.MAYBE]
         people = {self.records[i].newest.person for i in answers}
-        left = bool({picture, stored.content} & self.left)
+        here = {picture, stored.content}
         found = [
             covered(shown, [*sure, *more], of=people, left=left)
+            for left in {bool(here & self.left), bool(here & (self.left | self.unsure_left))}
             for size in range(len(unsure) + 1)
             for more in itertools.combinations(unsure, size)
         ]
@@ -447,8 +455,9 @@ class Oracle:
     def sweep(self) -> None:
         """`erase` or `expire` has ended well: all open requests, and whatever a tombstone matches without one."""
         self.carry_out(sweep=True)
-        # Ended once, and here again from a backup: the page has it go only where it was erased.
-        self.unsure_pictures |= set(self.pictures) & set(self.expired_ids)
+        if not self.blind:
+            # Ended once, and here again from a backup: the page has it go only where it was erased.
+            self.unsure_pictures |= {p for p in set(self.pictures) & set(self.expired_ids) if not self.on_hold(p)}
 
     def carry_out(self, *, sweep: bool = False) -> None:
         """A pass over all open requests has ended well."""
@@ -480,11 +489,11 @@ class Oracle:
                 continue
             if picture in by_name:
                 if picture in self.pictures:
-                    self._destroy(picture, erased=True, barred=True)
+                    self.destroy(picture, erased=True, barred=True)
             else:
                 self._leave(picture, of & (leaving | swept), of - leaving - swept, asked_for=leaving)
             if picture in again & set(self.pictures):
-                self._destroy(picture, erased=picture in self.erased_ids)
+                self.destroy(picture, erased=picture in self.erased_ids)
         leaving |= swept
         # A record of a held picture stays as long, for by it an erasure that waits is found again.
         kept = {i for i, r in self.records.items() if r.newest.hold or any(self.on_hold(p) for p in r.links)}
@@ -540,7 +549,7 @@ class Oracle:
             # Its row is missing, or was not read: nobody can say who was in it.
             self.unsure_stones.add(picture)
         elif not beside and picture in self.pictures:
-            self._destroy(picture, erased=True, barred=bool(inside))
+            self.destroy(picture, erased=True, barred=bool(inside))
         elif not beside:
             self.erased_ids |= {picture} if mine & asked_for else set()
         elif self._people(inside) - self._people(beside):
@@ -566,7 +575,7 @@ class Oracle:
         """What is due has been destroyed."""
         gone = [p for p in self.pictures if self.due(p) is Says.YES]
         for picture in gone:
-            self._destroy(picture, erased=False)
+            self.destroy(picture, erased=False)
         self.unsure_pictures |= {p for p in self.pictures if self.due(p) is Says.MAYBE}
 
     def perhaps(self, *effects: str, destroyed: bool = True) -> None:
@@ -582,18 +591,23 @@ class Oracle:
         if destroyed:
             gone = (set(self.pictures) - set(then.pictures)) | then.unsure_pictures
             self.unsure_pictures |= gone
+            self.unclear |= then.unclear
             self.begun |= gone if "expire" in effects else set()
             self.unsure_records |= set(self.records) - set(then.records)
         # Tombstones are written before anything is destroyed; whether it came that far is not known.
         self.unsure_stones |= (then.erased_contents - self.erased_contents) | (then.erased_ids - self.erased_ids)
         self.unsure_stones |= then.left - self.left
+        self.unsure_left |= then.unsure_left
         self.loose_ids |= set(then.expired_ids) - set(self.expired_ids)
 
     def either(self, other: Oracle) -> None:
         """This has happened, or ``other`` has, or a part of each: what only one of them knows is not sure."""
         mine, theirs = self.pictures, other.pictures
         self.unsure_records |= set(self.records) ^ set(other.records)
-        self.unsure_pictures |= {p for p in {*mine, *theirs} if p not in mine or p not in theirs}
+        of_one = set(mine) ^ set(theirs)
+        self.unsure_pictures |= of_one
+        # What the job in between has ended was there.
+        self.untaken |= of_one - {p for one in (self, other) for p, at in one.expired_ids.items() if at == one.real}
         self.unsure_pictures |= {p for p in set(mine) & set(theirs) if mine[p].content != theirs[p].content}
         for record_id in set(other.records) - set(self.records):
             self.records[record_id] = copy.deepcopy(other.records[record_id])
@@ -608,7 +622,10 @@ class Oracle:
         self.unsure_stones |= other.unsure_stones
         self.loose_ids |= other.loose_ids | (set(self.expired_ids) ^ set(other.expired_ids))
         self.expired_ids = {p: at for p, at in self.expired_ids.items() if p in other.expired_ids}
+        self.unsure_left |= other.unsure_left
         self.begun |= other.begun
+        self.untaken |= other.untaken
+        self.unclear |= other.unclear
         self.ingest = max(self.ingest, other.ingest)
         self.unsure_pictures |= other.unsure_pictures
         self.unsure_records |= other.unsure_records
@@ -617,11 +634,12 @@ class Oracle:
     def adopt(self, pictures: Mapping[str, str], records: Iterable[str], links: Iterable[tuple[str, str]]) -> None:
         """Settle what is not sure by what is there: pictures (with their content), records, links (picture, record)."""
         there, linked = set(records), set(links)
+        self.untaken |= self.unclear
         for picture in self.unsure_pictures & set(self.pictures):
             if picture in pictures:
                 self.pictures[picture].content = pictures[picture]
             else:
-                self._destroy(picture, erased=False)
+                self.destroy(picture, erased=False)
                 self.expired_ids.pop(picture, None)
                 self.loose_ids.add(picture)
         for record_id in self.unsure_records & set(self.records):
@@ -635,8 +653,9 @@ class Oracle:
                 if (picture, record_id) not in linked:
                     del record.links[picture]
         self.unsure_pictures, self.unsure_records = set(), set()
+        self.untaken, self.unclear = set(), set()
 
-    def _destroy(self, picture: str, *, erased: bool, barred: bool = False) -> None:
+    def destroy(self, picture: str, *, erased: bool, barred: bool = False) -> None:
         """``erased``: its id does not come back, else under a permission given since; ``barred``: its bytes neither."""
         of = {i for i, r in self.records.items() if picture in r.links}
         several = len(self._people(self._inside(picture, of))) > 1
@@ -652,13 +671,25 @@ class Oracle:
             self.unsure_stones |= {picture} if several else set()
         elif picture not in self.erased_ids:
             self.expired_ids[picture] = self.real
-            self.left |= {picture, *shown} if several else set()
+            known = self.unsure_left if picture in self.untaken else self.left
+            known |= {picture, *shown} if several else set()
 
     def _finish_what_was_cut_off(self) -> None:
-        """Of what a pass has begun, or may have written a tombstone of, nobody can say what the next one leaves."""
+        """Of what a pass has begun, or may have written a tombstone of, nobody can say what the next one leaves.
+
+        But nothing goes while nobody can tell what is held: then it is left to the pass after.
+        """
+        if self.blind:
+            return
         marked = {p for p, s in self.pictures.items() if p in self.begun or {p, s.content} & self.unsure_stones}
-        self.unsure_pictures |= {picture for picture in marked if not self.on_hold(picture)}
+        self.unclear |= {picture for picture in marked if not self.on_hold(picture)}
+        self.unsure_pictures |= self.unclear
         self.begun = set()
+
+    def _ingested_or_not(self, picture: str) -> None:
+        """Whether it is there after this ingest is not sure."""
+        self.unsure_pictures.add(picture)
+        self.untaken.add(picture)
 
     def _batch_is_erased(self, batch: str) -> bool:
         known = self.batches.get(batch, Batch())

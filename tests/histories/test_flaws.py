@@ -80,8 +80,8 @@ class FormFirst(Oracle):
 class PresentBytes(Oracle):
     """It bars what a picture of the leaver holds now, whoever it shows."""
 
-    def _destroy(self, picture: str, *, erased: bool, barred: bool = False) -> None:
-        super()._destroy(picture, erased=erased, barred=erased or barred)
+    def destroy(self, picture: str, *, erased: bool, barred: bool = False) -> None:
+        super().destroy(picture, erased=erased, barred=erased or barred)
 
 
 class RowsAlone(Oracle):
@@ -105,6 +105,15 @@ class ByFaces(Sighted):
         for record_id, record in self.records.items():
             if not record_id.endswith("-r"):
                 record.links.clear()
+
+
+class GoesOn(Oracle):
+    """It ends what a pass was cut off from while nobody can tell what is held."""
+
+    def carry_out(self, *, sweep: bool = False) -> None:
+        for picture in self.begun & set(self.pictures) if self.blind else ():
+            self.destroy(picture, erased=False)
+        super().carry_out(sweep=sweep)
 
 
 class TooSoon(Oracle):
@@ -131,6 +140,8 @@ class TooSoon(Oracle):
         (Sighted, ("reindex", "embed", "lose basis_links>erase"), ("alone", "main", ("hold", "forget picture")),
          "is gone"),
         (ByFaces, ("reindex", "lose basis_links>erase"), ("boxed", "main", ("forget",)), "is gone"),
+        (GoesOn, ("reindex", "expire!purge", "lose basis_links>sync"), ("alone", "main", ("withdraw", "hold")),
+         "is gone"),
         (TooSoon, ("reindex", "elsewhere sync", "reindex"), ("open", "main", ("withdraw both", "renew both")),
          "is missing"),
     ],

@@ -17,7 +17,8 @@ from tests.histories import stateful
 from tests.histories.believing import Believing, Told
 from tests.histories.cells import busy
 from tests.histories.machine import KEPT, History, Player, Seen
-from tests.histories.pictures import vector_of
+from tests.histories.oracle import Says
+from tests.histories.pictures import label_of, vector_of
 from tests.histories.schedules import BATCH_WORDS, CUTS, LOST, history_of, schedules
 from tests.histories.world import Answer, Killed, World, _Process
 
@@ -154,6 +155,41 @@ def test_random_histories_are_random(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not [str(finding) for player in found for finding in player.findings]
     assert len({tuple(player.schedule) for player in found}) > 3
     assert len({word for player in found for word in player.schedule}) > 10
+
+
+def test_whom_an_erasure_clears_the_way_for_may_be_there_after_it(tmp_path: Path) -> None:
+    """Beside somebody whose record is for former bytes nobody is permitted without a box: until that one is erased."""
+    cells = ((KEPT, "boxed", "main", ()), ("c1", "hidden", "main", ("change and again", "forget other")))
+    player = played(tmp_path, History(("reindex", "embed", "reindex"), cells))
+    assert not [str(finding) for finding in player.findings]
+    picture = player.oracle.pictures["c1-x"].content
+    assert label_of(vector_of("Person 0 of c1", picture)) in player.observe().collections["live"].values()
+
+
+def test_what_was_cut_off_destroys_nothing_that_was_held_before_its_links_were_lost(tmp_path: Path) -> None:
+    cells = [(f"c{n}", "hidden", "main", ("forget both", "hold other", "", "again")) for n in range(8)]
+    words = ("reindex", "expire!purge", "embed", "lose basis_links>sync", "embed", "sync")
+    player = played(tmp_path, History(words, ((KEPT, "boxed", "main", ()), *cells)))
+    assert not [str(finding) for finding in player.findings]
+    assert len(player.on_hold_with) > 1
+
+
+@pytest.mark.parametrize("unclear", [True, False])
+def test_a_picture_that_has_ended_takes_the_faces_of_its_copies_along(tmp_path: Path, unclear: bool) -> None:
+    """What showed several people is so in every copy, if it has expired; not if nobody knows why it is gone."""
+    cells = ((KEPT, "boxed", "main", ()), ("c1", "open", "main", ("mistake", "resend")))
+    player = played(tmp_path, History(("reindex", "embed", "reindex"), cells))
+    oracle, copied = player.oracle, player.oracle.pictures["c1-n1"].content
+    oracle.unsure_pictures = {"c1-x"}
+    oracle.unclear = set(oracle.unsure_pictures) if unclear else set()
+    player.rng.seed(1)
+    seen = player.observe()
+    assert (oracle.pictures["c1-x"].content, "c1-x" in seen.pictures) == (copied, False)
+    assert ("c1-n1" in {picture for picture, _ in seen.faces.values()}) is unclear
+    player.rng.seed(1)
+    player.step("reindex")
+    assert not [str(finding) for finding in player.findings]
+    assert set(oracle.served("c1-n1").values()) == {Says.MAYBE if unclear else Says.NO}
 
 
 def test_a_kill_stops_at_what_side_threads_do(tmp_path: Path) -> None:

@@ -670,3 +670,89 @@ def test_another_picture_of_the_very_bytes_goes_with_the_pass_after(oracle: Orac
         oracle.carry_out()
         oracle.expire()
         assert set(oracle.pictures) == left
+
+
+@pytest.mark.parametrize("table", ["processing_basis", "basis_links"])
+def test_while_nothing_leads_to_pictures_what_was_cut_off_waits(oracle: Oracle, table: str) -> None:
+    """A pass is cut off before it destroys her picture, a hold comes, and what it stands in is lost."""
+    oracle.ask("person", "ann", 11.0)
+    oracle.perhaps("sweep", "expire")
+    oracle.adopt({"x": "x1"}, ["r"], [("x", "r")])
+    take(oracle, r=replace(GIVEN, hold=True))
+    oracle.lose(table)
+    for again in (None, replace(GIVEN, hold=True)):
+        if again is not None:
+            take(oracle, r=again)
+        oracle.sweep()
+        oracle.expire()
+        assert (set(oracle.pictures), oracle.unsure_pictures) == ({"x"}, set())
+    take(oracle, r=GIVEN)
+    oracle.sweep()
+    assert not oracle.pictures
+
+
+def test_what_has_ended_and_is_here_again_stays_while_it_is_on_hold(oracle: Oracle) -> None:
+    take(oracle, r=ended(GIVEN, 5.0), k=KEEP)
+    before = copy.deepcopy((oracle.pictures, oracle.records))
+    oracle.expire()
+    oracle.pictures, oracle.records = before
+    held = copy.deepcopy(oracle)
+    take(held, r=replace(ended(GIVEN, 5.0), hold=True))
+    for one in (oracle, held):
+        one.sweep()
+    assert (oracle.unsure_pictures, held.unsure_pictures) == ({"x"}, set())
+
+
+@pytest.mark.parametrize("says", list(Says))
+def test_nobody_has_left_what_was_never_taken(oracle: Oracle, says: Says) -> None:
+    """It went once, nobody knows how, and is brought again: as bytes of two people, of which one has a copy."""
+    take(oracle, r=ended(GIVEN, 5.0), k=KEEP)
+    oracle.perhaps("expire")
+    oracle.adopt({}, ["r", "k"], [])
+    bobs = replace(BOBS, box=None)
+    take(oracle, r=replace(GIVEN, events=(Event(6.0, True),)), o=bobs, p=replace(bobs, pictures=("y",)), x="b1", y="b1")
+    assert oracle.unsure_pictures == {"x"}
+    records, links = ["r", "o", "p", "k"], [("x", "r"), ("x", "o"), ("y", "p")]
+    if says is Says.NO:
+        oracle.adopt({"x": "b1", "y": "b1"}, records, links)
+    if says is not Says.YES:
+        take(oracle, r=ended(GIVEN, 7.0), o=ended(bobs, 7.0))
+        oracle.expire()
+        assert set(oracle.pictures) == {"y"}
+        assert oracle.served("y") == {"bob": says}
+        return
+    there = copy.deepcopy(oracle)
+    oracle.adopt({"y": "b1"}, records, links)
+    there.adopt({"x": "b1", "y": "b1"}, records, links)
+    assert (oracle.served("y"), there.served("y")) == ({"bob": Says.MAYBE}, {"bob": Says.YES})
+    boxed = replace(BOBS, pictures=("y",))
+    take(oracle, p=boxed)
+    assert oracle.served("y") == {"bob": Says.YES}, "by a box, whoever has left"
+
+
+def test_who_comes_into_a_picture_after_a_pass_began_with_it_need_not_have_left(oracle: Oracle) -> None:
+    """It was hers alone when that wrote its tombstones; she has a copy, too."""
+    take(oracle, r=ended(GIVEN, 5.0), q=replace(GIVEN, pictures=("y",)), y="x1")
+    oracle.perhaps("sweep", "expire")
+    here = ["r", "q", "o"], [("x", "r"), ("x", "o"), ("y", "q")]
+    oracle.adopt({"x": "x1", "y": "x1"}, *here)
+    take(oracle, r=replace(GIVEN, events=(Event(1.0, True), Event(6.0, True))), o=replace(BOBS, box=None))
+    oracle.carry_out()
+    assert oracle.unsure_pictures == {"x"}
+    oracle.adopt({"y": "x1"}, *here)
+    assert ann(oracle, "y") is Says.MAYBE
+
+
+def test_of_an_ingest_that_was_cut_off_only_what_has_ended_in_between_has_left(oracle: Oracle) -> None:
+    bobs = replace(BOBS, box=None)
+    take(oracle, o=bobs, p=replace(bobs, pictures=("y", "z")), y="b1")
+    take(oracle, r=GIVEN, o=bobs, x="b1")
+    once, twice = copy.deepcopy(oracle), copy.deepcopy(oracle)
+    take(twice, r=ended(GIVEN, 5.0), o=ended(bobs, 5.0), z="b1")
+    for one in (once, twice):
+        one.real = 12.0
+        one.expire()
+    once.either(twice)
+    assert (once.unsure_pictures, once.untaken) == ({"x", "z"}, {"z"})
+    once.adopt({"y": "b1"}, ["r", "o", "p"], [("y", "p")])
+    assert once.served("y") == {"bob": Says.NO}
