@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from udfs.arrays import Float32, UInt8
+from udfs.arrays import Float32, Int64, UInt8
 from udfs.cascade import CascadeNet
 from udfs.cuda import Kernels
 from udfs.device import full_float32
@@ -84,10 +84,14 @@ class Engine(Protocol):
     def load(self, images: Sequence[UInt8]) -> Any:
         """Take images (uint8 [h, w, 3]) of any sizes."""
 
-    def propose(self, pixels: Any, levels: Levels) -> tuple[Tensor, Tensor]:
-        """P-Net over all levels: the probability of a face, float32 [cells], and the moves of boxes, [cells, 4].
+    def upload(self, table: Int64) -> Tensor:
+        """A table of numbers, on the device."""
 
-        Levels have the bits of torch's ``interpolate(mode="area")``, and no cell's answer depends on other images.
+    def propose(self, pixels: Any, levels: Levels, table: Tensor) -> tuple[Tensor, Tensor]:
+        """P-Net over all levels, whose ``table`` is on the device.
+
+        The probability of a face, float32 [cells], and the moves of boxes, [cells, 4]. Levels have the bits of torch's
+        ``interpolate(mode="area")``, and no cell's answer depends on other images.
         """
 
     def crop(self, pixels: Any, image: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -168,15 +172,11 @@ class Detector:
             self._streams.put(own)
 
     def _cascade(self, images: Sequence[UInt8]) -> Iterator[Detections]:
-        batch = _Batch(
-            self._engine.load(images),
-            torch.tensor([image.shape[1::-1] for image in images], dtype=torch.int64).to(self._engine.device),
-            levels(
-                [(i.shape[0], i.shape[1]) for i in images],
-                self._params.detector_min_face_px,
-                self._params.pyramid_factor,
-            ),
-        )
+        shapes = [(image.shape[0], image.shape[1]) for image in images]
+        found = levels(shapes, self._params.detector_min_face_px, self._params.pyramid_factor)
+        sizes = np.array([(width, height) for height, width in shapes], np.int64)
+        engine = self._engine
+        batch = _Batch(engine.load(images), engine.upload(sizes), found, engine.upload(found.table))
         faces, landmarks = self._finish(batch, self._refine(batch, self._propose(batch)))
         # One copy to the processor; the numbers of images are exact in float32.
         columns = [faces.image[:, None].to(torch.float32), faces.scores[:, None], faces.boxes, landmarks.flatten(1)]
@@ -187,10 +187,10 @@ class Detector:
 
     def _propose(self, batch: _Batch) -> _Candidates:
         """P-Net over the pyramid of every image; then one search through all maps."""
-        scores, moves = self._engine.propose(batch.pixels, batch.levels)
+        scores, moves = self._engine.propose(batch.pixels, batch.levels, batch.table)
         cells = (scores >= self._params.thresholds[0]).nonzero()[:, 0]
         scores, moves = scores[cells], moves[cells]
-        boxes, level, image = _located(cells, batch.levels)
+        boxes, level, image = _located(cells, batch.table)
         # By image, then by level: within an image the order that facenet-pytorch's pass over it would have.
         order = self._engine.suppress(boxes, scores, level, _WITHIN_LEVEL, count=len(batch.levels.table))
         if self._apart:
@@ -260,20 +260,23 @@ class Detector:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Images on their way through: pixels as the engine has them, int64 [images, 2] widths and heights, levels."""
+    """Images on their way through: pixels as the engine has them, int64 [images, 2] widths and heights, levels.
+
+    ``table``: that of ``levels``, on the device.
+    """
 
     pixels: Any
     sizes: Tensor
     levels: Levels
+    table: Tensor
 
     @property
     def images(self) -> int:
         return len(self.sizes)
 
 
-def _located(cells: Tensor, found: Levels) -> tuple[Tensor, Tensor, Tensor]:
-    """The boxes of ``cells``, which are indices into all maps laid end to end, and their levels and images."""
-    table = torch.from_numpy(found.table).to(cells.device)
+def _located(cells: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The boxes of ``cells``, which are indices into all maps of `Levels` laid end to end, their levels and images."""
     level = torch.searchsorted(table[:, FIRST_CELL].contiguous(), cells, right=True) - 1
     row = table[level]
     place = cells - row[:, FIRST_CELL]

@@ -36,13 +36,13 @@ class Embedder:
 
         Nobody else may use the device meanwhile: what another thread launches can be recorded with it.
         """
-        size = self._params.crop_size
-        example = np.zeros((self._batch, size, size, 3), np.uint8)
-        if self._nets.device.type == "cuda" and not self._nets.compiled:
+        shape = (self._batch, self._params.crop_size, self._params.crop_size, 3)
+        if self._nets.compiled:
+            self.embed(np.zeros(shape, np.uint8))
+        elif not self.prepared:
             with torch.inference_mode(), full_float32():
-                self._graph = _Graph(self._vectors, torch.from_numpy(example).to(self._nets.device))
-        elif self._nets.compiled:
-            self.embed(example)
+                example = torch.zeros(shape, dtype=torch.uint8, device=self._nets.device)
+                self._graph = _Graph(self._vectors, example)
 
     @property
     def prepared(self) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from udfs.arrays import UInt8
+from udfs.arrays import Int64, UInt8
 from udfs.cascade import CascadeNet
 from udfs.cuda import Launch
 from udfs.pyramid import Levels
@@ -55,13 +55,12 @@ class OnGpu:
         table = np.array([(end - 3 * h * w, w) for (h, w), end in zip(shapes, ends, strict=True)], np.int64)
         return Pixels(host.to(self.device, non_blocking=True), self.upload(table))
 
-    def upload(self, table: np.ndarray) -> Tensor:
-        """A table of numbers, on the device."""
+    def upload(self, table: Int64) -> Tensor:
         host = torch.from_numpy(table)
         return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
 
-    def propose(self, pixels: Pixels, levels: Levels) -> tuple[Tensor, Tensor]:
-        table, count = self.upload(levels.table), len(levels.table)
+    def propose(self, pixels: Pixels, levels: Levels, table: Tensor) -> tuple[Tensor, Tensor]:
+        count = len(levels.table)
         planes = torch.empty(3 * levels.pixels, dtype=torch.float32, device=self.device)
         self._launch(
             "pyramid", _blocks(levels.pixels), _THREADS, pixels.data, table, count, levels.pixels, planes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from udfs import kernels
-from udfs.arrays import UInt8
+from udfs.arrays import Int64, UInt8
 from udfs.cascade import CascadeNet, prelu_pool
 from udfs.pyramid import HEIGHT, IMAGE, WIDTH, Levels
 from udfs.suppress import nms_by_group, nms_by_smaller_area
@@ -29,7 +29,11 @@ class OnProcessor:
     def load(self, images: Sequence[UInt8]) -> list[UInt8]:
         return [np.ascontiguousarray(image) for image in images]
 
-    def propose(self, pixels: list[UInt8], levels: Levels) -> tuple[Tensor, Tensor]:
+    def upload(self, table: Int64) -> Tensor:
+        return torch.from_numpy(table)
+
+    def propose(self, pixels: list[UInt8], levels: Levels, table: Tensor) -> tuple[Tensor, Tensor]:
+        del table  # a loop over levels has its numbers at hand
         scores, moves = [], []
         # One image and level at a time: larger work gains nothing, and a matrix product may round by a row's place.
         for row in levels.table:

@@ -238,7 +238,7 @@ def pnet(kit: Kit) -> Figures:
     with torch.inference_mode(), full_float32():
         pixels = engine.load(views)
         figures["pyramid and P-Net, ours ms an image"] = round(
-            kit.milliseconds(lambda: engine.propose(pixels, found)) / count, 4
+            kit.milliseconds(lambda: engine.propose(pixels, found, engine.upload(found.table))) / count, 4
         )
         shapes = [(int(row[HEIGHT]), int(row[WIDTH])) for row in found.table if row[IMAGE] == 0]
         for name, layout in (("NHWC", torch.channels_last), ("NCHW", torch.contiguous_format)):

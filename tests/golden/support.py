@@ -7,14 +7,18 @@ import io
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
+from udfs.detect import Engine
 from udfs.nets import ModelFile, Nets, build_nets, read_model_file
+from udfs.pyramid import Levels
 from udfs.weights import Weights, build_model_file, resolve_weights
 
 Pixels = NDArray[np.uint8]
@@ -83,6 +87,11 @@ def encoded(pixels: Pixels | Image.Image, kind: str = "PNG", **options: object) 
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def proposed(engine: Engine, images: Sequence[Pixels], found: Levels) -> tuple[Tensor, Tensor]:
+    """P-Net's answer for all cells of images: probabilities and moves."""
+    return engine.propose(engine.load(images), found, engine.upload(found.table))
 
 
 def photographs() -> list[Path]:

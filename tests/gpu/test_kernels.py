@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.golden.support import group, nets, noise, small_astronaut
+from tests.golden.support import group, nets, noise, proposed, small_astronaut
 from udfs import kernels
 from udfs.cuda import Kernels
 from udfs.on_gpu import OnGpu
@@ -51,8 +51,8 @@ def test_levels(engine: OnGpu, launch: Kernels) -> None:
 def test_pnet(engine: OnGpu) -> None:
     pictures = images()
     found = levels_of(pictures)
-    scores, moves = engine.propose(engine.load(pictures), found)
-    expected, expected_moves = OnProcessor(nets().pnet).propose(pictures, found)
+    scores, moves = proposed(engine, pictures, found)
+    expected, expected_moves = proposed(OnProcessor(nets().pnet), pictures, found)
     assert torch.allclose(scores.cpu(), expected, atol=1e-5)
     assert torch.allclose(moves.cpu(), expected_moves, atol=1e-4)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.golden.support import group, nets, noise, portrait, small_astronaut
+from tests.golden.support import group, nets, noise, portrait, proposed, small_astronaut
 from tests.unit.udfs.processor_kernels import COMPILER, OnProcessorLaunch
 from udfs import kernels
 from udfs.cascade import CascadeNet
@@ -56,9 +56,8 @@ def test_levels_have_the_processors_bits(engine: OnGpu, launch: OnProcessorLaunc
 def test_pnet_is_the_processors(engine: OnGpu) -> None:
     images = pictures()
     found = levels([(i.shape[0], i.shape[1]) for i in images], 20, 0.709)
-    scores, moves = engine.propose(engine.load(images), found)
-    processor = OnProcessor(nets().pnet)
-    expected, expected_moves = processor.propose(processor.load(images), found)
+    scores, moves = proposed(engine, images, found)
+    expected, expected_moves = proposed(OnProcessor(nets().pnet), images, found)
     assert torch.allclose(scores, expected, atol=1e-5)
     assert torch.allclose(moves, expected_moves, atol=1e-4)
 
@@ -68,18 +67,19 @@ def test_pnet_is_the_processors(engine: OnGpu) -> None:
 def test_maps_have_pnets_size_at_every_size(height: int, width: int, seed: int) -> None:
     image = noise(height, width, seed)
     found = levels([(height, width)], 20, 0.709)
-    scores, _ = OnProcessor(nets().pnet).propose([image], found)
+    scores, _ = proposed(OnProcessor(nets().pnet), [image], found)
     assert len(scores) == found.cells
     gpu = OnGpu(nets().pnet, OnProcessorLaunch(), torch.device("cpu"))
-    assert torch.allclose(gpu.propose(gpu.load([image]), found)[0], scores, atol=1e-5)
+    assert torch.allclose(proposed(gpu, [image], found)[0], scores, atol=1e-5)
 
 
 def test_a_cell_has_the_same_bits_whatever_is_in_the_batch(engine: OnGpu) -> None:
     images = pictures()
     shapes = [(i.shape[0], i.shape[1]) for i in images]
-    all_scores, all_moves = engine.propose(engine.load(images), (found := levels(shapes, 20, 0.709)))
+    found = levels(shapes, 20, 0.709)
+    all_scores, all_moves = proposed(engine, images, found)
     for index, image in enumerate(images):
-        scores, moves = engine.propose(engine.load([image]), levels([shapes[index]], 20, 0.709))
+        scores, moves = proposed(engine, [image], levels([shapes[index]], 20, 0.709))
         first = int(found.table[found.table[:, IMAGE] == index][0, FIRST_CELL])
         # A processor's sigmoid has other code for the last few numbers of a tensor; a GPU's has not.
         assert torch.allclose(all_scores[first : first + len(scores)], scores, atol=1e-7)
