@@ -156,14 +156,15 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
     where that pass saw the tombstones first, by it (`ask_again`). Returns the requests' ids.
     """
     ids = {target: f"er-{ring.digest(target.kind, target.value)[:20]}-{now:%Y%m%dT%H%M%S}" for target in targets}
-    pending = _pending_ids(warehouse)
+    pending = open_requests(warehouse)
     open_ones = {row["target"]: row["request_id"] for row in pending.select("target", "request_id").collect()}
-    fresh = {t: i for t, i in ids.items() if ring.digest(t.kind, t.value) not in open_ones}
-    ids |= {t: open_ones[ring.digest(t.kind, t.value)] for t in ids if t not in fresh}
+    kept = {target: _digests(target, ring) & open_ones.keys() for target in ids}
+    fresh = {t: i for t, i in ids.items() if not kept[t]}
+    ids |= {t: open_ones[min(kept[t])] for t in ids if t not in fresh}
     spark = warehouse.spark
     known = _named_by(warehouse, [i for t, i in ids.items() if t not in fresh])
     named = [(i, t.kind, value) for t, i in ids.items() for value in t.values]
-    said = _last_said(warehouse, named)
+    said = _last_said(warehouse, named, ring)
     if fresh:
         # First of all: items without their request would be nobody's. And tombstones before items, for a pass may come
         # in between, and carry these out.
@@ -182,29 +183,37 @@ def request(warehouse: Warehouse, targets: Sequence[Target], ring: KeyRing, *, r
         warehouse.append(spark.createDataFrame(items, ERASURE_ITEMS.columns), ERASURE_ITEMS)
     if len(fresh) < len(ids):
         # Else the pass saw what was written here, or is yet to see it: `close`, `ask_again`.
-        left = {row["request_id"] for row in _pending_ids(warehouse).select("request_id").collect()}
+        left = {row["request_id"] for row in open_requests(warehouse).select("request_id").collect()}
         closed = [t for t, i in ids.items() if t not in fresh and i not in left]
         if closed:
             ids |= dict(zip(closed, request(warehouse, closed, ring, run_id=run_id, now=now), strict=True))
     return [ids[target] for target in targets]
 
 
-def _last_said(warehouse: Warehouse, named: list[tuple[str, str, str]]) -> dict[str, datetime]:
-    """By request, the time of the last that is on record of those whom it names: an event, an assessment.
+def _digests(target: Target, ring: KeyRing) -> set[str]:
+    """What a request for ``target`` may stand under: its keys may have been other ones then."""
+    return {ring.digest(target.kind, value, key_id) for value in target.values for key_id in ring.keys}
+
+
+def _last_said(warehouse: Warehouse, named: list[tuple[str, str, str]], ring: KeyRing) -> dict[str, datetime]:
+    """By request, the time of the last that is on record of those whom it names: an event, an assessment, an erasure.
 
     Where a clock was ahead, or a year mistyped, that is later than now: the erasure counts from then, else the very
-    same line would be a consent given since.
+    same line would be a consent given since. What was said by records that are erased is known by their tombstones:
+    those of other pseudonyms, if keys have changed.
     """
     named = [row for row in named if row[1] in (SUBJECT, BATCH)]
     if not named:
         return {}
-    names = looked_up(warehouse.spark.createDataFrame(named, _NAMED), len(named))
+    stones = [(i, kind, ring.digest(kind, value, key_id)) for i, kind, value in named for key_id in ring.keys]
+    names = looked_up(warehouse.spark.createDataFrame(named + stones, _NAMED), len(named) + len(stones))
     event = F.array_max(F.transform("events", lambda event: event["event_time"]))
     said = [
-        warehouse.read(spec).select(F.lit(kind).alias("kind"), F.col(column).alias("value"), at.alias("at"))
+        warehouse.read(spec).select(kind.alias("kind"), F.col(column).alias("value"), at.alias("at"))
         for spec, kind, column, at in (
-            (PROCESSING_BASIS, SUBJECT, "pii_principal_id", event),
-            (SOURCE_BATCHES, BATCH, "source_batch_id", F.col("assessed_at")),
+            (PROCESSING_BASIS, F.lit(SUBJECT), "pii_principal_id", event),
+            (SOURCE_BATCHES, F.lit(BATCH), "source_batch_id", F.col("assessed_at")),
+            (TOMBSTONES, F.col("kind"), "digest", F.col("recorded_at")),
         )
     ]
     last = reduce(DataFrame.unionByName, said).join(names, ["kind", "value"]).groupBy("request_id")
@@ -242,7 +251,7 @@ def strike_off(warehouse: Warehouse, *, run_id: str, now: datetime) -> None:
     What was due then need not be due now, for a permission may have been renewed; what is, is asked for anew.
     """
     begun = warehouse.read(ERASURE_STEPS).where(F.col("step") == BEGUN).select("request_id")
-    idle = _pending_ids(warehouse).where(F.col("kind").isin(EXPIRY, SWEEP)).join(begun, "request_id", "left_anti")
+    idle = open_requests(warehouse).where(F.col("kind").isin(EXPIRY, SWEEP)).join(begun, "request_id", "left_anti")
     _note(warehouse, idle, VOID, run_id=run_id, now=now)
 
 
@@ -289,7 +298,8 @@ def _note(warehouse: Warehouse, requests: DataFrame, step: str, *, run_id: str, 
         warehouse.append(rows, ERASURE_STEPS)
 
 
-def _pending_ids(warehouse: Warehouse) -> DataFrame:
+def open_requests(warehouse: Warehouse) -> DataFrame:
+    """Requests that are neither complete nor taken back, as ERASURE_REQUESTS has them."""
     finished = warehouse.read(ERASURE_STEPS).where(F.col("step").isin(COMPLETE, VOID)).select("request_id")
     return warehouse.read(ERASURE_REQUESTS).join(finished, "request_id", "left_anti")
 
@@ -305,7 +315,7 @@ def _targets(warehouse: Warehouse) -> DataFrame:
     """What the requests that are not complete name: request_id, kind, value."""
     asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(*_ASKED))
     # Of the items found later, an image is none that was asked for, if its request is of another kind.
-    wanted = _pending_ids(warehouse).select("request_id", F.col("kind").alias("asked"))
+    wanted = open_requests(warehouse).select("request_id", F.col("kind").alias("asked"))
     meant = (F.col("kind") == F.col("asked")) | F.col("asked").isin(EXPIRY, SWEEP)
     return asked.join(wanted, "request_id").where(meant).select("request_id", "kind", "value")
 

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.erasure.byte_scan import places_of, scan
-from jobs.erasure.tables import COMPLETE
+from jobs.erasure.tables import COMPLETE, open_requests
 from jobs.errors import BadInput, NotProvenError
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, given_since, key_ring, last_given
@@ -34,8 +34,8 @@ _NAMED: Final = 5
 def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -> Result:
     """Search every file of the warehouse, the staging folder, an embedded index and ``places``; and all keys.
 
-    A person who gave a new permission after the erasure is no finding; nor is a record imported before, which the gate
-    refuses until it is erased again (it is reported as one).
+    A person who gave a new permission after the erasure is no finding, a record of theirs that was imported before is
+    one. What an open request names, too, is none: that has its own next pass, or a legal hold keeps it.
 
     Raises:
         NotProvenError: something was found, which names the files; or a collection on record could not be looked at.
@@ -45,8 +45,10 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
     ring = key_ring(settings)
     # Of what is complete: a legal hold keeps the rest, and an open request has its own next pass.
     complete = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
-    stones = warehouse.read(TOMBSTONES).where(F.col("kind").isin(IMAGE, CONTENT, FACE, SUBJECT))
-    stones = stones.join(complete, "request_id", "left_semi")
+    every = warehouse.read(TOMBSTONES).where(F.col("kind").isin(IMAGE, CONTENT, FACE, SUBJECT))
+    unfinished = materialise(open_requests(warehouse).select("request_id"))
+    theirs = every.join(unfinished, "request_id", "left_semi").select("digest")
+    stones = every.join(complete, "request_id", "left_semi").join(theirs, "digest", "left_anti")
     back = _back_again(job, stones).unionByName(_faces_permitted(job))
     stones = materialise(stones.join(back, "digest", "left_anti"))
     # Every task looks for all of them in the bytes of its file.
@@ -78,10 +80,17 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
             + ".",
             hint="run `expire` (a retention of history may not be over yet; Milvus removes compacted segments later).",
         )
+    waiting = unfinished.count()
+    left_out = f"; what open requests name ({waiting}) was not looked for" if waiting else ""
     return Result(
         f"nothing of {len(digests)} tombstones and {len(needles)} canaries is left in {len(everywhere)} places and "
-        f"{len(keys)} collections",
-        data={"places": everywhere, "tombstones": len(digests), "collections": sorted(keys)},
+        f"{len(keys)} collections{left_out}",
+        data={
+            "places": everywhere,
+            "tombstones": len(digests),
+            "collections": sorted(keys),
+            "open_requests": waiting,
+        },
     )
 
 

@@ -18,13 +18,15 @@ from pyspark.sql import SparkSession
 from jobs.erasure.asked import Asked, asked_for
 from jobs.erasure.run import receipts
 from jobs.erasure.subject_access import export, stored_about
-from jobs.erasure.tables import Target
-from jobs.errors import SettingsError
+from jobs.erasure.tables import COMPLETE, Target, request
+from jobs.erasure.verify import prove_erased
+from jobs.errors import NotProvenError, SettingsError
 from jobs.governance.tombstones import SUBJECT, key_ring
 from jobs.runs.record import JobContext
 from jobs.schemas import (
     BASIS_LINKS,
     EMBEDDINGS,
+    ERASURE_ITEMS,
     ERASURE_REQUESTS,
     ERASURE_STEPS,
     IMAGES,
@@ -196,6 +198,31 @@ def test_a_second_request_for_the_same_says_that_it_was_erased_before(spark: Spa
     found = {r["request_id"]: r["outcome"] for r in receipts(warehouse, settings_for(tmp_path))}
     nothing_found = dict.fromkeys("cde", "nothing found")
     assert found == {"a": "erased", "b": "erased before", **nothing_found, "f": "erased"}
+
+
+def test_guarantee_10_what_an_open_request_names_is_no_finding_and_is_counted(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path).model_copy(update={"tombstone_keys": SecretStr(KEY)})
+    warehouse, person = warehouse_for(spark, settings), Target(SUBJECT, principal(5))
+
+    def completed(request_id: str) -> None:
+        step = (request_id, COMPLETE, "r", "{}", NOW)
+        warehouse.append(spark.createDataFrame([step], ERASURE_STEPS.columns), ERASURE_STEPS)
+
+    for hour in range(2):
+        (asked,) = request(warehouse, [person], key_ring(settings), run_id="r", now=NOW + timedelta(hours=hour))
+        if not hour:
+            completed(asked)
+            warehouse.delta(ERASURE_ITEMS).delete()
+            warehouse.purge([ERASURE_ITEMS])
+            warehouse.vacuum([ERASURE_ITEMS], 0)
+    proof = prove_erased(job_for(spark, settings), [], None)
+    assert (proof.data["open_requests"], "what open requests name (1)" in proof.message) == (1, True)
+    # Complete, and its items left behind: it is found.
+    completed(asked)
+    with pytest.raises(NotProvenError, match="tombstone of subject in .*erasure_items"):
+        prove_erased(job_for(spark, settings), [], None)
 
 
 @pytest.mark.faults

@@ -10,14 +10,24 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from jobs.erasure.tables import COMPLETE, Target, request
 from jobs.errors import GovernanceError, SettingsError
 from jobs.governance.basis import BasisImported, import_basis
 from jobs.governance.basis_files import read_basis
 from jobs.governance.persons import check_keys
 from jobs.governance.pseudonyms import pseudonyms_of
-from jobs.governance.tombstones import SUBJECT, key_ring
+from jobs.governance.tombstones import SUBJECT, KeyRing, key_ring
 from jobs.runs.record import open_run
-from jobs.schemas import AUDIT_EVENTS, KEYS_NOTED, LEASES, PROCESSING_BASIS, PSEUDONYM_KEYS, RUNS, TOMBSTONES
+from jobs.schemas import (
+    AUDIT_EVENTS,
+    ERASURE_STEPS,
+    KEYS_NOTED,
+    LEASES,
+    PROCESSING_BASIS,
+    PSEUDONYM_KEYS,
+    RUNS,
+    TOMBSTONES,
+)
 from jobs.settings import Settings
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 from tests.unit.governance.names import rule_1, rule_2, rule_3, settings_with
@@ -60,8 +70,11 @@ class Records:
         columns = self.warehouse.read(PROCESSING_BASIS).limit(0)
         self.warehouse.append(columns.unionByName(row, allowMissingColumns=True), PROCESSING_BASIS)
 
+    def ring(self, **secrets: str) -> KeyRing:
+        return key_ring(self.settings(**secrets))
+
     def erase(self, pseudonym: str, **secrets: str) -> None:
-        ring = key_ring(self.settings(**secrets))
+        ring = self.ring(**secrets)
         stone = (SUBJECT, ring.current, ring.digest(SUBJECT, pseudonym), "er-1", NOW)
         self.warehouse.append(self.spark.createDataFrame([stone], TOMBSTONES.columns), TOMBSTONES)
         self.warehouse.delta(PROCESSING_BASIS).delete(f"pii_principal_id = '{pseudonym}'")
@@ -89,6 +102,22 @@ def test_guarantee_13_a_new_key_brings_nobody_back_who_was_erased(records: Recor
     # With a consent of later the person may come back, under the pseudonym that the tombstone knows.
     records.bring(("r8", "A Person", AFTER), hmac_key="new,old", tombstone_keys="new,old")
     assert ("r8", rule_3("A Person", "old")) in records.stored()
+
+
+def test_guarantee_13_asking_again_under_a_new_key_does_not_bring_back_a_consent_dated_ahead(records: Records) -> None:
+    """Nor does it open a second request where one is open."""
+    rotated = {"hmac_key": "new,old", "tombstone_keys": "new,old"}
+    records.bring(("r1", "A Person", AFTER), hmac_key="old")
+    people = [Target(SUBJECT, rule_3(name, "old")) for name in ("A Person", "Another")]
+    (first, still_open) = request(records.warehouse, people, records.ring(hmac_key="old"), run_id="a", now=NOW)
+    done = records.spark.createDataFrame([(first, COMPLETE, "a", "{}", NOW)], ERASURE_STEPS.columns)
+    records.warehouse.append(done, ERASURE_STEPS)
+    records.warehouse.delta(PROCESSING_BASIS).delete()
+    people = [Target(SUBJECT, rule_3(name, "new"), (rule_3(name, "old"),)) for name in ("A Person", "Another")]
+    (second, same) = request(records.warehouse, people, records.ring(**rotated), run_id="b", now=NOW)
+    assert (second != first, same) == (True, still_open)
+    assert records.bring(("r1", "A Person", AFTER), **rotated).barred == 1
+    assert records.stored() == set()
 
 
 def test_guarantee_14_a_key_that_can_be_guessed_is_not_taken_into_use(records: Records) -> None:
