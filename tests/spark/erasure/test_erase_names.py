@@ -221,7 +221,7 @@ def test_guarantee_10_what_an_open_request_names_is_no_finding_and_is_counted(
     assert (proof.data["open_requests"], "what open requests name (1)" in proof.message) == (1, True)
     # Complete, and its items left behind: it is found.
     completed(asked)
-    with pytest.raises(NotProvenError, match="tombstone of subject in .*erasure_items"):
+    with pytest.raises(NotProvenError, match=r"tombstone of subject in .*erasure_items"):
         prove_erased(job_for(spark, settings), [], None)
 
 
