@@ -153,7 +153,7 @@ def _gpu() -> list[str]:
     )
     return [
         head + "\n",
-        _table(["way", "images/s", "busy"], _ways(figures["end_to_end"])),
+        _table(["way", "images/s", "busy"], _ways(figures["end_to_end"]) + _ways(figures["with_mps"], ", under MPS")),
         _table(
             ["detection", "ms an image", "of it on the device", "launches a batch", "waits a batch"],
             _detection(figures),
@@ -169,21 +169,23 @@ def _gpu() -> list[str]:
 
 
 def _bounds(figures: dict[str, Any], cores: int) -> str:
-    end, copies = figures["end_to_end"], figures["copies"]
+    end, mps, copies = figures["end_to_end"], figures["with_mps"], figures["copies"]
     frame = "640 x 480, {} images/s"
-    one, four, half = (
-        end[frame.format(way)]
-        for way in ("1 processes of 12 threads", "4 processes of 4 threads", "4 processes of 4 threads, bfloat16")
+    one = end[frame.format("1 processes of 6 threads")]
+    eight, half = (mps[frame.format(f"8 processes of 2 threads{dtype}")] for dtype in ("", ", bfloat16"))
+    alone, beside = (
+        figures["host"][f"detection by 2 threads beside {count} that decode, images/s"] for count in (0, 8)
     )
-    mixed = end["mixed 0.5 to 4 MP, 4 processes of 4 threads images/s"]
+    mixed = mps["mixed 0.5 to 4 MP, 8 processes of 2 threads, bfloat16 images/s"]
     decoded = {kind: copies[f"decoded and shrunk, {kind}, 16 threads, images/s"] for kind in (_FRAME, _MIXED)}
     rates = images_per_s_of_gpu(figures, _FRAME)
     return (
         f"What bounds it there: at 640 x 480 one process does {one:,.0f} images/s, for its threads share Python's "
-        f"lock; four do {four:,.0f} (float32) and {half:,.0f} (bfloat16), where the device's own time would allow "
-        f"{rates['float32']:,.0f} and {rates['bfloat16']:,.0f}. Photographs of 0.5 to 4 MP are bounded by decoding on "
-        f"{cores} cores: {mixed:,.0f} images/s, where decoding and shrinking them, with nothing beside it, does "
-        f"{decoded[_MIXED]:,.0f} (of 640 x 480: {decoded[_FRAME]:,.0f}).\n"
+        f"lock: detection alone, by two threads, does {alone:,}, beside eight threads that decode {beside:,}. Eight "
+        f"processes under NVIDIA's multi-process service (MPS) do {eight:,.0f} (float32) and {half:,.0f} (bfloat16), "
+        f"where the device's own time would allow {rates['float32']:,.0f} and {rates['bfloat16']:,.0f}. Photographs "
+        f"of 0.5 to 4 MP are bounded by decoding on {cores} cores: {mixed:,.0f} images/s, where decoding and shrinking "
+        f"them, with nothing beside it, does {decoded[_MIXED]:,.0f} (of 640 x 480: {decoded[_FRAME]:,.0f}).\n"
     )
 
 
@@ -192,15 +194,14 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _ways(end_to_end: dict[str, Any]) -> list[list[str]]:
+def _ways(part: dict[str, Any], where: str = "") -> list[list[str]]:
     rows = []
-    for name, rate in end_to_end.items():
-        if name.endswith(" images/s") and "nvjpeg" not in name:
+    for name, rate in part.items():
+        if name.endswith(" images/s"):
             way = name.removesuffix(" images/s")
             shown_way = way if way.endswith("bfloat16") else f"{way}, float32"
-            rows.append(
-                [shown_way.replace("1 processes", "1 process"), f"{rate:,.0f}", f"{end_to_end[f'{way}: busy']:.2f}"]
-            )
+            busy = f"{part[f'{way}: busy']:.2f}"
+            rows.append([shown_way.replace("1 processes", "1 process") + where, f"{rate:,.0f}", busy])
     return rows
 
 

@@ -54,7 +54,8 @@ def with_before(parts: dict[str, Any], gpu: str | None) -> tuple[dict[str, Any],
     # Of float32 alone: nothing else was measured before.
     rates = [
         (name, rate)
-        for name, rate in parts.get("end_to_end", {}).items()
+        for part in ("end_to_end", "with_mps")
+        for name, rate in parts.get(part, {}).items()
         if name.startswith("640 x 480") and name.endswith("threads images/s")
     ]
     one = [rate for name, rate in rates if " 1 processes " in name]

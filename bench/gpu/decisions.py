@@ -16,12 +16,13 @@ def lines(results: dict[str, Any]) -> Iterator[str]:
         if ways:
             best = min(ways, key=ways.__getitem__)
             yield f"P-Net: {best.removesuffix(' ms an image')} is fastest, {ways[best]:.3f} ms an image."
-    if end := _figures(results, "end_to_end"):
-        rates = {name: value for name, value in end.items() if name.endswith("images/s")}
+    for part, where in (("end_to_end", ""), ("with_mps", ", under MPS")):
+        rates = {name: value for name, value in _figures(results, part).items() if name.endswith("images/s")}
         for kind in sorted({name.split(",")[0] for name in rates}):
             ways = {name: rate for name, rate in rates.items() if name.startswith(kind + ",")}
             best = max(ways, key=ways.__getitem__)
-            yield f"{kind}: {best.removesuffix(' images/s').split(', ', 1)[1]} is fastest, {ways[best]:,.0f} images/s."
+            way = best.removesuffix(" images/s").split(", ", 1)[1]
+            yield f"{kind}{where}: {way} is fastest, {ways[best]:,.0f} images/s."
     copies = _figures(results, "copies")
     if "race, of 150" in copies:
         yield f"nvJPEG's race: {copies['race, of 150']} of 150 pictures were wrong without a stream of its own."

@@ -12,14 +12,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -304,6 +303,7 @@ def end_to_end(kit: Kit) -> Figures:
     """JPEGs to embeddings by whole pipelines: processes on one GPU, decode threads, types."""
     ways: Sequence[tuple[str, int, int, Figures]] = (
         (FRAME, 1, 12, {}),
+        (FRAME, 1, 6, {}),
         (FRAME, 2, 7, {}),
         (FRAME, 4, 4, {}),
         (MIXED, 4, 4, {}),
@@ -326,7 +326,13 @@ def with_mps(kit: Kit) -> Figures:
         os.environ |= {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
         subprocess.run([control, "-d"], check=True)
         try:
-            return _rates(kit, ((FRAME, 4, 4, {}), (FRAME, 8, 2, {})), "with_mps.json")
+            ways: Sequence[tuple[str, int, int, Figures]] = (
+                (FRAME, 4, 4, {}),
+                (FRAME, 8, 2, {}),
+                (FRAME, 8, 2, {"dtype": "bfloat16"}),
+                (MIXED, 8, 2, {"dtype": "bfloat16"}),
+            )
+            return _rates(kit, ways, "with_mps.json")
         finally:
             subprocess.run([control], input="quit\n", text=True, check=False)
 
@@ -418,50 +424,51 @@ def _pipeline(device: str, model: str, photos: Sequence[bytes], threads: int, pa
 
 
 def host(kit: Kit) -> Figures:
-    """Where the threads of one process are while its pipeline runs: what a GPU waits for.
+    """Detection alone, and beside threads that decode: what threads that share Python's lock cost a GPU."""
+    from udfs.detect import AT_ONCE, Detector
+    from udfs.params import PipelineParams
 
-    Stacks are looked at a thousand times a second. A figure is the part of the time in which a thread of that kind was
-    at that line of ours; for several threads of a kind they may come to more than one.
-    """
-    seen: Counter[tuple[str, str]] = Counter()
-    done, looks = threading.Event(), 0
+    detector, views = Detector(kit.nets(), PipelineParams()), kit.views(FRAME, 2 if kit.rehearse else 64)
+    photos, times = kit.photos(FRAME), 1 if kit.rehearse else 8
 
-    def look() -> None:
-        nonlocal looks
-        own = {thread.ident: thread.name.split("_")[0] for thread in threading.enumerate()}
-        for ident, frame in sys._current_frames().items():
-            kind = own.get(ident, "")
-            if kind in ("MainThread", "search", "decode", "crop"):
-                seen[kind, _line_of_ours(frame)] += 1
-        looks += 1
+    def search() -> None:
+        for _ in range(times):
+            detector.detect(views)
 
-    def watch() -> None:
-        while not done.wait(0.001):
-            look()
-
-    pipeline, items = _pipeline(kit.device, str(kit.model), kit.photos(FRAME), 12, {})
-    list(pipeline.run(items))
-    watcher = threading.Thread(target=watch, name="watch")
-    watcher.start()
-    begin = time.perf_counter()
-    list(pipeline.run(items * (1 if kit.rehearse else 12)))
-    seconds = time.perf_counter() - begin
-    done.set()
-    watcher.join()
-    figures: Figures = {"images/s": round(len(items) * (1 if kit.rehearse else 12) / seconds, 1), "looks": looks}
-    for (kind, line), times in seen.most_common(16):
-        figures[f"{kind}: {line}"] = round(times / max(1, looks), 3)
+    figures: Figures = {}
+    for searching, decoding in ((AT_ONCE, 0), (1, 0), (AT_ONCE, 0), (AT_ONCE, 4), (AT_ONCE, 8)):
+        done = threading.Event()
+        decoders = [threading.Thread(target=_decode_until, args=(done, photos)) for _ in range(decoding)]
+        lanes = [threading.Thread(target=search) for _ in range(searching)]
+        for thread in decoders:
+            thread.start()
+        kit.wait()
+        begin = time.perf_counter()
+        for thread in lanes:
+            thread.start()
+        for thread in lanes:
+            thread.join()
+        kit.wait()
+        seconds = time.perf_counter() - begin
+        done.set()
+        for thread in decoders:
+            thread.join()
+        # The first way is measured twice: what it says the first time is of a cold device.
+        figures[f"detection by {searching} threads beside {decoding} that decode, images/s"] = round(
+            len(views) * times * searching / seconds
+        )
     return figures
 
 
-def _line_of_ours(frame: FrameType | None) -> str:
-    """The innermost line of udfs in a stack."""
-    while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if path.parent.name == "udfs":
-            return f"{path.name}:{frame.f_lineno} {frame.f_code.co_name}"
-        frame = frame.f_back
-    return "elsewhere"
+def _decode_until(done: threading.Event, photos: Sequence[bytes]) -> None:
+    from udfs.decode import decode, detection_view
+    from udfs.params import PipelineParams
+
+    params = PipelineParams()
+    for content in cycle(photos):
+        if done.is_set():
+            return
+        detection_view(decode(content, params), params)
 
 
 def copies(kit: Kit) -> Figures:

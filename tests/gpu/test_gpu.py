@@ -141,10 +141,10 @@ def test_a_pass_that_does_not_fit_is_halved_and_gives_the_same_vectors(caplog: p
     covered = tuple(CoveredPrincipal(f"r{i}", f"p{i}") for i in range(6))
     items = [ImageInput(str(i), encoded(p), covered=covered) for i, p in enumerate(pictures())]
     expected = list(Pipeline(model_path(), placement=Placement("cuda:0")).run(items))
-    pipeline = Pipeline(model_path(), placement=Placement("cuda:0"), embed_batch=4096)
     try:
         limited_to(2**30)  # 4,096 crops in float32 are 1.2 GiB, and the first layers several times that
         with caplog.at_level(logging.WARNING):
+            pipeline = Pipeline(model_path(), placement=Placement("cuda:0"), embed_batch=4096)
             results = list(pipeline.run(items))
     finally:
         limited_to(0)

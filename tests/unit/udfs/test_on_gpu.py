@@ -168,6 +168,7 @@ class Operations(TorchDispatchMode):
         "split",
         "alias",
         "detach",
+        "lift_fresh",  # what torch.from_numpy gives
         "empty",
     )
     _AWAITED = ("nonzero", "_local_scalar_dense", "equal", "unique_consecutive", "bincount")
