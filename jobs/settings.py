@@ -226,6 +226,12 @@ class ExecutorSettings(_Section):
     )
     read_timeout_s: float = Field(20.0, gt=0, description="Seconds to read one `uri`.")
     read_retries: int = Field(3, ge=0, description="Retries of one `uri` before it is `unreadable`.")
+    store_patience_s: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds for which an object store may say that it is busy, or answer nobody, before what it has "
+        "is `unreadable`. While it is silent for longer, each image has its retries only.",
+    )
 
 
 class TableSettings(_Section):

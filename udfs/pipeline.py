@@ -122,6 +122,7 @@ class Pipeline:
         queue_bytes: int = 256 * MIB,
         read_timeout_s: float = 30.0,
         read_retries: int = 2,
+        store_patience_s: float = 0.0,
         compiled: bool = False,
         central_only: bool = False,
         roots: Sequence[str] = (),
@@ -150,6 +151,7 @@ class Pipeline:
         self._queue_bytes = queue_bytes
         self._read_timeout_s = read_timeout_s
         self._read_retries = read_retries
+        self._store_patience_s = store_patience_s
         self._central_only = central_only
         self._roots = tuple(roots)
         self._boxes_only = boxes_only
@@ -288,6 +290,7 @@ class Pipeline:
             item.uri,
             timeout_s=self._read_timeout_s,
             retries=self._read_retries,
+            patience_s=self._store_patience_s,
             max_bytes=self.params.max_bytes,
             content_sha256=item.content_sha256,
             roots=(*self._roots, *((item.root,) if item.root else ())),

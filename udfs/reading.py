@@ -18,16 +18,30 @@ from typing import IO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs as arrow_fs
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+
+from udfs.patience import Patience
 
 T = TypeVar("T")
 
-#: Waiting between two tries grows from the first to the second value, in seconds.
-BACKOFF_S = (0.1, 5.0)
-_RETRYABLE = frozenset({"TIMEOUT", "IO_ERROR"})
+#: Between two tries is a random part of what grows from the first to the second value, in seconds: many executors that
+#: a store has slowed down would else come again at once.
+BACKOFF_S = (0.2, 20.0)
+_RETRYABLE = frozenset({"TIMEOUT", "IO_ERROR", "THROTTLED"})
+_PATIENCE = Patience()
 # Before the stand-in for a digest of bytes that could not be read: no hash of content, and not compared with one.
 UNREAD_PREFIX = "unread:"
 _S3 = ("s3", "s3a")
+# Amazon's and others' words for it; a HEAD request has no body, and so its status alone.
+_BUSY = (
+    "SLOW_DOWN",
+    "SLOWDOWN",
+    "THROTTL",
+    "REQUEST_LIMIT",
+    "SERVICE_UNAVAILABLE",
+    "HTTP_STATUS_503",
+    "HTTP_STATUS_429",
+)
 # An address that is longer, or holds what no name of a file is made of, was made to break something.
 _LONGEST = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -39,10 +53,10 @@ _SYSTEM = ("/proc", "/sys", "/dev")
 class ReadFailure(Exception):
     """The bytes of an image can't be had; ``reason`` is a stable code.
 
-    NO_SOURCE, EMPTY, NOT_FOUND, ACCESS_DENIED, TIMEOUT, IO_ERROR, TOO_LARGE_BYTES, UNSUPPORTED_SCHEME,
-    CONTENT_CHANGED, OUTSIDE_ROOTS (no place that images may be read from), BAD_ADDRESS (`..`, a control character,
-    credentials, too long), NOT_A_FILE (a folder, device, pipe or socket). The text is the code alone: an address may
-    hold a name, or a secret.
+    NO_SOURCE, EMPTY, NOT_FOUND, ACCESS_DENIED, TIMEOUT, THROTTLED (the store has too much to do), IO_ERROR,
+    TOO_LARGE_BYTES, UNSUPPORTED_SCHEME, CONTENT_CHANGED, OUTSIDE_ROOTS (no place that images may be read from),
+    BAD_ADDRESS (`..`, a control character, credentials, too long), NOT_A_FILE (a folder, device, pipe or socket). The
+    text is the code alone: an address may hold a name, or a secret.
     """
 
     def __init__(self, reason: str) -> None:
@@ -56,6 +70,7 @@ def read_bytes(
     *,
     timeout_s: float = 30.0,
     retries: int = 2,
+    patience_s: float = 0.0,
     max_bytes: int = 64 * 1024 * 1024,
     content_sha256: str | None = None,
     roots: Sequence[str] | None = None,
@@ -64,7 +79,8 @@ def read_bytes(
 
     ``uri`` is a local path, ``file://``, ``s3://`` or ``s3a://`` (endpoint and credentials from the usual
     ``AWS_*`` environment). Other schemes are refused: an indexer that fetches from the web would be a scraper.
-    Each try may take ``timeout_s`` seconds; time-outs and I/O errors are tried ``retries`` times more.
+    Each try may take ``timeout_s`` seconds; time-outs and I/O errors are tried ``retries`` times more, and an object
+    store that is busy or gives no answer to anybody for ``patience_s`` seconds (`Patience`).
     Bytes read from ``uri`` must have the digest ``content_sha256`` (hex) where one is recorded.
     ``roots``: folders and ``s3://bucket/prefix`` that ``uri`` must lie below; None: it may be anywhere, for an address
     that the operator wrote.
@@ -76,13 +92,29 @@ def read_bytes(
     if not uri:
         raise ReadFailure("NO_SOURCE")
     opener = _opener(uri, timeout_s, roots)
+    in_store = uri.startswith(("s3://", "s3a://"))
+
+    def is_enough(state: RetryCallState) -> bool:
+        failure = state.outcome.exception() if state.outcome else None
+        busy = isinstance(failure, ReadFailure) and failure.reason == "THROTTLED"
+        over = not in_store or _PATIENCE.is_over(state.start_time, patience_s, busy=busy)
+        return over and state.attempt_number > retries
+
+    def is_worth_it(error: BaseException) -> bool:
+        again = isinstance(error, ReadFailure) and error.reason in _RETRYABLE
+        if in_store and not again:
+            _PATIENCE.answered()
+        return again
+
     attempts = Retrying(
-        stop=stop_after_attempt(retries + 1),
-        wait=wait_exponential(multiplier=BACKOFF_S[0], max=BACKOFF_S[1]),
-        retry=retry_if_exception(lambda e: isinstance(e, ReadFailure) and e.reason in _RETRYABLE),
+        stop=is_enough,
+        wait=wait_random_exponential(multiplier=BACKOFF_S[0], max=BACKOFF_S[1]),
+        retry=retry_if_exception(is_worth_it),
         reraise=True,
     )
     data = attempts(_read_once, opener, timeout_s, max_bytes)
+    if in_store:
+        _PATIENCE.answered()
     if content_sha256 and hashlib.sha256(data).hexdigest() != content_sha256.lower():
         raise ReadFailure("CONTENT_CHANGED")
     return data
@@ -263,6 +295,8 @@ def _reason(error: OSError) -> str:
     text = str(error).upper().replace(" ", "_")
     if "ACCESS_DENIED" in text or "ACCESSDENIED" in text or "HTTP_STATUS_403" in text:
         return "ACCESS_DENIED"
+    if any(word in text for word in _BUSY):
+        return "THROTTLED"
     if "NO_SUCH_KEY" in text or "NO_SUCH_BUCKET" in text or "HTTP_STATUS_404" in text:
         return "NOT_FOUND"
     return "TIMEOUT" if "TIMEOUT" in text or "TIMED_OUT" in text else "IO_ERROR"

@@ -46,13 +46,15 @@ _LARGEST: Final = 2**63 - 1
 
 @dataclass(frozen=True)
 class ReadSpec:
-    """How files are read: time-out in seconds, retries, byte limit; ``keep_bytes`` False returns hashes only.
+    """How files are read: time-out in seconds, retries, seconds of patience with an object store, byte limit;
+    ``keep_bytes`` False returns hashes only.
 
     ``roots``: folders and ``s3://bucket/prefix`` outside of which nothing is read.
     """
 
     timeout_s: float
     retries: int
+    patience_s: float
     max_bytes: int
     keep_bytes: bool
     roots: tuple[str, ...]
@@ -198,6 +200,7 @@ def _read_each(batches: Iterator[pa.RecordBatch], spec: ReadSpec) -> Iterator[_R
                     uri,
                     timeout_s=spec.timeout_s,
                     retries=spec.retries,
+                    patience_s=spec.patience_s,
                     max_bytes=spec.max_bytes,
                     roots=spec.roots,
                 )

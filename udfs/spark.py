@@ -66,6 +66,7 @@ class EmbedSpec:
     queue_bytes: int = 256 * MIB
     read_timeout_s: float = 30.0
     read_retries: int = 2
+    store_patience_s: float = 0.0
     compiled: bool = False
     central_only: bool = False
     roots: tuple[str, ...] = ()
@@ -185,6 +186,7 @@ def _built(spec: EmbedSpec, path: Path, placement: Placement) -> Pipeline:
         queue_bytes=spec.queue_bytes,
         read_timeout_s=spec.read_timeout_s,
         read_retries=spec.read_retries,
+        store_patience_s=spec.store_patience_s,
         compiled=spec.compiled,
         central_only=spec.central_only,
         roots=spec.roots,

@@ -77,7 +77,7 @@ def copy_from_store(uri: str, target: Path, timeout_s: float) -> None:
         # The whole file has to come within the limit, so it is wider than that for one answer.
         target.write_bytes(read_bytes(None, uri, timeout_s=timeout_s * 30, max_bytes=MAX_WEIGHTS_BYTES))
     except ReadFailure as failure:
-        kind: Kind = "unavailable" if failure.reason in ("TIMEOUT", "IO_ERROR") else "invalid"
+        kind: Kind = "unavailable" if failure.reason in ("TIMEOUT", "THROTTLED", "IO_ERROR") else "invalid"
         raise WeightsError(kind, f"weights can't be read from the object store: {failure.reason}") from None
 
 

@@ -95,6 +95,7 @@ def ship_model(spark: SparkSession, model: Model, settings: Settings) -> EmbedSp
         decode_threads=executor.decode_threads,
         read_timeout_s=executor.read_timeout_s,
         read_retries=executor.read_retries,
+        store_patience_s=executor.store_patience_s,
         compiled=executor.compile,
         roots=settings.sources.roots,
         boxes_only=settings.governance.coverage == "box",

@@ -26,7 +26,7 @@ OTHER_BATCH: Final = "OTHER_BATCH"
 LEGAL_HOLD: Final = "LEGAL_HOLD"
 _NAMED: Final = 3
 # Reasons that say nothing of a picture's bytes: what was read before stays as it was.
-_OUT_OF_REACH: Final = ("NOT_FOUND", "ACCESS_DENIED", "TIMEOUT", "IO_ERROR", "OUTSIDE_ROOTS")
+_OUT_OF_REACH: Final = ("NOT_FOUND", "ACCESS_DENIED", "TIMEOUT", "THROTTLED", "IO_ERROR", "OUTSIDE_ROOTS")
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ class Source(ABC):
             roots=self.roots,
             timeout_s=self.settings.executor.read_timeout_s,
             retries=self.settings.executor.read_retries,
+            patience_s=self.settings.executor.store_patience_s,
             max_bytes=self.settings.detection.max_bytes,
             keep_bytes=keep_bytes,
         )

@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 
 from udfs import reading
+from udfs.patience import Patience
 from udfs.reading import ReadFailure, read_bytes
 
 pytestmark = pytest.mark.unit
@@ -132,6 +133,8 @@ class Store(BaseHTTPRequestHandler):
     """Enough of S3 to read an object."""
 
     objects: ClassVar[dict[str, bytes]] = {"/bucket/folder/a.jpg": b"picture bytes"}
+    asked: ClassVar[int] = 0
+    busy_until: ClassVar[int] = 0
 
     def do_HEAD(self) -> None:
         self.answer(body=False)
@@ -140,6 +143,12 @@ class Store(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body: bool) -> None:
+        Store.asked += 1
+        if Store.asked <= Store.busy_until:
+            self.send_response(503, "Slow Down")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         data = self.objects.get(self.path, b"")
         status = 403 if "denied" in self.path else (200 if self.path in self.objects else 404)
         if status == 200 and self.headers.get("Range"):
@@ -166,6 +175,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(reading, "_PATIENCE", Patience())
+    Store.asked = Store.busy_until = 0
     reading._s3.cache_clear()
     yield
     reading._s3.cache_clear()
@@ -178,3 +189,60 @@ def test_object_store(store: None) -> None:
         assert read_bytes(None, f"{scheme}://bucket/folder/a.jpg", timeout_s=10) == b"picture bytes"
     assert reason(None, "s3a://bucket/none.jpg", timeout_s=10, retries=0) == "NOT_FOUND"
     assert reason(None, "s3a://bucket/denied.jpg", timeout_s=10, retries=0) == "ACCESS_DENIED"
+
+
+def test_a_store_that_is_busy_for_a_while_costs_no_picture(store: None) -> None:
+    Store.busy_until = 12
+    picture = "s3://bucket/folder/a.jpg"
+    assert read_bytes(None, picture, timeout_s=10, retries=1, patience_s=60) == b"picture bytes"
+    assert Store.asked > Store.busy_until
+    # Without patience it is out of reach after its retries.
+    Store.busy_until, before = 10**9, Store.asked
+    assert reason(None, picture, timeout_s=10, retries=1) == "THROTTLED"
+    assert Store.asked - before == 2
+
+
+def test_a_store_that_stays_silent_is_waited_for_once() -> None:
+    clock = [0.0]
+    patience = Patience(lambda: clock[0])
+    # An hour of work, then it is silent: whoever asks waits for as long as is allowed, and no longer.
+    patience.answered()
+    clock[0] = 3_600.0
+    assert not patience.is_over(3_599.0, 300.0, busy=False)
+    clock[0] = 3_898.0
+    assert not patience.is_over(3_599.0, 300.0, busy=False)
+    clock[0] = 3_900.0
+    assert patience.is_over(3_599.0, 300.0, busy=False)
+    # Who comes now finds a store that has been silent for long enough.
+    assert patience.is_over(3_900.0, 300.0, busy=False)
+    patience.answered()
+    clock[0] = 4_000.0
+    assert not patience.is_over(3_999.0, 300.0, busy=False)
+
+
+def test_an_object_that_alone_cannot_be_read_is_not_waited_for_but_a_busy_store_is() -> None:
+    clock = [10.0]
+    patience = Patience(lambda: clock[0])
+    assert not patience.is_over(9.0, 300.0, busy=False)
+    patience.answered()
+    clock[0] = 11.0
+    assert patience.is_over(9.0, 300.0, busy=False)
+    assert not patience.is_over(9.0, 300.0, busy=True)
+    # While others are served, it is asked again for as long as is allowed since it was first.
+    clock[0] = 308.0
+    patience.answered()
+    assert not patience.is_over(9.0, 300.0, busy=True)
+    clock[0] = 309.0
+    assert patience.is_over(9.0, 300.0, busy=True)
+
+
+def test_a_local_file_has_its_retries_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def broken(*_: object) -> bytes:
+        tried.append(1)
+        raise ReadFailure("IO_ERROR")
+
+    monkeypatch.setattr(reading, "_read_once", broken)
+    assert reason(None, str(tmp_path / "a.jpg"), retries=2, patience_s=10**6) == "IO_ERROR"
+    assert len(tried) == 3

@@ -40,7 +40,7 @@ PACKED = [*WHOLE, gzip.compress(WHOLE[0]), bz2.compress(WHOLE[0]), lzma.compress
 
 def members(folder: Path, data: bytes, name: str = "s.tar") -> list[tuple[str | None, str]]:
     """Key of each member, and why it has no bytes; last, where it breaks off, the shard without a key."""
-    path, spec = folder / name, ReadSpec(5.0, 0, 1_000, keep_bytes=True, roots=(str(folder),))
+    path, spec = folder / name, ReadSpec(5.0, 0, 0.0, 1_000, keep_bytes=True, roots=(str(folder),))
     path.write_bytes(data)
     shards = pa.RecordBatch.from_pylist([{"uri": str(path), "reason": None}])
     rows = [row for batch in read_shards(spec)(iter([shards])) for row in batch.to_pylist()]

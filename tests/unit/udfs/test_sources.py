@@ -7,6 +7,7 @@ import os
 import socket
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,7 @@ def listed(folder: Path, *, recursive: bool = True) -> list[dict[str, Any]]:
 
 
 def spec(root: Path, **changes: Any) -> ReadSpec:
-    return ReadSpec(
-        **{"timeout_s": 5, "retries": 0, "max_bytes": 1000, "keep_bytes": True, "roots": (str(root),), **changes}
-    )
+    return replace(ReadSpec(5, 0, 0, 1000, keep_bytes=True, roots=(str(root),)), **changes)
 
 
 def test_no_hostile_name_ends_a_listing(root: Path) -> None:
