@@ -17,6 +17,7 @@ from jobs.formatting import size
 from jobs.index.load_plan import LoadPlan, plan_load
 from jobs.index.protocol import Features
 from jobs.index.staging import bucket_count
+from jobs.planning.rates import defaults
 from jobs.settings import load_settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
@@ -25,6 +26,7 @@ SIZES = {"1 million": 10**6, "100 million": 10**8, "3 billion": 3 * 10**9}
 NIGHT_H, WEEK_H = 8, 7 * 24
 CORES = 8  # of an executor: conf/spark-*.conf
 NEW_A_NIGHT = 0.001
+REPLICAS = 2  # one of them may be lost, and faces are served still
 
 
 def main() -> None:
@@ -47,7 +49,8 @@ def scaling() -> str:
         dtype: figures[f"{name}_ms_an_image"]["median"] / 1000 * machine["cores"]
         for dtype, name in (("float32", "ours_spark"), ("bfloat16", "ours_spark_bf16"))
     }
-    plans = [_plan(count) for count in SIZES.values()]
+    faces_each = defaults()["faces_each"]["value"]
+    plans = [_plan(round(count * faces_each)) for count in SIZES.values()]
     executors = [_executors(count, core_s["float32"]) for count in SIZES.values()]
 
     def each(text: Callable[[int], str]) -> str:
@@ -72,11 +75,11 @@ def scaling() -> str:
         "staged files, one an import job; waves": of_plan(lambda p: f"{p.files:,}; {p.waves:,}"),
         "hours to import": of_plan(lambda p: _number(p.seconds / 3600)),
         "index (AUTO)": of_plan(lambda p: p.index.index_type),
-        "Milvus: memory, both collections": of_plan(lambda p: size(2 * p.memory_bytes)),
+        f"Milvus: memory, both collections, {REPLICAS} replicas": of_plan(lambda p: size(2 * p.memory_bytes)),
         "Milvus: storage, both collections": of_plan(lambda p: size(2 * p.stored_bytes)),
-        "buckets of keys compared": each(lambda n: f"{bucket_count(n):,}"),
+        "buckets of keys compared": of_plan(lambda p: f"{bucket_count(p.rows):,}"),
     }
-    lines = [f"| images, with one face each | {' | '.join(SIZES)} |", "| --- |" + " ---: |" * len(SIZES)]
+    lines = [f"| images, with {faces_each:g} faces each | {' | '.join(SIZES)} |", "| --- |" + " ---: |" * len(SIZES)]
     lines += [f"| {name} | {values} |" for name, values in rows.items()]
     return "\n".join([*lines, "", _basis()]) + "\n"
 
@@ -107,6 +110,7 @@ def _plan(rows: int) -> LoadPlan:
             "milvus.uri=http://milvus.example:19530",
             f"milvus.data_nodes={nodes}",
             f"milvus.import_jobs={nodes}",
+            f"milvus.replicas={REPLICAS}",
         ]
     )
     return plan_load(rows, settings, Features(version="2.3.5", bulk_import=True, files_per_job=1))
