@@ -48,7 +48,7 @@ class OnGpu:
         """One copy of all pixels from pinned memory; one call gathers them there, for each gives away Python's lock."""
         shapes = [image.shape[:2] for image in images]
         ends = np.cumsum([3 * height * width for height, width in shapes])
-        host = torch.empty(int(ends[-1]), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        host = host_memory(int(ends[-1]), pinned=self.device.type == "cuda")
         torch.cat([torch.from_numpy(np.ascontiguousarray(image)).view(-1) for image in images], out=host)
         table = np.array([(end - 3 * h * w, w) for (h, w), end in zip(shapes, ends, strict=True)], np.int64)
         return Pixels(host.to(self.device, non_blocking=True), self.upload(table))
@@ -108,6 +108,20 @@ class OnGpu:
         limit = torch.full((1,), threshold, dtype=torch.float64, device=self.device)
         self._launch("suppress", count, _THREADS, boxes[order].contiguous(), first, limit, int(smaller), kept)
         return order[kept.nonzero()[:, 0]]
+
+
+def host_memory(count: int, *, pinned: bool) -> Tensor:
+    """uint8 [count] in the host's memory; ``pinned``: where the device copies it from by itself.
+
+    Raises ``MemoryError`` where that cannot be had: CUDA says "out of memory" of its own and of the host's alike.
+    """
+    try:
+        return torch.empty(count, dtype=torch.uint8, pin_memory=pinned)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+    # Outside the handler, for what was raised while another error is handled counts as that one.
+    raise MemoryError(f"{count} bytes of pinned memory")
 
 
 def packed(pnet: CascadeNet) -> Tensor:

@@ -18,7 +18,8 @@ from udfs import kernels
 from udfs.cascade import CascadeNet
 from udfs.cuda import compile_for
 from udfs.detect import Detector
-from udfs.on_gpu import OnGpu
+from udfs.device import HostMemoryError, memory_short
+from udfs.on_gpu import OnGpu, host_memory
 from udfs.on_processor import OnProcessor
 from udfs.params import PipelineParams
 from udfs.pyramid import FIRST_CELL, HEIGHT, IMAGE, PIXEL, WIDTH, levels, levels_are_apart
@@ -222,3 +223,18 @@ def test_pnets_weights_lie_as_the_kernels_read_them(engine: OnGpu) -> None:
     net: CascadeNet = nets().pnet
     assert len(engine._weights) == 27 * 12 + 24 + 90 * 16 + 32 + 2 * (144 * 16 + 32 + 16 * 8) + 8
     assert engine._weights[12 + 3] == net.convs[0].weight[3, 0, 0, 1]
+
+
+def test_memory_that_cannot_be_pinned_is_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **options: object) -> torch.Tensor:
+        assert options["pin_memory"]
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(torch, "empty", refused)
+    said = "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"
+    with pytest.raises(MemoryError) as failed:
+        host_memory(59_000_000, pinned=True)
+    assert isinstance(memory_short(failed.value, "cuda:0"), HostMemoryError)
+    said = "CUDA error: an illegal memory access was encountered"
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        host_memory(1, pinned=True)
