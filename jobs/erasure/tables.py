@@ -548,7 +548,7 @@ def _what_goes(warehouse: Warehouse, asked: _Asked, records: _Records, images: _
         waits.append(asked.targets.where(F.col("kind") == SUBJECT).select("request_id"))
     elif asked.counts.keys() & {IMAGE, BATCH}:
         doubtful = _of_lost_records(images.touched, near, leaving)
-    return materialise(_marked(found, _on_hold(warehouse), _in_doubt(doubtful, near, leaving, waits)))
+    return materialise(_marked(found, kept_on_hold(warehouse), _in_doubt(doubtful, near, leaving, waits)))
 
 
 def _leaving(warehouse: Warehouse, asked: _Asked, batches: DataFrame) -> DataFrame:
@@ -1022,7 +1022,7 @@ def _kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -
     return records.unionByName(of_images).distinct()
 
 
-def _on_hold(warehouse: Warehouse) -> DataFrame | None:
+def kept_on_hold(warehouse: Warehouse) -> DataFrame | None:
     """What a legal hold keeps as it is, as (kind, kept_by): images, their content, all their records.
 
     See `_kept_by`. None: there is no hold.

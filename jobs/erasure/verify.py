@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.erasure.byte_scan import places_of, scan
-from jobs.erasure.tables import COMPLETE, open_requests
+from jobs.erasure.tables import COMPLETE, RECORD, kept_on_hold, open_requests
 from jobs.errors import BadInput, NotProvenError
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, given_since, key_ring, last_given
@@ -24,18 +25,20 @@ from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext
 from jobs.runs.staging_paths import recorded_bases
 from jobs.runs.stores import not_here, own_collections, own_live
-from jobs.schemas import EMBEDDINGS, ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
+from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.faces import known_faces
 from jobs.tables.store import materialise
 
 _NAMED: Final = 5
+_LOOKED_FOR: Final = (IMAGE, CONTENT, FACE, SUBJECT)
 
 
 def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -> Result:
     """Search every file of the warehouse, the staging folder, an embedded index and ``places``; and all keys.
 
     A person who gave a new permission after the erasure is no finding, a record of theirs that was imported before is
-    one. What an open request names, too, is none: that has its own next pass, or a legal hold keeps it.
+    one. What a sweep leaves alone (`leftovers`) is none: what an open request names has its own next pass, and what a
+    legal hold covers stays.
 
     Raises:
         NotProvenError: something was found, which names the files; or a collection on record could not be looked at.
@@ -43,12 +46,12 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
     """
     warehouse, settings = job.warehouse, job.settings
     ring = key_ring(settings)
-    # Of what is complete: a legal hold keeps the rest, and an open request has its own next pass.
+    waiting = materialise(open_requests(warehouse).select("request_id"))
+    on_hold = kept_on_hold(warehouse)
     complete = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
-    every = warehouse.read(TOMBSTONES).where(F.col("kind").isin(IMAGE, CONTENT, FACE, SUBJECT))
-    unfinished = materialise(open_requests(warehouse).select("request_id"))
-    theirs = every.join(unfinished, "request_id", "left_semi").select("digest")
-    stones = every.join(complete, "request_id", "left_semi").join(theirs, "digest", "left_anti")
+    every = warehouse.read(TOMBSTONES).where(F.col("kind").isin(*_LOOKED_FOR))
+    stones = every.join(complete, "request_id", "left_semi")
+    stones = stones.join(_left_alone(job, every, waiting, on_hold), "digest", "left_anti")
     back = _back_again(job, stones).unionByName(_faces_permitted(job))
     stones = materialise(stones.join(back, "digest", "left_anti"))
     # Every task looks for all of them in the bytes of its file.
@@ -80,18 +83,39 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
             + ".",
             hint="run `expire` (a retention of history may not be over yet; Milvus removes compacted segments later).",
         )
-    waiting = unfinished.count()
-    left_out = f"; what open requests name ({waiting}) was not looked for" if waiting else ""
+    unfinished = waiting.count()
+    left = [f"open requests ({unfinished}) name"] * bool(unfinished) + ["a legal hold keeps"] * (on_hold is not None)
+    not_looked_for = "; not looked for: what " + " and what ".join(left) if left else ""
     return Result(
         f"nothing of {len(digests)} tombstones and {len(needles)} canaries is left in {len(everywhere)} places and "
-        f"{len(keys)} collections{left_out}",
+        f"{len(keys)} collections{not_looked_for}",
         data={
             "places": everywhere,
             "tombstones": len(digests),
             "collections": sorted(keys),
-            "open_requests": waiting,
+            "open_requests": unfinished,
+            "on_hold": on_hold is not None,
         },
     )
+
+
+def _left_alone(job: JobContext, stones: DataFrame, waiting: DataFrame, on_hold: DataFrame | None) -> DataFrame:
+    """Digests of what the requests ``waiting`` (request_id) name or have found, and of what is ``on_hold``.
+
+    ``on_hold``: `kept_on_hold`; of its records the persons.
+    """
+    items = job.warehouse.read(ERASURE_ITEMS).join(waiting, "request_id", "left_semi")
+    values = [items.select("value"), items.select(F.col("image_id").alias("value"))]
+    if on_hold is not None:
+        values.append(on_hold.select(F.col("kept_by").alias("value")))
+        kept = on_hold.where(F.col("kind") == RECORD).select(F.col("kept_by").alias("record_id"))
+        basis = job.warehouse.read(PROCESSING_BASIS).join(kept, "record_id", "left_semi")
+        values.append(basis.select(F.col("pii_principal_id").alias("value")))
+    every = reduce(DataFrame.unionByName, values).dropna().distinct()
+    ring = key_ring(job.settings)
+    # Under each kind: a value of one kind is none of another.
+    named = digests_of(every, dict.fromkeys(_LOOKED_FOR, "value"), "value", ring, list(ring.keys)).select("digest")
+    return named.unionByName(stones.join(waiting, "request_id", "left_semi").select("digest"))
 
 
 def _back_again(job: JobContext, stones: DataFrame) -> DataFrame:

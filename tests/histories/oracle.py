@@ -439,11 +439,14 @@ class Oracle:
     def whose(self, picture: str, person: str) -> set[str]:
         """Whose the face may be that a picture shows as ``person``'s: also theirs to whom a record ever gave its box.
 
-        For what a picture shows is not known to anybody but who drew it: boxes tell.
+        For what a picture shows is not known to anybody but who drew it: boxes tell. While its links are lost, anybody
+        whom it was linked to.
         """
         stored = self.pictures.get(picture)
         places = {} if stored is None else dict(self.shows[stored.content])
         versions = [v for r in self.records.values() if picture in r.links for v in r.versions]
+        if not versions:
+            return {person} | self.unlinked.get(picture, set())
         return {person} | {v.person for v in versions if v.box is not None and v.box == places.get(person)}
 
     def barred(self, picture: str) -> bool:

@@ -341,6 +341,8 @@ def test_a_face_may_be_theirs_to_whom_its_box_was_given(oracle: Oracle) -> None:
     assert oracle.whose("s", "ann") == {"ann", "bob"}
     take(oracle, a=ended(replace(mine, box=RIGHT), 5.0))
     assert oracle.served("s") == {"ann": Says.YES, "bob": Says.NO}, "ann's box is bob's now, and bob consents"
+    oracle.lose("basis_links")
+    assert oracle.whose("s", "ann") == {"ann", "bob"}, "nothing tells any more whose box was whose"
 
 
 def test_a_picture_whose_row_was_missing_is_permitted_as_before(oracle: Oracle) -> None:
