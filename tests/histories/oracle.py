@@ -245,6 +245,8 @@ class Oracle:
             record.versions.append(version)
             record.read_in = self.ingest
         for picture in version.pictures:
+            if picture in self.erased_ids and picture not in self.pictures:
+                continue  # It never comes, and so nothing of it is noted.
             content = self.pictures[picture].content if self._is_known(picture) else None
             record.links.setdefault(picture, []).append(Link(content, self.ingest))
 

@@ -225,18 +225,20 @@ def test_records_of_an_erased_batch_are_not_taken_until_it_is_assessed_since(ora
 
 
 def test_an_erased_batch_that_is_assessed_and_revoked_again_is_as_if_it_was_not_assessed(oracle: Oracle) -> None:
+    oracle.import_record("keep", replace(KEEP, batch="c"))
+    oracle.ingest_picture("k", "k1", "c")
     oracle.ask("batch", "b", 11.0)
     oracle.sweep()
     oracle.assess("b", 12.0)
     take(oracle, r=GIVEN)
     oracle.revoke("b", 13.0)
     take(oracle, o=replace(GIVEN, pictures=("z",)), z="x3")
-    assert set(oracle.records) == {"r"}
+    assert set(oracle.records) == {"keep", "r"}
     oracle.sweep()
-    assert not oracle.records
+    assert set(oracle.records) == {"keep"}
     oracle.assess("b", 14.0)
     take(oracle, r=GIVEN)
-    assert set(oracle.records) == {"r"}
+    assert set(oracle.records) == {"keep", "r"}
 
 
 def test_a_consent_dated_ahead_is_not_given_since_an_erasure(oracle: Oracle) -> None:
@@ -331,6 +333,17 @@ def test_a_withdrawal_after_an_erasure_gives_nothing(oracle: Oracle) -> None:
     take(oracle, r=replace(GIVEN, events=(Event(12.0, True), Event(13.0, False))))
     oracle.sweep()
     assert set(oracle.records) == {"r"}, "given since, and withdrawn again"
+
+
+def test_a_hold_on_who_names_an_erased_picture_keeps_nobody_else_who_names_it(oracle: Oracle) -> None:
+    mine, theirs = replace(GIVEN, pictures=("p",)), replace(GIVEN, person="bob", pictures=("p",))
+    take(oracle, r=mine, o=theirs, p="p1")
+    oracle.ask("picture", "p", 11.0)
+    oracle.carry_out()
+    take(oracle, r=replace(mine, hold=True), o=replace(theirs, granted=False))
+    oracle.ask("person", "bob", 13.0)
+    oracle.sweep()
+    assert ("r" in oracle.records, "o" in oracle.records) == (True, False)
 
 
 def test_a_face_may_be_theirs_to_whom_its_box_was_given(oracle: Oracle) -> None:
