@@ -113,7 +113,7 @@ class Compaction:
         return bool(plans)
 
     def _manual_compaction(self, *, level_zero: bool) -> Any:
-        """With name and id: servers before 2.4.18 look at the id alone, which pymilvus 3.0.2 leaves out, and without one
+        """With name and id: servers before 2.4.18 look at the id alone, which pymilvus 3.0.2 leaves out, and without it
         rewrite every collection that there is (2.5.27 internal/proxy/impl.go ManualCompaction; 2.4.23
         internal/datacoord/compaction_trigger.go handleGlobalSignal; id 0 was seen in the log of 2.3.5)."""
         from pymilvus.client.prepare import Prepare
