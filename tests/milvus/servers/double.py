@@ -149,7 +149,7 @@ class MilvusDouble:
             rpc_port = rpc.add_insecure_port(f"{HOST}:0")
         rpc.start()
         http = _Http(RestApi(self.core), self._rest_port, self._tls)
-        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         http_port = http.server_address[1]
         shared = not self._tls
         front = _SharedPort(self._port, lambda first: http_port if shared and not first.startswith(HTTP2) else rpc_port)

@@ -67,6 +67,9 @@ def _guarded(core: Core, name: str, method: Callable[[Any, str], Any]) -> Callab
             if refused.http == 403:
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, refused.message.partition("desc = ")[2])
             return _refusal(name, refused)
+        except Exception as error:
+            # pymilvus would ask again for ever: a fault of the double has to be seen.
+            return _refusal(name, Refused(65535, f"the double fails at {name}: {error!r}"))
 
     return behaviour
 
@@ -259,7 +262,7 @@ class _Service:
         there = self._loaded(request, database)
         params = {p.key: p.value for p in request.search_params}
         seen, k = there.seen(), int(params["topk"])
-        vectors = seen[params["anns_field"]]
+        vectors = seen[next(about.name for about in there.schema.fields if dim_of(about))]
         group = common_pb2.PlaceholderGroup.FromString(request.placeholder_group)
         asked = np.stack([np.frombuffer(v, np.float32) for v in group.placeholders[0].values])
         scores = asked @ vectors.T / np.maximum(np.linalg.norm(asked, axis=1), 1e-30)[:, None]
