@@ -8,7 +8,8 @@
     ├── NotProvenError            exit 4   the new index was not proven, so nothing was promoted
     ├── DependencyUnavailable     exit 5   Milvus, object store or download out of reach; retry helps
     │   ├── LeaseHeld             exit 5   another run holds the lease; retry after it ends
-    │   └── StoreMissing          exit 5   an erasure cannot see a store that this warehouse has filled
+    │   ├── StoreMissing          exit 5   an erasure cannot see a store that this warehouse has filled
+    │   └── NotCompacted          exit 5   Milvus hides deleted rows, and was not seen to have rewritten its segments
     ├── LeaseLost                 exit 5   another run took over; this one must not write any more
     ├── MixedFingerprints         exit 4   embeddings of two models would meet in one collection
     └── BadInput                  exit 1   an input as a whole is unusable (single rows become status rows)
@@ -72,6 +73,10 @@ class LeaseHeld(DependencyUnavailable):
 
 class StoreMissing(DependencyUnavailable):
     """A store that this warehouse has filled is not where the settings look; an erasure stays open."""
+
+
+class NotCompacted(DependencyUnavailable):
+    """Deleted rows are served no longer, and Milvus was not seen to have rewritten its segments without them."""
 
 
 class LeaseLost(DependencyUnavailable):

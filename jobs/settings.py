@@ -106,7 +106,12 @@ class ErasureSettings(_Section):
     )
     milvus_queue_hours: float = Field(72.0, ge=0, description="Hours that Milvus's message queue keeps its messages.")
     backup_days: int = Field(30, ge=0, description="Days until your last backup of these stores expires.")
-    compact_timeout_s: float = Field(600.0, gt=0, description="Seconds to wait for one collection's compaction.")
+    compact_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that one collection's compaction may be without progress. Then the receipt says that the "
+        "rows are no longer served, and not when they are gone.",
+    )
     evidence_path: Place | None = Field(
         None, description="Where receipts and the audit trail's head are written; unset: `_evidence` in the warehouse."
     )
@@ -252,6 +257,12 @@ class StagingSettings(_Section):
     )
 
 
+def _http(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]+/?", value):
+        raise ValueError("must be http://host:port or https://host:port")
+    return value
+
+
 class MilvusSettings(_Section):
     """The vector index."""
 
@@ -259,6 +270,11 @@ class MilvusSettings(_Section):
         "face-index.db",
         description="A file: embedded milvus-lite; relative only where `warehouse` is, too (both to the folder that a "
         "job is started in). http(s)://host:port: a server.",
+    )
+    rest_uri: Annotated[str, AfterValidator(_http), AfterValidator(without_credentials)] | None = Field(
+        None,
+        description="http(s)://host:port of Milvus's REST interface, by which 2.4 and later import; unset: "
+        "`milvus.uri`. Needed with TLS, where the gRPC port has none: https and the port of `proxy.http.port`.",
     )
     database: str = Field("default", description="Milvus database.")
     alias: Name = Field("faces", pattern=r"^[A-Za-z_]\w*$", description="Alias that readers use.")
@@ -286,7 +302,11 @@ class MilvusSettings(_Section):
         ge=1,
         description="Rows a data node imports in a second, for the plan's expected time (bench/loading.py).",
     )
-    import_timeout_s: float = Field(3600, gt=0, description="Seconds until one import counts as stalled.")
+    import_timeout_s: float = Field(
+        3600,
+        gt=0,
+        description="Seconds that bulk imports may be without progress until those that run count as stalled.",
+    )
     import_attempts: int = Field(3, ge=1, description="Attempts a file, with key checks in between.")
     index_timeout_s: float = Field(3600, gt=0, description="Seconds that an index or a load may be without progress.")
     ready_timeout_s: float = Field(180, gt=0, description="Seconds to wait for a server that is out of reach.")
@@ -299,7 +319,15 @@ class MilvusSettings(_Section):
     )
     ca_file: Place | None = Field(None, description="PEM file of the authority that signed the server's certificate.")
     client_cert_file: Place | None = Field(None, description="PEM certificate of this client, for mutual TLS.")
-    client_key_file: Place | None = Field(None, description="PEM key of that certificate.")
+    client_key_file: Place | None = Field(
+        None, description="PEM key of that certificate. Mutual TLS needs all three files."
+    )
+
+    @model_validator(mode="after")
+    def _rest_as_safe(self) -> MilvusSettings:
+        if self.rest_uri and self.uri.startswith("https://") and not self.rest_uri.startswith("https://"):
+            raise ValueError("rest_uri must be https:// where uri is: the token would travel in clear text")
+        return self
 
 
 class VerifySettings(_Section):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from jobs.errors import NotProvenError
+from jobs.errors import NotCompacted, NotProvenError
 from jobs.index.protocol import Keys, VectorIndex
 
+FLUSH_TIMEOUT_S = 120.0
 #: The keys that go, a page at a time; each call begins anew.
 Pages = Callable[[], Iterator[Keys]]
 
@@ -16,7 +17,7 @@ Pages = Callable[[], Iterator[Keys]]
 class Erased:
     """One collection: rows ``before`` = ``after`` + ``erased``; ``left``: rows of the erased keys, 0.
 
-    ``compacted``: deleted rows have left the sealed segments (the database removes the former files later).
+    ``compacted``: the segments were seen without deleted rows (the database removes the former files later).
     """
 
     before: int
@@ -35,10 +36,12 @@ def erase_keys(
     load_timeout_s: float,
     compact_timeout_s: float,
     before_drop: Callable[[Sequence[str]], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[str, int | bool]]:
     """Take keys out of ``collections``: the live one and all that stand beside it; by collection, in rows.
 
-    ``going`` tells which, when it is asked of a collection that is loaded. ``before_drop`` is told what goes next.
+    ``going`` tells which, when it is asked of a collection that is loaded. ``before_drop`` is told what goes next,
+    ``note`` what the operator has to know: rows that are gone from every answer, and still stored.
 
     One that no alias points at, and that is not in ``keep`` (was live once), is what an unfinished run left: an import
     may still be on its way into it, and a delete that meets an import can be void (milvus #48472). It is dropped, and
@@ -57,7 +60,7 @@ def erase_keys(
             report[name] = {"dropped": True}
             continue
         index.load(name, timeout=load_timeout_s)
-        erased = _erase(index, name, going(name), compact_timeout_s)
+        erased = _erase(index, name, going(name), compact_timeout_s, note)
         if not live:
             index.release(name)
         if erased.left or erased.before != erased.after + erased.erased:
@@ -70,13 +73,22 @@ def erase_keys(
     return report
 
 
-def _erase(index: VectorIndex, name: str, pages: Pages, compact_timeout_s: float) -> Erased:
+def _erase(
+    index: VectorIndex, name: str, pages: Pages, compact_timeout_s: float, note: Callable[[str], None]
+) -> Erased:
     before = index.count(name)
     there = sum(index.count_ids(name, page) for page in pages())
     if there:
         for page in pages():
             index.delete(name, page)
+        # Once, and not once a page: Milvus permits a flush in ten seconds.
+        index.flush(name, timeout=FLUSH_TIMEOUT_S)
     left = sum(index.count_ids(name, page) for page in pages()) if there else 0
     # Also where nothing was there: an earlier pass may have been stopped before this.
-    compacted = index.compact(name, timeout=compact_timeout_s)
+    try:
+        compacted = index.compact(name, timeout=compact_timeout_s)
+    except NotCompacted as error:
+        # No reason to leave pictures and tables as they are: the receipt says so, and the next pass compacts again.
+        compacted = False
+        note(str(error))
     return Erased(before, there, index.count(name), left, compacted)

@@ -71,6 +71,8 @@ from jobs.tables.store import Warehouse, materialise
 P = TypeVar("P", bound=Purged)
 # What a receipt says where the steps of its pass were removed, and an earlier release kept them nowhere else.
 _NOT_ON_RECORD = "not on record any more"
+# What a receipt says where Milvus's segments were not seen without the rows: the only promise is that of its service.
+_STILL_STORED = "no longer served; Milvus was not seen yet to have rewritten its segments without it"
 # What a run has to do again when its staged files, or its collection, are gone.
 _REDONE: tuple[type[StepResult], ...] = (Staged, Imported, FileImported, Indexed, Verified, RemovedFromCollection)
 
@@ -277,6 +279,7 @@ def _erase_index(
         load_timeout_s=milvus.index_timeout_s,
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
         before_drop=lambda dropped: about_to_drop(run, index, dropped),
+        note=run.job.console.note,
     )
     return report | {name: {"lost": True} for name in given_up(run)}
 
@@ -561,6 +564,8 @@ def _pass(did: dict[str, Any], settings: Any) -> dict[str, Any]:
     # Of a pass of an earlier release: what the settings say now.
     stays = did["elsewhere"] or _elsewhere(settings)
 
+    still_stored = any(of.get("compacted") is False for of in (did["collections"] or {}).values())
+
     def at(step: str, later: float = 0.0) -> str:
         return _NOT_ON_RECORD if did[step] is None else _stamp(did[step] + later)
 
@@ -571,7 +576,7 @@ def _pass(did: dict[str, Any], settings: Any) -> dict[str, Any]:
         "physically_gone": {
             "tables": did["physically_gone_at"] or _NOT_ON_RECORD,
             "staged_files": at("tables_at"),
-            "milvus_segments_by": at("index_at", 3600 * stays["milvus_gc_hours"]),
+            "milvus_segments_by": _STILL_STORED if still_stored else at("index_at", 3600 * stays["milvus_gc_hours"]),
             "milvus_queue_by": at("index_at", 3600 * stays["milvus_queue_hours"]),
             "backups_by": at("tables_at", 86400 * stays["backup_days"]),
         },

@@ -1,13 +1,16 @@
 """Bulk import of many files: several jobs in flight, polled, timed out, retried, and never a file twice.
 
 Milvus never removes duplicates of an import, so a second import of a file whose first one *may* have worked is the
-one thing that must not happen. After a failed, stalled or forgotten job, the file's own keys are looked for: all of
-them once, and it counts as loaded; none, and it is imported again; anything else, and the collection is to be rebuilt.
+one thing that must not happen. A job that the server runs and nobody follows (the answer to its request was lost) is
+followed to its end. After a failed, stalled or forgotten job, the file's own keys are looked for: all of them once, and
+it counts as loaded; none, and it is imported again; anything else, and the collection is to be rebuilt.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +23,7 @@ import tenacity
 from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index.collections import default_index
 from jobs.index.import_records import DONE, FAILED, STARTED, ImportRecorder, LoadResult
-from jobs.index.protocol import VectorIndex
+from jobs.index.protocol import ImportState, VectorIndex
 from jobs.index.staged_files import REBUILD, RebuildNeeded, StagedFile, check_file, check_rows, import_path, read_keys
 from jobs.settings import Settings
 
@@ -28,6 +31,46 @@ T = TypeVar("T")
 
 POLL_S = 0.3
 OUTAGE_POLL_S = 1.0
+STRAY_POLL_S = 3.0
+
+
+@dataclass
+class Pulse:
+    """Whether a load goes on: by all its jobs together, for a job may wait for others on the same data node.
+
+    A job that falls back was begun anew by the server. It is given time for that too, as often as ``restarts``: a data
+    node that runs out of memory over a file begins it for ever.
+    """
+
+    timeout_s: float
+    restarts: int
+    moved_at: float = field(default_factory=time.monotonic)
+    seen: dict[str, tuple[int, int, bool]] = field(default_factory=dict)
+    fallen: dict[str, int] = field(default_factory=dict)
+
+    def begin(self, job_id: str) -> None:
+        """A job is followed from now on."""
+        self.moved_at = time.monotonic()
+        self.seen[job_id] = (0, 0, False)
+
+    def percent(self, job_id: str) -> int:
+        """How far a job has come."""
+        return self.seen.get(job_id, (0, 0, False))[0]
+
+    def look(self, state: ImportState) -> str:
+        """Note where a job stands; says what is wrong where it has stalled, and nothing else."""
+        now = (state.progress, state.rows, state.finished)
+        before = self.seen.get(state.job_id, (0, 0, False))
+        if now != before:
+            self.seen[state.job_id] = now
+            self.moved_at = time.monotonic()
+            if now < before and not state.finished:
+                self.fallen[state.job_id] = self.fallen.get(state.job_id, 0) + 1
+        if self.fallen.get(state.job_id, 0) > self.restarts:
+            return f"its import was begun anew by the server {self.fallen[state.job_id]} times"
+        if time.monotonic() - self.moved_at > self.timeout_s:
+            return f"its import stalled at {state.progress} % and {state.rows} rows"
+        return ""
 
 
 @dataclass
@@ -47,12 +90,18 @@ class Importer:
     in_flight: int = 1
     files_per_job: int = 1
     waiting: deque[StagedFile] = field(default_factory=deque)
-    running: dict[str, tuple[list[StagedFile], float]] = field(default_factory=dict)
-    percent: dict[str, int] = field(default_factory=dict)
+    running: dict[str, list[StagedFile]] = field(default_factory=dict)
+    pulse: Pulse = field(init=False)
+    given_up: set[str] = field(default_factory=set)
     doubtful: dict[int, tuple[StagedFile, str]] = field(default_factory=dict)
     done: set[int] = field(default_factory=set)
+    why: dict[int, str] = field(default_factory=dict)
     adopted: int = 0
     retried: int = 0
+
+    def __post_init__(self) -> None:
+        milvus = self.settings.milvus
+        self.pulse = Pulse(milvus.import_timeout_s, milvus.import_attempts)
 
     def run(self) -> LoadResult:
         """Load all files."""
@@ -84,7 +133,7 @@ class Importer:
         knows it, it is adopted.)
         """
         known = self.recorder.known()
-        jobs = {job.job_id: job for job in self.index.list_imports(self.collection)}
+        jobs = {job.job_id: job for job in self._jobs()}
         by_path = {path: job for job in jobs.values() if job.state != "failed" for path in job.files}
         adopted: dict[str, list[StagedFile]] = {}
         unrecorded: dict[str, list[int]] = {}
@@ -133,18 +182,20 @@ class Importer:
         self._report()
 
     def _follow_from_now(self, job_id: str, files: list[StagedFile]) -> None:
-        self.running[job_id] = (files, time.monotonic() + self.settings.milvus.import_timeout_s)
+        self.running[job_id] = files
+        self.pulse.begin(job_id)
 
     def _start(self, files: list[StagedFile]) -> None:
         for file in files:
             check_file(file, self._patiently(lambda file=file: self.digest(file.path)))  # type: ignore[misc]
         numbers = [file.file_no for file in files]
-        token = f"{self.collection}-{numbers[0]}-{self.retried}"
         if not self.recorder.known():
             # The first of all: killed in between, nobody would know that the collection holds anything.
             self.recorder.started(numbers, "")
         try:
-            job_id = self.index.start_import(self.collection, [import_path(file.path) for file in files], token=token)
+            job_id = self.index.start_import(
+                self.collection, [import_path(file.path) for file in files], token=self._token(files)
+            )
         except DependencyUnavailable:
             # The server may have taken it all the same: look once it is back, and by keys in the end.
             self.recorder.started(numbers, "")
@@ -153,24 +204,41 @@ class Importer:
         self.recorder.started(numbers, job_id)
         self._follow_from_now(job_id, files)
 
+    def _token(self, files: Sequence[StagedFile]) -> str:
+        """What makes a repeated request the same job, where the server heeds it: these very files, in this collection,
+        the n-th time. (It answers with the job of the first request, failed or not, and compares no files.)"""
+        digest = hashlib.sha256(self._collection_id.encode())
+        digest.update(str(self.recorder.attempt([file.file_no for file in files])).encode())
+        for file in files:
+            digest.update(f"\n{file.file_no} {file.sha256} {import_path(file.path)}".encode())
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def _collection_id(self) -> str:
+        """The collection, and no other one that had its name before."""
+        info = self.index.info(self.collection)
+        return f"{self.collection} {info.created_at if info else ''}"
+
     def _follow(self, job_id: str) -> None:
-        files, deadline = self.running[job_id]
+        files = self.running[job_id]
         rows = sum(file.rows for file in files)
         state = self._patiently(lambda: self.index.import_state(job_id))
-        self.percent[job_id] = state.progress
+        stalled = self.pulse.look(state)
         if state.state == "done" and state.rows == rows:
             del self.running[job_id]
             self._finish(files)
         elif state.state == "uncommitted" and state.rows == rows:
             self._patiently(lambda: self.index.commit_import(job_id))
         elif state.finished or state.state == "uncommitted":
-            self._end(job_id, f"its import is {state.state} with {state.rows} of {rows} rows")
-        elif time.monotonic() > deadline:
-            self._end(job_id, "its import stalled")
+            reason = f": {state.reason}" if state.reason else ""
+            self._end(job_id, f"its import is {state.state} with {state.rows} of {rows} rows{reason}")
+        elif stalled:
+            self._end(job_id, stalled)
 
     def _end(self, job_id: str, why: str) -> None:
         """Follow a job no more; where it can be stopped it is, so that it brings nothing later."""
-        files, _ = self.running.pop(job_id)
+        files = self.running.pop(job_id)
+        self.given_up.add(job_id)
         if self.index.features.two_phase_import:
             # One that is over already refuses.
             with contextlib.suppress(FaceReindexError):
@@ -199,8 +267,8 @@ class Importer:
         """Rows of the files that are done, and of each job in flight as many as it says."""
         if self.on_progress:
             part = sum(
-                sum(file.rows for file in files) * min(99, self.percent.get(job_id, 0)) // 100
-                for job_id, (files, _) in self.running.items()
+                sum(file.rows for file in files) * min(99, self.pulse.percent(job_id)) // 100
+                for job_id, files in self.running.items()
             )
             done = sum(file.rows for file in self.files if file.file_no in self.done)
             self.on_progress(done + part, sum(file.rows for file in self.files))
@@ -209,33 +277,93 @@ class Importer:
 
     def _remove_doubt(self) -> list[StagedFile]:
         """Look for the keys of doubtful files; returns those that are not there at all, to be imported again."""
-        alive = self._jobs_alive()
-        self._make_countable()
+        while True:
+            self._follow_strays()
+            if not self.doubtful:
+                return []
+            self._make_countable()
+            found = {number: self._present(file) for number, (file, _) in self.doubtful.items()}
+            # A request whose answer was lost may have made its job meanwhile.
+            if not self._strays():
+                break
+        alive = self._held(self.given_up)
         again = []
         for file, why in self.doubtful.values():
-            found, copies = self._present(file)
-            if found == file.rows == copies:
+            distinct, copies = found[file.file_no]
+            if distinct == file.rows == copies:
                 self._finish([file])
-            elif copies == 0 and import_path(file.path) not in alive:
+            elif copies == 0 and file.file_no not in alive:
                 self.recorder.finished([file.file_no], FAILED)
                 again.append(file)
             else:
                 self.recorder.finished([file.file_no], FAILED)
                 raise RebuildNeeded(
-                    f"Staged file {file.file_no} is in doubt in '{self.collection}' ({why}): {found} of {file.rows} "
-                    f"keys found in {copies} rows"
-                    + (", and its job still runs." if import_path(file.path) in alive else "."),
+                    f"Staged file {file.file_no} is in doubt in '{self.collection}' ({why}): {distinct} of {file.rows} "
+                    f"keys found in {copies} rows" + (", and its job still runs." if file.file_no in alive else "."),
                     hint=REBUILD,
                 )
+        self.why.update({file.file_no: why for file, why in self.doubtful.values()})
         self.doubtful.clear()
         with contextlib.suppress(FaceReindexError):
             self.index.release(self.collection)
         return again
 
-    def _jobs_alive(self) -> set[str]:
-        """Files whose jobs could still bring rows."""
-        jobs = self._patiently(lambda: self.index.list_imports(self.collection))
-        return {path for job in jobs if job.state in ("pending", "running", "uncommitted") for path in job.files}
+    def _jobs(self) -> list[ImportState]:
+        """All jobs of the collection that the server still knows."""
+        return self._patiently(lambda: self.index.list_imports(self.collection))
+
+    def _strays(self) -> dict[str, list[StagedFile] | None]:
+        """Jobs that may yet bring rows of doubtful files, and that were not given up: by job, which files.
+
+        None: one that cannot be told by now. A young job names no files yet, and may hold any of those.
+        """
+        known = self.recorder.known()
+        by_path = {import_path(file.path): file for file, _ in self.doubtful.values()}
+        others = {job_id for number, (job_id, _) in known.items() if number not in self.doubtful}
+        found: dict[str, list[StagedFile] | None] = {}
+        for job in self._jobs():
+            if job.finished or job.job_id in self.given_up:
+                continue
+            files = [by_path[path] for path in job.files if path in by_path]
+            if files and len(files) == len(job.files):
+                found[job.job_id] = files
+            elif files or (not job.files and job.job_id not in others):
+                found[job.job_id] = None
+        return found
+
+    def _follow_strays(self) -> None:
+        """Follow such jobs to their end. One that cannot be told is waited for until it can, or is over."""
+        waited: dict[str, None] = {}
+        while strays := self._strays():
+            for job_id, files in strays.items():
+                if files is not None:
+                    for file in files:
+                        del self.doubtful[file.file_no]
+                    self.recorder.started([file.file_no for file in files], job_id)
+                    self.adopted += len(files)
+                    self._follow_from_now(job_id, files)
+                elif job_id not in waited:
+                    waited[job_id] = None
+                    self.pulse.begin(job_id)
+                elif self.pulse.look(self._patiently(lambda job_id=job_id: self.index.import_state(job_id))):  # type: ignore[misc]
+                    self.given_up.add(job_id)
+            self._follow_all()
+            time.sleep(STRAY_POLL_S)
+
+    def _held(self, given_up: set[str]) -> set[int]:
+        """Doubtful files that jobs may yet bring rows of, although nobody waits for these any more."""
+        known = self.recorder.known()
+        jobs = [job for job in self._jobs() if job.job_id in given_up and not job.finished]
+        named = {path for job in jobs for path in job.files}
+        nameless = {job.job_id for job in jobs if not job.files}
+        on_record = {job_id for job_id, _ in known.values()}
+        return {
+            number
+            for number, (file, _) in self.doubtful.items()
+            if import_path(file.path) in named
+            or (number in known and known[number][0] in nameless)
+            or nameless - on_record
+        }
 
     def _make_countable(self) -> None:
         """Index and load the collection as it is now: one that was loaded before an import lags behind it."""
@@ -256,11 +384,11 @@ class Importer:
             return 0, 0
         return self.index.count_distinct_ids(self.collection, keys), copies
 
-    def _give_up(self, files: Iterable[StagedFile]) -> None:
+    def _give_up(self, files: Sequence[StagedFile]) -> None:
         numbers = ", ".join(str(file.file_no) for file in files)
         raise RebuildNeeded(
             f"Import of staged file(s) {numbers} into '{self.collection}' failed "
-            f"{self.settings.milvus.import_attempts} times.",
+            f"{self.settings.milvus.import_attempts} times; of file {files[0].file_no} {self.why[files[0].file_no]}.",
             hint="see the data node's log for the reason, then " + REBUILD,
         )
 
@@ -271,10 +399,8 @@ class Importer:
             raise RebuildNeeded(
                 f"Staged file(s) {', '.join(map(str, left_out))} have no outcome in '{self.collection}'.", hint=REBUILD
             )
-        if self.index.features.idempotent_import:
-            return
         seen: dict[str, int] = {}
-        for job in self.index.list_imports(self.collection):
+        for job in self._jobs():
             if job.state != "failed":
                 for path in job.files:
                     seen[path] = seen.get(path, 0) + 1

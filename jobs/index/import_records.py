@@ -31,12 +31,16 @@ class ImportRecorder(Protocol):
     def known(self) -> Mapping[int, tuple[str, str]]:
         """All files on record: (job id, state)."""
 
+    def attempt(self, numbers: Sequence[int]) -> int:
+        """How often the import of these files was over without having loaded them: of that one which failed most."""
+
 
 class MemoryRecorder:
     """Keeps the record in memory: for tests, and for loads that need not survive."""
 
     def __init__(self) -> None:
         self._known: dict[int, KnownImport] = {}
+        self._failed: dict[int, int] = {}
 
     def started(self, numbers: Sequence[int], job_id: str) -> None:
         """A job was started for the files of these numbers."""
@@ -47,10 +51,16 @@ class MemoryRecorder:
         for number in numbers:
             job_id = self._known[number].job_id if number in self._known else ""
             self._known[number] = KnownImport(job_id, state)
+            if state == FAILED:
+                self._failed[number] = self._failed.get(number, 0) + 1
 
     def known(self) -> Mapping[int, tuple[str, str]]:
         """All files on record: (job id, state)."""
         return dict(self._known)
+
+    def attempt(self, numbers: Sequence[int]) -> int:
+        """How often the import of these files was over without having loaded them: of that one which failed most."""
+        return max((self._failed.get(number, 0) for number in numbers), default=0)
 
 
 @dataclass(frozen=True)

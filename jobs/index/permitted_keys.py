@@ -23,6 +23,7 @@ from jobs.tables.store import materialise
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FLUSH_TIMEOUT_S = 120.0
 _PAGE = 10_000
 
 
@@ -44,6 +45,9 @@ def remove_keys(index: VectorIndex, collection: str, rows: DataFrame) -> int:
     for page in key_pages(rows):
         index.delete(collection, page)
         removed += len(page)
+    if removed:
+        # Once: Milvus permits a flush in ten seconds.
+        index.flush(collection, timeout=FLUSH_TIMEOUT_S)
     return removed
 
 

@@ -104,6 +104,10 @@ class Features:
     idempotent_import: bool = False
     two_phase_import: bool = False
     compaction: bool = True
+    level_zero: bool = False
+    """Deletes are kept apart from the rows (level 0), and have to reach them before a compaction can drop any."""
+    compacts_level_zero: bool = False
+    """That can be asked for; else the server does it by itself, when nothing was deleted for some time."""
 
 
 # milvus-lite compacts after a flush by itself and has no call for it; `num_shards` and replicas are ignored.
@@ -118,6 +122,8 @@ class ImportState:
 
     ``uncommitted``: its rows are there, and invisible until it is committed (``Features.two_phase_import``).
     ``unknown``: the server has no record of it (any more).
+
+    A young job of Milvus 2.4 and later names no ``files`` yet, and may be of any.
     """
 
     job_id: str
@@ -164,6 +170,14 @@ class VectorIndex(Protocol):
 
     def insert(self, name: str, batch: pa.RecordBatch | pa.Table) -> int:
         """Write rows by key: the same rows again change nothing."""
+
+    def check_imports(self) -> None:
+        """Make sure that bulk imports can be asked for, before anything is staged for them; it changes nothing.
+
+        Raises:
+            SettingsError: a setting is wrong or missing.
+            DependencyUnavailable: what takes them is out of reach.
+        """
 
     def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
         """Start one bulk-import job; ``token`` makes a repeated request the same job where the server can."""
@@ -228,7 +242,7 @@ class VectorIndex(Protocol):
         """Search for these vectors and forget the answers."""
 
     def delete(self, name: str, ids: Keys | Sequence[int]) -> None:
-        """Remove these keys, every copy of them, and flush."""
+        """Remove these keys, every copy of them; a `flush` after the last of them persists it."""
 
     def alias_target(self, alias: str) -> str | None:
         """The collection that an alias points at."""
@@ -243,7 +257,13 @@ class VectorIndex(Protocol):
         """Remove an alias; nothing happens where there is none."""
 
     def compact(self, name: str, *, timeout: float) -> bool:
-        """Merge segments and drop deleted rows; False where the database has no such call."""
+        """Have deleted rows of a loaded collection dropped from its segments, and look until they are.
+
+        False where the database has no such call. ``timeout``: seconds that it may be without progress.
+
+        Raises:
+            NotCompacted: it was not seen in time; the rows are hidden, and still stored.
+        """
 
     def close(self) -> None:
         """Give back the connection, and the file's lock when embedded."""

@@ -129,13 +129,17 @@ class Imported(StepResult):
 
 @dataclass(frozen=True, kw_only=True)
 class FileImported(StepResult):
-    """The last that is known of a staged file's import: its job, and the job's state (`import_records`)."""
+    """The last that is known of a staged file's import: its job, and the job's state (`import_records`).
+
+    ``failed``: how often one was over without having loaded it, into this collection.
+    """
 
     STEP = "import/"
 
     job_id: str
     state: str
     collection: str | None = None
+    failed: int | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)

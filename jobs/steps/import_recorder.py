@@ -29,11 +29,25 @@ class RunImportRecorder:
             self._run.job.console.step("import", "failed or stalled, so its keys were looked for", files=list(numbers))
         self._write({number: known[number][0] if number in known else "" for number in numbers}, state)
 
+    def attempt(self, numbers: Sequence[int]) -> int:
+        """How often the import of these files was over without having loaded them: of that one which failed most."""
+        return max((self._failed(number) for number in numbers), default=0)
+
+    def _failed(self, number: int) -> int:
+        there = self._run.parts(FileImported).get(str(number))
+        return (there.failed or 0) if there else 0
+
     def known(self) -> Mapping[int, tuple[str, str]]:
         """Job id and last state by file number."""
         return {int(number): (file.job_id, file.state) for number, file in self._run.parts(FileImported).items()}
 
     def _write(self, jobs: Mapping[int, str], state: str) -> None:
         of = self._collection
-        files = {str(number): FileImported(job_id=job, state=state, collection=of) for number, job in jobs.items()}
-        self._run.record_parts(files)
+        self._run.record_parts(
+            {
+                str(number): FileImported(
+                    job_id=job, state=state, collection=of, failed=(self._failed(number) + (state == FAILED)) or None
+                )
+                for number, job in jobs.items()
+            }
+        )

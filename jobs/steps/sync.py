@@ -169,5 +169,6 @@ def _insert_missing(run: Run, index: VectorIndex, live: str, page: list[Any]) ->
         except LeaseLost:
             # A later run may have erased one of them, and Milvus fences nothing.
             index.delete(live, [row["face_id"] for row in missing])
+            index.flush(live, timeout=run.settings.milvus.ready_timeout_s)
             raise
     return len(missing)

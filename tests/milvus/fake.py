@@ -108,6 +108,8 @@ class FakeIndex:
         there.append(ids, vectors, np.asarray(scalars[BUCKET], np.int64))
         return len(ids)
 
+    def check_imports(self) -> None: ...
+
     def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
         assert 0 < len(files) <= self.features.files_per_job
         script = next((script for path in files if (script := self.faults.get(path))), ["ok"])

@@ -289,6 +289,9 @@ class MilvusIndex(MilvusRows):
 
     # -- import: what a server has and milvus-lite has not ----------------------------------------------------------
 
+    def check_imports(self) -> None:
+        """Nothing to look at where there are none."""
+
     def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:  # noqa: ARG002
         """Start one bulk-import job."""
         raise FaceReindexError(f"{self._where} has no bulk import.", hint="set milvus.load_by=insert.")

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+import tenacity
 
 from jobs.errors import DependencyUnavailable, FaceReindexError
-from jobs.index.milvus.calls import CALL_TIMEOUT_S, call
-from jobs.index.protocol import ImportState, State
+from jobs.index.milvus.calls import CALL_TIMEOUT_S, call, safe_text
+from jobs.index.milvus.rest import Refused, RestClient
+from jobs.index.milvus.versions import DESCRIBE, UNGRANTABLE_IMPORT
+from jobs.index.protocol import Features, ImportState, State, parse_version
 from jobs.settings import Settings
+
+NO_SUCH_JOB: Final = frozenset({2100, 2101})
+"""What describe says of a job that is forgotten, three hours after its end (2.5.27 internal/datacoord/services.go
+GetImportProgress: 2100; from 2.6.19 on 2101; component_param.go ImportTaskRetention)."""
+_UPGRADE: Final = (
+    "Milvus 2.6.0 to 2.6.6 ask for privileges here that no role can be given: upgrade it to 2.6.7, or set "
+    "milvus.load_by=insert."
+)
 
 
 class ImportApi(Protocol):
     """Start jobs and ask about them."""
+
+    def check(self) -> None:
+        """Make sure that imports can be asked for."""
 
     def start(self, name: str, files: Sequence[str], token: str) -> str:
         """Start one job."""
@@ -45,6 +60,9 @@ class RpcImportApi:
                 f"This pymilvus cannot import into {where}, which is older than 2.4.",
                 hint="install pymilvus 3.0.x, upgrade the server, or set milvus.load_by=insert.",
             )
+
+    def check(self) -> None:
+        """They come over the connection that is there."""
 
     def start(self, name: str, files: Sequence[str], token: str) -> str:  # noqa: ARG002
         """Start one task. Never repeated here: a request whose answer was lost may have started a task already."""
@@ -101,7 +119,7 @@ class RpcImportApi:
 
 
 class RestImportApi:
-    """``/v2/vectordb/jobs/import`` of Milvus ≥ 2.4, from its documentation: untested against such a server."""
+    """``/v2/vectordb/jobs/import`` of Milvus 2.4 and later, from its source: not run against such a server."""
 
     _STATES: dict[str, State] = {  # noqa: RUF012
         "Pending": "pending",
@@ -112,65 +130,74 @@ class RestImportApi:
         "Failed": "failed",
     }
 
-    def __init__(self, settings: Settings, token: str, *, two_phase: bool) -> None:
-        milvus = settings.milvus
-        self._base = milvus.uri.rstrip("/") + "/v2/vectordb/jobs/import/"
-        self._token = token
-        self._database = milvus.database
-        self._options = {"options": {"auto_commit": "false"}} if two_phase else {}
-        # requests' names: what the server's certificate is checked against, and the client's own.
-        self._tls: dict[str, Any] = {"verify": milvus.ca_file or True}
-        if milvus.client_cert_file and milvus.client_key_file:
-            self._tls["cert"] = (milvus.client_cert_file, milvus.client_key_file)
+    def __init__(self, settings: Settings, token: str, features: Features) -> None:
+        number = parse_version(features.version)
+        self._rest = RestClient(settings, token, on_403=_UPGRADE if UNGRANTABLE_IMPORT.holds(number) else None)
+        self._features = features
+        self._patience_s = settings.milvus.ready_timeout_s
+        self._describe = "describe" if DESCRIBE.holds(number) else "get_progress"
+        # No `timeout` among the options: nothing renews it, and before 2.6.7 it also fails a job that is complete, and
+        # its rows go (2.5.27 internal/datacoord/import_checker.go tryTimeoutJob). So below 3.0, where nothing aborts a
+        # job, one that is given up is stopped by dropping its collection.
+        self._options = {"options": {"auto_commit": "false"}} if features.two_phase_import else {}
+
+    def check(self) -> None:
+        """Ask for all jobs of the database: it needs what a load needs, and changes nothing."""
+        self._rest.post("jobs/import/list", {}, action="list imports")
 
     def start(self, name: str, files: Sequence[str], token: str) -> str:
-        """Start one job. ``token`` goes as Idempotency-Key, which servers before 2.6.24 and 3.0.2 ignore."""
+        """Start one job. With ``token``, where the server heeds it, a request whose answer was lost is repeated."""
         body = {"collectionName": name, "files": [[file] for file in files], **self._options}
-        data = self._post("create", body, {"Idempotency-Key": token} if token else {})
-        return str(data["jobId"])
+
+        def ask() -> str:
+            headers = {"Idempotency-Key": token} if token else {}
+            data = self._rest.post(
+                "jobs/import/create", body, action="start an import", headers=headers, patience_s=self._patience_s
+            )
+            return str(data["jobId"])
+
+        if not (token and self._features.idempotent_import):
+            return ask()
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_delay(self._patience_s),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=3.0),
+            retry=tenacity.retry_if_exception_type(DependencyUnavailable),
+            reraise=True,
+        )
+        return retrying(ask)
 
     def state(self, job_id: str) -> ImportState:
-        """Where a job stands."""
-        data = self._post("describe", {"jobId": job_id}, {})
+        """Where a job stands; ``unknown`` once the server has forgotten it, hours after its end."""
+        try:
+            data = self._rest.post(f"jobs/import/{self._describe}", {"jobId": job_id}, action="tell an import's state")
+        except Refused as refused:
+            if refused.code in NO_SUCH_JOB:
+                return ImportState(job_id, "unknown")
+            raise
         details = data.get("details") or ()
         return ImportState(
             job_id=job_id,
             state=self._STATES.get(str(data.get("state")), "running"),
             rows=int(data.get("importedRows") or 0),
             progress=int(data.get("progress") or 0),
-            reason=str(data.get("reason") or ""),
+            reason=safe_text(ValueError(str(data.get("reason") or ""))),
             files=tuple(str(d.get("fileName", "")).strip("[]\"'") for d in details),
         )
 
     def list(self, name: str) -> list[ImportState]:
         """All jobs of a collection that the server still knows."""
-        records = self._post("list", {"collectionName": name}, {}).get("records") or ()
-        return [self.state(str(record["jobId"])) for record in records]
+        records = self._rest.post("jobs/import/list", {"collectionName": name}, action="list imports").get("records")
+        return [self._listed(record) for record in records or ()]
+
+    def _listed(self, record: dict[str, Any]) -> ImportState:
+        """A job of a list, which names no files: for them it is asked about, unless it has failed."""
+        job_id = str(record["jobId"])
+        return ImportState(job_id, "failed") if record.get("state") == "Failed" else self.state(job_id)
 
     def commit(self, job_id: str) -> None:
         """Make an uncommitted job's rows visible."""
-        self._post("commit", {"jobId": job_id}, {})
+        self._rest.post("jobs/import/commit", {"jobId": job_id}, action="commit an import")
 
     def abort(self, job_id: str) -> None:
         """Discard a job's rows."""
-        self._post("abort", {"jobId": job_id}, {})
-
-    def _post(self, action: str, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
-        import requests
-
-        body = {**body, "dbName": self._database}
-        if self._token:
-            headers = {**headers, "Authorization": f"Bearer {self._token}"}
-        try:
-            answer = requests.post(self._base + action, json=body, headers=headers, timeout=CALL_TIMEOUT_S, **self._tls)
-            answer.raise_for_status()
-            content = answer.json()
-        except (requests.RequestException, ValueError) as error:
-            raise DependencyUnavailable(
-                f"Milvus did not {action} an import over REST ({type(error).__name__}).",
-                hint="check that the server is up and reachable, then run the same command again.",
-            ) from None
-        if content.get("code") != 0:
-            raise FaceReindexError(f"Milvus refused to {action} an import (code {content.get('code')}).")
-        data: dict[str, Any] = content.get("data") or {}
-        return data
+        self._rest.post("jobs/import/abort", {"jobId": job_id}, action="abort an import")

@@ -62,11 +62,10 @@ class MilvusRows:
         return len(vectors)
 
     def delete(self, name: str, ids: Keys | Sequence[int]) -> None:
-        """Remove these keys, every copy of them, and flush."""
+        """Remove these keys, every copy of them."""
         for part in _parts(ids):
             # By primary key and nothing else: a delete by filter is resolved to keys once, and may miss copies.
             self._call("delete rows", name, self._client.delete, name, ids=part, timeout=CALL_TIMEOUT_S)
-        self.flush(name, timeout=CALL_TIMEOUT_S)
 
     def flush(self, name: str, *, timeout: float) -> None:
         """Seal and persist what was written."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,13 +12,14 @@ from urllib.parse import urlsplit
 from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.index.milvus.calls import CALL_TIMEOUT_S, call, quiet_pymilvus
 from jobs.index.milvus.client import MilvusIndex
+from jobs.index.milvus.compaction import Compaction
 from jobs.index.milvus.import_api import ImportApi, RestImportApi, RpcImportApi
-from jobs.index.protocol import EMBEDDED, Features, ImportState, parse_version
+from jobs.index.milvus.versions import detect
+from jobs.index.protocol import Features, ImportState
 from jobs.settings import Settings
 
 CONNECT_TIMEOUT_S = 20.0
 DEFAULT_PORT = 19530
-MAX_FILES_PER_REQUEST = 1024
 
 
 class ServerIndex(MilvusIndex):
@@ -63,8 +62,13 @@ class ServerIndex(MilvusIndex):
         if features.bulk_import and features.files_per_job == 1:
             imports = RpcImportApi(client, where)
         elif features.bulk_import:
-            imports = RestImportApi(settings, token, two_phase=features.two_phase_import)
+            imports = RestImportApi(settings, token, features)
         return cls(client, where, features, imports, settings.milvus.search_params)
+
+    def check_imports(self) -> None:
+        """Make sure that bulk imports can be asked for."""
+        if self._imports is not None:
+            self._imports.check()
 
     def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
         """Start one bulk-import job of at most ``features.files_per_job`` files."""
@@ -89,23 +93,11 @@ class ServerIndex(MilvusIndex):
         return super().abort_import(job_id) if self._imports is None else self._imports.abort(job_id)
 
     def compact(self, name: str, *, timeout: float) -> bool:
-        """Merge segments and drop deleted rows, and wait for it."""
+        """Have deleted rows of a loaded collection dropped from its segments, and look until they are."""
         if not self.features.compaction:
             return False
-        job = self._call("compact", name, self._client.compact, name, timeout=CALL_TIMEOUT_S)
-        deadline = time.monotonic() + timeout
-        while True:
-            state = self._call(
-                "tell the compaction's state", name, self._client.get_compaction_state, job, timeout=CALL_TIMEOUT_S
-            )
-            if state == "Completed":
-                return True
-            if time.monotonic() > deadline:
-                raise DependencyUnavailable(
-                    f"The compaction of '{name}' did not end in time (it is '{state}').",
-                    hint="raise erasure.compact_timeout_s, then run the same command again.",
-                )
-            time.sleep(0.5)
+        Compaction(self, name, self._at(name), timeout).run()
+        return True
 
 
 def _connected(attempt: Callable[[], Any], where: str, host: str, port: int) -> Any:
@@ -122,29 +114,6 @@ def _connected(attempt: Callable[[], Any], where: str, host: str, port: int) -> 
         raise
 
 
-def detect(version: str) -> Features:
-    """What a server of this version can do.
-
-    Up to 2.3: one file a job over gRPC, and STL_SORT for integers (measured on 2.3.5). From 2.4: REST jobs of many
-    files; from 2.6.24 and 3.0.2 a request may carry a key that makes its repetition harmless; from 3.0.2 jobs may stay
-    invisible until they are committed (milvus #48524). The REST part follows the documentation and is untested against
-    such a server.
-    """
-    if "lite" in version.lower() and not version.lstrip("v").startswith("2."):
-        return replace(EMBEDDED, version=version)  # `milvus-lite server`
-    number = parse_version(version)
-    if number < (2, 4, 0):
-        return Features(version, bulk_import=True, files_per_job=1, scalar_index="STL_SORT")
-    keyed = (2, 6, 24) <= number < (3, 0, 0) or number >= (3, 0, 2)
-    return Features(
-        version,
-        bulk_import=True,
-        files_per_job=MAX_FILES_PER_REQUEST,
-        idempotent_import=keyed,
-        two_phase_import=number >= (3, 0, 2),
-    )
-
-
 def tls(settings: Settings) -> dict[str, str]:
     """pymilvus's names for the certificate files; ``https`` in ``milvus.uri`` is what turns TLS on.
 
@@ -152,19 +121,23 @@ def tls(settings: Settings) -> dict[str, str]:
         SettingsError: files without https, a certificate without its key, or a file that is not there.
     """
     milvus = settings.milvus
-    files = {
-        "ca_pem_path": milvus.ca_file,
-        "client_pem_path": milvus.client_cert_file,
-        "client_key_path": milvus.client_key_file,
-    }
-    named = {key: path for key, path in files.items() if path}
-    if milvus.ca_file and not milvus.client_cert_file:
-        # What pymilvus calls so is the certificate that the server's is checked against.
-        named["server_pem_path"] = named.pop("ca_pem_path")
-    if named and not milvus.uri.startswith("https://"):
+    ca, certificate, key = milvus.ca_file, milvus.client_cert_file, milvus.client_key_file
+    if (ca or certificate or key) and not milvus.uri.startswith("https://"):
         raise SettingsError("milvus.ca_file and its like need https:// in milvus.uri.")
-    if ("client_pem_path" in named) != ("client_key_path" in named):
-        raise SettingsError("milvus.client_cert_file and milvus.client_key_file go together.")
+    named: dict[str, str] = {}
+    if certificate or key:
+        # With two of the three pymilvus 3.0.2 drops all of them (client/grpc_handler.py, _setup_grpc_channel), and the
+        # server then refuses a client without a certificate.
+        if not (ca and certificate and key):
+            raise SettingsError(
+                "milvus.client_cert_file and milvus.client_key_file go together, and with milvus.ca_file: mutual TLS "
+                "needs all three.",
+                hint="set the missing one; milvus.ca_file is the authority of the server's certificate.",
+            )
+        named = {"ca_pem_path": ca, "client_pem_path": certificate, "client_key_path": key}
+    elif ca:
+        # What pymilvus calls so is the certificate that the server's is checked against.
+        named = {"server_pem_path": ca}
     for path in named.values():
         if not Path(path).is_file():
             raise SettingsError(f"{path}: no such file (TLS of milvus.uri).")

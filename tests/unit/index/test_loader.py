@@ -26,6 +26,7 @@ ROWS, FILES, NAME = 60, 6, "faces_r1"
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_import, "POLL_S", 0.0)
     monkeypatch.setattr(bulk_import, "OUTAGE_POLL_S", 0.0)
+    monkeypatch.setattr(bulk_import, "STRAY_POLL_S", 0.0)
 
 
 @pytest.fixture(scope="module")
