@@ -410,7 +410,7 @@ _FACTS = (
     ),
     Fact(
         "no-auto-commit-under-replication",
-        "Where `dataCoord.import.importInReplicatingCluster` permits it, one that commits by itself is still refused",
+        "Where `dataCoord.import.enableInReplicatingCluster` permits it, one that commits by itself is still refused",
         CALLBACKS,
         "validateImportReplication",
         (("3.0.0", ""),),
@@ -458,6 +458,15 @@ _FACTS = (
         "GetImportProgressAuthPlaceholder, ListImportsAuthPlaceholder",
         (("2.6.0", "2.6.7"),),
         ("proto", "2.6.0", "2.6.6"),
+    ),
+    Fact(
+        "describe-ungrantable",
+        "These two are listed as privileges of collections: granting them as global ones is refused, so no role "
+        "has them but one with all privileges",
+        "pkg/util/constant.go, internal/rootcoord/root_coord.go",
+        "ObjectPrivileges, isValidPrivilege",
+        (("2.6.0", "2.6.7"),),
+        ("2.6.0", "2.6.6"),
     ),
     Fact(
         "describe-own-collection",
@@ -546,7 +555,7 @@ _FACTS = (
         "client-certificate",
         "pymilvus offers a client certificate only where CA, certificate and key are all set",
         "pymilvus/client/grpc_handler.py",
-        "_create_grpc_channel",
+        "_setup_grpc_channel, _create_grpc_channel",
         ALWAYS,
         ("pymilvus",),
     ),

@@ -352,6 +352,9 @@ class _Service:
     def OperatePrivilege(self, request: Any, database: str) -> Any:
         entity = request.entity
         privilege = entity.grantor.privilege.name
+        ungrantable = entity.object.name == "Global" and privilege in ("GetImportProgress", "ListImport")
+        if ungrantable and self._core.profile.has("describe-ungrantable"):
+            raise Refused(65535, f"not found the privilege name[{privilege}] in object[Global]")
         grant = Grant(entity.object.name, privilege, entity.object_name, entity.db_name or database)
         self._core.rights.roles[entity.role.name].add(grant)
         return common_pb2.Status()
