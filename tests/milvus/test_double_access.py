@@ -47,9 +47,8 @@ def test_without_the_privilege_it_is_403(version: str, tmp_path: Path) -> None:
         status, content = ask.post("create", body, credentials=mine)
         assert (status, content["code"]) == (403, 65535)
         assert "permission deny to loads in the `default` database" in content["message"]
-        for more in ({"dbName": DATABASE}, {}):
-            header = {} if more else {"DB_Name": DATABASE}
-            assert ask.post("create", body | more, credentials=mine, **header)[0] == 200
+        assert ask.post("create", {**body, "dbName": DATABASE}, credentials=mine)[0] == 200
+        assert ask.post("create", body, credentials=mine, DB_Name=DATABASE)[0] == 200
 
 
 @versions(has="unknown-database-first")
@@ -83,8 +82,8 @@ def test_a_list_leaves_out_what_one_may_not_see_without_a_word(version: str, tmp
             body = {"collectionName": name, "files": [["/a.parquet"]], "dbName": DATABASE}
             assert ask.post("create", body, credentials=ROOT)[0] == 200
         mine = ask.permit("Collection", "Import", name=NAME, database=DATABASE)
-        for body, names in (({"dbName": DATABASE}, [NAME]), ({"dbName": "default"}, [])):
-            status, content = ask.post("list", body, credentials=mine)
+        for database, names in ((DATABASE, [NAME]), ("default", [])):
+            status, content = ask.post("list", {"dbName": database}, credentials=mine)
             assert status == 200
             assert [record["collectionName"] for record in content["data"]["records"]] == names
 
@@ -152,13 +151,14 @@ def test_grants_are_of_a_database_and_told_by_it(version: str, tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate for 127.0.0.1 that signs itself."""
+    """A folder with a certificate for 127.0.0.1 that signs itself: authority, server and client in one."""
     folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=face-reindex-tests",
          "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "server.key", "-out", "server.pem"],
         cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
+    (folder / "ca.pem").write_bytes((folder / "server.pem").read_bytes())
     return folder
 
 
@@ -168,7 +168,7 @@ def test_with_tls_there_is_no_http_on_the_port_of_grpc(version: str, tmp_path: P
     with asking(version, tmp_path, tls=authority) as ask:
         ask.collection()
         quiet_pymilvus()
-        pem = str(authority / "server.pem")
+        pem = str(authority / "ca.pem")
         client = MilvusClient(ask.double.uri, server_pem_path=pem, timeout=10)
         assert client.list_collections() == [NAME]
         client.close()
@@ -176,3 +176,19 @@ def test_with_tls_there_is_no_http_on_the_port_of_grpc(version: str, tmp_path: P
             requests.post(f"{ask.double.uri}{PREFIX}list", json={}, verify=pem, timeout=5)
         assert requests.post(f"{ask.double.rest_uri}{PREFIX}list", json={}, verify=pem, timeout=5).json()["code"] == 0
         assert ask.double.rest_uri != ask.double.uri
+
+
+@shows("client-certificate")
+def test_pymilvus_shows_a_certificate_only_where_all_three_files_are_named(tmp_path: Path, authority: Path) -> None:
+    with asking("2.6.24", tmp_path, tls=authority, mutual=True) as ask:
+        ca, key = str(authority / "ca.pem"), str(authority / "server.key")
+        quiet_pymilvus()
+        with pytest.raises((MilvusException, grpc.RpcError)):
+            MilvusClient(ask.double.uri, server_pem_path=ca, client_pem_path=ca, client_key_path=key, timeout=2)
+        client = MilvusClient(ask.double.uri, ca_pem_path=ca, client_pem_path=ca, client_key_path=key, timeout=10)
+        assert client.list_collections() == []
+        client.close()
+        url = f"{ask.double.rest_uri}{PREFIX}list"
+        assert requests.post(url, json={}, verify=ca, cert=(ca, key), timeout=5).json()["code"] == 0
+        with pytest.raises(requests.RequestException):
+            requests.post(url, json={}, verify=ca, timeout=5)

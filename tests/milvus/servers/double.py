@@ -30,11 +30,11 @@ class _Http(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, api: RestApi, port: int = 0, tls: Path | None = None) -> None:
+    def __init__(self, api: RestApi, port: int, tls: Path | None, *, mutual: bool) -> None:
         super().__init__((HOST, port), Handler)
         self.api = api
         if tls:
-            self.socket = _tls_context(tls).wrap_socket(self.socket, server_side=True)
+            self.socket = _tls_context(tls, mutual=mutual).wrap_socket(self.socket, server_side=True)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no error of ours."""
@@ -97,9 +97,12 @@ def _copy(pair: dict[socket.socket, socket.socket]) -> None:
                 pair[side].sendall(data)
 
 
-def _tls_context(folder: Path) -> ssl.SSLContext:
+def _tls_context(folder: Path, *, mutual: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    if mutual:
+        context.load_verify_locations(folder / "ca.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
@@ -111,6 +114,7 @@ class MilvusDouble:
         speed: how many seconds of the server pass in one of ours.
         authorization: whether users and grants count.
         tls: a folder with server.pem and server.key; REST then has its own port, `rest_uri`.
+        mutual: with TLS, whether clients have to show a certificate that ca.pem of this folder has signed.
         bucket: a folder that stands for the server's bucket; without one it has local storage.
     """
 
@@ -121,10 +125,11 @@ class MilvusDouble:
         speed: float = 50.0,
         authorization: bool = False,
         tls: Path | None = None,
+        mutual: bool = False,
         bucket: Path | None = None,
     ) -> None:
         self.core = Core(profile, speed=speed, authorization=authorization, bucket=bucket)
-        self._tls = tls
+        self._tls, self._mutual = tls, mutual
         self._port = self._rest_port = 0
         self._stops: list[Callable[[], object]] = []
 
@@ -144,11 +149,13 @@ class MilvusDouble:
         add_service(rpc, self.core)
         if self._tls:
             pair = ((self._tls / "server.key").read_bytes(), (self._tls / "server.pem").read_bytes())
-            rpc_port = rpc.add_secure_port(f"{HOST}:0", grpc.ssl_server_credentials([pair]))
+            ca = (self._tls / "ca.pem").read_bytes() if self._mutual else None
+            credentials = grpc.ssl_server_credentials([pair], ca, require_client_auth=self._mutual)
+            rpc_port = rpc.add_secure_port(f"{HOST}:0", credentials)
         else:
             rpc_port = rpc.add_insecure_port(f"{HOST}:0")
         rpc.start()
-        http = _Http(RestApi(self.core), self._rest_port, self._tls)
+        http = _Http(RestApi(self.core), self._rest_port, self._tls, mutual=self._mutual)
         threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         http_port = http.server_address[1]
         shared = not self._tls
