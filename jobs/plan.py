@@ -53,7 +53,7 @@ def main(
     copies = 2 if recompute else 1
     needed = needs(plan, work, load, view.settings.planning, keep=view.settings.milvus.keep_collections, models=copies)
     show(job_.console, work, plan, load, needed, view.settings)
-    remarks = [*assumptions(view, faces, whence, model), *notes(plan, load, view.settings, hours)]
+    remarks = [*assumptions(view, faces, whence, model), *notes(plan, view.settings, hours)]
     for remark in remarks:
         job_.console.note(remark)
     data = {

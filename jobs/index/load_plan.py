@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from jobs.errors import SettingsError
 from jobs.formatting import size, span
 from jobs.index.collections import PQ_BYTES, default_index
-from jobs.index.protocol import SCALARS, Features, IndexSpec
+from jobs.index.protocol import METRIC, SCALARS, Features, IndexSpec
 from jobs.settings import Settings
 from udfs.arrays import EMBEDDING_DIM
 
@@ -71,8 +71,9 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = E
     """The plan for ``rows`` faces under ``settings``, on a server with ``features``.
 
     Raises:
-        SettingsError: `uses_bulk_import`.
+        SettingsError: `uses_bulk_import`, `check_index_type`.
     """
+    check_index_type(settings, features)
     milvus = settings.milvus
     nodes = milvus.data_nodes
     by_import = uses_bulk_import(settings, features)
@@ -122,6 +123,20 @@ def uses_bulk_import(settings: Settings, features: Features) -> bool:
             hint="set milvus.load_by=auto.",
         )
     return features.bulk_import and load_by != "insert"
+
+
+def check_index_type(settings: Settings, features: Features) -> None:
+    """Refuse an index that this Milvus does not build over our metric, before anything is staged for it.
+
+    Raises:
+        SettingsError: it would refuse it.
+    """
+    chosen = settings.milvus.index_type
+    if chosen in features.refused_indexes:
+        raise SettingsError(
+            f"milvus.index_type is {chosen}, which this Milvus ({features.version}) does not build over {METRIC}.",
+            hint="set milvus.index_type=AUTO, or upgrade Milvus.",
+        )
 
 
 def share_out(files: int, settings: Settings, features: Features) -> tuple[int, int]:

@@ -108,6 +108,8 @@ class Features:
     """Deletes are kept apart from the rows (level 0), and have to reach them before a compaction can drop any."""
     compacts_level_zero: bool = False
     """That can be asked for; else the server does it by itself, when nothing was deleted for some time."""
+    refused_indexes: frozenset[str] = frozenset()
+    """Types of index that the server does not build over `METRIC`."""
 
 
 # milvus-lite compacts after a flush by itself and has no call for it; `num_shards` and replicas are ignored.

@@ -16,8 +16,11 @@ import click
 from jobs.errors import FaceReindexError, SettingsError
 from jobs.index.milvus.calls import call
 from jobs.index.milvus.server import ServerIndex
+from jobs.index.milvus.versions import UNGRANTABLE_IMPORT
+from jobs.index.protocol import Features, parse_version
 from jobs.settings import load_settings
 
+_ANY = "*"
 LOADER, READER = "face_reindex_loader", "face_reindex_reader"
 
 # Object, privilege: found by trying each call of a run on 2.3.5 with authorization. (To move an alias is CreateAlias.)
@@ -60,7 +63,7 @@ def create_roles(index: ServerIndex, database: str) -> dict[str, list[str]]:
     for role, privileges in PRIVILEGES.items():
         if role not in there:
             call("create a role", role, lambda role=role: client.create_role(role))  # type: ignore[misc]
-        has = {(p["object_type"], p["privilege"]) for p in _described(client, role)}
+        has = _granted(client, role, database)
         granted[role] = []
         for kind, privilege in privileges:
             if (kind, privilege) in has:
@@ -69,16 +72,35 @@ def create_roles(index: ServerIndex, database: str) -> dict[str, list[str]]:
                 f"grant {privilege}",
                 role,
                 lambda role=role, kind=kind, privilege=privilege: client.grant_privilege(  # type: ignore[misc]
-                    role, kind, privilege, "*", db_name=database
+                    role, kind, privilege, _ANY, db_name=database
                 ),
             )
             granted[role].append(privilege)
     return granted
 
 
-def _described(client: Any, role: str) -> list[dict[str, Any]]:
-    found = call("describe a role", role, lambda: client.describe_role(role))
-    return list(found.get("privileges", ()))
+def _granted(client: Any, role: str, database: str) -> set[tuple[str, str]]:
+    """What a role may do to every collection of this database (object, privilege).
+
+    Grants are of a database, and one that is not named is `default`: its grants would stand for those of a new one
+    (2.5.27 internal/metastore/kv/rootcoord/kv_catalog.go ListGrant).
+    """
+    found = call("describe a role", role, lambda: client.describe_role(role, db_name=database))
+    return {
+        (grant["object_type"], grant["privilege"])
+        for grant in found.get("privileges", ())
+        if grant.get("object_name") == _ANY and (grant.get("db_name") or "default") in (database, _ANY)
+    }
+
+
+def warnings(features: Features) -> list[str]:
+    """What these roles cannot do on a server, for want of privileges that it grants."""
+    if not UNGRANTABLE_IMPORT.holds(parse_version(features.version)):
+        return []
+    return [
+        f"Milvus {features.version}: the loader's role is not enough for bulk imports, for 2.6.0 to 2.6.6 ask for "
+        "global privileges that no role can be given. Upgrade to 2.6.7, or set milvus.load_by=insert."
+    ]
 
 
 @click.command("roles", help=__doc__)
@@ -93,6 +115,8 @@ def main(config: str | None, overrides: tuple[str, ...], loader: tuple[str, ...]
         if settings.embedded:
             raise SettingsError("milvus.uri is an embedded index, which has no users and no roles.")
         with ServerIndex.open(settings) as index:
+            for text in warnings(index.features):
+                click.echo(text, err=True)
             for role, privileges in create_roles(index, settings.milvus.database).items():
                 click.echo(f"{role}: {', '.join(privileges) or 'nothing new'}")
             for role, users in ((LOADER, loader), (READER, reader)):

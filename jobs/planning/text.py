@@ -121,7 +121,7 @@ def _reservations(plan: NightPlan) -> str:
     return text
 
 
-def notes(plan: NightPlan, load: LoadPlan, settings: Settings, hours: float | None) -> list[str]:
+def notes(plan: NightPlan, settings: Settings, hours: float | None) -> list[str]:
     """What else a person should know before the night."""
     found = []
     networks = next((line for line in plan.stages if line.pool == GPUS), None)
@@ -136,12 +136,6 @@ def notes(plan: NightPlan, load: LoadPlan, settings: Settings, hours: float | No
             found.append(f"{plan.pools.gpus:,} GPUs are enough for {hours:g} h if each embeds {needed:,.0f} images/s.")
     if plan.pools.gpus:
         found += _idle_cores(plan, settings)
-    milvus = settings.milvus
-    if load.by_import and load.seconds / load.waves > milvus.import_timeout_s:
-        found.append(
-            f"milvus.import_timeout_s is {milvus.import_timeout_s:g}: an import job needs "
-            f"{load.seconds / load.waves:,.0f} and more."
-        )
     return found
 
 

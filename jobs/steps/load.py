@@ -7,7 +7,7 @@ from jobs.errors import LeaseLost, MixedFingerprints, NotProvenError
 from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.collections import collection_name, default_index
-from jobs.index.load_plan import plan_load, uses_bulk_import
+from jobs.index.load_plan import check_index_type, plan_load, uses_bulk_import
 from jobs.index.loader import RebuildNeeded, load_files
 from jobs.index.permitted_keys import not_permitted
 from jobs.index.protocol import CollectionInfo, VectorIndex
@@ -29,10 +29,13 @@ def load_steps(run: Run, index: VectorIndex) -> str:
     """Gate again, stage, gate again, import, index, load; returns the collection's name.
 
     Raises:
-        SettingsError: `milvus.load_by` asks for what this Milvus cannot do.
+        SettingsError: `milvus.load_by` or `milvus.index_type` asks for what this Milvus cannot do; or its REST
+            interface is not where the settings say.
     """
     # Before the files are staged.
-    uses_bulk_import(run.settings, index.features)
+    check_index_type(run.settings, index.features)
+    if uses_bulk_import(run.settings, index.features):
+        index.check_imports()
     collection = collection_name(run.settings.milvus.alias, run.run_id)
     run.facts["collection"] = collection
     fingerprint = known_fingerprint(run)

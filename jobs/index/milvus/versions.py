@@ -98,4 +98,5 @@ def detect(version: str) -> Features:
         two_phase_import=TWO_PHASE_IMPORT.holds(number) and not _BETA.search(version),
         level_zero=LEVEL_ZERO.holds(number),
         compacts_level_zero=COMPACT_LEVEL_ZERO.holds(number),
+        refused_indexes=frozenset({"GPU_CAGRA"}) if CAGRA_WITHOUT_COSINE.holds(number) else frozenset(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from pymilvus.exceptions import MilvusException
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 from jobs.index.collections import belongs_to, collection_name, collections_of, default_index
-from jobs.index.milvus import import_api
+from jobs.index.milvus import versions
 from jobs.index.milvus.calls import Patience, call, safe_text, translate
 from jobs.index.milvus.client import MilvusIndex
-from jobs.index.milvus.import_api import RestImportApi
-from jobs.index.milvus.server import bearer, detect, tls
+from jobs.index.milvus.server import bearer, tls
+from jobs.index.milvus.versions import detect
 from jobs.index.protocol import CollectionInfo, IndexSpec, as_rows, parse_version
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex
@@ -113,6 +114,35 @@ def test_features_follow_the_version(version: str, bulk: bool, files: int, scala
         scalar,
         keyed,
     )
+
+
+@pytest.mark.parametrize(
+    ("version", "two_phase", "level_zero", "asked_for", "refused"),
+    [
+        ("2.3.5", False, False, False, False),
+        ("2.4.13", False, True, False, True),
+        ("2.5.27", False, True, False, False),
+        ("2.6.2", False, True, False, False),
+        ("2.6.3", False, True, True, False),
+        ("3.0.0-beta", False, True, True, False),
+        ("3.0.0", True, True, True, False),
+    ],
+)
+def test_what_differs_from_release_to_release(
+    version: str, two_phase: bool, level_zero: bool, asked_for: bool, refused: bool
+) -> None:
+    found = detect(version)
+    assert (found.two_phase_import, found.level_zero, found.compacts_level_zero) == (two_phase, level_zero, asked_for)
+    assert found.refused_indexes == ({"GPU_CAGRA"} if refused else set())
+
+
+def test_each_rule_says_where_it_was_read() -> None:
+    rules = [rule for rule in vars(versions).values() if isinstance(rule, versions.Rule)]
+    assert len(rules) >= 8
+    for rule in rules:
+        assert rule.says
+        assert re.search(r"\d\.\d+|https://", rule.source), rule
+        assert re.search(r"\.(go|md)\b|milvus-proto", rule.source), rule
 
 
 def test_a_wait_ends_when_nothing_moves_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,98 +290,15 @@ def test_batches_become_rows_whatever_their_chunks() -> None:
     assert as_rows(table.slice(0, 0))[1].shape == (0, 0)
 
 
-class Rest:
-    """Answers like the documented REST API; nobody has tried the code against a real one."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, dict[str, Any], dict[str, str]]] = []
-        self.answers: dict[str, Any] = {}
-        self.tls: dict[str, Any] = {}
-
-    def post(self, url: str, *, json: dict[str, Any], headers: dict[str, str], timeout: float, **tls: Any) -> Any:
-        assert timeout > 0
-        self.tls = tls
-        self.asked.append((url, json, headers))
-        body = self.answers[url.rsplit("/", 1)[1]]
-
-        class Answer:
-            def raise_for_status(self) -> None: ...
-
-            def json(self) -> Any:
-                return body
-
-        return Answer()
-
-
-def test_rest_imports_speak_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
-    import requests
-
-    rest = Rest()
-    monkeypatch.setattr(requests, "post", rest.post)
-    rest.answers = {
-        "create": {"code": 0, "data": {"jobId": "448"}},
-        "describe": {
-            "code": 0,
-            "data": {
-                "jobId": "448",
-                "state": "Completed",
-                "progress": 100,
-                "importedRows": 7,
-                "details": [{"fileName": "a/1.parquet"}],
-            },
-        },
-        "list": {"code": 0, "data": {"records": [{"jobId": "448", "state": "Completed"}]}},
-    }
-    settings = Settings.model_validate({"milvus": {"uri": "http://h:19530/", "database": "db"}})
-    imports = RestImportApi(settings, "t0ken", two_phase=False)
-    assert imports.start("faces_r1", ["a/1.parquet", "a/2.parquet"], "faces_r1-0-0") == "448"
-    url, body, headers = rest.asked[0]
-    assert url == "http://h:19530/v2/vectordb/jobs/import/create"
-    assert body == {"collectionName": "faces_r1", "files": [["a/1.parquet"], ["a/2.parquet"]], "dbName": "db"}
-    assert headers == {"Idempotency-Key": "faces_r1-0-0", "Authorization": "Bearer t0ken"}
-    (job,) = imports.list("faces_r1")
-    assert (job.state, job.rows, job.files) == ("done", 7, ("a/1.parquet",))
-    rest.answers["describe"] = {"code": 1100, "message": "Bearer t0ken"}
-    with pytest.raises(FaceReindexError, match="code 1100") as caught:
-        imports.state("448")
-    assert "t0ken" not in str(caught.value)
-
-
-def test_rest_out_of_reach_is_a_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_api, "CALL_TIMEOUT_S", 1.0)
-    settings = Settings.model_validate({"milvus": {"uri": "http://127.0.0.1:1"}})
-    with pytest.raises(DependencyUnavailable, match="ConnectionError"):
-        RestImportApi(settings, "", two_phase=False).start("c", ["f"], "")
-
-
-def test_imports_in_two_phases_and_over_tls_speak_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
-    import requests
-
-    rest = Rest()
-    monkeypatch.setattr(requests, "post", rest.post)
-    rest.answers = {
-        "create": {"code": 0, "data": {"jobId": "448"}},
-        "describe": {"code": 0, "data": {"jobId": "448", "state": "Uncommitted", "importedRows": 7}},
-        "commit": {"code": 0, "data": {}},
-        "abort": {"code": 0, "data": {}},
-    }
-    files = {"ca_file": "/ca.pem", "client_cert_file": "/me.pem", "client_key_file": "/me.key"}
-    settings = Settings.model_validate({"milvus": {"uri": "https://h:19530", **files}})
-    imports = RestImportApi(settings, "", two_phase=True)
-    imports.start("faces_r1", ["a/1.parquet"], "")
-    assert rest.asked[0][1]["options"] == {"auto_commit": "false"}
-    assert imports.state("448").state == "uncommitted"
-    imports.commit("448")
-    imports.abort("448")
-    assert [url.rsplit("/", 1)[1] for url, _, _ in rest.asked] == ["create", "describe", "commit", "abort"]
-    assert rest.tls == {"verify": "/ca.pem", "cert": ("/me.pem", "/me.key")}
-
-
 @pytest.mark.parametrize(
     ("milvus", "message"),
     [
         ({"uri": "http://h:1", "ca_file": "/ca.pem"}, "need https"),
-        ({"uri": "https://h:1", "client_cert_file": "/me.pem"}, "go together"),
+        ({"uri": "https://h:1", "client_cert_file": "/me.pem"}, "needs all three"),
+        ({"uri": "https://h:1", "ca_file": "/ca.pem", "client_cert_file": "/me.pem"}, "needs all three"),
+        ({"uri": "https://h:1", "ca_file": "/ca.pem", "client_key_file": "/me.key"}, "needs all three"),
+        # pymilvus would drop both, and the server refuse a client without a certificate.
+        ({"uri": "https://h:1", "client_cert_file": "/me.pem", "client_key_file": "/me.key"}, "needs all three"),
         ({"uri": "https://h:1", "ca_file": "/no/such.pem"}, "no such file"),
     ],
 )
@@ -365,6 +312,18 @@ def test_the_authority_alone_is_what_pymilvus_calls_the_servers(tmp_path: Path) 
     authority.write_text("pem")
     settings = Settings.model_validate({"milvus": {"uri": "https://h:1", "ca_file": str(authority)}})
     assert tls(settings) == {"server_pem_path": str(authority)}
+
+
+def test_mutual_tls_names_all_three_files(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("ca_file", "client_cert_file", "client_key_file")}
+    for file in files.values():
+        file.write_text("pem")
+    milvus = {"uri": "https://h:1", **{name: str(file) for name, file in files.items()}}
+    assert tls(Settings.model_validate({"milvus": milvus})) == {
+        "ca_pem_path": str(files["ca_file"]),
+        "client_pem_path": str(files["client_cert_file"]),
+        "client_key_path": str(files["client_key_file"]),
+    }
 
 
 def test_a_token_is_in_no_text_of_the_settings() -> None:

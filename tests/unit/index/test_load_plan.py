@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jobs.errors import SettingsError
 from jobs.index.collections import default_index
 from jobs.index.load_plan import FILE_BYTES_LIMIT, index_bytes, plan_load, uses_bulk_import
-from jobs.index.milvus.server import detect
+from jobs.index.milvus.versions import detect
 from jobs.index.protocol import Features, IndexSpec
 from jobs.settings import Settings
 from udfs.arrays import EMBEDDING_DIM

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import DependencyUnavailable, NotProvenError
 from jobs.index import bulk_import
+from jobs.index.bulk_import import Importer, Pulse
 from jobs.index.loader import MemoryRecorder, RebuildNeeded, StagedFile, import_path, load_files, sha256_of
-from jobs.index.protocol import Features
+from jobs.index.protocol import Features, ImportState
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files
@@ -219,6 +223,201 @@ def test_in_two_phases_a_job_in_doubt_is_aborted_and_repeated(
     assert load_files(index, NAME, files, settings(), recorder=MemoryRecorder()).retried == 1
     assert exact(index, keys)
     assert not index.staged
+
+
+# -- what the server runs and nobody follows --------------------------------------------------------------------------
+
+
+class Young(FakeIndex):
+    """A server whose jobs name their files, and bring their rows, only after some looks at the list of them."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.young: dict[str, tuple[pa.Table, int]] = {}
+        self.looks = looks
+
+    def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
+        lost = self.faults.get(files[0], [""])[0] == "lost"
+        if not lost:
+            return super().start_import(name, files, token=token)
+        self.faults[files[0]].pop(0)
+        self.last_job += 1
+        job_id = str(self.last_job)
+        self.jobs[job_id] = (name, ImportState(job_id, "running"))
+        self.young[job_id] = (pa.concat_tables([pq.read_table(path) for path in files]), self.looks)
+        self.named = tuple(files)
+        raise DependencyUnavailable("no answer")
+
+    def list_imports(self, name: str) -> list[ImportState]:
+        for job_id, (table, looks) in list(self.young.items()):
+            self.young[job_id] = (table, looks - 1)
+            if looks <= 1:
+                self.jobs[job_id] = (name, ImportState(job_id, "running", files=self.named))
+        return super().list_imports(name)
+
+    def import_state(self, job_id: str) -> ImportState:
+        state = self.jobs[job_id][1]
+        if job_id in self.young and state.files:
+            table, _ = self.young.pop(job_id)
+            self._import(self.jobs[job_id][0], table)
+            self.jobs[job_id] = (self.jobs[job_id][0], replace(state, state="done", rows=table.num_rows))
+        return super().import_state(job_id)
+
+
+@pytest.mark.parametrize("looks", [1, 2, 7])
+def test_a_job_whose_request_was_never_answered_is_followed_and_not_repeated(
+    files: list[StagedFile], keys: np.ndarray, looks: int
+) -> None:
+    """It names no files while it is young: then it may hold every file in doubt."""
+    index = Young(looks)
+    index.create(NAME, dim=DIM, shards=1, properties=INFO)
+    index.faults = {files[2].path: ["lost"]}
+    result = load_files(index, NAME, files, settings(import_timeout_s=30), recorder=MemoryRecorder())
+    assert (result.retried, result.adopted, len(index.jobs)) == (0, 1, FILES)
+    assert exact(index, keys)
+
+
+def test_one_that_never_names_its_files_keeps_them_from_being_imported_again(files: list[StagedFile]) -> None:
+    index = Young(10**9)
+    index.create(NAME, dim=DIM, shards=1, properties=INFO)
+    index.faults = {files[2].path: ["lost"]}
+    with pytest.raises(RebuildNeeded, match=r"Staged file 2 is in doubt.* its job still runs"):
+        load_files(index, NAME, files, settings(), recorder=MemoryRecorder())
+
+
+def test_a_young_job_of_other_files_is_not_waited_for(files: list[StagedFile], keys: np.ndarray) -> None:
+    index, recorder = Young(10**9), MemoryRecorder()
+    index.create(NAME, dim=DIM, shards=1, properties=INFO)
+    index.faults = {files[0].path: ["lost"]}
+    with pytest.raises(DependencyUnavailable):
+        index.start_import(NAME, [files[0].path])
+    recorder.started([0], "1")  # it is on record, and stays young
+    recorder.started([1], "")
+    importer = Importer(index, NAME, files, settings(), recorder, sha256_of, None)
+    importer.doubtful = {1: (files[1], "no answer")}
+    assert importer._strays() == {}
+    importer.doubtful = {0: (files[0], "no answer")}
+    assert importer._strays() == {"1": None}
+
+
+def test_a_file_imported_twice_is_found_also_where_requests_carry_keys(files: list[StagedFile]) -> None:
+    index = new_index()
+    index.features = Features("fake", bulk_import=True, files_per_job=1, idempotent_import=True)
+    index.faults = {files[2].path: ["twice"]}
+    with pytest.raises(RebuildNeeded, match="imported twice"):
+        load_files(index, NAME, files, settings(), recorder=MemoryRecorder())
+
+
+def test_the_servers_reason_is_in_the_message(files: list[StagedFile], monkeypatch: pytest.MonkeyPatch) -> None:
+    index = new_index()
+    index.faults = {files[0].path: ["fail"] * 9}
+    ask = index.import_state
+
+    def told(job_id: str) -> ImportState:
+        state = ask(job_id)
+        return replace(state, reason="disk quota exceeded") if state.state == "failed" else state
+
+    monkeypatch.setattr(index, "import_state", told)
+    with pytest.raises(RebuildNeeded, match=r"of file 0 its import is failed with 0 of 10 rows: disk quota exceeded"):
+        load_files(index, NAME, files, settings(), recorder=MemoryRecorder())
+
+
+# -- keys of requests --------------------------------------------------------------------------------------------------
+
+
+class Tokens(FakeIndex):
+    """Keeps the key of each request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: list[tuple[tuple[str, ...], str]] = []
+        self.create(NAME, dim=DIM, shards=1, properties=INFO)
+
+    def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
+        self.tokens.append((tuple(files), token))
+        return super().start_import(name, files, token=token)
+
+
+def test_a_key_is_of_these_files_and_this_attempt(files: list[StagedFile]) -> None:
+    index, recorder = Tokens(), MemoryRecorder()
+    index.faults = {files[2].path: ["fail"]}
+    load_files(index, NAME, files, settings(import_jobs=1), recorder=recorder)
+    of_file = [token for paths, token in index.tokens if paths == (files[2].path,)]
+    assert len(set(of_file)) == 2
+    assert len({token for _, token in index.tokens}) == FILES + 1
+    assert all(len(token) <= 256 and token.isascii() and token.isprintable() for _, token in index.tokens)
+
+
+def test_a_restarted_load_has_the_key_of_its_attempt_and_no_former_one(files: list[StagedFile]) -> None:
+    """A former one would be answered with the job that failed."""
+    index, recorder = Tokens(), MemoryRecorder()
+    index.faults = {files[0].path: ["fail", "fail", "ok"]}
+    with pytest.raises(RebuildNeeded):
+        load_files(index, NAME, files[:1], settings(import_attempts=1), recorder=recorder)
+    with pytest.raises(RebuildNeeded):
+        load_files(index, NAME, files[:1], settings(import_attempts=1), recorder=recorder)
+    load_files(index, NAME, files[:1], settings(import_attempts=1), recorder=recorder)
+    assert len({token for _, token in index.tokens}) == 3
+    again = Tokens()
+    load_files(again, NAME, files[:1], settings(), recorder=MemoryRecorder())
+    assert again.tokens[0] == index.tokens[0]
+
+
+def test_a_collection_that_is_built_anew_has_other_keys(files: list[StagedFile]) -> None:
+    index = Tokens()
+    load_files(index, NAME, files[:1], settings(), recorder=MemoryRecorder())
+    index.drop(NAME)
+    index.jobs.clear()
+    later = replace(INFO, created_at="2026-01-31T03:00:00+00:00")
+    index.create(NAME, dim=DIM, shards=1, properties=later)
+    load_files(index, NAME, files[:1], settings(), recorder=MemoryRecorder())
+    assert len({token for _, token in index.tokens}) == 2
+
+
+# -- progress ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr("jobs.index.bulk_import.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_progress_renews_the_deadline_however_long_it_takes(clock: list[float]) -> None:
+    pulse = Pulse(timeout_s=60, restarts=3)
+    pulse.begin("1")
+    for progress in range(100):
+        clock[0] += 59
+        assert pulse.look(ImportState("1", "running", progress=progress)) == ""
+    for rows in range(1, 100):
+        clock[0] += 59
+        assert pulse.look(ImportState("1", "running", rows=rows, progress=99)) == ""
+    clock[0] += 61
+    assert "stalled at 99 % and 99 rows" in pulse.look(ImportState("1", "running", rows=99, progress=99))
+
+
+def test_a_job_that_waits_for_others_is_not_stalled(clock: list[float]) -> None:
+    pulse = Pulse(timeout_s=60, restarts=3)
+    for job in ("1", "2"):
+        pulse.begin(job)
+    for progress in range(10):
+        clock[0] += 59
+        assert pulse.look(ImportState("1", "running", progress=progress)) == ""
+        assert pulse.look(ImportState("2", "pending")) == ""
+    clock[0] += 61
+    assert pulse.look(ImportState("2", "pending"))
+
+
+def test_a_job_that_begins_anew_is_given_time_but_not_for_ever(clock: list[float]) -> None:
+    pulse = Pulse(timeout_s=60, restarts=3)
+    pulse.begin("1")
+    for _ in range(4):
+        for progress in (10, 40, 60):
+            clock[0] += 59
+            assert pulse.look(ImportState("1", "running", progress=progress)) == ""
+    clock[0] += 1
+    assert "begun anew by the server 4 times" in pulse.look(ImportState("1", "running", progress=10))
 
 
 def test_progress_counts_the_rows_of_jobs_in_flight(files: list[StagedFile]) -> None:

@@ -225,7 +225,7 @@ def test_a_plan_by_another_card_says_so_and_what_yours_must_do() -> None:
     assert verdict(plan, hours, None).endswith(
         "the GPU's rate is the benchmark's card's, none of yours has been measured"
     )
-    remarks = notes(plan, inputs.load(64), planned(), hours)
+    remarks = notes(plan, planned(), hours)
     assert "No run here has measured a GPU" in remarks[0]
     needed = rate_needed(plan, 3600 * hours)
     assert needed is not None
@@ -376,10 +376,8 @@ def test_storage_and_cost_by_hand() -> None:
 def test_limits_of_the_settings_that_such_a_night_would_meet() -> None:
     inputs = view(Work(new=3 * 10**9), chosen())
     plan = inputs.night(Pools(768, 64, 1))
-    text = " ".join(notes(plan, inputs.load(1), inputs.settings, None))
+    text = " ".join(notes(plan, inputs.settings, None))
     assert "64 tasks of executor.decode_threads 2 use 192 of 768 cores" in text
-    quick = planned("milvus.import_timeout_s=10")
-    assert any("milvus.import_timeout_s is 10" in note for note in notes(plan, inputs.load(1), quick, None))
 
 
 # --- What a person sees ----------------------------------------------------------------------------------------------

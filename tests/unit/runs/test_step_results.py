@@ -147,6 +147,7 @@ def test_what_is_in_a_record_is_told_by_its_type() -> None:
                  '"buckets": 4}'),
         (Imported, '{"collection": "faces_1"}'),
         (FileImported, '{"job_id": "1", "state": "started"}'),
+        (FileImported, '{"job_id": "1", "state": "failed", "collection": "faces_1", "failed": 2}'),
         (Verified, '{"collection": "faces_1", ' + PROOF + COUNTS + "}"),
         (results.Promoted, '{"current": "faces_1"}'),
         (results.Dropping, '{"dropped": ["faces_1"]}'),

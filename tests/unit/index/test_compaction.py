@@ -1,0 +1,212 @@
+"""Deleted rows out of segments, against a store that applies and drops deletes as Milvus's source says.
+
+Known from source, not run; on 2.3.5 (whose segments have no level) tests/milvus runs the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobs.errors import DependencyUnavailable, NotCompacted
+from jobs.index.milvus import compaction
+from jobs.index.milvus.server import ServerIndex
+from jobs.index.milvus.versions import detect
+
+pytestmark = pytest.mark.unit
+
+NAME = "faces_r1"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "LOOK_S", 0.0)
+    monkeypatch.setattr(compaction, "PLAN_LOOK_S", 0.0)
+
+
+@dataclass
+class Segments:
+    """A pymilvus client over segments of a server: two of 100 rows, and deletes that are on their way.
+
+    Deletes are in memory until a flush, then in a segment of level 0, then noted at the rows (``noted``), and are gone
+    with their rows by a compaction thereafter. ``plans``: what the next compactions' plans come to, one word each.
+    """
+
+    version: str
+    in_memory: int = 0
+    level_zero: int = 0
+    noted: int = 0
+    rows: int = 200
+    live: int = 200
+    idle_after: int = 3
+    plans: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    jobs: dict[int, str] = field(default_factory=dict)
+    looks: int = 0
+
+    def index(self) -> ServerIndex:
+        return ServerIndex(self, "http://h:19530", detect(self.version), None)
+
+    def delete(self, n: int) -> None:
+        self.live -= n
+        self.in_memory += n
+
+    # -- what the driver calls -------------------------------------------------------------------------------------
+
+    def flush(self, *_: Any, **__: Any) -> None:
+        self.calls.append("flush")
+        if detect(self.version).level_zero:
+            self.level_zero += self.in_memory
+        else:
+            self.noted += self.in_memory
+        self.in_memory = 0
+
+    def list_persistent_segments(self, *_: Any, **__: Any) -> list[Any]:
+        self.looks += 1
+        if self.level_zero and self.idle_after and self.looks > self.idle_after:
+            self._apply()
+        level = 2 if detect(self.version).level_zero else 0
+        found = [SimpleNamespace(level=level, num_rows=rows) for rows in (self.rows - 100, 100)]
+        return found + [SimpleNamespace(level=1, num_rows=0)] * bool(self.level_zero)
+
+    def _apply(self) -> None:
+        self.noted, self.level_zero = self.noted + self.level_zero, 0
+
+    def compact(self, *_: Any, is_l0: bool, **__: Any) -> int:
+        word = self.plans.pop(0) if self.plans else "ok"
+        self.calls.append("compact level 0" if is_l0 else "compact")
+        if word == "none":
+            return -1
+        self.jobs[len(self.jobs) + 1] = word
+        if word == "ok" and is_l0:
+            self._apply()
+        elif word == "ok":
+            self.rows, self.noted = self.rows - self.noted, 0
+        return len(self.jobs)
+
+    def _get_connection(self) -> Any:
+        return self
+
+    def get_compaction_state(self, job: int, **_: Any) -> Any:
+        word = self.jobs[job]
+        done = SimpleNamespace(state_name="Completed", in_executing=0, completed=0, in_timeout=0)
+        if word == "ok":
+            done.completed = 2
+        elif word == "timed out":
+            done.in_timeout = 2
+        elif word == "failed":
+            # Its plans ran a moment ago, and are counted no more.
+            self.jobs[job] = "over"
+            return SimpleNamespace(state_name="Executing", in_executing=2, completed=0, in_timeout=0)
+        return done
+
+    def query(self, *_: Any, **__: Any) -> list[dict[str, int]]:
+        return [{"count(*)": self.live}]
+
+
+def test_where_nothing_was_deleted_no_segment_is_rewritten() -> None:
+    """A compaction rewrites all of a collection; an erasure asks for one of each collection in each pass."""
+    client = Segments("2.6.7")
+    assert client.index().compact(NAME, timeout=1)
+    assert client.calls == []
+
+
+@pytest.mark.parametrize("version", ["2.6.3", "2.6.7", "2.6.24", "3.0.0", "3.0.2"])
+def test_deletes_are_applied_before_segments_are_rewritten(version: str) -> None:
+    client = Segments(version, idle_after=0)
+    client.delete(5)
+    client.flush()
+    assert client.index().compact(NAME, timeout=1)
+    assert client.calls == ["flush", "compact level 0", "compact"]
+    assert (client.rows, client.level_zero) == (195, 0)
+
+
+@pytest.mark.parametrize("version", ["2.4.13", "2.5.27", "2.6.2"])
+def test_before_2_6_3_it_is_waited_for_until_the_server_has_applied_them(version: str) -> None:
+    client = Segments(version, idle_after=5)
+    client.delete(5)
+    client.flush()
+    assert client.index().compact(NAME, timeout=1)
+    assert client.calls == ["flush", "compact"]
+    assert client.looks > 5
+    assert client.rows == 195
+
+
+def test_on_2_3_there_is_no_level_zero() -> None:
+    client = Segments("2.3.5")
+    client.delete(5)
+    client.flush()
+    assert client.index().compact(NAME, timeout=1)
+    assert client.calls == ["flush", "compact"]
+
+
+@pytest.mark.parametrize("word", ["failed", "timed out", "none"])
+def test_completed_is_not_believed(word: str) -> None:
+    """The state says so of plans that failed or timed out, and of none."""
+    client = Segments("2.6.7", idle_after=0, plans=[word, "ok", word, "ok"])
+    client.delete(5)
+    client.flush()
+    assert client.index().compact(NAME, timeout=1)
+    assert client.calls.count("compact level 0") == 2
+    assert client.calls.count("compact") == 2
+    assert client.rows == 195
+
+
+def test_what_was_deleted_and_not_flushed_is_flushed() -> None:
+    client = Segments("2.6.7", idle_after=0)
+    client.delete(5)
+    assert client.index().compact(NAME, timeout=1)
+    assert client.calls == ["compact", "flush", "compact level 0", "compact"]
+    assert client.rows == 195
+
+
+def test_rows_that_are_still_stored_are_told_with_what_to_look_at() -> None:
+    client = Segments("2.6.7", idle_after=0, plans=["ok", *["failed"] * 99])
+    client.delete(5)
+    client.flush()
+    with pytest.raises(NotCompacted) as stopped:
+        client.index().compact(NAME, timeout=1)
+    assert client.rows == 200
+    for words in (
+        "served no longer, and Milvus still stores them",
+        f"'{NAME}' at http://h:19530",
+        "200 rows in 2 segments where 195 are there",
+        "of 2 plans 0 completed, 0 timed out, 2 failed",
+        "dataCoord.enableCompaction",
+        "`expire` compacts again",
+    ):
+        assert words in str(stopped.value)
+    assert client.calls.count("compact") == 3
+    assert isinstance(stopped.value, DependencyUnavailable)
+
+
+def test_deletes_that_are_never_applied_end_the_wait() -> None:
+    client = Segments("2.5.27", idle_after=0)
+    client.delete(5)
+    client.flush()
+    with pytest.raises(NotCompacted, match="1 segments of deletes are not applied yet"):
+        client.index().compact(NAME, timeout=0.1)
+    assert client.calls == ["flush"]
+
+
+def test_a_compaction_that_gets_on_may_take_longer_than_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("jobs.index.milvus.compaction.time.monotonic", lambda: clock[0])
+    client = Segments("2.6.7", idle_after=0)
+    client.delete(5)
+    client.flush()
+    plans = iter(range(10))
+
+    def slow(job: int, **_: Any) -> Any:
+        clock[0] += 50
+        done = next(plans, 10)
+        return SimpleNamespace(
+            state_name="Completed" if done == 10 else "Executing", in_executing=10 - done, completed=done, in_timeout=0
+        )
+
+    client.get_compaction_state = slow  # type: ignore[method-assign]
+    assert client.index().compact(NAME, timeout=60)
+    assert clock[0] > 500
