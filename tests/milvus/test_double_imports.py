@@ -85,6 +85,16 @@ def test_a_late_answer_is_408_in_json_and_the_job_is_there(version: str, tmp_pat
 
 
 @versions()
+@shows("timeout-by-header")
+def test_a_header_says_how_long_a_call_may_take(version: str, tmp_path: Path) -> None:
+    with asking(version, tmp_path) as ask:
+        ask.collection()
+        ask.core.slow_s = 40.0
+        assert ask.post("list", {})[0] == 408
+        assert ask.post("list", {}, Request_Timeout="55")[0] == 200
+
+
+@versions()
 @shows("not-now", "errors-in-200")
 def test_not_now_comes_with_http_200(version: str, tmp_path: Path) -> None:
     with asking(version, tmp_path) as ask:

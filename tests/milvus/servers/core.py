@@ -31,6 +31,8 @@ class Core:
         self.imports = Imports(self.store, profile, self.faults, self.clock, bucket)
         self.compactions = Compactions(self.store, profile, self.faults)
         self.calls: list[str] = []
+        # Seconds of the server that a call over HTTP takes.
+        self.slow_s = 0.0
         self.starting_until = 0.0
 
     def begin(self, call: str) -> str:

@@ -156,7 +156,13 @@ SECTIONS: dict[str, tuple[Fact, ...]] = {
             (("2.5.0", ""),),
             SERVERS[1:],
         ),
-        Fact("errors-in-200", "Every other error is HTTP 200 with `code` and `message`", V2, "wrapperProxy…"),
+        Fact(
+            "timeout-by-header",
+            "The header `Request-Timeout`, in whole seconds, takes the place of the 30 s",
+            TIMEOUTS,
+            "timeoutMiddleware",
+        ),
+        Fact("errors-in-200", "Every other error is HTTP 200 with `code` and `message`", V2, "wrapperProxyWithLimit"),
         Fact(
             "not-now",
             "Codes 1 (not ready), 2 (unavailable) and 8 (rate limit) are marked as retriable",

@@ -15,6 +15,7 @@ from tests.milvus.servers.store import Refused
 
 PREFIX = "/v2/vectordb/jobs/import/"
 TWO_PHASES = ("commit", "abort")
+TIMEOUT_S = 30.0
 BY_JOB = ("get_progress", "describe", *TWO_PHASES)
 Body = Mapping[str, Any]
 
@@ -148,7 +149,8 @@ class Handler(BaseHTTPRequestHandler):
         if word in (LOST, CUT):
             self.close_connection = True
             return None
-        if word == LATE:
+        limit = self.headers.get("Request-Timeout", "")
+        if word == LATE or api.core.slow_s > (int(limit) if limit.isdigit() else TIMEOUT_S):
             return self._say_late()
         return self._say({"code": 0, "data": data})
 
