@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import grpc  # type: ignore[import-untyped]  # it ships no types
@@ -149,26 +148,13 @@ def test_grants_are_of_a_database_and_told_by_it(version: str, tmp_path: Path) -
             client.close()
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate for 127.0.0.1 that signs itself: authority, server and client in one."""
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=face-reindex-tests",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "server.key", "-out", "server.pem"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    (folder / "ca.pem").write_bytes((folder / "server.pem").read_bytes())
-    return folder
-
-
 @versions()
 @shows("tls-own-port")
-def test_with_tls_there_is_no_http_on_the_port_of_grpc(version: str, tmp_path: Path, authority: Path) -> None:
-    with asking(version, tmp_path, tls=authority) as ask:
+def test_with_tls_there_is_no_http_on_the_port_of_grpc(version: str, tmp_path: Path, self_signed: Path) -> None:
+    with asking(version, tmp_path, tls=self_signed) as ask:
         ask.collection()
         quiet_pymilvus()
-        pem = str(authority / "ca.pem")
+        pem = str(self_signed / "ca.pem")
         client = MilvusClient(ask.double.uri, server_pem_path=pem, timeout=10)
         assert client.list_collections() == [NAME]
         client.close()
@@ -179,9 +165,9 @@ def test_with_tls_there_is_no_http_on_the_port_of_grpc(version: str, tmp_path: P
 
 
 @shows("client-certificate")
-def test_pymilvus_shows_a_certificate_only_where_all_three_files_are_named(tmp_path: Path, authority: Path) -> None:
-    with asking("2.6.24", tmp_path, tls=authority, mutual=True) as ask:
-        ca, key = str(authority / "ca.pem"), str(authority / "server.key")
+def test_pymilvus_shows_a_certificate_only_where_all_three_files_are_named(tmp_path: Path, self_signed: Path) -> None:
+    with asking("2.6.24", tmp_path, tls=self_signed, mutual=True) as ask:
+        ca, key = str(self_signed / "ca.pem"), str(self_signed / "server.key")
         quiet_pymilvus()
         with pytest.raises((MilvusException, grpc.RpcError)):
             MilvusClient(ask.double.uri, server_pem_path=ca, client_pem_path=ca, client_key_path=key, timeout=2)

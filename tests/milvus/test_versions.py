@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from jobs.erasure.collections import erase_keys
-from jobs.errors import FaceReindexError
+from jobs.errors import FaceReindexError, SettingsError
 from jobs.index import bulk_import
 from jobs.index.import_records import MemoryRecorder
 from jobs.index.loader import StagedFile, load_files
@@ -231,6 +231,56 @@ def test_wrong_rights_are_not_called_an_outage(version: str, tmp_path: Path) -> 
             there.core.rights.users["root"] = "another"
             with pytest.raises(FaceReindexError, match="credentials"):
                 there.load(index)
+
+
+@versions()
+@shows("tls-own-port")
+def test_with_tls_imports_go_to_a_port_of_their_own(version: str, tmp_path: Path, self_signed: Path) -> None:
+    with world(version, tmp_path, tls=self_signed) as there:
+        there.milvus = {"ca_file": str(self_signed / "ca.pem")}
+        with there.index() as index, pytest.raises(SettingsError, match="rest_uri"):
+            index.check_imports()
+        there.milvus |= {"rest_uri": there.double.rest_uri}
+        with there.index() as index:
+            index.check_imports()
+            there.create(index)
+            there.load(index)
+            assert there.seen() == sorted(KEYS.tolist())
+
+
+@versions()
+@shows("paths-as-given")
+def test_files_in_a_bucket_are_named_by_their_keys(version: str, tmp_path: Path) -> None:
+    with world(version, tmp_path, bucket=tmp_path) as there, there.index() as index:
+        there.create(index)
+        there.files = [replace(f, path=f"s3a://bucket/staged/{Path(f.path).name}") for f in there.files]
+        sums = {file.path: file.sha256 for file in there.files}
+        load_files(index, NAME, there.files, there.settings(), recorder=there.recorder, digest=sums.__getitem__)
+        assert there.seen() == sorted(KEYS.tolist())
+
+
+@versions(has="paths-confined")
+@shows("paths-confined")
+def test_staging_inside_of_the_servers_folders_is_told_as_that(version: str, tmp_path: Path) -> None:
+    with world(version, tmp_path / "insert_log") as there, there.index() as index:
+        there.create(index)
+        with pytest.raises(FaceReindexError, match=r"staging\.path"):
+            there.load(index)
+
+
+@versions(has="no-import-under-replication")
+@shows("no-import-under-replication", "no-auto-commit-under-replication")
+def test_a_cluster_that_replicates_is_told_as_that(version: str, tmp_path: Path) -> None:
+    with world(version, tmp_path) as there, there.index() as index:
+        there.create(index)
+        there.core.imports.replicating = True
+        with pytest.raises(FaceReindexError, match="replicat"):
+            there.load(index)
+        there.core.imports.allowed_when_replicating = True
+        if there.core.profile.has("two-phases"):
+            there.recorder = MemoryRecorder()
+            there.load(index)
+            assert there.seen() == sorted(KEYS.tolist())
 
 
 # -- resume ------------------------------------------------------------------------------------------------------------
