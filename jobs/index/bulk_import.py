@@ -278,15 +278,16 @@ class Importer:
     def _remove_doubt(self) -> list[StagedFile]:
         """Look for the keys of doubtful files; returns those that are not there at all, to be imported again."""
         while True:
-            self._follow_strays()
+            jobs = self._follow_strays()
             if not self.doubtful:
                 return []
+            # Before the keys are counted: what a job brings in between would be counted neither way.
+            alive = self._held(jobs)
             self._make_countable()
             found = {number: self._present(file) for number, (file, _) in self.doubtful.items()}
             # A request whose answer was lost may have made its job meanwhile.
-            if not self._strays():
+            if {job.job_id for job in self._jobs()} <= {job.job_id for job in jobs}:
                 break
-        alive = self._held(self.given_up)
         again = []
         for file, why in self.doubtful.values():
             distinct, copies = found[file.file_no]
@@ -312,7 +313,7 @@ class Importer:
         """All jobs of the collection that the server still knows."""
         return self._patiently(lambda: self.index.list_imports(self.collection))
 
-    def _strays(self) -> dict[str, list[StagedFile] | None]:
+    def _strays(self, jobs: Iterable[ImportState]) -> dict[str, list[StagedFile] | None]:
         """Jobs that may yet bring rows of doubtful files, and that were not given up: by job, which files.
 
         None: one that cannot be told by now. A young job names no files yet, and may hold any of those.
@@ -321,7 +322,7 @@ class Importer:
         by_path = {import_path(file.path): file for file, _ in self.doubtful.values()}
         others = {job_id for number, (job_id, _) in known.items() if number not in self.doubtful}
         found: dict[str, list[StagedFile] | None] = {}
-        for job in self._jobs():
+        for job in jobs:
             if job.finished or job.job_id in self.given_up:
                 continue
             files = [by_path[path] for path in job.files if path in by_path]
@@ -331,32 +332,44 @@ class Importer:
                 found[job.job_id] = None
         return found
 
-    def _follow_strays(self) -> None:
-        """Follow such jobs to their end. One that cannot be told is waited for until it can, or is over."""
-        waited: dict[str, None] = {}
-        while strays := self._strays():
+    def _follow_strays(self) -> list[ImportState]:
+        """Follow such jobs to their end. One that cannot be told is waited for until it can, or is over.
+
+        Returns all jobs, of which none is such a one any more.
+        """
+        waited: set[str] = set()
+        while True:
+            jobs = self._jobs()
+            strays = self._strays(jobs)
+            if not strays:
+                return jobs
             for job_id, files in strays.items():
-                if files is not None:
+                if files is None:
+                    self._wait_for(job_id, waited)
+                elif all(file.file_no in self.doubtful for file in files):
                     for file in files:
                         del self.doubtful[file.file_no]
                     self.recorder.started([file.file_no for file in files], job_id)
                     self.adopted += len(files)
                     self._follow_from_now(job_id, files)
-                elif job_id not in waited:
-                    waited[job_id] = None
-                    self.pulse.begin(job_id)
-                elif self.pulse.look(self._patiently(lambda job_id=job_id: self.index.import_state(job_id))):  # type: ignore[misc]
-                    self.given_up.add(job_id)
             self._follow_all()
             time.sleep(STRAY_POLL_S)
 
-    def _held(self, given_up: set[str]) -> set[int]:
-        """Doubtful files that jobs may yet bring rows of, although nobody waits for these any more."""
+    def _wait_for(self, job_id: str, waited: set[str]) -> None:
+        """Look at a job that may be of any files; it is given up where the load does not get on."""
+        if job_id not in waited:
+            waited.add(job_id)
+            self.pulse.begin(job_id)
+        elif self.pulse.look(self._patiently(lambda: self.index.import_state(job_id))):
+            self.given_up.add(job_id)
+
+    def _held(self, jobs: Iterable[ImportState]) -> set[int]:
+        """Doubtful files that jobs may yet bring rows of, although these were given up."""
         known = self.recorder.known()
-        jobs = [job for job in self._jobs() if job.job_id in given_up and not job.finished]
-        named = {path for job in jobs for path in job.files}
-        nameless = {job.job_id for job in jobs if not job.files}
         on_record = {job_id for job_id, _ in known.values()}
+        live = [job for job in jobs if not job.finished]
+        named = {path for job in live for path in job.files}
+        nameless = {job.job_id for job in live if not job.files}
         return {
             number
             for number, (file, _) in self.doubtful.items()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from jobs.errors import SettingsError
 from jobs.formatting import size, span
 from jobs.index.collections import PQ_BYTES, default_index
-from jobs.index.protocol import METRIC, SCALARS, Features, IndexSpec
+from jobs.index.protocol import METRIC, SCALARS, Features, IndexSpec, VectorIndex
 from jobs.settings import Settings
 from udfs.arrays import EMBEDDING_DIM
 
@@ -123,6 +123,18 @@ def uses_bulk_import(settings: Settings, features: Features) -> bool:
             hint="set milvus.load_by=auto.",
         )
     return features.bulk_import and load_by != "insert"
+
+
+def check_load(settings: Settings, index: VectorIndex) -> None:
+    """Ask for what a load will need, before hours are spent on what it would load. Nothing is changed.
+
+    Raises:
+        SettingsError: `check_index_type`, `uses_bulk_import`, `VectorIndex.check_imports`.
+        DependencyUnavailable: what takes bulk imports is out of reach.
+    """
+    check_index_type(settings, index.features)
+    if uses_bulk_import(settings, index.features):
+        index.check_imports()
 
 
 def check_index_type(settings: Settings, features: Features) -> None:

@@ -7,7 +7,7 @@ from jobs.errors import LeaseLost, MixedFingerprints, NotProvenError
 from jobs.governance.gate import Gated
 from jobs.index import staging
 from jobs.index.collections import collection_name, default_index
-from jobs.index.load_plan import check_index_type, plan_load, uses_bulk_import
+from jobs.index.load_plan import check_load, plan_load, uses_bulk_import
 from jobs.index.loader import RebuildNeeded, load_files
 from jobs.index.permitted_keys import not_permitted
 from jobs.index.protocol import CollectionInfo, VectorIndex
@@ -33,9 +33,7 @@ def load_steps(run: Run, index: VectorIndex) -> str:
             interface is not where the settings say.
     """
     # Before the files are staged.
-    check_index_type(run.settings, index.features)
-    if uses_bulk_import(run.settings, index.features):
-        index.check_imports()
+    check_load(run.settings, index)
     collection = collection_name(run.settings.milvus.alias, run.run_id)
     run.facts["collection"] = collection
     fingerprint = known_fingerprint(run)

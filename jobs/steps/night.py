@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.erasure.run import Outcome, erase_pending
 from jobs.errors import StoreMissing
-from jobs.index.load_plan import uses_bulk_import
+from jobs.index.load_plan import check_load
 from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import has_switched
 from jobs.runs.record import Run
@@ -24,7 +24,8 @@ def night_steps(run: Run, index: VectorIndex, *, recompute: bool) -> None:
     files are gone, and another import would bring every row into the live collection twice.
 
     Raises:
-        SettingsError: `milvus.load_by` asks for what this Milvus cannot do.
+        SettingsError: `milvus.load_by` or `milvus.index_type` asks for what this Milvus cannot do; or its REST
+            interface is not where the settings say.
     """
     if has_switched(run, index):
         if run.result(Promoted) is None:
@@ -32,7 +33,7 @@ def night_steps(run: Run, index: VectorIndex, *, recompute: bool) -> None:
         clear_staging(run)
         return
     # Before the first image is embedded: that may take hours, and what the settings ask for be what Milvus cannot do.
-    uses_bulk_import(run.settings, index.features)
+    check_load(run.settings, index)
     embed_steps(run, recompute=recompute)
     load_steps(run, index)
     verify_steps(run, index)

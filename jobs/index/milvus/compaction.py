@@ -15,19 +15,25 @@ deleted ones.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from jobs.errors import NotCompacted
 from jobs.index.milvus.calls import CALL_TIMEOUT_S, call
 from jobs.index.milvus.client import MilvusIndex
+
+T = TypeVar("T")
 
 LOOK_S: Final = 1.0
 PLAN_LOOK_S: Final = 0.5
 FLUSH_S: Final = 15.0
 """A collection is flushed 0.1 times a second at the most (2.3.9 quota_param.go MaxFlushRatePerCollection)."""
 _FUTILE: Final = 3
-_LEVEL_ZERO: Final = 1  # SegmentLevel.L0 of milvus-proto; servers before 2.4 say 0 (Legacy) of all
+# Numbers of milvus-proto (common.proto): SegmentLevel.L0 (servers before 2.4 say 0, Legacy, of all), and
+# CompactionState.Completed.
+_LEVEL_ZERO: Final = 1
+_COMPLETED: Final = 2
 
 
 @dataclass(frozen=True)
@@ -79,31 +85,60 @@ class Compaction:
             time.sleep(LOOK_S)
 
     def _look(self) -> Stored:
-        found = self._ask("list segments", self._index.client.list_persistent_segments, self._name)
+        client = self._index.client
+        found = self._ask("list segments", lambda: client.list_persistent_segments(self._name, timeout=CALL_TIMEOUT_S))
         data = [segment for segment in found if segment.level != _LEVEL_ZERO]
         return Stored(sum(int(segment.num_rows) for segment in data), len(data), len(found) - len(data))
 
     def _compact(self, *, level_zero: bool) -> bool:
         """Ask for a compaction, and wait for it; whether it had anything to do."""
-        job = int(self._ask("compact", self._index.client.compact, self._name, is_l0=level_zero))
-        if job <= 0:
+        asked = self._ask("compact", lambda: self._manual_compaction(level_zero=level_zero))
+        if asked.compactionID <= 0:
             return False
-        # The public call tells no numbers of plans.
-        handler = self._index.client._get_connection()
-        done = plans = 0
+        done, plans = 0, int(asked.compactionPlanCount)
         while True:
-            state = self._ask("tell the compaction's state", handler.get_compaction_state, job)
-            plans = max(plans, state.in_executing + state.completed + state.in_timeout)
-            if state.completed > done:
-                done, self._moved_at = state.completed, time.monotonic()
-            if state.state_name == "Completed":
+            state = self._ask("tell the compaction's state", lambda: self._state(asked.compactionID))
+            ended = state.completedPlanNo + state.timeoutPlanNo + state.failedPlanNo
+            plans = max(plans, ended + state.executingPlanNo)
+            if state.completedPlanNo > done:
+                done, self._moved_at = state.completedPlanNo, time.monotonic()
+            if state.state == _COMPLETED:
                 break
             self._check(None, None)
             time.sleep(PLAN_LOOK_S)
         if plans:
-            failed = plans - done - state.in_timeout
-            self._last = f"of {plans} plans {done} completed, {state.in_timeout} timed out, {failed} failed"
+            self._last = (
+                f"of {plans} plans {done} completed, {state.timeoutPlanNo} timed out, {state.failedPlanNo} failed"
+            )
         return bool(plans)
+
+    def _manual_compaction(self, *, level_zero: bool) -> Any:
+        """With name and id: servers before 2.4.18 look at the id alone, which pymilvus 3.0.2 leaves out, and without it
+        rewrite every collection that there is (2.5.27 internal/proxy/impl.go ManualCompaction; 2.4.23
+        internal/datacoord/compaction_trigger.go handleGlobalSignal; id 0 was seen in the log of 2.3.5)."""
+        from pymilvus.client.prepare import Prepare
+
+        described = self._index.client.describe_collection(self._name, timeout=CALL_TIMEOUT_S)
+        request = Prepare.manual_compaction(
+            self._name, is_clustering=False, is_l0=level_zero, collection_id=int(described["collection_id"])
+        )
+        return self._send("ManualCompaction", request)
+
+    def _state(self, job: int) -> Any:
+        """pymilvus's own call leaves out how many plans have failed."""
+        from pymilvus.client.prepare import Prepare
+
+        return self._send("GetCompactionState", Prepare.get_compaction_state(job))
+
+    def _send(self, method: str, request: Any) -> Any:
+        from pymilvus.client.utils import check_status
+
+        client = self._index.client
+        send = getattr(client._get_connection()._stub, method)
+        metadata = client._generate_call_context().to_grpc_metadata()
+        answer = send(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
+        check_status(answer.status)
+        return answer
 
     def _flush(self) -> None:
         if time.monotonic() - self._flushed_at > FLUSH_S:
@@ -131,5 +166,5 @@ class Compaction:
             "data nodes are not busy (or raise erasure.compact_timeout_s); `expire` compacts again.",
         )
 
-    def _ask(self, action: str, function: Any, *args: Any, **kwargs: Any) -> Any:
-        return call(action, self._where, lambda: function(*args, timeout=CALL_TIMEOUT_S, **kwargs))
+    def _ask(self, action: str, function: Callable[[], T]) -> T:
+        return call(action, self._where, function)

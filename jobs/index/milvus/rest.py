@@ -30,7 +30,8 @@ _CREDENTIALS: Final = "set FACE_REINDEX_MILVUS_TOKEN, or …_USER and …_PASSWO
 _ROLE: Final = "give it the loader's role in this database with `python -m jobs.index.roles` (docs/operations.md)."
 _REACHABLE: Final = "check that the server is up and reachable, then run the same command again."
 _PRIVILEGE: Final = re.compile(r"Privilege([A-Za-z]+)")
-# What a server's words of refusal mean for the operator.
+# What a server's words of refusal mean for the operator: 2.6.20, 3.0.0 internal/datacoord/ddl_callbacks_import.go
+# validateImportReplication; milvus #51894 ValidateImportFilePaths; 2.5.27 services.go ImportV2; quotas of a job.
 _STEPS: Final = (
     (
         "replicating cluster",
@@ -38,7 +39,6 @@ _STEPS: Final = (
         "cluster (Milvus 3.0), or milvus.load_by=insert.",
     ),
     ("internal storage directory", "set staging.path to a place outside of Milvus's own folders."),
-    ("inside a folder of the server", "set staging.path to a place outside of Milvus's own folders."),
     ("reached the limit", "wait until other import jobs of this Milvus have ended, then run the same command again."),
     ("quota", "see the quotas of this Milvus (disk, memory), then run the same command again."),
 )

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pymilvus.client.call_context import CallContext
+from pymilvus.grpc_gen import milvus_pb2
 
 from jobs.errors import DependencyUnavailable, NotCompacted
 from jobs.index.milvus import compaction
@@ -18,7 +20,7 @@ from jobs.index.milvus.versions import detect
 
 pytestmark = pytest.mark.unit
 
-NAME = "faces_r1"
+NAME, COLLECTION = "faces_r1", 470
 
 
 @pytest.fixture(autouse=True)
@@ -75,33 +77,43 @@ class Segments:
     def _apply(self) -> None:
         self.noted, self.level_zero = self.noted + self.level_zero, 0
 
-    def compact(self, *_: Any, is_l0: bool, **__: Any) -> int:
+    def describe_collection(self, *_: Any, **__: Any) -> dict[str, int]:
+        return {"collection_id": COLLECTION}
+
+    def _generate_call_context(self) -> CallContext:
+        return CallContext(db_name="faces_db")
+
+    def _get_connection(self) -> Any:
+        return SimpleNamespace(_stub=self)
+
+    def ManualCompaction(  # noqa: N802 -- the stub's name
+        self, request: milvus_pb2.ManualCompactionRequest, *, metadata: Any, **_: Any
+    ) -> milvus_pb2.ManualCompactionResponse:
+        assert ("dbname", "faces_db") in metadata
+        # By the id alone before 2.4.18, by the name alone since.
+        assert (request.collectionID, request.collection_name) == (COLLECTION, NAME)
+        is_l0 = bool(request.l0Compaction)
         word = self.plans.pop(0) if self.plans else "ok"
         self.calls.append("compact level 0" if is_l0 else "compact")
         if word == "none":
-            return -1
+            return milvus_pb2.ManualCompactionResponse(compactionID=-1)
         self.jobs[len(self.jobs) + 1] = word
         if word == "ok" and is_l0:
             self._apply()
         elif word == "ok":
             self.rows, self.noted = self.rows - self.noted, 0
-        return len(self.jobs)
+        return milvus_pb2.ManualCompactionResponse(compactionID=len(self.jobs), compactionPlanCount=2)
 
-    def _get_connection(self) -> Any:
-        return self
-
-    def get_compaction_state(self, job: int, **_: Any) -> Any:
-        word = self.jobs[job]
-        done = SimpleNamespace(state_name="Completed", in_executing=0, completed=0, in_timeout=0)
-        if word == "ok":
-            done.completed = 2
-        elif word == "timed out":
-            done.in_timeout = 2
-        elif word == "failed":
-            # Its plans ran a moment ago, and are counted no more.
-            self.jobs[job] = "over"
-            return SimpleNamespace(state_name="Executing", in_executing=2, completed=0, in_timeout=0)
-        return done
+    def GetCompactionState(  # noqa: N802 -- the stub's name
+        self, request: milvus_pb2.GetCompactionStateRequest, **_: Any
+    ) -> milvus_pb2.GetCompactionStateResponse:
+        word = self.jobs[request.compactionID]
+        return milvus_pb2.GetCompactionStateResponse(
+            state=2,
+            completedPlanNo=2 * (word == "ok"),
+            timeoutPlanNo=2 * (word == "timed out"),
+            failedPlanNo=2 * (word == "failed"),
+        )
 
     def query(self, *_: Any, **__: Any) -> list[dict[str, int]]:
         return [{"count(*)": self.live}]
@@ -200,13 +212,13 @@ def test_a_compaction_that_gets_on_may_take_longer_than_its_timeout(monkeypatch:
     client.flush()
     plans = iter(range(10))
 
-    def slow(job: int, **_: Any) -> Any:
+    def slow(_: Any, **__: Any) -> milvus_pb2.GetCompactionStateResponse:
         clock[0] += 50
         done = next(plans, 10)
-        return SimpleNamespace(
-            state_name="Completed" if done == 10 else "Executing", in_executing=10 - done, completed=done, in_timeout=0
+        return milvus_pb2.GetCompactionStateResponse(
+            state=2 if done == 10 else 1, executingPlanNo=10 - done, completedPlanNo=done
         )
 
-    client.get_compaction_state = slow  # type: ignore[method-assign]
+    client.GetCompactionState = slow  # type: ignore[method-assign,assignment]
     assert client.index().compact(NAME, timeout=60)
     assert clock[0] > 500

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from jobs.errors import SettingsError
 from jobs.index.collections import default_index
-from jobs.index.load_plan import FILE_BYTES_LIMIT, index_bytes, plan_load, uses_bulk_import
+from jobs.index.load_plan import FILE_BYTES_LIMIT, check_load, index_bytes, plan_load, uses_bulk_import
 from jobs.index.milvus.versions import detect
 from jobs.index.protocol import Features, IndexSpec
 from jobs.settings import Settings
+from tests.milvus.fake import FakeIndex
 from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.unit
@@ -123,3 +124,28 @@ def test_quantised_indexes_are_as_large_as_their_codes() -> None:
     assert index_bytes(IndexSpec("IVF_PQ"), 1) == 256 + 8  # what is built where nothing is said
     assert index_bytes(IndexSpec("IVF_PQ", params={"m": 64, "nbits": 8}), 1) == 64 + 8
     assert index_bytes(IndexSpec("IVF_PQ", params={"m": 512, "nbits": 4}), 1) == 256 + 8
+
+
+def test_an_index_type_that_a_release_refuses_is_said_before_anything_is_staged() -> None:
+    settings = Settings.model_validate({"milvus": {"uri": "http://h:19530", "index_type": "GPU_CAGRA"}})
+    for version, refused in (("2.4.13", True), ("2.5.27", False)):
+        features = detect(version)
+        if refused:
+            with pytest.raises(SettingsError, match=r"GPU_CAGRA.*\(2\.4\.13\).*COSINE"):
+                plan_load(1_000, settings, features)
+        else:
+            assert plan_load(1_000, settings, features).index.index_type == "GPU_CAGRA"
+
+
+def test_what_takes_imports_is_asked_before_a_load_and_only_for_imports() -> None:
+    class Asked(FakeIndex):
+        times = 0
+
+        def check_imports(self) -> None:
+            self.times += 1
+
+    index = Asked()
+    settings = {"uri": "http://h:19530"}
+    check_load(Settings.model_validate({"milvus": settings}), index)
+    check_load(Settings.model_validate({"milvus": {**settings, "load_by": "insert"}}), index)
+    assert index.times == 1

@@ -295,9 +295,43 @@ def test_a_young_job_of_other_files_is_not_waited_for(files: list[StagedFile], k
     recorder.started([1], "")
     importer = Importer(index, NAME, files, settings(), recorder, sha256_of, None)
     importer.doubtful = {1: (files[1], "no answer")}
-    assert importer._strays() == {}
+    assert importer._strays(index.list_imports(NAME)) == {}
     importer.doubtful = {0: (files[0], "no answer")}
-    assert importer._strays() == {"1": None}
+    assert importer._strays(index.list_imports(NAME)) == {"1": None}
+
+
+def test_two_jobs_of_one_file_that_nobody_follows_are_found_out(files: list[StagedFile]) -> None:
+    index = Young(1)
+    index.create(NAME, dim=DIM, shards=1, properties=INFO)
+    index.faults = {files[0].path: ["lost", "lost", "lost"]}
+    for _ in range(2):
+        with pytest.raises(DependencyUnavailable):
+            index.start_import(NAME, [files[0].path])
+    recorder = MemoryRecorder()
+    recorder.started([0], "")
+    index.faults = {}
+    with pytest.raises(RebuildNeeded, match="imported twice"):
+        load_files(index, NAME, files, settings(import_timeout_s=30), recorder=recorder)
+
+
+def test_a_job_that_is_made_and_done_while_keys_are_counted_is_seen(
+    files: list[StagedFile], keys: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request got no answer, and was carried out late."""
+    index = new_index()
+    index.faults = {files[2].path: ["refused"]}
+    count, late = index.count_ids, [True]
+
+    def counted(name: str, ids: np.ndarray | Sequence[int]) -> int:
+        found = count(name, ids)
+        if late:
+            late.clear()
+            index.start_import(NAME, [files[2].path])
+        return found
+
+    monkeypatch.setattr(index, "count_ids", counted)
+    assert load_files(index, NAME, files, settings(), recorder=MemoryRecorder()).retried == 0
+    assert exact(index, keys)
 
 
 def test_a_file_imported_twice_is_found_also_where_requests_carry_keys(files: list[StagedFile]) -> None:
