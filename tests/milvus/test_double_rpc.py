@@ -13,7 +13,7 @@ from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from jobs.index.milvus.calls import quiet_pymilvus
-from tests.milvus.asking import LATER, NAME, ROWS, Asking, asking, keys_of, versions
+from tests.milvus.asking import LATER, NAME, OTHER, ROWS, Asking, asking, keys_of, versions
 from tests.milvus.servers.facts import shows
 from tests.milvus.servers.store import Collection
 
@@ -70,6 +70,19 @@ def test_a_compaction_by_hand_rewrites_rows_without_new_deletes(version: str, tm
         assert len(there.seen()["face_id"]) == ROWS - len(GONE)
         assert there.stored(GONE) == len(GONE)
         assert levels(client) == [1, 2]
+
+
+@versions()
+@shows("compaction-by-id")
+def test_2_4_compacts_every_collection_where_one_is_named_and_not_numbered(version: str, tmp_path: Path) -> None:
+    with asking(version, tmp_path) as ask, connected(ask) as client:
+        filled(ask)
+        other = ask.collection(OTHER)
+        ask.create(ask.file(), name=OTHER)
+        ask.skip(LATER)
+        before = other.segments[0].number
+        compact(ask, client)
+        assert (other.segments[0].number != before) == (version == "2.4.13")
 
 
 @versions(has="l0-by-hand")

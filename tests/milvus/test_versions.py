@@ -27,7 +27,7 @@ from jobs.index.protocol import IndexSpec
 from jobs.index.roles import LOADER, create_roles
 from jobs.index.staged_files import RebuildNeeded
 from jobs.settings import Settings
-from tests.milvus.asking import NAME, PASSWORD, USER, versions
+from tests.milvus.asking import NAME, OTHER, PASSWORD, USER, versions
 from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files
 from tests.milvus.servers.double import MilvusDouble
 from tests.milvus.servers.facts import shows
@@ -413,12 +413,17 @@ def erase(there: World, index: ServerIndex, keys: np.ndarray, **more: Any) -> di
 
 
 @versions()
-@shows("deletes-in-l0", "manual-leaves-l0", "l0-by-hand", "l0-when-idle", "completed-whatever", "segments-with-level")
+@shows("deletes-in-l0", "manual-leaves-l0", "l0-by-hand", "l0-when-idle", "segments-with-level", "compaction-by-id")
 def test_a_compacted_collection_stores_nothing_of_what_was_erased(version: str, tmp_path: Path) -> None:
     with world(version, tmp_path) as there, there.index() as index:
         loaded(there, index)
+        # Another one, which is not to be rewritten.
+        index.create(OTHER, dim=DIM, shards=1, properties=INFO)
+        load_files(index, OTHER, there.files[:1], there.settings(), recorder=MemoryRecorder())
+        others = [segment.number for segment in there.core.store.get("default", OTHER).segments]
         gone = KEYS[: ROWS // 20]
         told = erase(there, index, gone)
+        assert [segment.number for segment in there.core.store.get("default", OTHER).segments] == others
         assert told == {"before": ROWS, "erased": len(gone), "after": ROWS - len(gone), "left": 0, "compacted": True}
         assert there.stored(gone) == 0
         assert there.seen() == sorted(KEYS[len(gone) :].tolist())

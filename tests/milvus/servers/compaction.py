@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -36,13 +36,15 @@ class Compactions:
         self.plan_s = plan_s
         self.plans: list[Plan] = []
 
-    def start(self, there: Collection, *, l0: bool, now: float) -> tuple[int, int]:
+    def start(self, collections: Iterable[Collection], *, l0: bool, now: float) -> tuple[int, int]:
         """A compaction by hand: its id and the number of its plans; without a plan there is no id."""
         job = self._store.number()
-        if l0 and self._profile.has("l0-by-hand"):
-            acts = [partial(self._note_deletes, there, ripe)] if (ripe := self._ripe(there)) else []
-        else:
-            acts = [partial(self._rewrite, there, s) for s in there.at_level(L1, flushed=True) if s.visible]
+        acts: list[Callable[[], None]] = []
+        for there in collections:
+            if not (l0 and self._profile.has("l0-by-hand")):
+                acts += [partial(self._rewrite, there, s) for s in there.at_level(L1, flushed=True) if s.visible]
+            elif ripe := self._ripe(there):
+                acts.append(partial(self._note_deletes, there, ripe))
         self.plans += [Plan(job, now + self.plan_s, act) for act in acts]
         return (job, len(acts)) if acts else (NO_JOB, 0)
 

@@ -516,6 +516,15 @@ SECTIONS: dict[str, tuple[Fact, ...]] = {
             "triggerManualCompaction…, getCandidates",
         ),
         Fact(
+            "compaction-by-id",
+            "A compaction by hand is of the collection whose id the request has; without one, as pymilvus asks, "
+            "of all collections (the name is looked at from 2.4.18 on)",
+            "internal/proxy/impl.go, internal/datacoord/compaction_trigger.go",
+            "ManualCompaction, handleGlobalSignal",
+            (("2.4.13", "2.4.18"),),
+            ("2.4.13", "2.5"),
+        ),
+        Fact(
             "l0-by-hand",
             "`l0Compaction` in a request compacts L0 segments; older servers do not know the field and compact as "
             "usual",

@@ -314,8 +314,11 @@ class _Service:
         return milvus_pb2.GetPersistentSegmentInfoResponse(infos=infos)
 
     def ManualCompaction(self, request: Any, database: str) -> Any:
-        there = self._store.get(database, request.collection_name)
-        job, plans = self._core.compactions.start(there, l0=request.l0Compaction, now=self._core.clock.now())
+        if self._core.profile.has("compaction-by-id"):
+            collections = [c for c in self._store.all() if request.collectionID in (0, c.number)]
+        else:
+            collections = [self._store.get(database, request.collection_name)]
+        job, plans = self._core.compactions.start(collections, l0=request.l0Compaction, now=self._core.clock.now())
         return milvus_pb2.ManualCompactionResponse(compactionID=job, compactionPlanCount=plans)
 
     def GetCompactionState(self, request: Any, database: str) -> Any:
