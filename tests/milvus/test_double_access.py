@@ -141,6 +141,9 @@ def test_grants_are_of_a_database_and_told_by_it(version: str, tmp_path: Path) -
         (told,) = root.describe_role("role", db_name=DATABASE)["privileges"]
         assert (told["object_type"], told["privilege"], told["db_name"]) == ("Collection", "Load", DATABASE)
         root.close()
+        of_it = MilvusClient(ask.double.uri, token=ROOT, db_name=DATABASE, timeout=10)
+        assert of_it.describe_role("role")["privileges"] == [told]
+        of_it.close()
         for database, why in ((DATABASE, "no vector index"), ("default", "permission deny")):
             client = MilvusClient(ask.double.uri, token=f"{USER}:{PASSWORD}", db_name=database, timeout=10)
             with pytest.raises((MilvusException, grpc.RpcError), match=why):

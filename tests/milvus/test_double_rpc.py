@@ -129,14 +129,16 @@ def test_l0_goes_by_itself_half_a_minute_after_the_last_delete(version: str, tmp
 
 @versions(has="l0-by-hand")
 @shows("l0-behind-growing")
-def test_l0_stays_behind_rows_that_are_not_flushed(version: str, tmp_path: Path) -> None:
+def test_before_2_6_8_l0_stays_behind_rows_that_are_not_flushed(version: str, tmp_path: Path) -> None:
     with asking(version, tmp_path) as ask, connected(ask) as client:
         there = filled(ask)
         ask.core.store.write(there, {name: column[:1] for name, column in there.seen().items()})
         ask.core.store.delete(there, GONE)
         there.at_level("L0")[0].flushed = True
-        assert client.compact(NAME, is_l0=True) == -1
+        assert (client.compact(NAME, is_l0=True) == -1) == (version == "2.6.7")
         client.flush(NAME)
+        ask.core.store.delete(there, GONE)
+        there.at_level("L0")[-1].flushed = True
         assert client.compact(NAME, is_l0=True) > 0
 
 

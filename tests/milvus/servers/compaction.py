@@ -69,9 +69,10 @@ class Compactions:
                     self._rewrite(there, segment)
 
     def _ripe(self, there: Collection) -> list[Segment]:
-        """L0 segments that can be compacted: persistent, and older than all that still grows."""
+        """L0 segments that can be compacted: persistent and, in older servers, older than all that still grows."""
         growing = min((s.at for s in there.at_level(L1, flushed=False)), default=np.inf)
-        return [s for s in there.at_level(L0, flushed=True) if s.at < growing]
+        bound = growing if self._profile.has("l0-behind-growing") else np.inf
+        return [s for s in there.at_level(L0, flushed=True) if s.at < bound]
 
     @staticmethod
     def _note_deletes(there: Collection, deletes: list[Segment]) -> None:

@@ -454,9 +454,9 @@ SECTIONS: dict[str, tuple[Fact, ...]] = {
         ),
         Fact(
             "grants-told-by-database",
-            "A role's grants are told of one database; a request without one means `default`",
-            "internal/metastore/kv/rootcoord/kv_catalog.go",
-            "ListGrant",
+            "A role's grants are told of one database: the one that the request names, else the connection's",
+            "internal/metastore/kv/rootcoord/kv_catalog.go, internal/proxy/database_interceptor.go",
+            "ListGrant, fillDatabase",
         ),
         Fact(
             "create-privilege",
@@ -535,10 +535,12 @@ SECTIONS: dict[str, tuple[Fact, ...]] = {
         ),
         Fact(
             "l0-behind-growing",
-            "An L0 segment that is younger than the oldest growing segment is left alone, also by hand: flush first",
+            "An L0 segment that is younger than the oldest growing segment is left alone, also by hand: flush first "
+            "(no longer so by commit 417357e8db of branch 2.6, before 2.6.8)",
             "internal/datacoord/compaction_l0_view.go",
             "earliestGrowingSegmentPos, ForceTrigger",
-            refs=("2.4.13", "2.6.7"),
+            (("2.4.13", "2.6.8"),),
+            ("2.4.13", "2.5", "2.6.0", "2.6.7", "2.6.20"),
         ),
         Fact(
             "l0-when-idle",
@@ -550,7 +552,7 @@ SECTIONS: dict[str, tuple[Fact, ...]] = {
             "rewritten-by-share",
             "A segment is rewritten by itself when 20 % of its rows are deleted",
             f"{TRIGGER}, {PARAMETERS}",
-            "hasTooManyDeletions, SingleCompactionRatioThreshold",
+            "isDeleteRowsTooManySegment (hasTooManyDeletions), SingleCompactionRatioThreshold",
         ),
         Fact(
             "no-plan-no-job",

@@ -364,7 +364,7 @@ class _Service:
 
     def SelectGrant(self, request: Any, database: str) -> Any:
         entity = request.entity
-        asked = entity.db_name or "default"
+        asked = entity.db_name or database
         entities = [
             milvus_pb2.GrantEntity(
                 role=milvus_pb2.RoleEntity(name=entity.role.name),
