@@ -156,7 +156,7 @@ class Imports:
         if self._bucket is None and not path.startswith("/"):
             raise Refused(2100, "path of local storage must be absolute: importing data failed")
         if OWN_FOLDERS & set(PurePosixPath(path).parts):
-            raise Refused(2100, "path is inside a folder of the server: importing data failed")
+            raise Refused(2100, "path points into an internal storage directory: importing data failed")
 
     def _check_cluster(self, auto_commit: bool) -> None:
         running = sum(job.state not in ENDED for job in self.jobs.values())
