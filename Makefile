@@ -87,9 +87,10 @@ bench: setup ## benchmarks of the images (15 minutes on two cores) and the table
 notebooks: setup ## execute the notebooks and write their outputs (some minutes on two cores); one: NAME=bench
 	@$(PY) notebooks/execute.py $(NAME)
 
-docs: setup ## docs/settings.md and docs/api.md, made from the settings model and the docstrings of udfs
+docs: setup ## settings.md, api.md, decisions/milvus-servers.md: made from the settings model, docstrings of udfs, facts
 	@$(PY) -c 'from jobs.settings import reference; print(reference(), end="")' > docs/settings.md
 	$(PY) -m docs.api > docs/api.md
+	$(PY) -m tests.milvus.servers.page > docs/decisions/milvus-servers.md
 
 zip: setup ## dist/face_reindex-VERSION.zip, for spark-submit --py-files
 	@.venv/bin/python setup.py --quiet pyfiles

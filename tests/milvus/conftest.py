@@ -1,10 +1,12 @@
-"""One real server for the session, and the three indexes that must keep one contract."""
+"""One real server for the session, and the four indexes that must keep one contract."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,8 @@ from jobs.index.protocol import VectorIndex
 from jobs.settings import Settings
 from tests.milvus.fake import FakeIndex
 from tests.milvus.server import MilvusStandalone, temporary
+from tests.milvus.servers.double import MilvusDouble
+from tests.milvus.servers.profiles import PROFILES
 
 
 def server_settings(uri: str, **milvus: object) -> Settings:
@@ -49,7 +53,27 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorIndex]:
     index.close()
 
 
-@pytest.fixture(scope="module", params=["fake", "embedded", "server"])
+@pytest.fixture(scope="module")
+def double() -> Iterator[VectorIndex]:
+    """A server's double: what it answers a driver that is used rightly is what a real one answers."""
+    with MilvusDouble(PROFILES["2.6.24"]) as server, connect(server_settings(server.uri)) as index:
+        yield index
+
+
+@pytest.fixture(scope="session")
+def self_signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for 127.0.0.1 that is authority, server and client in one."""
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=face-reindex-tests",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "server.key", "-out", "server.pem"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    (folder / "ca.pem").write_bytes((folder / "server.pem").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module", params=["fake", "double", "embedded", "server"])
 def index(request: pytest.FixtureRequest) -> VectorIndex:
     if request.param == "fake":
         return FakeIndex()
