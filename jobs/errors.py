@@ -10,6 +10,7 @@
     │   ├── LeaseHeld             exit 5   another run holds the lease; retry after it ends
     │   └── StoreMissing          exit 5   an erasure cannot see a store that this warehouse has filled
     ├── LeaseLost                 exit 5   another run took over; this one must not write any more
+    ├── NotPermitted              exit 1   Milvus does not permit this account what it was to do
     ├── MixedFingerprints         exit 4   embeddings of two models would meet in one collection
     └── BadInput                  exit 1   an input as a whole is unusable (single rows become status rows)
 
@@ -35,6 +36,7 @@ class FaceReindexError(Exception):
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message if hint is None else f"{message} Next step: {hint}")
+        self.message, self.hint = message, hint or ""
 
 
 class SettingsError(FaceReindexError):
@@ -76,6 +78,14 @@ class StoreMissing(DependencyUnavailable):
 
 class LeaseLost(DependencyUnavailable):
     """This run was fenced off: a later run holds the lease now."""
+
+
+class NotPermitted(FaceReindexError):
+    """Milvus does not permit this account what it was to do; ``privilege``: what it needs, where the server tells."""
+
+    def __init__(self, message: str, *, hint: str | None = None, privilege: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.privilege = privilege
 
 
 class BadInput(FaceReindexError):

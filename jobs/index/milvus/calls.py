@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc  # type: ignore[import-untyped]
 import tenacity
 
-from jobs.errors import DependencyUnavailable, FaceReindexError
+from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted
 
 T = TypeVar("T")
 
@@ -55,6 +55,7 @@ def quiet_pymilvus() -> None:
 
 
 _NUMBERS = re.compile(r"[\[{(][^\[\](){}]*\d[^\[\](){}]*[\])}]")
+_PRIVILEGE = re.compile(r"Privilege([A-Z]\w+)")
 _LONG_NUMBER = re.compile(r"-?\d[\d.eE+-]{7,}")
 
 
@@ -93,9 +94,11 @@ def translate(error: BaseException, action: str, where: str) -> FaceReindexError
     code = _grpc_code(error)
     text = safe_text(error)
     if code == grpc.StatusCode.PERMISSION_DENIED or "permission deny" in text.lower():
-        return FaceReindexError(
+        named = _PRIVILEGE.search(text)
+        return NotPermitted(
             f"Milvus does not permit this account to {action} ({where}).",
             hint="give it the loader's role with `python -m jobs.index.roles` (docs/operations.md).",
+            privilege=named[1] if named else "",
         )
     if code in (grpc.StatusCode.UNAUTHENTICATED, 1800) or "auth check failure" in text.lower():
         return FaceReindexError(

@@ -88,6 +88,12 @@ class ServerIndex(MilvusIndex):
         """Discard what a job has brought."""
         return super().abort_import(job_id) if self._imports is None else self._imports.abort(job_id)
 
+    def created_at(self, name: str) -> float:
+        """When a collection was made, by the server's clock, in seconds since 1970."""
+        found = self._call("describe", name, self._client.describe_collection, name, timeout=CALL_TIMEOUT_S)
+        # Milvus's timestamps: milliseconds, and behind them 18 bits that count within one.
+        return (int(found["created_timestamp"]) >> 18) / 1000
+
     def compact(self, name: str, *, timeout: float) -> bool:
         """Merge segments and drop deleted rows, and wait for it."""
         if not self.features.compaction:
