@@ -19,7 +19,7 @@ def doctor(capsys: pytest.CaptureFixture[str], *sets: str) -> tuple[int, dict[st
     """The exit code, the JSON and the lines before it, of the command as it is typed."""
     words = [word for setting in sets for word in ("--set", setting)]
     with pytest.raises(SystemExit) as ended:
-        main.main([*words, "--json", "--seconds", "120"], prog_name="doctor")
+        main.main([*words, "--json", "--seconds", "600"], prog_name="doctor")
     *lines, last = capsys.readouterr().out.splitlines()
     return int(ended.value.code or 0), json.loads(last), lines
 

@@ -152,7 +152,7 @@ def test_guarantee_3_what_doctor_puts_into_milvus_is_nobodys() -> None:
     for file, text in source.items():
         assert not {word for word in ("IMAGES", "EMBEDDINGS", "permitted_faces", "ALL_TABLES") if word in text}, file
     assert {
-        (f, name) for f, name, _ in calls("jobs") if f in files and name in {"read", "rows", "table", "sql"}
+        (f, name) for f, name, _ in calls("jobs") if f in files and name in {"read", "rows", "delta", "sql"}
     } == set()
     assert [text for f, name, text in calls("jobs") if f in files and name == "stage"] == [
         "rows_of_nobody(subject.spark), folder, 0, lambda _: 1"

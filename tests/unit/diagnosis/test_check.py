@@ -166,6 +166,22 @@ def test_each_check_needs_only_what_stands_before_it() -> None:
         before.add(check.name)
 
 
+def test_the_page_explains_every_check_and_shows_lines_as_they_are() -> None:
+    page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    part = page.split("## Before the first night\n")[1].split("\n## ")[0]
+    first = " ".join(re.findall(r"^\| (`.*?) \|", part, re.MULTILINE))
+    names = [*(check.name for check in CHECKS), "left behind"]
+    assert sorted(re.findall(r"`(.+?)`", first)) == sorted(names)
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+    *lines, last = [line for line in shown.splitlines() if not line.startswith((" ", "It is"))]
+    told = [re.fullmatch(r"(ok|warning|failure|not asked) +([a-z ]+): .+", line) for line in lines]
+    assert [line for line, match in zip(lines, told, strict=True) if match is None] == []
+    order = [names.index(match[2]) for match in told if match]
+    assert order == sorted(order)
+    assert {match[1] for match in told if match} == {"ok", "warning", "failure", "not asked"}
+    assert re.fullmatch(r"doctor: \d+ ok, \d+ warnings, \d+ failures, \d+ not asked; a night would fail", last)
+
+
 # --- Versions, packages, clocks ---------------------------------------------------------------------------------------
 
 
