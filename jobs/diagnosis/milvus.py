@@ -5,7 +5,6 @@ The collection, its alias and those for index types have names that nobody else 
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ import pyarrow as pa
 from jobs.diagnosis.check import Found, failure, not_asked, ok, warning
 from jobs.diagnosis.places import ROWS, unit_vector
 from jobs.diagnosis.subject import PREFIX, is_stale
-from jobs.diagnosis.workers import in_time, judged, skew
+from jobs.diagnosis.workers import in_time, judged, skew, tasks_for_all
 from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted, NotProvenError, SettingsError
 from jobs.index.collections import default_index
 from jobs.index.import_records import MemoryRecorder
@@ -28,7 +27,6 @@ from jobs.index.milvus.connect import connect
 from jobs.index.milvus.server import ServerIndex, bearer
 from jobs.index.protocol import BUCKET, EXPIRES, KEY, PURPOSES, VECTOR, CollectionInfo, IndexSpec, VectorIndex
 from jobs.index.roles import LOADER, PRIVILEGES, READER, differences, permitted_calls
-from jobs.runs.machines import embedding_executors
 from jobs.settings import MilvusSettings, Settings
 from udfs.arrays import EMBEDDING_DIM
 
@@ -60,11 +58,16 @@ def reached(subject: Subject) -> Iterator[Found]:
 
 def _beside(subject: Subject) -> Settings:
     path = subject.settings.index_file
-    spare = path.with_name(f"{subject.name}.db")
+    # What is no name of an embedded index stays none.
+    spare = path.with_name(f"{subject.name}{path.suffix}")
     missing = [folder for folder in path.parents if not folder.exists()]
+    for left in path.parent.glob(f"{PREFIX}*"):
+        if is_stale(left.name, subject.job.clock()):
+            shutil.rmtree(left)
 
     def remove() -> None:
-        shutil.rmtree(spare, ignore_errors=True)
+        if spare.exists():
+            shutil.rmtree(spare)
         for folder in missing:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -80,26 +83,25 @@ def reached_by_executors(subject: Subject) -> Iterator[Found]:
     if settings.embedded:
         yield not_asked("milvus-lite is open in the driver alone")
         return
-    there = embedding_executors(subject.spark, settings)
-    tasks = max(2, there.count * there.tasks)
+    tasks = tasks_for_all(subject.spark)
 
     def ask(batches: Iterable[Any]) -> Iterator[pa.RecordBatch]:
         for _ in batches:
             pass
+        fault, step = "", ""
         try:
             with connect(settings) as index:
-                said = index.server_version()
+                index.server_version()
         except FaceReindexError as error:
-            yield pa.RecordBatch.from_pydict({"fault": [json.dumps([error.message, error.hint])]})
-        else:
-            yield pa.RecordBatch.from_pydict({"fault": [json.dumps([said])]})
+            fault, step = error.message, error.hint
+        yield pa.RecordBatch.from_pydict({"fault": [fault], "step": [step]})
 
     with in_time(subject.spark, subject.seconds):
-        rows = subject.spark.range(0, tasks, 1, tasks).mapInArrow(ask, "fault string").collect()
-    said = [json.loads(row["fault"]) for row in rows]
-    faults = [answer for answer in said if len(answer) > 1]
+        rows = subject.spark.range(0, tasks, 1, tasks).mapInArrow(ask, "fault string, step string").collect()
+    faults = [row for row in rows if row["fault"]]
     if faults:
-        yield failure(f"{len(faults)} of {tasks} tasks on executors do not reach it: {faults[0][0]}", faults[0][1])
+        told = f"{len(faults)} of {tasks} tasks on executors do not reach it: {faults[0]['fault']}"
+        yield failure(told, faults[0]["step"])
     else:
         yield ok(f"executors reach it ({tasks} tasks)")
 
@@ -107,16 +109,8 @@ def reached_by_executors(subject: Subject) -> Iterator[Found]:
 def database(subject: Subject) -> Iterator[Found]:
     """The database is there, and this account may list what is in it; what a killed doctor left is dropped."""
     name, index = subject.settings.milvus.database, subject.index
-    try:
-        with subject.using("ShowCollections"):
-            there = index.list_collections()
-    except FaceReindexError as error:
-        if "database not found" not in error.message:
-            raise
-        raise SettingsError(
-            f"milvus.database '{name}' is not on this server.",
-            hint="have an administrator create it, or correct the setting.",
-        ) from None
+    with subject.using("ShowCollections"):
+        there = index.list_collections()
     yield ok(f"database '{name}' holds {len(there)} collections")
     left = [collection for collection in there if is_stale(collection, subject.job.clock())]
     for collection in left:

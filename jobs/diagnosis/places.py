@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.diagnosis.check import Found, ok, warning
 from jobs.diagnosis.subject import is_stale
-from jobs.diagnosis.workers import in_time, judged, skew
+from jobs.diagnosis.workers import in_time, judged, skew, tasks_for_all
 from jobs.errors import SettingsError
 from jobs.index.staged_files import check_file, sha256_of
 from jobs.index.staging import digests, stage
-from jobs.runs.machines import embedding_executors
 from jobs.runs.staging_paths import staging_base
 from jobs.tables.files import children, remove_tree
 from jobs.tables.trial import folder_of_a_trial, write_and_read_file, write_and_read_table
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Rows that are staged: keys that no face has to have, each a vector with a single 1 in it.
 ROWS: Final = 3
+# Of a table, on clusters of thousands of cores.
+_FILES: Final = 64
 # A store tells when a file was written to the second.
 _STORE_SEES_TO_S: Final = 1.0
 
@@ -52,9 +53,8 @@ def places_of_the_driver(subject: Subject) -> Iterator[Found]:
 
 def tables(subject: Subject) -> Iterator[Found]:
     """Executors write and read a Delta table, as all tables are."""
-    there = embedding_executors(subject.spark, subject.settings)
     with in_time(subject.spark, subject.seconds):
-        write_and_read_table(subject.job.warehouse, subject.name, max(2, there.count))
+        write_and_read_table(subject.job.warehouse, subject.name, min(_FILES, tasks_for_all(subject.spark)))
     yield ok("executors write and read a Delta table there, and the driver sees its files")
 
 

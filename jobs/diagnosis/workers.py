@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobs.diagnosis.check import Found, failure, not_asked, ok, warning
 from jobs.embedding.chunks import gpu_profile
 from jobs.errors import DependencyUnavailable, SettingsError
-from jobs.runs.machines import embedding_executors
+from jobs.runs.machines import embedding_executors, registered_executors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +36,7 @@ PACKAGES: Final = (
 _FACTS: Final = "executor string, facts string"
 # So that no executor takes all tasks while another is looking on.
 _LINGER_S: Final = 0.5
-# Permissions end, and leases are renewed, by the clock of the machine that looks: to the second nobody does.
+# Leases and the ends of permissions are told by several machines' clocks, and are matters of minutes.
 SKEW_S: Final = 2.0
 # The lease of a run is renewed after a third of its time to live: a tenth is the most that clocks may differ by.
 _LEASE_PART: Final = 10
@@ -59,7 +59,7 @@ def versions(subject: Subject) -> Iterator[Found]:
                 f"{name} {version}; this project has run with {tried} only",
                 f"use {name} {tried}, or try a small night first, with another warehouse and alias.",
             )
-    client = metadata.version("pyspark")
+    client = _version("pyspark")
     if client != has["Spark"]:
         yield failure(
             f"the driver's pyspark is {client}, and its Spark {has['Spark']}",
@@ -69,15 +69,14 @@ def versions(subject: Subject) -> Iterator[Found]:
 
 def executors(subject: Subject) -> Iterator[Found]:
     """That executors do a task; what they say of themselves is kept."""
-    there = embedding_executors(subject.spark, subject.settings)
-    tasks = max(there.count * there.tasks, int(subject.spark.sparkContext.defaultParallelism))
-    subject.workers = asked(subject, facts_of_a_worker(_LINGER_S), tasks)
+    subject.workers = asked(subject, facts_of_a_worker(_LINGER_S), tasks_for_all(subject.spark))
+    there = registered_executors(subject.spark.sparkContext)
     seen, plural = len(subject.workers), "" if len(subject.workers) == 1 else "s"
-    if seen >= there.count:
+    if seen >= there:
         yield ok(f"{seen} executor{plural} answered")
         return
     yield warning(
-        f"{seen} of {there.count} executors answered; of the others nothing is known",
+        f"{seen} of {there} executors answered; of the others nothing is known",
         "run it again while nobody else uses the cluster.",
     )
 
@@ -139,9 +138,8 @@ def gpu(subject: Subject) -> Iterator[Found]:
 
 def clocks(subject: Subject) -> Iterator[Found]:
     """Executors' clocks beside the driver's."""
-    there = embedding_executors(subject.spark, subject.settings)
     before = time.time()
-    facts = asked(subject, facts_of_a_worker(0.0), there.count * there.tasks)
+    facts = asked(subject, facts_of_a_worker(0.0), tasks_for_all(subject.spark))
     after = time.time()
     worst = max(facts.values(), key=lambda worker: skew(worker.clock, before, after))
     yield judged("an executor's clock", skew(worst.clock, before, after), after - before, subject.settings)
@@ -182,6 +180,11 @@ class Worker:
 
 
 def _version(package: str) -> str | None:
+    if package == "pyspark":
+        # It may be Spark's own copy, which no installer knows.
+        import pyspark
+
+        return pyspark.__version__
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -219,6 +222,11 @@ def gpu_of_a_worker() -> Worker:
         return Worker(device=f"{torch.cuda.get_device_name(placement.device)} (torch {torch.__version__})")
     except RuntimeError as error:
         return Worker(fault=f"{placement.device} does not compute ({type(error).__name__})")
+
+
+def tasks_for_all(spark: SparkSession) -> int:
+    """So many tasks that each executor has one: as many as there are cores."""
+    return max(2, int(spark.sparkContext.defaultParallelism))
 
 
 def asked(subject: Subject, ask: Ask, tasks: int, profile: Any = None) -> dict[str, Worker]:

@@ -38,6 +38,13 @@ def test_an_embedded_index_that_is_not_there_yet_is_still_not_there(tmp_path: Pa
     assert unasked == {"roles", "limits", "reader", "privileges"}
     assert [path.name for path in tmp_path.iterdir()] == ["staged"]
 
+    # One that a killed doctor has left is gone, too; a name that is no index's is said so.
+    (tmp_path / new_name(datetime(2026, 1, 1, tzinfo=UTC))).with_suffix(".db").mkdir()
+    examination, found = examine(embedded(tmp_path / "faces"), tmp_path / "staged")
+    assert examination.exit_code == 2
+    assert "ends in .db" in found["milvus"][0].what
+    assert [path.name for path in tmp_path.iterdir()] == ["staged"]
+
 
 def test_an_embedded_index_keeps_what_it_holds(tmp_path: Path) -> None:
     settings = embedded(tmp_path / "faces.db")
@@ -92,7 +99,7 @@ def test_what_a_server_has_not_is_a_matter_of_settings(
 ) -> None:
     examination, found = examine(server_settings(milvus_server.uri, database="nobodys"), tmp_path / "a")
     assert examination.exit_code == 2
-    assert found["database"][0].what == "milvus.database 'nobodys' is not on this server."
+    assert "no database of the name that milvus.database gives" in found["database"][0].what
     examination, found = examine(server_settings(milvus_server.uri, replicas=2, index_type="GPU_CAGRA"), tmp_path / "b")
     assert examination.exit_code == 2
     assert "milvus.replicas is 2" in found["index and search"][0].what

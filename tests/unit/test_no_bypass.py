@@ -172,7 +172,7 @@ def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -
     # Which is no table of ours: `doctor` has made it, under a name of its own, and removes it.
     assert callers("write_and_read_table") == {"jobs/diagnosis/places.py"}
     assert [text for _, name, text in calls("jobs") if name == "write_and_read_table"] == [
-        "subject.job.warehouse, subject.name, max(2, there.count)"
+        "subject.job.warehouse, subject.name, min(_FILES, tasks_for_all(subject.spark))"
     ]
     assert callers("executeCompaction", "vacuum") - {"jobs/erasure/run.py"} == {STORE, CONTROL}
     # Rows by delta-rs, which the store alone asks for, with the lease's version.
