@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from jobs.cli import job
-from jobs.diagnosis.check import Examination, Found
+from jobs.diagnosis.check import Examination, Found, Level
 from jobs.diagnosis.examination import CHECKS
 from jobs.diagnosis.subject import Subject, new_name
 from jobs.diagnosis.verdict import verdict
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext
 
+_SUMS: dict[str, Level] = {"ok": "ok", "warnings": "warning", "failures": "failure", "not asked": "not asked"}
 _EXAMPLES = """
 python -m jobs.doctor --config conf/local.yaml
 python -m jobs.doctor --config conf/cluster.yaml --seconds 600 --json
@@ -58,9 +59,8 @@ def _tell(job_: JobContext, found: Found) -> None:
 
 def _sum(found: list[Found]) -> str:
     levels = [one.level for one in found]
-    failures, warnings = levels.count("failure"), levels.count("warning")
-    told = f"{levels.count('ok')} ok, {warnings} warnings, {failures} failures, {levels.count('not asked')} not asked"
-    return f"{told}; {'a night would fail' if failures else 'a night can be run'}"
+    told = ", ".join(f"{name} {levels.count(level)}" for name, level in _SUMS.items())
+    return f"{told}; {'a night would fail' if 'failure' in levels else 'nothing was found that would stop a night'}"
 
 
 if __name__ == "__main__":

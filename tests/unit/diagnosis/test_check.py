@@ -179,7 +179,7 @@ def test_the_page_explains_every_check_and_shows_lines_as_they_are() -> None:
     order = [names.index(match[2]) for match in told if match]
     assert order == sorted(order)
     assert {match[1] for match in told if match} == {"ok", "warning", "failure", "not asked"}
-    assert re.fullmatch(r"doctor: \d+ ok, \d+ warnings, \d+ failures, \d+ not asked; a night would fail", last)
+    assert re.fullmatch(r"doctor: ok \d+, warnings \d+, failures \d+, not asked \d+; a night would fail", last)
 
 
 # --- Versions, packages, clocks ---------------------------------------------------------------------------------------
