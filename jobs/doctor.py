@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from jobs.cli import job
-from jobs.diagnosis.check import Examination, Found, Level
+from jobs.diagnosis.check import Examination
 from jobs.diagnosis.examination import CHECKS
+from jobs.diagnosis.found import Found, Level
 from jobs.diagnosis.subject import Subject, new_name
 from jobs.diagnosis.verdict import verdict
 from jobs.runs.job_result import Result

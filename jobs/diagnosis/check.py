@@ -1,54 +1,19 @@
-"""A check, what it finds, and how checks are made one after the other, however one of them ends."""
+"""A check, and how checks are made one after the other, however one of them ends."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final
 
+from jobs.diagnosis.found import DEFECT, Found, failure, not_asked, ok
+from jobs.diagnosis.subject import Subject
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 from jobs.runs.error_messages import explained
+from jobs.settings import Settings
 
-if TYPE_CHECKING:
-    from jobs.diagnosis.subject import Subject
-    from jobs.settings import Settings
-
-Level = Literal["ok", "warning", "failure", "not asked"]
-#: What ends with another exit code than that of settings, or of a store out of reach: a defect of this program.
-DEFECT: Final = 1
 _READ_LOGS: Final = "see the log of what it names, mend it, and run `doctor` again."
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a check says: how bad it is, what and where, and what to do next."""
-
-    level: Level
-    what: str
-    next_step: str = ""
-    exit_code: int = 0
-    check: str = ""
-
-
-def ok(what: str) -> Found:
-    """All is well."""
-    return Found("ok", what)
-
-
-def warning(what: str, next_step: str) -> Found:
-    """A night can be run, and should not be before this was looked at."""
-    return Found("warning", what, next_step)
-
-
-def failure(what: str, next_step: str, kind: type[FaceReindexError] = DependencyUnavailable) -> Found:
-    """A night would fail."""
-    return Found("failure", what, next_step, kind.exit_code)
-
-
-def not_asked(why: str) -> Found:
-    """Nothing is known of it; ``why`` says what it hung on."""
-    return Found("not asked", why)
 
 
 @dataclass(frozen=True)
@@ -58,13 +23,6 @@ class Check:
     name: str
     look: Callable[[Subject], Iterable[Found]]
     needs: tuple[str, ...] = ()
-
-
-class Undo(NamedTuple):
-    """How something that was made is taken away again; ``what`` names it, should that fail."""
-
-    what: str
-    undo: Callable[[], object]
 
 
 @dataclass

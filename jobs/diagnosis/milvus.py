@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import numpy as np
 import pyarrow as pa
 
-from jobs.diagnosis.check import Found, failure, not_asked, ok, warning
+from jobs.diagnosis.found import Found, failure, not_asked, ok, warning
 from jobs.diagnosis.places import ROWS, unit_vector
 from jobs.diagnosis.subject import PREFIX, is_stale
 from jobs.diagnosis.workers import in_time, judged, skew, tasks_for_all

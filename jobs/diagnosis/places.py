@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from jobs.diagnosis.check import Found, ok, warning
+from jobs.diagnosis.found import Found, ok, warning
 from jobs.diagnosis.subject import is_stale
 from jobs.diagnosis.workers import in_time, judged, skew, tasks_for_all
 from jobs.errors import SettingsError

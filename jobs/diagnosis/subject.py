@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
-from jobs.diagnosis.check import Undo
+from jobs.diagnosis.worker import Worker
 from jobs.errors import NotPermitted
 from jobs.index.milvus.server import ServerIndex
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from jobs.diagnosis.workers import Worker
     from jobs.index.protocol import VectorIndex
     from jobs.index.staging import Manifest
     from jobs.runs.record import JobContext
@@ -47,6 +46,13 @@ def is_stale(name: str, now: datetime) -> bool:
     except ValueError:
         return False
     return now - made > _STALE
+
+
+class Undo(NamedTuple):
+    """How something that was made is taken away again; ``what`` names it, should that fail."""
+
+    what: str
+    undo: Callable[[], object]
 
 
 @dataclass

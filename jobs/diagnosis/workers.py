@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from importlib import metadata
+from dataclasses import asdict
 from os import getppid
 from socket import gethostname
 from typing import TYPE_CHECKING, Any, Final
 
-from jobs.diagnosis.check import Found, failure, not_asked, ok, warning
+from jobs.diagnosis.found import Found, failure, not_asked, ok, warning
+from jobs.diagnosis.worker import PACKAGES, Worker, version_of
 from jobs.embedding.chunks import gpu_profile
 from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.runs.machines import embedding_executors, registered_executors
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
 
 #: What this project's tests have run with. A test holds it to requirements.lock.txt and to the page.
 RUN_WITH: Final = {"Java": "17", "Spark": "4.2.0", "Delta": "4.4.0"}
-#: What runs in a worker; another version may decode, compute or talk to Milvus otherwise.
-PACKAGES: Final = (
-    "torch", "torchvision", "facenet-pytorch", "numpy", "numba", "pillow", "simplejpeg", "pyarrow", "pandas", "pyspark",
-    "pymilvus", "pydantic", "tenacity",
-)  # fmt: skip
 _FACTS: Final = "executor string, facts string"
 # So that no executor takes all tasks while another is looking on.
 _LINGER_S: Final = 0.5
@@ -59,7 +53,7 @@ def versions(subject: Subject) -> Iterator[Found]:
                 f"{name} {version}; this project has run with {tried} only",
                 f"use {name} {tried}, or try a small night first, with another warehouse and alias.",
             )
-    client = _version("pyspark")
+    client = version_of("pyspark")
     if client != has["Spark"]:
         yield failure(
             f"the driver's pyspark is {client}, and its Spark {has['Spark']}",
@@ -161,34 +155,6 @@ def judged(whose: str, away: float, seen_to: float, settings: Settings) -> Found
         return ok(f"{whose} agrees with the driver's (to {max(seen_to, 0.1):.1f} s)")
     what, step = f"{whose} is {away:.1f} s away from the driver's", "set the clocks by NTP (chrony)."
     return warning(what, step) if away <= most else failure(what, step)
-
-
-@dataclass(frozen=True)
-class Worker:
-    """What a worker says of itself; of what a check does not ask, nothing."""
-
-    python: str = ""
-    packages: Mapping[str, str | None] = field(default_factory=dict)
-    clock: float = 0.0
-    device: str = ""
-    fault: str = ""
-
-    @classmethod
-    def here(cls) -> Worker:
-        """This process."""
-        return cls(platform.python_version(), {name: _version(name) for name in PACKAGES}, time.time())
-
-
-def _version(package: str) -> str | None:
-    if package == "pyspark":
-        # It may be Spark's own copy, which no installer knows.
-        import pyspark
-
-        return pyspark.__version__
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 #: Says what a check wants to know of a worker.

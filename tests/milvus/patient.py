@@ -9,8 +9,9 @@ from typing import Final, NoReturn
 import numpy as np
 
 from jobs.diagnosis import milvus
-from jobs.diagnosis.check import Check, Examination, Found
+from jobs.diagnosis.check import Check, Examination
 from jobs.diagnosis.examination import CHECKS
+from jobs.diagnosis.found import Found
 from jobs.diagnosis.places import ROWS, unit_vector
 from jobs.diagnosis.subject import Subject, new_name
 from jobs.index.staging import Manifest

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.diagnosis import milvus
-from jobs.diagnosis.check import Found
+from jobs.diagnosis.found import Found
 from jobs.diagnosis.subject import new_name
 from jobs.errors import FaceReindexError
 from jobs.index.milvus.connect import connect

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from pymilvus.exceptions import MilvusException
 
-from jobs.diagnosis.check import Found
+from jobs.diagnosis.found import Found
 from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index import roles
 from jobs.index.loader import MemoryRecorder, load_files

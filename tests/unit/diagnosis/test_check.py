@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from jobs.diagnosis import milvus, workers
-from jobs.diagnosis.check import Check, Examination, Found, failure, not_asked, ok, warning
+from jobs.diagnosis.check import Check, Examination
 from jobs.diagnosis.examination import CHECKS
+from jobs.diagnosis.found import Found, failure, not_asked, ok, warning
 from jobs.diagnosis.subject import PREFIX, Subject, is_stale, new_name
 from jobs.diagnosis.verdict import MILVUS, MILVUS_LITE, verdict
-from jobs.diagnosis.workers import PACKAGES, RUN_WITH, Worker, differences, judged, skew
+from jobs.diagnosis.worker import PACKAGES, Worker
+from jobs.diagnosis.workers import RUN_WITH, differences, judged, skew
 from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted, SettingsError
 from jobs.index.milvus.server import detect
 from jobs.index.roles import LOADER, PRIVILEGES
