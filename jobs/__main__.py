@@ -21,6 +21,7 @@ JOBS = {
     "sync": "Withdrawals, holds and small additions reach the live collection between two nights.",
     "erase": "Erase a person, an image or a source batch from every store, with a receipt.",
     "expire": "Destroy what has reached its end: consent, validity, retention, revoked sources.",
+    "doctor": "Look at Spark, the stores and Milvus before the first night: versions, rights, clocks, limits.",
     "calibrate": "Measure an executor of this cluster with photographs of nothing: the rates that `plan` counts with.",
     "plan": "What a night would take, need and cost, what limits it, and what would make it fit.",
     "evaluate": "How well the configured weights tell labelled pairs of pictures apart: accuracy, ROC, TAR at FAR.",

@@ -11,6 +11,7 @@
     │   ├── StoreMissing          exit 5   an erasure cannot see a store that this warehouse has filled
     │   └── NotCompacted          exit 5   Milvus hides deleted rows, and was not seen to have rewritten its segments
     ├── LeaseLost                 exit 5   another run took over; this one must not write any more
+    ├── NotPermitted              exit 1   Milvus does not permit this account what it was to do
     ├── MixedFingerprints         exit 4   embeddings of two models would meet in one collection
     └── BadInput                  exit 1   an input as a whole is unusable (single rows become status rows)
 
@@ -36,6 +37,7 @@ class FaceReindexError(Exception):
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message if hint is None else f"{message} Next step: {hint}")
+        self.message, self.hint = message, hint or ""
 
 
 class SettingsError(FaceReindexError):
@@ -81,6 +83,14 @@ class NotCompacted(DependencyUnavailable):
 
 class LeaseLost(DependencyUnavailable):
     """This run was fenced off: a later run holds the lease now."""
+
+
+class NotPermitted(FaceReindexError):
+    """Milvus does not permit this account what it was to do; ``privilege``: what it needs, where the server tells."""
+
+    def __init__(self, message: str, *, hint: str | None = None, privilege: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.privilege = privilege
 
 
 class BadInput(FaceReindexError):

@@ -22,7 +22,7 @@ from jobs.addresses import holds_credentials, without_credentials
 from jobs.errors import SettingsError
 
 ENV_PREFIX = "FACE_REINDEX_"
-SECRETS = ("milvus_token", "milvus_user", "milvus_password", "hmac_key", "tombstone_keys")
+SECRETS = ("milvus_token", "milvus_user", "milvus_password", "milvus_reader_token", "hmac_key", "tombstone_keys")
 
 
 class _Section(BaseModel):
@@ -427,6 +427,7 @@ class Settings(_Section):
     milvus_token: SecretStr | None = Field(None, exclude=True, repr=False)
     milvus_user: str | None = Field(None, exclude=True, repr=False)
     milvus_password: SecretStr | None = Field(None, exclude=True, repr=False)
+    milvus_reader_token: SecretStr | None = Field(None, exclude=True, repr=False)
     hmac_key: SecretStr | None = Field(None, exclude=True, repr=False)
     tombstone_keys: SecretStr | None = Field(None, exclude=True, repr=False)
 

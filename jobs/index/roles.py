@@ -9,15 +9,18 @@ runs the server; this gives them their role. Repeating it changes nothing.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
+import pyarrow as pa
 
-from jobs.errors import FaceReindexError, SettingsError
+from jobs.errors import FaceReindexError, NotPermitted, SettingsError
 from jobs.index.milvus.calls import call
 from jobs.index.milvus.server import ServerIndex
 from jobs.index.milvus.versions import UNGRANTABLE_IMPORT
-from jobs.index.protocol import Features, parse_version
+from jobs.index.protocol import METRIC, SCALARS, VECTOR, CollectionInfo, Features, Vectors, parse_version
 from jobs.settings import load_settings
 
 _ANY = "*"
@@ -101,6 +104,56 @@ def warnings(features: Features) -> list[str]:
         f"Milvus {features.version}: the loader's role is not enough for bulk imports, for 2.6.0 to 2.6.6 ask for "
         "global privileges that no role can be given. Upgrade to 2.6.7, or set milvus.load_by=insert."
     ]
+
+
+def differences(index: ServerIndex, database: str) -> dict[str, dict[str, list[str]]]:
+    """By role: the privileges that are ``missing`` in this database, and those that are ``beyond`` what it needs.
+
+    Raises:
+        NotPermitted: this account may not look at roles.
+    """
+    there = set(call("list roles", "", index.client.list_roles))
+    found = {}
+    for role, needed in PRIVILEGES.items():
+        has = _granted(index.client, role, database) if role in there else set()
+        found[role] = {
+            "missing": [privilege for kind, privilege in needed if (kind, privilege) not in has],
+            "beyond": sorted(privilege for kind, privilege in has - set(needed)),
+        }
+    return found
+
+
+def permitted_calls(index: ServerIndex, collection: str, vector: Vectors) -> dict[str, bool]:
+    """By privilege, whether the account of ``index`` may do so to a collection that is lost in nothing thereby.
+
+    ``vector``: what to search for, and a row to write.
+
+    Raises:
+        FaceReindexError: a call failed for another reason.
+    """
+    found = partial(index.client.search, collection, [vector.tolist()], limit=1, search_params={"metric_type": METRIC})
+    row = {name: pa.array([0], pa.int64()) for name in SCALARS} | {VECTOR: pa.array([vector], pa.list_(pa.float32()))}
+    alias, info = f"{collection}_reader", CollectionInfo("", "", trained=False, label="", created_at="")
+    calls: dict[str, Callable[[], object]] = {
+        "Search": lambda: call("answer a search", collection, found),
+        "Query": lambda: index.count(collection),
+        "Upsert": lambda: index.insert(collection, pa.table(row)),
+        "Delete": lambda: index.delete(collection, [0]),
+        "CreateAlias": lambda: call("create an alias", alias, lambda: index.client.create_alias(collection, alias)),
+        "DropAlias": lambda: call("drop an alias", alias, lambda: index.client.drop_alias(alias)),
+        "CreateCollection": lambda: index.create(f"{collection}_readers", dim=len(vector), shards=1, properties=info),
+        "Release": lambda: index.release(collection),
+        "DropCollection": lambda: index.client.drop_collection(collection),
+    }
+    return {privilege: _is_permitted(privilege, ask) for privilege, ask in calls.items()}
+
+
+def _is_permitted(privilege: str, ask: Callable[[], object]) -> bool:
+    try:
+        call(f"be asked for {privilege}", "", ask)
+    except NotPermitted:
+        return False
+    return True
 
 
 @click.command("roles", help=__doc__)

@@ -36,7 +36,7 @@ def cluster_resources(spark: SparkSession, settings: Settings) -> Machines:
         return Machines(cores=cores)
     # Dynamic allocation may hold executors without a GPU beside the others: then more are counted, and a plan takes a
     # GPU for slower than it is, never for faster.
-    return Machines(cores=cores, gpus=_registered(context) * _gpus_each(conf, settings))
+    return Machines(cores=cores, gpus=registered_executors(context) * _gpus_each(conf, settings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def embedding_executors(spark: SparkSession, settings: Settings) -> EmbeddingExe
     local = conf.get("spark.master", "").startswith("local")
     # With dynamic allocation the stage has executors of its own as soon as it wants GPUs: as many as its tasks need.
     own = bool(share) and conf.get("spark.dynamicAllocation.enabled", "false") == "true"
-    count = 1 if own else max(1, _registered(context))
+    count = 1 if own else max(1, registered_executors(context))
     told = None if local else conf.get("spark.executor.cores", None)
     if told is None and conf.contains("spark.default.parallelism"):
         raise SettingsError(
@@ -74,7 +74,7 @@ def embedding_executors(spark: SparkSession, settings: Settings) -> EmbeddingExe
     return EmbeddingExecutors(count=count, each=Machines(cores=cores, gpus=gpus), tasks=max(1, min(cores, at_once)))
 
 
-def _registered(context: SparkContext) -> int:
+def registered_executors(context: SparkContext) -> int:
     """Executors that are there now; none in local mode. The driver is one of those that are listed."""
     return max(0, len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1)
 

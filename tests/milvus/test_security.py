@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from pymilvus.exceptions import MilvusException
 
+from jobs.diagnosis.found import Found
 from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index import roles
 from jobs.index.loader import MemoryRecorder, load_files
@@ -20,6 +21,7 @@ from jobs.index.milvus import server as milvus_server
 from jobs.index.milvus.server import ServerIndex
 from jobs.index.protocol import IndexSpec
 from jobs.settings import Settings
+from tests.milvus.patient import examine
 from tests.milvus.rows import DIM, INFO, make_keys, make_table, make_vectors, stage_files
 from tests.milvus.server import MilvusStandalone, temporary
 
@@ -112,6 +114,60 @@ def test_the_loaders_role_is_enough_for_a_run_and_the_readers_for_a_search(
     loader.drop_alias("faces")
     loader.drop("faces_r1")
     assert loader.list_collections() == []
+
+
+def test_doctor_tries_the_privileges_of_loader_and_reader_one_by_one(
+    guarded: MilvusStandalone, authority: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = open_as(ROOT, guarded, authority)
+    for user in ("nights", "looks", "stranger"):
+        root.client.create_user(user, PASSWORD)
+    monkeypatch.setenv("FACE_REINDEX_MILVUS_TOKEN", ROOT)
+    milvus = {"uri": guarded.uri, "ca_file": str(authority / "ca.pem"), "ready_timeout_s": 60}
+    sets = [word for key in ("uri", "ca_file") for word in ("--set", f"milvus.{key}={milvus[key]}")]
+    done = CliRunner().invoke(roles.main, [*sets, "--loader", "nights", "--reader", "looks"])
+    assert done.exit_code == 0, done.output
+    time.sleep(2)  # the proxy learns of it by a message
+
+    def doctor(user: str, **more: str) -> dict[str, list[Found]]:
+        token = ROOT if user == "root" else f"{user}:{PASSWORD}"
+        settings = Settings.model_validate({"milvus": milvus, "milvus_token": token, **more})
+        examination, found = examine(settings, tmp_path / f"{user}{len(more)}")
+        assert PASSWORD not in str(examination.found)
+        assert root.list_collections("face_reindex_doctor_") == []
+        return found
+
+    found = doctor("nights", milvus_reader_token=f"looks:{PASSWORD}")
+    assert found["privileges"][0].what == "this account has the loader's 22 privileges: each was used"
+    assert found["reader"][0].what.startswith("the reader's account has Search, Query, and is refused 7 other calls")
+    assert found["roles"][0].level == "not asked"
+    assert "may not look at roles" in found["roles"][0].what
+
+    # As a reader that may do what a loader does, and as an account that may list and no more.
+    root.client.grant_role("looks", roles.LOADER)
+    root.client.create_role("lists")
+    root.client.grant_privilege("lists", "Global", "ShowCollections", "*", db_name="default")
+    root.client.grant_role("stranger", "lists")
+    root.client.revoke_privilege(roles.LOADER, "Collection", "Compaction", "*", db_name="default")
+    time.sleep(2)
+    found = doctor("nights", milvus_reader_token=f"looks:{PASSWORD}")
+    assert "does not permit this account to compact" in found["compact"][0].what
+    assert found["privileges"][0].what == "this account lacks Compaction"
+    assert (found["privileges"][0].level, found["privileges"][0].exit_code) == ("failure", 5)
+    assert found["reader"][0].what == (
+        "the reader's account has more than it needs: Upsert, Delete, CreateAlias, DropAlias, CreateCollection, "
+        "Release, DropCollection"
+    )
+    assert found["drop"][0].level == "ok"
+    found = doctor("stranger")
+    assert found["privileges"][0].what == "this account lacks CreateCollection"
+    assert "was not reached" in found["privileges"][1].what
+
+    found = doctor("root")
+    assert "an administrator's" in found["roles"][0].what
+    assert found["roles"][1].what == "role face_reindex_loader lacks Compaction"
+    assert found["roles"][2].what == "role face_reindex_reader has its 2 privileges and no other"
+    root.client.grant_privilege(roles.LOADER, "Collection", "Compaction", "*", db_name="default")
 
 
 def test_a_wrong_password_and_a_foreign_certificate_are_refused(

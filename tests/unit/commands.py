@@ -4,5 +4,5 @@ from __future__ import annotations
 
 COMMANDS = {
     "ingest", "reindex", "embed", "load", "verify", "promote", "rollback", "sync", "erase", "expire", "status",
-    "evaluate", "calibrate", "plan", "report",
+    "evaluate", "doctor", "calibrate", "plan", "report",
 }  # fmt: skip

@@ -20,6 +20,8 @@ from jobs.tables.store import OPEN_TO_ALL
 
 ROOT = Path(__file__).parents[2]
 STORE = "jobs/tables/store.py"
+#: What `doctor` writes to see whether it can be written: nobody's rows, under names of their own.
+TRIALS = {"jobs/diagnosis/places.py", "jobs/diagnosis/milvus.py"}
 CONTROL = "jobs/tables/control.py"
 
 
@@ -79,11 +81,11 @@ def test_guarantee_3_what_may_be_embedded_staged_or_inserted_is_made_by_the_gate
 
 
 def test_guarantee_3_rows_reach_milvus_from_staged_files_only() -> None:
-    assert callers("stage") == callers("load_files") == {"jobs/steps/load.py"}
+    assert callers("stage") - TRIALS == callers("load_files") - TRIALS == {"jobs/steps/load.py"}
     assert callers("stage_faces") == {"jobs/steps/load.py"}
     # Between nights `sync` inserts a few; compacting copies rows that are there.
     inserts = {file for file in callers("insert") if not file.startswith("jobs/index/milvus/")}
-    assert inserts == {"jobs/index/loader.py", "jobs/steps/sync.py"}
+    assert inserts - TRIALS == {"jobs/index/loader.py", "jobs/steps/sync.py", "jobs/index/roles.py"}
     assert get_type_hints(stage_faces)["faces"] is get_type_hints(add_small)["faces"] is PermittedFaces
     for foreign in ("do_bulk_insert", "upsert", "bulk_import"):
         assert {f for f in callers(foreign) if not f.startswith("jobs/index/milvus/")} == set()
@@ -143,9 +145,35 @@ def test_guarantee_3_what_is_measured_is_nobodys_picture_and_no_vector_comes_of_
     assert MEASURED_SCHEMA == "executor string, began double, ended double, amount bigint, devices array<string>"
 
 
+def test_guarantee_3_what_doctor_puts_into_milvus_is_nobodys() -> None:
+    """Rows of `doctor` are vectors with a single 1: it has no way to a picture or a face, and names of its own."""
+    files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "jobs/diagnosis").glob("*.py"))
+    source = {file: (ROOT / file).read_text(encoding="utf-8") for file in files}
+    for file, text in source.items():
+        assert not {word for word in ("IMAGES", "EMBEDDINGS", "permitted_faces", "ALL_TABLES") if word in text}, file
+    assert {
+        (f, name) for f, name, _ in calls("jobs") if f in files and name in {"read", "rows", "delta", "sql"}
+    } == set()
+    assert [text for f, name, text in calls("jobs") if f in files and name == "stage"] == [
+        "rows_of_nobody(subject.spark), folder, 0, lambda _: 1"
+    ]
+    for name in ("create", "load_files", "insert", "delete", "drop_alias", "switch_alias"):
+        for text in (text for f, called, text in calls("jobs") if f in files and called == name):
+            first = text.split(", ")[1 if name == "load_files" else 0]
+            assert first in {"name", "other", "subject.name", "alias"}, (name, text)
+    # What another command may call with a collection's name is that of a reader's trial.
+    assert callers("permitted_calls") == {"jobs/diagnosis/milvus.py"}
+
+
 def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -> None:
     writes = ("save", "saveAsTable", "insertInto", "writeTo", "merge", "whenMatchedUpdate", "whenMatchedDelete")
-    assert callers(*writes) == {STORE}
+    trial = "jobs/tables/trial.py"
+    assert callers(*writes) - {trial} == {STORE}
+    # Which is no table of ours: `doctor` has made it, under a name of its own, and removes it.
+    assert callers("write_and_read_table") == {"jobs/diagnosis/places.py"}
+    assert [text for _, name, text in calls("jobs") if name == "write_and_read_table"] == [
+        "subject.job.warehouse, subject.name, min(_FILES, tasks_for_all(subject.spark))"
+    ]
     assert callers("executeCompaction", "vacuum") - {"jobs/erasure/run.py"} == {STORE, CONTROL}
     # Rows by delta-rs, which the store alone asks for, with the lease's version.
     assert callers("write_deltalake") == {CONTROL}

@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("jobs.tables",),
     ("jobs.governance", "jobs.index"),
     ("jobs.embedding", "jobs.runs"),
-    ("jobs.erasure", "jobs.planning", "jobs.reporting", "jobs.evaluation"),
+    ("jobs.erasure", "jobs.planning", "jobs.reporting", "jobs.evaluation", "jobs.diagnosis"),
     ("jobs.steps", "jobs.cli"),
     ("jobs.*", "jobs.__main__"),
 )
@@ -56,7 +56,7 @@ KEEPS_FROM: dict[str, set[str]] = {
     # The command line knows a run, and nothing of what runs do.
     "jobs.cli": {
         "udfs", *INDEX, "jobs.governance", "jobs.embedding", "jobs.erasure", "jobs.planning", "jobs.reporting",
-        "jobs.evaluation",
+        "jobs.evaluation", "jobs.diagnosis",
     },
     # Which jobs there are is told without loading one.
     "jobs.__main__": {part for layer in LAYERS for part in layer},

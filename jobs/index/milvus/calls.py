@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc  # type: ignore[import-untyped]
 import tenacity
 
-from jobs.errors import DependencyUnavailable, FaceReindexError
+from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted, SettingsError
 
 T = TypeVar("T")
 
@@ -20,6 +20,7 @@ CALL_TIMEOUT_S = 60.0
 # merr codes of Milvus that say "not now": service not ready, unavailable, internal hiccup, rate limit, collection not
 # (fully) loaded or recovering, replica, channel, segment and node that are about to come back.
 TRANSIENT_CODES = frozenset({1, 2, 4, 5, 8, 103, 106, 400, 401, 500, 501, 503, 600, 601, 602, 901, 902})
+NO_DATABASE = 800  # merr's ErrDatabaseNotFound
 TRANSIENT_WORDS = (
     "not ready",
     "unavailable",
@@ -55,6 +56,7 @@ def quiet_pymilvus() -> None:
 
 
 _NUMBERS = re.compile(r"[\[{(][^\[\](){}]*\d[^\[\](){}]*[\])}]")
+_PRIVILEGE = re.compile(r"Privilege([A-Z]\w+)")
 _LONG_NUMBER = re.compile(r"-?\d[\d.eE+-]{7,}")
 
 
@@ -93,14 +95,22 @@ def translate(error: BaseException, action: str, where: str) -> FaceReindexError
     code = _grpc_code(error)
     text = safe_text(error)
     if code == grpc.StatusCode.PERMISSION_DENIED or "permission deny" in text.lower():
-        return FaceReindexError(
+        # gRPC's own errors have it behind their first line.
+        named = _PRIVILEGE.search(str(error))
+        return NotPermitted(
             f"Milvus does not permit this account to {action} ({where}).",
             hint="give it the loader's role with `python -m jobs.index.roles` (docs/operations.md).",
+            privilege=named[1] if named else "",
         )
     if code in (grpc.StatusCode.UNAUTHENTICATED, 1800) or "auth check failure" in text.lower():
         return FaceReindexError(
             f"Milvus refused the credentials ({action}, {where}).",
             hint="set FACE_REINDEX_MILVUS_TOKEN, or …_USER and …_PASSWORD, of an account with the loader's role.",
+        )
+    if code == NO_DATABASE or "database not found" in text.lower():
+        return SettingsError(
+            f"Milvus has no database of the name that milvus.database gives ({action}, {where}).",
+            hint="have an administrator create it, or correct the setting.",
         )
     if is_transient(error):
         # pymilvus's own words for an address where nobody is say no more than ``where``.

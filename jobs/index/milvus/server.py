@@ -92,6 +92,12 @@ class ServerIndex(MilvusIndex):
         """Discard what a job has brought."""
         return super().abort_import(job_id) if self._imports is None else self._imports.abort(job_id)
 
+    def created_at(self, name: str) -> float:
+        """When a collection was made, by the server's clock, in seconds since 1970."""
+        found = self._call("describe", name, self._client.describe_collection, name, timeout=CALL_TIMEOUT_S)
+        # Milvus's timestamps: milliseconds, and behind them 18 bits that count within one.
+        return (int(found["created_timestamp"]) >> 18) / 1000
+
     def compact(self, name: str, *, timeout: float) -> bool:
         """Have deleted rows of a loaded collection dropped from its segments, and look until they are."""
         if not self.features.compaction:

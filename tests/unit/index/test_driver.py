@@ -14,7 +14,7 @@ import pytest
 from pymilvus.client.types import LoadState
 from pymilvus.exceptions import MilvusException
 
-from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
+from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted, SettingsError
 from jobs.index.collections import belongs_to, collection_name, collections_of, default_index
 from jobs.index.milvus import versions
 from jobs.index.milvus.calls import Patience, call, safe_text, translate
@@ -224,6 +224,8 @@ class Rpc(grpc.RpcError):  # type: ignore[misc]  # it ships no types
         (MilvusException(1100, "invalid parameter"), FaceReindexError, "invalid parameter"),
         (MilvusException(65535, "auth check failure, please check"), FaceReindexError, "credentials"),
         (ValueError("dimension"), FaceReindexError, "dimension"),
+        (MilvusException(800, "database not found[database=mine]"), SettingsError, "milvus.database"),
+        (MilvusException(1, "PrivilegeCompaction: permission deny"), NotPermitted, "jobs.index.roles"),
     ],
 )
 def test_errors_become_ours_with_the_collection_and_a_next_step(
@@ -233,6 +235,16 @@ def test_errors_become_ours_with_the_collection_and_a_next_step(
     assert type(found) is kind
     assert "faces_r1" in str(found)
     assert words in str(found)
+
+
+@pytest.mark.parametrize(
+    ("said", "privilege"),
+    [("PrivilegeCompaction: permission deny", "Compaction"), ("permission deny", "")],
+)
+def test_a_refusal_names_the_privilege_where_the_server_does(said: str, privilege: str) -> None:
+    found = translate(MilvusException(65535, said), "compact", "here")
+    assert isinstance(found, NotPermitted)
+    assert found.privilege == privilege
 
 
 def test_no_vector_key_or_list_gets_into_a_message() -> None:
