@@ -22,7 +22,7 @@ MAX_STRIPS = 65_536
 
 # Bytes a pixel that a codec holds beside Pillow's own picture (measured at 64 MP, rounded up): libtiff a strip as
 # large as the image, libwebp two canvases and their copies, libavif and libheif their planes.
-_CODEC = {"TIFF": 6, "WEBP": 12, "AVIF": 10, "HEIF": 12}
+_CODEC = {"TIFF": 6, "WEBP": 12, "AVIF": 10, "HEIF": 6}
 _NATIVE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # all others: 4
 _OUTPUT = 3
 _COEFFICIENT = 2  # bytes of one, of which a JPEG in several scans keeps all
