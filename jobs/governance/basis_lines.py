@@ -491,4 +491,4 @@ def quoted(name: str) -> str:
     return name if as_it_is else json.dumps([name], ensure_ascii=not name.isprintable())
 
 
-_PLAIN_FILE: Final = re.compile(r"\w[^;\"]*\.(?:jpe?g|png|webp|gif|bmp|tiff?)", re.IGNORECASE)
+_PLAIN_FILE: Final = re.compile(r"\w[^;\"]*\.(?:jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNORECASE)

@@ -21,17 +21,17 @@ def said_of_batch(batch_id: str, state: str, *, changed: bool, void: bool) -> st
 
 def said_of_records(done: BasisImported) -> list[str]:
     """What an import of basis records did, in parts of a sentence."""
-    parts = [
-        f"{counted(done.records, 'basis record')}: {done.new_versions} new, {counted(done.new_links, 'new link')} to images"
-    ]
+    links = counted(done.new_links, "new link")
+    parts = [f"{counted(done.records, 'basis record')}: {done.new_versions} new, {links} to images"]
     if done.barred:
         parts.append(f"{done.barred} not taken: the persons, or the batches, were erased")
     if done.barred_links:
         parts.append(f"{counted(done.barred_links, 'link')} not taken: the images were erased")
     if done.quarantined:
         parts.append(
-            f"{counted(done.quarantined, 'line')} could not be read (table basis_quarantine): records they name are refused "
-            f"until mended; {done.nameless} name none for sure that is known here: what they say is not in effect"
+            f"{counted(done.quarantined, 'line')} could not be read (table basis_quarantine): records they name "
+            f"are refused until mended; {done.nameless} name none for sure that is known here: what they say is not in "
+            "effect"
         )
     return parts
 

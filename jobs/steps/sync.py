@@ -46,7 +46,8 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
         )
     expired = expire_steps(run, index, sweep=False)
     live = out.collection
-    text = f"{counted(out.removed, 'face')} removed, {counted(expired.items.get('image', 0), 'image')} erased{expired.waiting}"
+    erased = counted(expired.items.get("image", 0), "image")
+    text = f"{counted(out.removed, 'face')} removed, {erased} erased{expired.waiting}"
     if not live:
         return f"nothing is live yet; {text}"
     info = index.info(live)
