@@ -10,7 +10,7 @@ from udfs.limits import BadStructure, TooManyReads
 #: Boxes, items, extents and frames of one file; a photograph has a dozen, the largest grids some hundred.
 MOST_PARTS: Final = 10_000
 _SIZES: Final = (4, 8)
-_LOOKED_INTO: Final = (b"meta", b"iinf", b"iloc", b"idat", b"iprp", b"ipco", b"iref", b"pitm")
+_LOOKED_INTO: Final = (b"meta", b"iinf", b"iloc", b"idat", b"iprp", b"ipco", b"iref", b"pitm", b"ipma")
 
 
 def once(data: bytes, start: int, end: int) -> dict[bytes, tuple[int, int]]:

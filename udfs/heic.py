@@ -19,8 +19,13 @@ _FORBIDDEN = re.compile(rb"\0\0[\0-\2]")
 
 
 def is_film(data: bytes) -> bool:
-    """Whether a file calls itself a film."""
-    return data[8:12] in _FILMS
+    """Whether a file calls itself a film, and holds no picture beside it. Raises `TooManyReads`."""
+    if data[8:12] not in _FILMS:
+        return False
+    try:
+        return not any(kind == b"meta" for kind, _, _ in boxes(data, 0, len(data)))
+    except BadStructure:
+        return True
 
 
 def is_cut(data: bytes) -> bool:
@@ -53,11 +58,13 @@ def frame_pixels(data: bytes) -> int:
     parts = _parts(data)
     kinds = dict(items(data, *parts[b"iinf"]))
     _check_grids(data, parts, kinds)
-    width, largest = _parameters(data, parts)
+    parameters = _parameters(data, parts)
     pixels = canvas = 0
     for item, payload in payloads(data, parts, kinds):
         if kinds[item] == b"hvc1":
-            pixels += _pixels_of(payload, width, largest)
+            if item not in parameters:
+                raise BadStructure
+            pixels += _pixels_of(payload, *parameters[item])
         elif kinds[item] == b"grid":
             canvas = max(canvas, _canvas(payload))
     return max(pixels, canvas)
@@ -102,17 +109,37 @@ def _canvas(payload: bytes) -> int:
     return number(payload, 4, size) * number(payload, 4 + size, size)
 
 
-def _parameters(data: bytes, parts: dict[bytes, tuple[int, int]]) -> tuple[int, int]:
-    """How many bytes a unit's length has, and the pixels of the largest frame, over all decoder configurations."""
-    start, end = once(data, *parts[b"iprp"])[b"ipco"]
-    widths, largest = set[int](), 0
-    for kind, first, last in boxes(data, start, end):
+def _parameters(data: bytes, parts: dict[bytes, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+    """For each item that has a decoder's configuration: the bytes of a unit's length, pixels of the largest frame."""
+    inside = once(data, *parts[b"iprp"])
+    configured: dict[int, tuple[int, int]] = {}
+    for index, (kind, first, last) in enumerate(boxes(data, *inside[b"ipco"]), start=1):
         if kind == b"hvcC":
-            widths.add((number(data, first + 21, 1) & 3) + 1)
-            largest = max([largest, *map(_frame, _configured(data, first, last))])
-    if len(widths) != 1:
-        raise BadStructure
-    return widths.pop(), largest
+            frames = [_frame(unit) for unit in _configured(data, first, last)]
+            configured[index] = (number(data, first + 21, 1) & 3) + 1, max(frames, default=0)
+    found: dict[int, tuple[int, int]] = {}
+    for item, index in _associations(data, *inside[b"ipma"]):
+        if index in configured:
+            if item in found:  # libheif takes the first, others the last
+                raise BadStructure
+            found[item] = configured[index]
+    return found
+
+
+def _associations(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Items and the places of their properties (ISO/IEC 23008-12, 9.3.1)."""
+    width, wide = (4 if number(data, start, 1) else 2), number(data, start + 3, 1) & 1
+    at, parts = start + 8, 0
+    for _ in range(number(data, start + 4, 4)):
+        item, count = number(data, at, width), number(data, at + width, 1)
+        at, parts = at + width + 1, parts + 1 + count
+        if parts > MOST_PARTS:
+            raise TooManyReads
+        for _ in range(count):
+            yield item, number(data, at, 1 + wide) & (0x7FFF if wide else 0x7F)
+            at += 1 + wide
+        if at > end:
+            raise BadStructure
 
 
 def _configured(data: bytes, start: int, end: int) -> Iterator[bytes]:

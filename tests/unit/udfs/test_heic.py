@@ -166,6 +166,30 @@ def test_guarantee_14_a_heic_is_held_to_the_size_of_its_frames(monkeypatch: pyte
     assert failure(tiles, PipelineParams(max_pixels=40_000)) == ("too_large", "TOO_MANY_PIXELS")
 
 
+def test_a_film_with_a_picture_of_its_own_is_one() -> None:
+    burst = single().replace(b"ftypheic", b"ftypmsf1", 1)
+    assert image_kind(burst) == "heif"
+    assert np.array_equal(decode(burst, PARAMS).pixels, decode(single(), PARAMS).pixels)
+
+
+def test_each_item_counts_by_its_own_parameters() -> None:
+    """A phone's file has 48 tiles, and a gain map or a thumbnail that is larger than any of them."""
+    data = of_tiles()
+    other = tile_of(single())[0]
+    at = data.index(b"ispe") - 4
+    assert heic.frame_pixels(data) == 4 * 128 * 128 < 256 * 256 * 4
+    # Behind the others, so that the places of properties stay; and all boxes about it grow.
+    end = data.index(b"ipma") - 4
+    grown = bytearray(data[:end] + box(b"hvcC", other) + data[end:])
+    for kind in (b"ipco", b"iprp", b"meta"):
+        place = grown.index(kind) - 4
+        size = int.from_bytes(grown[place : place + 4], "big") + len(other) + 8
+        grown[place : place + 4] = size.to_bytes(4, "big")
+    assert at < end
+    parts = heic._parts(bytes(grown))
+    assert set(heic._parameters(bytes(grown), parts).values()) == {(4, 128 * 128)}
+
+
 def test_guarantee_14_a_tile_is_laid_out_once() -> None:
     tile = heic_of(Image.fromarray(small_astronaut(128)))
     many = grid([tile], 100, (12_800, 7_000), 128, references=[2] * 5_500)
@@ -182,7 +206,7 @@ def test_guarantee_14_a_tile_is_laid_out_once() -> None:
 def test_films_and_constructions_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_jpeg", "_rgb"):
         monkeypatch.setattr(f"udfs.decode.{name}", lambda *_: pytest.fail("decoded"))
-    film = single().replace(b"ftypheic", b"ftyphevc", 1)
+    film = single().replace(b"ftypheic", b"ftyphevc", 1).replace(b"meta", b"moov", 1)
     assert image_kind(film) == "heif"
     assert failure(film) == ("broken", "UNSUPPORTED_FORMAT")
     assert failure(of_tiles().replace(b"grid", b"iovl", 1)) == ("broken", "UNSUPPORTED_FORMAT")
