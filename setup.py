@@ -25,6 +25,7 @@ REQUIRES = [
     "numpy>=2.1,<3",
     "numba>=0.62",  # compiles the passes over pixels that torch is slow at (udfs/kernels.py)
     "pillow>=13",  # earlier ones read tags that all point at one place without counting what they took (2 GiB of 1 MB)
+    "pi-heif>=1.4,<2",  # HEIC by libheif and libde265; without pillow-heif's encoder, which is under the GPL
     "simplejpeg>=1.9,<2",  # libjpeg-turbo with DCT-domain scaling, without Pillow's copies
     # Delta 4.4.0 is built for Spark 4.2; its JARs are named in conf/spark-*.conf. PySpark 4.2 does not run on pandas 3.
     "pyspark==4.2.0",
@@ -67,6 +68,7 @@ TEST = [
     *LINEAGE,
     "milvus==2.3.5",  # a real server binary in a wheel
     "hypothesis>=6.100",
+    "pillow-heif>=1.4,<2",  # writes the HEIC that tests read; its encoder is under the GPL: for tests only
     "ipykernel>=6.29",  # the notebooks' kernel, and what runs them
     "nbclient>=0.10",
     "mypy>=1.18",

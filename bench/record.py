@@ -25,6 +25,7 @@ _PACKAGES = (
     "delta-spark",
     "pillow",
     "simplejpeg",
+    "pi-heif",
     "numba",
     "numpy",
     "ray",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.cli import job
+from jobs.formatting import counted
 from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.job_result import Result
@@ -24,7 +25,7 @@ def main(job_: JobContext) -> Result:
         run.images_by = utc_now()
         outcome = expire_steps(run, index, sweep=True)
         images, faces = (outcome.items.get(kind, 0) for kind in ("image", "face"))
-        return run.end(Result(f"{images} images and {faces} faces erased{outcome.waiting}"))
+        return run.end(Result(f"{counted(images, 'image')} and {counted(faces, 'face')} erased{outcome.waiting}"))
 
 
 if __name__ == "__main__":

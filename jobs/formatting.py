@@ -16,6 +16,15 @@ def thousands(number: float) -> str:
     return f"{number:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of something, in words that fit one of it.
+
+    >>> counted(1, "image"), counted(0, "face"), counted(1_200, "basis record")
+    ('1 image', '0 faces', '1200 basis records')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def short(number: int) -> str:
     """A count for a table or a diagram, where there is room for a few characters: from a million on three digits.
 

@@ -6,7 +6,7 @@ import click
 
 from jobs.cli import job
 from jobs.errors import SettingsError
-from jobs.governance.basis import read_batch
+from jobs.governance.batch_file import read_batch
 from jobs.governance.blanks import is_plain
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, open_run

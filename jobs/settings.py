@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from jobs.addresses import holds_credentials, without_credentials
 from jobs.errors import SettingsError
+from jobs.texts import text_of
 
 ENV_PREFIX = "FACE_REINDEX_"
 SECRETS = ("milvus_token", "milvus_user", "milvus_password", "milvus_reader_token", "hmac_key", "tombstone_keys")
@@ -513,18 +514,22 @@ def load_settings(
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = text_of(path.read_bytes())
     except OSError as error:
         raise SettingsError(
             f"{path}: cannot be read ({error.strerror}).", hint="give --config a readable file."
         ) from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}.") from None
+    try:
+        data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise SettingsError(f"{path}:{line} is not valid YAML.") from None
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        # PyYAML's own, of what only looks like a date or a number, and of bytes that are no text.
-        raise SettingsError(f"{path}: is not valid YAML in UTF-8.") from None
+        # PyYAML's own, of what only looks like a date or a number.
+        raise SettingsError(f"{path}: is not valid YAML.") from None
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import pi_heif
 import simplejpeg
 from PIL import Image, ImageFile
 
-from udfs import avif, kernels
+from udfs import avif, heic, jpegs, kernels
 from udfs.arrays import AnyArray, UInt8
 from udfs.kinds import image_kind
 from udfs.limits import (
@@ -30,9 +31,10 @@ from udfs.params import PipelineParams
 from udfs.prefetch import ByteRoom
 
 #: Raster formats that are read. The list is closed on purpose: Pillow also knows formats that start
-#: interpreters (EPS) or external programs. (Multi-picture JPEGs come through Pillow's JPEG.) JPEG 2000 is not among
-#: them: OpenJPEG makes structures for each tile, precinct, block and layer, so 87 bytes can take a gigabyte.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM")
+#: interpreters (EPS) or external programs. (Multi-picture JPEGs come through Pillow's JPEG; of HEIF, HEIC is read.)
+#: JPEG 2000 is not among them: OpenJPEG makes structures for each tile, precinct, block and layer, so 87 bytes can
+#: take a gigabyte.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF", "PPM")
 
 _JPEGS = ("JPEG", "MPO")  # the formats that libjpeg reads, and scales while it does
 _EXIF_ORIENTATION = 0x0112
@@ -45,7 +47,7 @@ class DecodeFailure(Exception):
     """An image that doesn't become pixels: ``status`` and a stable ``reason`` code.
 
     ``broken``: NOT_AN_IMAGE, TRUNCATED, CORRUPT, UNSUPPORTED_MODE, UNSUPPORTED_FORMAT (a picture, of a format that is
-    not decoded: JPEG 2000, a film in AVIF). ``too_large``: TOO_MANY_PIXELS, TOO_MUCH_MEMORY
+    not decoded: JPEG 2000, a film in AVIF or HEIC). ``too_large``: TOO_MANY_PIXELS, TOO_MUCH_MEMORY
     (decoding would take more than ``max_decode_bytes``), TOO_MANY_SCANS (of a JPEG), TOO_MANY_PARTS (chunks, boxes,
     segments, strips).
     """
@@ -85,7 +87,8 @@ def decode(data: bytes, params: PipelineParams, *, factor: int | None = None, ro
     grey and 1-bit become RGB; 16-bit grey is divided by 257. A JPEG is decoded at the smallest of 1, 1/2, 1/4
     and 1/8 (in the DCT domain) whose long side is still ``params.decode_long_side``; ``factor`` (1, 2, 4 or 8)
     overrules this. Pixels, memory and scans are checked on the header, before anything is decoded, and the memory is
-    waited for in ``room``. A truncated file is broken, never padded with grey.
+    waited for in ``room``. A truncated file is broken, never padded with grey; so is a JPEG of which libjpeg says that
+    data are missing, damaged or left over (its warnings), whatever stands behind its end.
 
     Raises `DecodeFailure`.
     """
@@ -101,12 +104,7 @@ def decode(data: bytes, params: PipelineParams, *, factor: int | None = None, ro
             raise DecodeFailure("too_large", "TOO_MUCH_MEMORY")
         try:
             with room.taken(need) if room else nullcontext():
-                pixels = _jpeg(image, data, factor)
-                if pixels is None:
-                    if factor > 1:
-                        image.draft(None, (width // factor, height // factor))
-                    _check_png(image, data)
-                    pixels = _rgb(image)
+                pixels = _sound_jpeg(image, data, factor, scans) if image.format in _JPEGS else _checked(image, data)
                 pixels = upright(pixels, orientation)
         except TooManyReads:
             raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
@@ -162,11 +160,13 @@ def _within_limits(image: ImageFile.ImageFile, data: bytes, params: PipelinePara
         raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
     except BadStructure:
         raise DecodeFailure("broken", _damage(data)) from None
-    # Tiles reach over the edge, and an AVIF's frames are counted from above: a picture within the limit may have both.
+    # Tiles reach over the edge, and frames are counted from above: a picture within the limit may have both.
     if decoded > max(params.max_pixels, 2 * pixels):
         raise DecodeFailure("too_large", "TOO_MANY_PIXELS")
     if scans.count > params.max_scans:
         raise DecodeFailure("too_large", "TOO_MANY_SCANS")
+    if not scans.complete:
+        raise DecodeFailure("broken", _damage(data))
     return scans, at_once
 
 
@@ -176,9 +176,9 @@ def _codec_pixels(image: Image.Image, data: bytes) -> tuple[int, int]:
         return read_tiff(data).tiled(image.width, image.height)
     pixels = image.width * image.height
     if image.format == "AVIF":
-        if avif.is_sequence(data):
-            raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
         pixels = max(pixels, avif.frame_pixels(data))
+    elif image.format == "HEIF":
+        pixels = max(pixels, heic.frame_pixels(data))
     return pixels, pixels
 
 
@@ -191,6 +191,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     try:
         if kind == "tiff":
             read_tiff(data)
+        if (kind == "avif" and avif.is_sequence(data)) or (kind == "heif" and not _is_picture(data)):
+            raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
         # Pillow's own limit is a global that warns first and raises later. Ours is exact and comes right
         # after, so theirs is lifted for the moment in which only the header is read.
         with _open_lock:
@@ -199,7 +201,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
                 return Image.open(BoundedReader(data), formats=(kind.upper(),))
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
-    except MemoryError:
+    except (MemoryError, DecodeFailure):
         raise
     except TooManyReads:
         raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
@@ -207,16 +209,22 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         raise DecodeFailure("broken", _damage(data)) from None
 
 
+def _is_picture(data: bytes) -> bool:
+    return not heic.is_film(data) and heic.is_plain(data)
+
+
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
     # Pillow raises KeyError for a format that its build lacks.
     Image.init()
+    # One thread, as all decoders here have; thumbnails, depths and gain maps are not asked for.
+    pi_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":
-        # Pillow itself turns a TIFF upright while loading it.
+    if image.format in ("TIFF", "HEIF"):
+        # Pillow itself turns a TIFF upright while loading it, libheif a HEIC, by its own boxes.
         return 1
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
@@ -225,12 +233,25 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+def _sound_jpeg(image: ImageFile.ImageFile, data: bytes, factor: int, scans: Scans) -> UInt8:
+    """The pixels of a JPEG in which nothing is missing, damaged or left over, as far as that can be told."""
+    pixels, known = _jpeg(image, data, factor), True
+    if pixels is None:
+        sound = jpegs.is_sound(data, cmyk=image.mode == "CMYK")
+        if sound is False:
+            raise DecodeFailure("broken", _damage(data))
+        pixels, known = _by_pillow(image, factor), sound is not None
+    if scans.arithmetic or not known:
+        _check_ends(pixels, data, factor)
+    return pixels
+
+
 def _jpeg(image: Image.Image, data: bytes, factor: int) -> UInt8 | None:
     """A sound JPEG by libjpeg-turbo itself: Pillow's pixels in half the time, for Pillow's take a copy to get at.
 
-    None where Pillow has to decide: CMYK, and whatever libjpeg-turbo has a doubt about.
+    None where it has to be looked at: CMYK, and whatever libjpeg-turbo has a doubt about.
     """
-    if image.format not in _JPEGS or image.mode not in ("L", "RGB"):
+    if image.mode not in ("L", "RGB"):
         return None
     # Both a least size and a least factor: together they leave this one factor only.
     height, width = image.height // factor, image.width // factor
@@ -238,6 +259,24 @@ def _jpeg(image: Image.Image, data: bytes, factor: int) -> UInt8 | None:
         return np.asarray(simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=factor))
     except ValueError:
         return None
+
+
+def _by_pillow(image: ImageFile.ImageFile, factor: int) -> UInt8:
+    if factor > 1:
+        image.draft(None, (image.width // factor, image.height // factor))
+    return _rgb(image)
+
+
+def _check_ends(pixels: UInt8, data: bytes, factor: int) -> None:
+    """Refuse pixels that depend on what stands behind the data that they are made of: some of it is missing."""
+    with _open(jpegs.with_noise_behind(data)) as other:
+        if not np.array_equal(pixels, _by_pillow(other, factor)):
+            raise DecodeFailure("broken", _damage(data))
+
+
+def _checked(image: ImageFile.ImageFile, data: bytes) -> UInt8:
+    _check_png(image, data)
+    return _rgb(image)
 
 
 def _check_png(image: Image.Image, data: bytes) -> None:
@@ -307,5 +346,6 @@ def _damage(data: bytes) -> str:
         or (kind == "png" and b"IEND" not in data[-64:])
         or (kind == "gif" and b"\x3b" not in data[-4:])
         or (kind == "webp" and len(data) < int.from_bytes(data[4:8], "little") + 8)
+        or (kind == "heif" and heic.is_cut(data))
     )
     return "TRUNCATED" if cut else "CORRUPT"

@@ -15,8 +15,9 @@ from udfs.params import PipelineParams
 #: What the code itself adds to a result. Change an entry whenever a change moves boxes or vectors, or how an image
 #: ends: an outcome under another rule must not be taken for one under this.
 ALGORITHM = {
-    "version": 3,
-    "decoder": "libjpeg-turbo, pillow; EXIF upright; alpha over white; 16-bit/257; first frame",
+    "version": 4,
+    "decoder": "libjpeg-turbo without a warning, pillow, libheif; EXIF upright; alpha over white; 16-bit/257; "
+    "first frame",
     "scale_rule": "JPEG DCT 1/1, 1/2, 1/4, 1/8 down to decode_long_side, finer for a face below crop_size; "
     "detection by means over windows with rounded edges",
     "detector": "facenet-pytorch MTCNN, area crops, NMS 0.5/0.7/0.7/Min 0.7",

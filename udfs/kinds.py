@@ -11,7 +11,10 @@ _STARTS = {
     b"\x89PNG": "png", b"GIF87a": "gif", b"GIF89a": "gif", b"II*\0": "tiff", b"MM\0*": "tiff",
     b"II+\0": "tiff", b"MM\0+": "tiff", b"\xff\x4f\xff\x51": "jpeg2000", b"\0\0\0\x0cjP  ": "jpeg2000",
 }  # fmt: skip
-_AVIF = (b"avif", b"avis", b"mif1", b"msf1")
+_AVIF = (b"avif", b"avis")
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+# Of these the brands that follow tell what is in it.
+_CONTAINERS = (b"mif1", b"msf1")
 _BITMAP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 # A portable map in binary: width, height and, but for one of bits, the largest value.
 _BLANK = rb"\s(?:\s|#[^\r\n]*[\r\n])*"
@@ -36,12 +39,21 @@ def image_kind(data: bytes, size: int | None = None) -> str | None:
         return "jpeg" if head[3:4] >= b"\xc0" or size == 3 else None
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "webp"
-    if head[4:8] == b"ftyp" and head[8:12] in _AVIF:
-        return "avif"
+    if head[4:8] == b"ftyp":
+        return _coded(head)
     # Two letters are too few: a bitmap's reserved bytes are zero, and its second header is one of a few.
     if head.startswith(b"BM") and head[6:10] == bytes(4):
         return "bmp" if int.from_bytes(head[14:18], "little") in _BITMAP_HEADERS else None
     return "ppm" if _PORTABLE_MAP.match(head) else None
+
+
+def _coded(head: bytes) -> str | None:
+    """What codes the picture in an ISO base media file, by the brands in its first box."""
+    brand, length = head[8:12], int.from_bytes(head[:4], "big")
+    if brand in _CONTAINERS:
+        others = {head[at : at + 4] for at in range(16, min(length, len(head)), 4)}
+        return "heif" if others & set(_HEIF) and not others & set(_AVIF) else "avif"
+    return "avif" if brand in _AVIF else "heif" if brand in _HEIF else None
 
 
 def _first_directory(head: bytes) -> int:

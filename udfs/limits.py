@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 #: Reads that Pillow may make of one file. A chunk, box or segment takes two to four of a microsecond each.
@@ -20,8 +21,8 @@ MAX_SLOW_PIXELS = 1_000_000
 MAX_STRIPS = 65_536
 
 # Bytes a pixel that a codec holds beside Pillow's own picture (measured at 64 MP, rounded up): libtiff a strip as
-# large as the image, libwebp two canvases and their copies, libavif its planes.
-_CODEC = {"TIFF": 6, "WEBP": 12, "AVIF": 10}
+# large as the image, libwebp two canvases and their copies, libavif and libheif their planes.
+_CODEC = {"TIFF": 6, "WEBP": 12, "AVIF": 10, "HEIF": 6}
 _NATIVE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # all others: 4
 _OUTPUT = 3
 _COEFFICIENT = 2  # bytes of one, of which a JPEG in several scans keeps all
@@ -29,7 +30,9 @@ _COEFFICIENT = 2  # bytes of one, of which a JPEG in several scans keeps all
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+SOI, EOI, SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_UNSENT = 255
 _OFFSETS = frozenset({273, 279, 324, 325})  # StripOffsets, StripByteCounts, TileOffsets, TileByteCounts
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _LAST_BASELINE_TAG = 600
@@ -58,10 +61,41 @@ class BoundedReader(io.BytesIO):
 
 @dataclass(frozen=True)
 class Scans:
-    """How often a JPEG goes over its pixels. ``several``: it may, and so all coefficients are kept in memory."""
+    """How often a JPEG goes over its pixels. ``several``: it may, and so all coefficients are kept in memory.
+
+    ``complete``: its scans bring all components, in all their bits. ``arithmetic``: its entropy coding.
+    """
 
     count: int
     several: bool
+    complete: bool = True
+    arithmetic: bool = False
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Markers of a JPEG as libjpeg meets them, with the start and the end of what belongs to each.
+
+    The last is the end marker, where there is one. What a scan codes stands between its end and the next marker.
+
+    Raises `TooManyReads`.
+    """
+    at = 2
+    for _ in range(MAX_READS):
+        found = _MARKER.search(data, at)
+        if found is None or found[0][1] == SOI:
+            return
+        marker, at = found[0][1], found.end()
+        if marker == EOI:
+            yield marker, at, at
+            return
+        if marker == _TEM:
+            continue
+        length = int.from_bytes(data[at : at + 2], "big")
+        if length < 2 or at + length > len(data):
+            return
+        yield marker, at, at + length
+        at += length
+    raise TooManyReads
 
 
 def jpeg_scans(data: bytes, most: int) -> Scans:
@@ -69,28 +103,30 @@ def jpeg_scans(data: bytes, most: int) -> Scans:
 
     Raises `TooManyReads`.
     """
-    several, components, count, at = False, 0, 0, 2
-    for _ in range(MAX_READS):
-        found = _MARKER.search(data, at)
-        if found is None or found[0][1] in (_EOI, _SOI):
-            break
-        marker, at = found[0][1], found.end()
-        if marker == _TEM:
-            continue
-        length = int.from_bytes(data[at : at + 2], "big")
-        if length < 2 or at + length > len(data):
-            break
-        if marker in _SOF and length >= 8:
-            several, components = marker in _PROGRESSIVE, data[at + 7]
-        elif marker == _SOS:
+    frame, components, count, several, sent = 0, 0, 0, False, dict[int, bytearray]()
+    for marker, at, end in jpeg_segments(data):
+        if marker in _SOF and end - at >= 8:
+            frame, several, components = marker, marker in _PROGRESSIVE, data[at + 7]
+            places = range(at + 8, min(end, at + 8 + 3 * components), 3)
+            sent = {data[place]: bytearray([_UNSENT] * 64) for place in places}
+        elif marker == SOS:
             count += 1
             several = several or data[at + 2] < components
             if not several or count > most:
                 break
-        at += length
-    else:
-        raise TooManyReads
-    return Scans(count, several)
+            _note_scan(data[at:end], sent, progressive=frame in _PROGRESSIVE)
+    complete = not several or not any(map(any, sent.values()))
+    return Scans(count, several, complete, frame in _ARITHMETIC)
+
+
+def _note_scan(header: bytes, sent: dict[int, bytearray], *, progressive: bool) -> None:
+    """Enter what a scan brings: for each coefficient of a component, how many low bits are still to come."""
+    components = header[2] if len(header) > 2 else 0
+    first, last, bits = header[3 + 2 * components :][:3].ljust(3, b"\0") if progressive else (0, 63, 0)
+    last = min(last, 63)
+    for component in header[3 : 3 + 2 * components : 2]:
+        if component in sent and first <= last:
+            sent[component][first : last + 1] = bytes([bits & 15]) * (last + 1 - first)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 FILE_SCHEMA = "source_key string, uri string, content binary, content_sha256 string, byte_size bigint, reason string"
 #: ``reason``: why this entry is not to be read; without ``uri`` it is no image, and only counted.
 LISTING_SCHEMA = "uri string, byte_size bigint, reason string"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".ppm")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".ppm",
+)  # fmt: skip
 _PACKED = (".tar.gz", ".tgz")
 SHARD_SUFFIXES = (".tar", *_PACKED)
 #: Folders behind links are not entered: inside the root they stand at their own place, and they may lead in a ring.

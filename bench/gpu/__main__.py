@@ -6,9 +6,9 @@
     python -m bench.gpu --rehearse --out results   # on a processor: shows that the kit runs, measures nothing
 
 Needed there: Python 3.12, torch with CUDA and cuda-bindings, torchvision, numpy, numba, pandas, Pillow, OpenCV and
-pytest; the kit brings facenet-pytorch, simplejpeg and tenacity. A part's result is written before the next begins, and
-a part that fails or takes too long costs its own result only. ``gpu.json`` is a record as the other benchmarks' are:
-copied to bench/results, `python -m bench.table` and `python -m bench.rates` take it.
+pytest; the kit brings facenet-pytorch, pi-heif, simplejpeg and tenacity. A part's result is written before the
+next begins, and a part that fails or takes too long costs its own result only. ``gpu.json`` is a record as the other
+benchmarks' are: copied to bench/results, `python -m bench.table` and `python -m bench.rates` take it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from bench.record import CARRIED_COMMIT, commit
 
 ROOT = Path(__file__).parents[2]
 #: What the pipeline imports and such a machine lacks: pure Python, or built for its Python.
-PACKAGES = ("facenet-pytorch", "simplejpeg", "tenacity")
+PACKAGES = ("facenet-pytorch", "pi-heif", "simplejpeg", "tenacity")
 MOST_BYTES = 64 << 20
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _RUN = '''"""Runs the kit: python3 run.py --out results"""

@@ -12,6 +12,7 @@ from jobs.errors import SettingsError
 from jobs.governance.decide import PRINCIPAL_PATTERN
 from jobs.governance.pseudonyms import Pseudonyms, normalised, pseudonyms_of
 from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT
+from jobs.texts import REPLACED, text_of
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -77,16 +78,19 @@ def nothing_found(unknown: Mapping[str, Sequence[str]]) -> str:
 
 def _subjects(settings: Settings, path: str) -> Iterator[tuple[Target, str]]:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = text_of(Path(path).read_bytes())
     except OSError as error:
         raise SettingsError(f"--subject-file {path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise SettingsError(
-            f"--subject-file {path}: is not UTF-8, so names in it would not be found.", hint="save it as UTF-8."
-        ) from None
+    except ValueError as error:
+        raise SettingsError(f"--subject-file {path}: {error}.", hint="names in it would not be found.") from None
     names = pseudonyms_of(settings)
     # Not `splitlines`, which ends a line also where a name may hold a strange separator.
     for number, line in enumerate(text.split("\n"), start=1):
+        if REPLACED in line:
+            raise SettingsError(
+                f"--subject-file {path}, line {number}: holds a replaced character (U+FFFD): the name is lost.",
+                hint="take the name from where the file was made from.",
+            )
         if wanted := normalised(line):
             yield _subject(line, wanted, names, f"--subject-file {path}, line {number}"), f"line {number}"
 

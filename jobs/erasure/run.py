@@ -25,6 +25,7 @@ from jobs.erasure import tables as erasure
 from jobs.erasure.collections import Pages, erase_keys
 from jobs.erasure.waiting import NOBODY, note_waiting, still_waiting
 from jobs.errors import SettingsError
+from jobs.formatting import counted
 from jobs.governance import audit
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.governance.tombstones import FACE, IMAGE, key_ring
@@ -96,21 +97,22 @@ class Outcome:
     def said(self) -> str:
         """What was done and what waits, as a message."""
         images, faces, records = (self.items.get(kind, 0) for kind in (IMAGE, FACE, erasure.RECORD))
-        done = f"{self.completed} requests complete: {images} images, {faces} faces, {records} records erased"
+        what = ", ".join([counted(images, "image"), counted(faces, "face"), counted(records, "record")])
+        done = f"{counted(self.completed, 'request')} complete: {what} erased"
         again = f"; {self.again} were asked for again meanwhile, for the next erasure, sync or reindex to carry out"
         return done + self.waiting + (again if self.again else "")
 
     @property
     def waiting(self) -> str:
         """What stays open, as the end of a message; empty where nothing does."""
-        on_hold = f"; {self.suspended} requests suspended by a legal hold" if self.suspended else ""
+        on_hold = f"; {counted(self.suspended, 'request')} suspended by a legal hold" if self.suspended else ""
         lost = (
             "for there are pictures whose records are not there, or what links them, and nobody can tell whose they "
             "are, or whether a legal hold is on them: ingest the records again; of those that no file has any more "
             "(also of people erased since, where links came from a backup) `erase --lost-records` takes the links, and "
             "the pictures that no other record is for"
         )
-        return on_hold + (f"; {self.unknown} requests stay open, {lost}" if self.unknown else "")
+        return on_hold + (f"; {counted(self.unknown, 'request')} open still, {lost}" if self.unknown else "")
 
 
 def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None, sweep: bool = False) -> Outcome:

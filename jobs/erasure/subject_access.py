@@ -16,7 +16,7 @@ from jobs.governance.gate import current_records
 from jobs.governance.tombstones import FACE, IMAGE
 from jobs.private import new_file
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
-from jobs.tables.store import Warehouse, materialise
+from jobs.tables.store import Warehouse, materialise, utc_text
 
 #: Details that one answer lists; the counts are always whole.
 _LISTED = 1_000
@@ -86,7 +86,8 @@ def _copied(
     archive: zipfile.ZipFile, stored: DataFrame, kind_of: Callable[[bytes], str | None]
 ) -> Iterator[dict[str, Any]]:
     """Put pictures into the archive one by one; yields what is said of each."""
-    for number, row in enumerate(stored.toLocalIterator(), start=1):
+    said = stored.withColumn("ingested_at", utc_text("ingested_at"))
+    for number, row in enumerate(said.toLocalIterator(), start=1):
         name = f"images/{number:06d}"
         if row["content"] is not None:
             content = bytes(row["content"])
@@ -95,7 +96,7 @@ def _copied(
             archive.writestr(name, content)
         original = None if row["content"] is not None else row["uri"]
         yield {"image_id": row["image_id"], "file": name if original is None else None, "uri": original,
-               "ingested_at": str(row["ingested_at"])}  # fmt: skip
+               "ingested_at": row["ingested_at"]}  # fmt: skip
 
 
 def _not_ones_own(warehouse: Warehouse, images: DataFrame, own: DataFrame) -> DataFrame:

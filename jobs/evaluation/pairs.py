@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from jobs.errors import BadInput
+from jobs.texts import text_of
 from udfs.reading import ReadFailure, read_bytes
 
 if TYPE_CHECKING:
@@ -84,11 +85,11 @@ def read_pairs(place: str, *, timeout_s: float = 60.0) -> Pairs:
     """
     try:
         data = read_bytes(None, place, timeout_s=timeout_s, max_bytes=2**30)
-        text = data.decode("utf-8-sig")
+        text = text_of(data)
     except ReadFailure as failure:
         raise BadInput(f"--pairs: the file cannot be read ({failure.reason}).", hint="check its path.") from None
-    except UnicodeDecodeError:
-        raise BadInput("--pairs: the file is not text in UTF-8.", hint="convert it.") from None
+    except ValueError as error:
+        raise BadInput(f"--pairs: {error}.") from None
     return parse_pairs(text, sha256=hashlib.sha256(data).hexdigest())
 
 

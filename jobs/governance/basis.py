@@ -18,13 +18,11 @@ from pyspark.sql import functions as F
 
 from jobs.errors import BadInput
 from jobs.governance.basis_files import CSV_COLUMNS, BasisFile, content_digest
-from jobs.governance.basis_lines import is_time, quoted
-from jobs.governance.blanks import filled, is_plain
-from jobs.governance.decide import BATCH_ASSESSED, COLLECTION_METHODS
+from jobs.governance.basis_lines import quoted
+from jobs.governance.decide import BATCH_ASSESSED
 from jobs.governance.gate import current_batches, not_assessed_since, with_void_until
 from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
-from jobs.governance.strict_yaml import read_yaml
 from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, Stones, digests, given_at, given_since
 from jobs.private import new_file
 from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
@@ -32,9 +30,6 @@ from jobs.tables.links import append_links, links_to_content, waiting_links
 from jobs.tables.store import Warehouse, looked_up, materialise
 
 TEMPLATE_ROWS: Final = 10_000
-_MOST_BATCH_BYTES: Final = 65_536
-# What YAML calls nothing, beside nothing itself.
-_NULLS: Final = ("~", "null", "Null", "NULL")
 _PERSON, _BATCH = "pii_principal_id", "source_batch_id"
 
 
@@ -261,46 +256,6 @@ def _not_to_erased(links: DataFrame, stones: Stones) -> DataFrame:
     if erased is None:
         return links
     return materialise(links.join(erased, F.col("row_key") == F.col("image_id"), "left_anti"))
-
-
-def read_batch(path: str) -> dict[str, str | None]:
-    """Read a source batch's assessment (YAML, as `--basis-template` writes it): texts, None where nothing stands.
-
-    Raises:
-        BadInput: a key is missing, unknown, empty or there twice, or a value is not of its form.
-    """
-    keys = ("source_batch_id", "supplier", "collection_method", "assessment_ref", "assessed_at", "state")
-    data = _yaml(path)
-    if not isinstance(data, dict) or set(data) != set(keys):
-        raise BadInput(f"--batch {path}: expected exactly the keys {sorted(keys)}.")
-    if not all(isinstance(value, str) for value in data.values()):
-        raise BadInput(f"--batch {path}: each value must be one text.", hint="complete the file.")
-    batch = {key: data[key] if filled(data[key]) and data[key] not in _NULLS else None for key in keys}
-    if batch["state"] not in {"unassessed", "assessed", "revoked"}:
-        raise BadInput(f"--batch {path}: state must be unassessed, assessed or revoked.")
-    if batch["source_batch_id"] is None or not is_plain(batch["source_batch_id"]):
-        raise BadInput(f"--batch {path}: source_batch_id must be a name without characters that do not show.")
-    if batch["state"] == "assessed" and not all(batch.values()):
-        raise BadInput(f"--batch {path}: an assessed batch needs every field.", hint="complete the file.")
-    if batch["collection_method"] and batch["collection_method"] not in COLLECTION_METHODS:
-        raise BadInput(f"--batch {path}: collection_method must be one of {list(COLLECTION_METHODS)}.")
-    if batch["assessed_at"] and not is_time(batch["assessed_at"]):
-        raise BadInput(f"--batch {path}: assessed_at must be a time such as 2026-01-31T12:00:00Z.")
-    return batch
-
-
-def _yaml(path: str) -> Any:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MOST_BATCH_BYTES + 1)
-        if len(data) > _MOST_BATCH_BYTES:
-            raise ValueError("too long")
-        return read_yaml(data)
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"--batch {path}: cannot be read ({error if isinstance(error, ValueError) else type(error).__name__}).",
-            hint="write it as `ingest --basis-template` does: each key once, a text behind it.",
-        ) from None
 
 
 def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, ring: KeyRing, now: datetime) -> bool:

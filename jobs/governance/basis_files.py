@@ -26,7 +26,7 @@ from jobs.governance.basis_lines import (
     PROCESSING,
     RECORD,
     Line,
-    csv_header,
+    csv_layout,
     csv_reader,
     ddl,
     read_json,
@@ -146,14 +146,15 @@ def _unknown(found: DataType, known: DataType, place: str = "") -> list[str]:
 
 
 def _read_csv(spark: SparkSession, path: str, names: Pseudonyms | None) -> BasisFile:
-    first = spark.read.text(path).select("value", "_metadata.file_block_start").where("file_block_start = 0").first()
-    header = csv_header(first["value"].encode()) if first is not None else None
-    if header is None:
+    # As bytes, like the lines below: the beginning of the first file.
+    begins = spark.read.text(path).select(F.col("value").cast("binary").alias("line"), "_metadata.file_block_start")
+    try:
+        layout = csv_layout([bytes(row["line"]) for row in begins.where("file_block_start = 0").head(2)])
+    except ValueError as error:
         raise BadInput(
-            f"{path}: the header has unknown columns, one twice, or lacks record_id; nothing was imported.",
-            hint="start from `ingest --basis-template FILE.csv`.",
-        )
-    judged = _judged(_lines(spark, path), csv_reader(header, names.of if names else None))
+            f"{path}: {error}; nothing was imported.", hint="start from `ingest --basis-template FILE.csv`."
+        ) from None
+    judged = _judged(_lines(spark, path), csv_reader(layout.names, names.of if names else None, layout.separator))
     _refuse_whole(path, {row["reason"] for row in judged.select("reason").distinct().collect()})
     unread = _unread(judged, path)
     # A record is one or several lines: where one of them cannot be read, none of them is.

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.governance.blanks import filled, is_plain, plain, stripped
+from jobs.texts import REPLACED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,6 +66,7 @@ LINE: Final[dict[str, Shape]] = {"record": RECORD, "reason": _TEXT, "line_digest
 
 _LISTS: Final = ("purposes", "pii_controllers")
 _EVENT_CELLS: Final = tuple(EVENT)
+_TIME_CELLS: Final = ("event_time", "last_interaction_at", "expires_at", "authority_disclosed_at")
 _SINGLE_CELLS: Final = (
     "schema_version",
     "pii_principal_id",
@@ -97,6 +99,8 @@ CSV_COLUMNS: Final = (
 #: Reasons that concern the whole file: the reader stops there.
 NO_KEY: Final = "NO_KEY"
 ANOTHER_HEADER: Final = "ANOTHER_HEADER"
+#: Before the cell whose time a spreadsheet has written in its own form.
+DATE_REWRITTEN: Final = "DATE_REWRITTEN"
 # Where a CSV's cells do not stand as they should, which of them is the record's name can only be guessed: the text may
 # have swallowed other lines, be the rest of one, or have a comma in a name without the quotes about it.
 _UNSURE: Final = ("NOT_CSV", "NOT_UTF_8", "RAGGED_ROW", "LINE_TOO_LONG")
@@ -106,8 +110,14 @@ _MOST_BYTES: Final = 16 * 2**20
 _RFC_3339: Final = re.compile(r"(?:19|[2-9]\d)\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL: Final = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 _ID_IN_TEXT: Final = re.compile(r'"record_id"\s*+:\s*+("(?:[^"\\]|\\.)*+"|-?\d[\d.]*+)')
-# RFC 4180 in one line: a quote stands about a cell or is doubled in it, and nowhere else.
-_CSV_ROW: Final = re.compile(r'(?:"(?:[^"]|"")*+"|[^",]*+)(?:,(?:"(?:[^"]|"")*+"|[^",]*+))*+')
+# RFC 4180 in one line: a quote stands about a cell or is doubled in it, and nowhere else. Excel puts a semicolon
+# between cells where a comma is in numbers, and a tab into what it calls Unicode text.
+_CELL: Final = r'(?:"(?:[^"]|"")*+"|[^"{0}]*+)'
+_CSV_ROWS: Final = {mark: re.compile((_CELL + r"(?:{0}" + _CELL + r")*+").replace("{0}", mark)) for mark in ",;\t"}
+_SAYS_SEPARATOR: Final = re.compile(r'"?sep=[,;\t]"?')
+# What a spreadsheet makes of a time: a date in its country's form, with or without a time of day; or days since 1900.
+_REWRITTEN: Final = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(?:[ T,].*)?|\d{5}(?:[.,]\d+)?", re.ASCII)
+_VERSION_AS_NUMBER: Final = {"1": "1.0", "1,0": "1.0"}
 
 
 class Unread(Exception):
@@ -329,10 +339,38 @@ def _checked(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def csv_header(raw: bytes) -> list[str] | None:
-    """The names in a CSV's first line; None where they are not what `CSV_COLUMNS` offers, each at most once."""
+@dataclass(frozen=True)
+class Layout:
+    """How a CSV stands: the names in its header, and what is between its cells."""
+
+    names: list[str]
+    separator: str = ","
+
+
+def csv_layout(lines: Sequence[bytes]) -> Layout:
+    """The layout that a CSV's first two lines tell: a header, or Excel's `sep=` and then the header.
+
+    The names are among `CSV_COLUMNS`, each at most once. Raises ValueError, with what is wrong.
+    """
+    first, *others = [*lines, b""]
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first:
+        raise ValueError("it is UTF-16, as Excel's `Unicode Text` is; save it as `CSV UTF-8`")
     try:
-        names = _cells(_text(raw))
+        text = _text(first).rstrip("\r\n")
+    except Unread:
+        raise ValueError("its header is no UTF-8; save it as UTF-8 (in Excel: `CSV UTF-8`)") from None
+    if _SAYS_SEPARATOR.fullmatch(text):
+        return csv_layout(others)
+    found = [Layout(names, mark) for mark in _CSV_ROWS if (names := csv_header(first, mark))]
+    if not found:
+        raise ValueError("the header has unknown columns, one twice, or lacks record_id")
+    return found[0]
+
+
+def csv_header(raw: bytes, separator: str = ",") -> list[str] | None:
+    """The names in a CSV's header; None where they are not what `CSV_COLUMNS` offers, each at most once."""
+    try:
+        names = _cells(_text(raw), separator)
     except Unread:
         return None
     known = set(names) <= set(CSV_COLUMNS) and len(set(names)) == len(names)
@@ -340,7 +378,7 @@ def csv_header(raw: bytes) -> list[str] | None:
 
 
 def csv_reader(
-    header: Sequence[str], pseudonyms_of: Callable[[str], list[str]] | None = None
+    header: Sequence[str], pseudonyms_of: Callable[[str], list[str]] | None = None, separator: str = ","
 ) -> Callable[[bytes], Line | None]:
     """A function that reads one line of a CSV with this header: a record with at most one event.
 
@@ -351,39 +389,39 @@ def csv_reader(
         cells: list[str] = []
         try:
             text = _text(raw)
-            cells = _cells(text)
-            if cells == list(header) or not any(map(filled, cells)):
+            cells = _cells(text, separator)
+            if cells == list(header) or not any(map(filled, cells)) or _SAYS_SEPARATOR.fullmatch(text.rstrip("\r\n")):
                 return None
             return Line(_csv_record(header, cells, pseudonyms_of), None, (), _digest(raw))
         except Unread as unread:
-            return Line(None, unread.reason, _csv_named(header, cells, raw, unread.reason), _digest(raw))
+            named = _csv_named(header, cells or _likely_cells(raw, separator), unread.reason)
+            return Line(None, unread.reason, named, _digest(raw))
 
     return read
 
 
-def _cells(text: str) -> list[str]:
-    if not _CSV_ROW.fullmatch(text):
+def _cells(text: str, separator: str) -> list[str]:
+    if not _CSV_ROWS[separator].fullmatch(text):
         raise Unread("NOT_CSV")
     try:
-        return next(csv.reader([text], strict=True), [])
+        return next(csv.reader([text], strict=True, delimiter=separator), [])
     except csv.Error:
         raise Unread("NOT_CSV") from None
 
 
-def _csv_named(header: Sequence[str], cells: Sequence[str], raw: bytes, reason: str) -> tuple[str | None, ...]:
+def _csv_named(header: Sequence[str], cells: Sequence[str], reason: str) -> tuple[str | None, ...]:
     at = list(header).index("record_id")
-    cells = cells or _likely_cells(raw)
     # Of cells that are too many or too few only the first stands where it should.
     found = _spellings([cells[at].strip('"')] if len(cells) == len(header) or at == 0 else [])
     return (*found, *((None,) if not found or reason in _UNSURE else ()))
 
 
-def _likely_cells(raw: bytes) -> list[str]:
+def _likely_cells(raw: bytes, separator: str) -> list[str]:
     text = raw.decode("utf-8", "replace").removeprefix("\ufeff")
     try:
-        return _cells(text)
+        return _cells(text, separator)
     except Unread:
-        return text.split(",", 1)
+        return text.split(separator, 1)
 
 
 def _csv_record(
@@ -394,6 +432,11 @@ def _csv_record(
     if len(cells) != len(header):
         raise Unread("RAGGED_ROW")
     values = {name: text for name, cell in zip(header, cells, strict=True) if (text := stripped(cell))}
+    for name in _TIME_CELLS:
+        if _REWRITTEN.fullmatch(text := values.get(name, "")) and not is_time(text):
+            raise Unread(f"{DATE_REWRITTEN}:{name}")
+    if "schema_version" in values:
+        values["schema_version"] = _VERSION_AS_NUMBER.get(values["schema_version"], values["schema_version"])
     event = {name: values[name] for name in _EVENT_CELLS if name in values}
     record: dict[str, Any] = {
         **{name: values.get(name) for name in ("record_id", *_SINGLE_CELLS)},
@@ -411,6 +454,8 @@ def _csv_record(
 def _pseudonyms(subject: str, given: str | None, pseudonyms_of: Callable[[str], list[str]] | None) -> list[str]:
     if pseudonyms_of is None:
         raise Unread(NO_KEY)
+    if REPLACED in subject:
+        raise Unread("NAME_IS_LOST")
     found = pseudonyms_of(subject)
     if given is not None and given not in found:
         raise Unread("CONFLICTING_CELLS")
@@ -446,4 +491,4 @@ def quoted(name: str) -> str:
     return name if as_it_is else json.dumps([name], ensure_ascii=not name.isprintable())
 
 
-_PLAIN_FILE: Final = re.compile(r"\w[^;\"]*\.(?:jpe?g|png|webp|gif|bmp|tiff?)", re.IGNORECASE)
+_PLAIN_FILE: Final = re.compile(r"\w[^;\"]*\.(?:jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNORECASE)

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from jobs.texts import text_of
+
 
 class _Strict(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no types
     """Texts, lists and mappings only: 007 is no number, NO (Norway) no truth. No name twice, no aliases."""
@@ -23,8 +25,10 @@ class _Strict(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no types
 
 
 def read_yaml(data: bytes) -> Any:
-    """What the file says. Raises ValueError, whatever is wrong with it."""
+    """What the file says. Raises ValueError, whatever is wrong with it: with the line, where there is one."""
+    text = text_of(data)
     try:
-        return yaml.load(data.decode("utf-8-sig"), _Strict)  # noqa: S506 - it makes texts, lists and mappings only
+        return yaml.load(text, _Strict)  # noqa: S506 - it makes texts, lists and mappings only
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(type(error).__name__) from None
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(type(error).__name__ + (f" in line {mark.line + 1}" if mark else "")) from None

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from jobs.governance.gate import Gated, current_records
 from jobs.runs.history import recent
 from jobs.schemas import BASIS_LINKS, ERASURE_REQUESTS, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
-from jobs.tables.store import materialise
+from jobs.tables.store import materialise, utc_text
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -24,7 +24,9 @@ def processing_record(warehouse: Warehouse, settings: Settings, gated: Gated) ->
     records = current_records(warehouse.read(PROCESSING_BASIS))
     linked = warehouse.read(BASIS_LINKS).select("record_id").distinct()
     used = materialise(records.join(linked, "record_id", "left_semi").select("processing.*", "parties"))
-    ends = gated.accepted.agg(F.min("valid_until").alias("first"), F.max("valid_until").alias("last")).first()
+    ends = gated.accepted.agg(
+        utc_text(F.min("valid_until")).alias("first"), utc_text(F.max("valid_until")).alias("last")
+    ).first()
     assert ends is not None  # noqa: S101 - an aggregate without groups always has its one row
     last = recent(warehouse, 1)
     governance, erasure = settings.governance, settings.erasure
@@ -49,7 +51,8 @@ def processing_record(warehouse: Warehouse, settings: Settings, gated: Gated) ->
         "", "## (e) Transfers to third countries", "", "- None by this program. Jurisdictions of the records:", "",
         *_listed(used.select("jurisdiction")),
         "", "## (f) Time limits for erasure", "",
-        f"- Permissions in force end between {ends['first']} and {ends['last']} (UTC); `expire` destroys what ended.",
+        f"- Permissions in force end between {ends['first']} and {ends['last']}; `expire` destroys what ended."
+        if ends["first"] else "- No permission is in force; `expire` destroys what ended.",
         f"- Former table files: {erasure.vacuum_hours} h. Milvus segments: {erasure.milvus_gc_hours:g} h, queue: "
         f"{erasure.milvus_queue_hours:g} h. Backups: {erasure.backup_days} days.",
         f"- Erasures so far: {warehouse.read(ERASURE_REQUESTS).count():,} requests, "

@@ -79,7 +79,8 @@ def write_outcomes(job_: JobContext, folder: str) -> Result:
     """What became of each image, and why, as CSV in a new folder."""
     found = materialise(last_outcomes(job_.warehouse))
     try:
-        found.write.csv(folder, header=True)
+        # A quote in a cell is doubled, as every reader of CSV expects it: Spark's own way is a backslash.
+        found.write.csv(folder, header=True, escape='"')
     except AnalysisException as error:
         if error.getCondition() != "PATH_ALREADY_EXISTS":
             raise

@@ -6,6 +6,7 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 from jobs.errors import SettingsError
+from jobs.formatting import counted
 from jobs.governance.gate import Gated
 from jobs.runs.machines import cluster_resources
 from jobs.runs.record import Run, utc_now
@@ -118,7 +119,7 @@ def embedded_message(run: Run) -> str:
     images, faces = sum(chunk.images for chunk in chunks), sum(chunk.faces for chunk in chunks)
     gate = run.result(Screened) or Screened()
     return (
-        f"{images} images embedded ({faces} faces), {(gate.accepted or 0) - images} reused, "
+        f"{counted(images, 'image')} embedded ({counted(faces, 'face')}), {(gate.accepted or 0) - images} reused, "
         f"{refused_text(gate.reasons)}; weights {run.facts.get('weights')}"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from jobs.formatting import counted
 from jobs.governance.basis import BasisImported
 from jobs.tables.images import OTHER_BATCH, Ingested
 
@@ -20,15 +21,17 @@ def said_of_batch(batch_id: str, state: str, *, changed: bool, void: bool) -> st
 
 def said_of_records(done: BasisImported) -> list[str]:
     """What an import of basis records did, in parts of a sentence."""
-    parts = [f"{done.records} basis records: {done.new_versions} new, {done.new_links} new links to images"]
+    links = counted(done.new_links, "new link")
+    parts = [f"{counted(done.records, 'basis record')}: {done.new_versions} new, {links} to images"]
     if done.barred:
         parts.append(f"{done.barred} not taken: the persons, or the batches, were erased")
     if done.barred_links:
-        parts.append(f"{done.barred_links} links not taken: the images were erased")
+        parts.append(f"{counted(done.barred_links, 'link')} not taken: the images were erased")
     if done.quarantined:
         parts.append(
-            f"{done.quarantined} lines could not be read (table basis_quarantine): records they name are refused "
-            f"until mended; {done.nameless} name none for sure that is known here: what they say is not in effect"
+            f"{counted(done.quarantined, 'line')} could not be read (table basis_quarantine): records they name "
+            f"are refused until mended; {done.nameless} name none for sure that is known here: what they say is not in "
+            "effect"
         )
     return parts
 
@@ -36,7 +39,7 @@ def said_of_records(done: BasisImported) -> list[str]:
 def said_of_images(images: Ingested, *, with_basis: bool) -> list[str]:
     """What an ingestion of images did and did not do, with what to do about it."""
     parts = [
-        f"{images.listed} images: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
+        f"{counted(images.listed, 'image')}: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
         + (f", {images.barred} not taken: they were erased" if images.barred else "")
     ]
     if images.refused:

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from jobs.embedding.faces import PermittedFaces, permitted_faces
 from jobs.errors import LeaseLost, MixedFingerprints
+from jobs.formatting import counted
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.index import staging
 from jobs.index.permitted_keys import own_keys, remove_unpermitted
@@ -45,7 +46,8 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
         )
     expired = expire_steps(run, index, sweep=False)
     live = out.collection
-    text = f"{out.removed} faces removed, {expired.items.get('image', 0)} images erased{expired.waiting}"
+    erased = counted(expired.items.get("image", 0), "image")
+    text = f"{counted(out.removed, 'face')} removed, {erased} erased{expired.waiting}"
     if not live:
         return f"nothing is live yet; {text}"
     info = index.info(live)
@@ -54,7 +56,9 @@ def sync_steps(run: Run, index: VectorIndex) -> str:
     embed_steps(run, recompute=False, limit=run.settings.sync.max_images)
     with run.step(Added) as adding:
         adding.result = added = add_small(run, index, live, permitted_in(run, index, live))
-    return f"{text}, {added.added} faces added" + (f", {added.left} left for the night" if added.left else "")
+    return f"{text}, {counted(added.added, 'face')} added" + (
+        f", {added.left} left for the night" if added.left else ""
+    )
 
 
 def remove_unpermitted_live(

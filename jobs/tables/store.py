@@ -39,7 +39,7 @@ from jobs.tables.files import listed, modified_at
 
 if TYPE_CHECKING:
     from delta.tables import DeltaTable
-    from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql import Column, DataFrame, Row, SparkSession
 
 Result = TypeVar("Result")
 
@@ -531,6 +531,15 @@ def looked_up_in_parts(keys: DataFrame, column: str) -> list[DataFrame]:
         return [F.broadcast(distinct)]
     part = F.pmod(F.xxhash64(column), F.lit(parts))
     return [F.broadcast(distinct.where(part == number)) for number in range(parts)]
+
+
+def utc_text(at: Column | str) -> Column:
+    """A time as a text in UTC (2026-01-31T12:00:00Z): so, or as seconds since 1970, times leave Spark.
+
+    Collected as they are they come without a zone, in that of the driver's machine, and are printed as another hour.
+    """
+    # The session's zone is UTC (jobs/session.py), whatever the machine's is.
+    return F.date_format(at, "yyyy-MM-dd'T'HH:mm:ss'Z'")
 
 
 def materialise(frame: DataFrame) -> DataFrame:

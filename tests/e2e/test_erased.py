@@ -128,7 +128,7 @@ def test_guarantees_7_9_13_and_14_by_the_commands(
     line.withdraw(withdrawn)
     line.bring(late)
     assert line.ingest()["new"] == 1
-    assert "1 images erased, 1 faces added" in line.run("sync")["message"]
+    assert "1 image erased, 1 face added" in line.run("sync")["message"]
     assert len(line.live()) == line.warehouse.read(EMBEDDINGS).count() == 4
     # A person asks to be erased.
     requests = line.home / "requests.txt"

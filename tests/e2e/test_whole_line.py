@@ -305,7 +305,7 @@ def test_no_bystander_is_embedded(night: Night, first_night: FirstNight) -> None
 
 def test_the_next_night_embeds_nothing_twice(first_night: FirstNight, second_night: Passed) -> None:
     # The one that could not be read is tried again; no face is computed twice.
-    assert "1 images embedded (0 faces)" in second_night.result["message"]
+    assert "1 image embedded (0 faces)" in second_night.result["message"]
     assert second_night.seen.faces == first_night.seen.faces
     assert second_night.seen.live == "faces_n2"
 

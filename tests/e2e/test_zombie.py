@@ -84,7 +84,7 @@ def test_guarantee_11_a_run_that_sleeps_through_an_erasure_commits_nothing(
     assert [warehouse.read(spec).count() for spec in (EMBEDDINGS, IMAGE_STATUS, IMAGES)] == [0, 0, 1]
     job(home, "verify", "--erased")
     # And the warehouse goes on.
-    assert "1 images embedded" in job(home, "embed")["message"]
+    assert "1 image embedded" in job(home, "embed")["message"]
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

@@ -18,8 +18,9 @@ from pyspark.sql.types import ArrayType, DataType, StructType
 
 from jobs.erasure.tables import Target, _given_since, _records_again, destroy_rows, pending, request
 from jobs.errors import BadInput, GovernanceError, SettingsError
-from jobs.governance.basis import BasisImported, import_basis, is_void, read_batch, record_batch, write_template
+from jobs.governance.basis import BasisImported, import_basis, is_void, record_batch, write_template
 from jobs.governance.basis_files import _JSON_SCHEMA, read_basis
+from jobs.governance.batch_file import read_batch
 from jobs.governance.decide import LAWFUL_BASES, STATES
 from jobs.governance.gate import current_batches, current_records, quarantined
 from jobs.governance.pseudonyms import Pseudonyms

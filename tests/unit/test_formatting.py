@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs.formatting import digits, duration, percent, short, size, span, thousands
+from jobs.formatting import counted, digits, duration, percent, short, size, span, thousands
 
 pytestmark = pytest.mark.unit
 
@@ -14,6 +14,7 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("function", "values"),
     [
+        (lambda number: counted(number, "image"), {0: "0 images", 1: "1 image", 2: "2 images"}),
         (thousands, {0: "0", 9_999: "9,999", 3 * 10**9: "3,000,000,000"}),
         (short, {9_999: "9,999", 999_999: "999,999", 10**6: "1.00 mn", 211_000_000: "211 mn", 3 * 10**9: "3.00 bn"}),
         (digits, {0.4567: "0.46", 18.23: "18.2", 100: "100", 12_345.6: "12,346"}),

@@ -32,7 +32,7 @@ CONF = ROOT / "conf"
 # stands beside it. An import for types only counts like any other, and no circle is possible. The longest name that
 # fits a module is its part. `jobs.*` are the entry points: all of jobs/*.py that no other line names.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("udfs", "jobs.errors", "jobs.formatting", "jobs.addresses", "jobs.schemas", "jobs.index.protocol"),
+    ("udfs", "jobs.errors", "jobs.formatting", "jobs.addresses", "jobs.texts", "jobs.schemas", "jobs.index.protocol"),
     ("jobs.run_ids", "jobs.private", "jobs.settings"),
     ("jobs.session", "jobs.index.milvus"),
     ("jobs.tables",),

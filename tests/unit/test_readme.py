@@ -214,7 +214,7 @@ def test_the_glossary_has_each_word_once_and_in_order() -> None:
 
 
 def test_the_batch_file_of_the_docs_is_accepted(tmp_path: Path) -> None:
-    from jobs.governance.basis import read_batch
+    from jobs.governance.batch_file import read_batch
 
     (example,) = blocks(ROOT / "docs/basis-record.md", "yaml")
     path = tmp_path / "b.yaml"

@@ -496,7 +496,7 @@ def test_guarantee_11_a_pass_that_was_asked_again_unseen_says_so_and_leaves_that
     monkeypatch.setattr(erasure, "_asked_since", unseen)
     done = erase(job_for(made.spark, made.settings), {person: ["--subject"]})
     assert done.exit_code == 5
-    assert "1 requests complete: 1 images, 1 faces, 1 records erased; 1 were asked for again" in done.message
+    assert "1 request complete: 1 image, 1 face, 1 record erased; 1 were asked for again" in done.message
     (receipt,) = done.data["receipts"]
     assert receipt["erased"] == {"images": 1, "faces": 1, "records": 1, "shared_images": 0}
     waiting = rows(erasure.pending(made.warehouse), "request_id", "value", "asked")
@@ -558,7 +558,7 @@ def test_guarantee_7_no_pass_is_made_for_what_waits_until_the_hold_ends(made: In
         with opened(made, "sync", run_id) as (run, index):
             return sync_steps(run, index)
 
-    on_hold = "; 1 requests suspended by a legal hold"
+    on_hold = "; 1 request suspended by a legal hold"
     assert on_hold in synced("s1")
     assert {"erase-tables", "erase-waits"} <= erasing_steps(made, "s1")
     with opened(made, "reindex", "night-2") as (run, index):

@@ -305,7 +305,7 @@ def test_guarantee_9_pictures_go_whose_records_are_gone_for_good(indexed: Indexe
     warehouse.delta(PROCESSING_BASIS).delete("record_id IN ('r6', 's2')")
     done = erase(job, {Target("subject", principal(5)): ["--subject"]})
     assert (done.exit_code, done.data["receipts"]) == (3, [])
-    assert "0 requests complete: 0 images, 0 faces, 0 records erased; 1 requests stay open" in done.message
+    assert "0 requests complete: 0 images, 0 faces, 0 records erased; 1 request open still" in done.message
     assert "where links came from a backup) `erase --lost-records` takes the links" in done.message
     done = erase(job, {}, lost_records=True)
     assert done.exit_code == 0
@@ -349,7 +349,7 @@ def test_guarantee_8_without_any_record_everybody_leaves_the_live_collection(ind
     found = erasure.find(made.warehouse, targets)
     items = erasure.write_down(made.warehouse, targets, found, ring, now=now)
     assert erasure.close(made.warehouse, targets, found, items, ring, blind=False, run_id="e2", now=now) == (0, 0, 1, 0)
-    assert "1 requests stay open" in Outcome(0, 0, {}, 1).waiting
+    assert "1 request open still" in Outcome(0, 0, {}, 1).waiting
     remove_tree(made.spark, str(basis))
     shutil.copytree(Path(indexed.warehouse.location) / PROCESSING_BASIS.name, basis)
     jvm: Any = made.spark._jvm

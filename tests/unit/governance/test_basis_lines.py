@@ -17,19 +17,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import BadInput, SettingsError
-from jobs.governance.basis import read_batch, write_template
+from jobs.governance.basis import write_template
 from jobs.governance.basis_lines import (
     CSV_COLUMNS,
     FIELDS,
     LINE,
+    Layout,
     Line,
     arrow_type,
     csv_header,
+    csv_layout,
     csv_reader,
     quoted,
     read_json,
     read_lines,
 )
+from jobs.governance.batch_file import read_batch
 from jobs.governance.blanks import filled, is_plain
 
 pytestmark = pytest.mark.unit
@@ -242,7 +245,7 @@ CSV_UNREAD = {
     f"r,,{WHEN},withdrawal,\u00a0,,,": ("EVENT_INCOMPLETE", {"r"}),
     f"r,,{WHEN},,ConsentWithdrawn,,,": ("EVENT_INCOMPLETE", {"r"}),
     "r,,,withdrawal,ConsentWithdrawn,,,": ("EVENT_INCOMPLETE", {"r"}),
-    "r,,2026-01-31,withdrawal,ConsentWithdrawn,,,": ("VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "r,,2026-01-31,withdrawal,ConsentWithdrawn,,,": ("DATE_REWRITTEN:event_time", {"r"}),
     "r,,,,,1 2 nan 4,,": ("VALUE_OF_ANOTHER_TYPE", {"r"}),
     "r,,,,,1 2 1_0 4,,": ("VALUE_OF_ANOTHER_TYPE", {"r"}),
     'r,"[""a""]x",,,,,,': ("VALUE_OF_ANOTHER_TYPE", {"r"}),
@@ -415,6 +418,111 @@ def test_a_batch_is_read_as_the_texts_that_stand_there(tmp_path: Path) -> None:
     assert (found["source_batch_id"], found["supplier"], found["assessed_at"]) == ("007", "1e3", WHEN)
     empty = read_batch(batch_file(tmp_path, lines_of(supplier="", assessed_at="~", state="unassessed")))
     assert (empty["supplier"], empty["assessed_at"]) == (None, None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_batch_is_the_same_in_every_encoding_that_tells_itself(tmp_path: Path, encoding: str) -> None:
+    text = lines_of(source_batch_id="Jürgens Bilder").replace("\n", "\r\n")
+    assert read_batch(batch_file(tmp_path, text.encode(encoding)))["source_batch_id"] == "Jürgens Bilder"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (lines_of(source_batch_id="Jürgen").encode("cp1252"), "line 1 is no UTF-8"),
+        (lines_of(assessed_at="31.10.2026"), "assessed_at: must be a time such as"),
+        (lines_of(state="done"), "state: Input should be 'unassessed', 'assessed' or 'revoked'"),
+        (lines_of(supplier="", assessment_ref=""), "nothing stands in supplier, assessment_ref"),
+        (lines_of(statt="x"), "statt: Extra inputs"),
+        (lines_of().replace("supplier", "#"), "supplier: Field required"),
+        (lines_of(supplier="[a, b]"), "supplier: must be one text"),
+        (lines_of(supplier="a: b"), "in line 2"),
+    ],
+)
+def test_a_batch_that_is_refused_tells_the_key_or_the_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        read_batch(batch_file(tmp_path, text))
+
+
+def test_a_number_or_a_date_is_the_text_that_stands_there(tmp_path: Path) -> None:
+    assert read_batch(batch_file(tmp_path, lines_of(source_batch_id="2026")))["source_batch_id"] == "2026"
+    assert read_batch(batch_file(tmp_path, lines_of(supplier="2026-01-31")))["supplier"] == "2026-01-31"
+
+
+EXCEL = b"record_id;images;purposes;event_time;event_type;event_state;schema_version"
+
+
+@pytest.mark.parametrize(
+    ("lines", "layout"),
+    [
+        ([b"record_id,images"], Layout(["record_id", "images"], ",")),
+        ([b"\xef\xbb\xbfrecord_id;images"], Layout(["record_id", "images"], ";")),
+        ([b"sep=;", b"record_id;images"], Layout(["record_id", "images"], ";")),
+        ([b"sep=,", b"record_id,images"], Layout(["record_id", "images"], ",")),
+        ([b"sep=\t", b"record_id\timages"], Layout(["record_id", "images"], "\t")),
+        ([b"record_id"], Layout(["record_id"], ",")),
+        ([b"Record_ID;images"], None),
+        ([b"sep=;"], None),
+        ([b"sep=;", b"sep=;"], None),
+        ([b""], None),
+        ([], None),
+    ],
+)
+def test_a_spreadsheets_separator_is_read_from_the_header(lines: list[bytes], layout: Layout | None) -> None:
+    if layout is None:
+        with pytest.raises(ValueError, match="unknown columns, one twice, or lacks record_id"):
+            csv_layout(lines)
+    else:
+        assert csv_layout(lines) == layout
+
+
+@pytest.mark.parametrize(
+    ("first", "habit"),
+    [
+        ("record_id,images".encode("utf-16"), "Unicode Text"),
+        ("record_id,images".encode("utf-16-be"), "Unicode Text"),
+        ("record_id,images,größe".encode("cp1252"), "CSV UTF-8"),
+    ],
+)
+def test_an_encoding_of_excel_is_refused_by_name(first: bytes, habit: str) -> None:
+    with pytest.raises(ValueError, match=habit):
+        csv_layout([first])
+
+
+def test_what_excel_makes_of_a_file_is_read() -> None:
+    layout = csv_layout([b"\xef\xbb\xbf" + EXCEL])
+    read_one = csv_reader(layout.names, None, layout.separator)
+    line = read_one(b'r1;a.jpg;"p;q";2026-01-31T12:00:00Z;explicit_consent;ConsentGiven;1')
+    assert line is not None
+    assert line.record is not None
+    assert line.record["processing"]["purposes"] == ["p", "q"]
+    assert line.record["schema_version"] == "1.0"
+    assert line.record["images"] == ["a.jpg"]
+    # The header itself, `sep=`, and the empty rows behind the last one are no records.
+    assert [read_one(raw) for raw in (EXCEL, b"\xef\xbb\xbf" + EXCEL, b"sep=;", b";;;;;;", b"", b" ; ;;;;;")] == [
+        None
+    ] * 6
+    ragged = read_one(b"r1,a.jpg,p,2026-01-31T12:00:00Z,explicit_consent,ConsentGiven,1")
+    assert ragged is not None
+    assert (ragged.record, ragged.reason) == (None, "RAGGED_ROW")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["31.01.2026", "31.01.2026 12:00", "1/31/2026", "1/31/26 12:00", "2026-01-31", "2026-01-31 12:00:00", "46053",
+     "46053.5", "46053,5", "31-1-2026"],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["event_time", "expires_at"])
+def test_a_date_that_a_spreadsheet_rewrote_is_refused_with_its_cell(cell: str, column: str) -> None:
+    line = csv_reader(["record_id", column])(f'r1,"{cell}"'.encode())
+    assert line is not None
+    assert (line.record, line.reason, line.named) == (None, f"DATE_REWRITTEN:{column}", ("r1",))
+
+
+def test_a_name_with_a_replaced_character_is_lost() -> None:
+    line = csv_reader(["record_id", "subject"], lambda _: ["hmac:"])("r1,M\ufffdller".encode())
+    assert line is not None
+    assert (line.record, line.reason) == (None, "NAME_IS_LOST")
 
 
 YAML_SCRAPS = st.sampled_from(
