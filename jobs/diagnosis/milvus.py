@@ -129,7 +129,7 @@ def roles(subject: Subject) -> Iterator[Found]:
         yield not_asked("the server asks nobody who they are")
         return
     try:
-        found = differences(server)
+        found = differences(server, subject.settings.milvus.database)
     except NotPermitted:
         yield not_asked(
             "this account may not look at roles, and need not; with an administrator's FACE_REINDEX_MILVUS_TOKEN both "
