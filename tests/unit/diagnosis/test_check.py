@@ -18,7 +18,7 @@ from jobs.diagnosis.verdict import MILVUS, MILVUS_LITE, verdict
 from jobs.diagnosis.worker import PACKAGES, Worker
 from jobs.diagnosis.workers import RUN_WITH, differences, judged, skew
 from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted, SettingsError
-from jobs.index.milvus.server import detect
+from jobs.index.milvus.versions import detect
 from jobs.index.roles import LOADER, PRIVILEGES
 from jobs.session import read_properties
 from jobs.settings import Settings
