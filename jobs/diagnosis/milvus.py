@@ -360,7 +360,7 @@ def index_types(subject: Subject) -> Iterator[Found]:
             SettingsError,
         )
     told = f"; refused: {', '.join(refused)}" if refused else ""
-    yield ok(f"index types accepted, none of them built: {', '.join(accepted)}{told}")
+    yield ok(f"accepted, and none of them built: {', '.join(accepted)}{told}")
 
 
 def limits(subject: Subject) -> Iterator[Found]:
@@ -371,9 +371,9 @@ def limits(subject: Subject) -> Iterator[Found]:
         return
     files = f"{features.files_per_job:,} file{'s' if features.files_per_job > 1 else ''} a job"
     yield not_asked(
-        f"no Milvus tells its limits; a night counts with {FILE_BYTES_LIMIT // 10**9} GB a file "
-        f"(dataCoord.import.maxImportFileSizeInGB), {files}, and {subject.settings.milvus.import_jobs} jobs at once: "
-        "see that yours are not set lower"
+        f"no Milvus tells its limits; a night counts with {FILE_BYTES_LIMIT // 10**9} GB a file, {files}, "
+        f"and {subject.settings.milvus.import_jobs} jobs at once: see that yours are not set lower (from 2.4 on "
+        "dataNode.import.maxImportFileSizeInGB, dataCoord.import.maxImportFileNumPerReq and maxImportJobNum)"
     )
 
 
