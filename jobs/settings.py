@@ -278,7 +278,7 @@ class MilvusSettings(_Section):
         description="A file: embedded milvus-lite; relative only where `warehouse` is, too (both to the folder that a "
         "job is started in). http(s)://host:port: a server.",
     )
-    rest_uri: Annotated[str, AfterValidator(_http), AfterValidator(without_credentials)] | None = Field(
+    rest_uri: Annotated[str, AfterValidator(without_credentials), AfterValidator(_http)] | None = Field(
         None,
         description="http(s)://host:port of Milvus's REST interface, by which 2.4 and later import; unset: "
         "`milvus.uri`. Needed with TLS, where the gRPC port has none: https and the port of `proxy.http.port`.",

@@ -32,8 +32,8 @@ def test_every_index_that_a_job_opens_is_closed_by_a_with() -> None:
     found = {str(path.relative_to(JOBS)): opened(path) for path in JOBS.rglob("*.py")}
     assert sum(bool(calls) for calls, _ in found.values()) > 8
     left = {name: calls - closed for name, (calls, closed) in found.items() if calls - closed}
-    # It hands on what it opens.
-    assert set(left) == {"index/milvus/connect.py"}
+    # One hands on what it opens; the doctor closes it among all else that it undoes (tests/milvus/test_doctor.py).
+    assert set(left) == {"index/milvus/connect.py", "diagnosis/milvus.py"}
 
 
 def test_an_index_is_closed_however_its_with_ends() -> None:
