@@ -32,6 +32,7 @@ _PATIENCE = Patience()
 # Before the stand-in for a digest of bytes that could not be read: no hash of content, and not compared with one.
 UNREAD_PREFIX = "unread:"
 _S3 = ("s3", "s3a")
+_IN_STORE = ("s3://", "s3a://")
 # Amazon's and others' words for it; a HEAD request has no body, and so its status alone.
 _BUSY = (
     "SLOW_DOWN",
@@ -92,7 +93,7 @@ def read_bytes(
     if not uri:
         raise ReadFailure("NO_SOURCE")
     opener = _opener(uri, timeout_s, roots)
-    in_store = uri.startswith(("s3://", "s3a://"))
+    in_store = uri.startswith(_IN_STORE)
 
     def is_enough(state: RetryCallState) -> bool:
         failure = state.outcome.exception() if state.outcome else None
@@ -136,7 +137,7 @@ def open_stream(
     uri: str, *, timeout_s: float = 30.0, seekable: bool = False, roots: Sequence[str] | None = None
 ) -> IO[bytes]:
     """Open ``uri`` for reading: tar shards and staged files. As `read_bytes`; raises OSError."""
-    if seekable and uri.startswith(("s3://", "s3a://")):
+    if seekable and uri.startswith(_IN_STORE):
         return _s3(timeout_s, os.getpid()).open_input_file(uri.split("://", 1)[1])  # type: ignore[no-any-return]
     return _opener(uri, timeout_s, roots)()
 

@@ -185,7 +185,7 @@ def imports(subject: Subject) -> Iterator[Found]:
     by_import = uses_bulk_import(settings, index.features)
     if by_import and index.features.files_per_job > 1:
         with subject.using("Import"):
-            index.list_imports(subject.name)
+            index.check_imports()
         yield ok("imports can be asked about over REST")
     try:
         with subject.using(*["Import"] if by_import else ["Insert", "Upsert"]):

@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from jobs.errors import NotCompacted, NotProvenError
-from jobs.index.protocol import Keys, VectorIndex
+from jobs.index.protocol import FLUSH_TIMEOUT_S, Keys, VectorIndex
 
-FLUSH_TIMEOUT_S = 120.0
 #: The keys that go, a page at a time; each call begins anew.
 Pages = Callable[[], Iterator[Keys]]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from jobs.index.bulk_import import Importer
 from jobs.index.import_records import DONE, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
 from jobs.index.load_plan import share_out, uses_bulk_import
-from jobs.index.protocol import VectorIndex
+from jobs.index.protocol import FLUSH_TIMEOUT_S, VectorIndex
 from jobs.index.staged_files import (
     RebuildNeeded,
     StagedFile,
@@ -23,7 +23,6 @@ from jobs.index.staged_files import (
 from jobs.settings import Settings
 
 INSERTED = "insert"
-FLUSH_TIMEOUT_S = 120.0
 
 
 def load_files(

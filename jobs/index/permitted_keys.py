@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.index.milvus.connect import connect
-from jobs.index.protocol import Keys, VectorIndex
+from jobs.index.protocol import FLUSH_TIMEOUT_S, Keys, VectorIndex
 from jobs.index.verification import KeyComparison, compare_all, compare_bucket
 from jobs.settings import Settings
 from jobs.tables.store import materialise
@@ -23,7 +23,6 @@ from jobs.tables.store import materialise
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FLUSH_TIMEOUT_S = 120.0
 _PAGE = 10_000
 
 

@@ -26,6 +26,9 @@ MIN_KEY, MAX_KEY = -(2**63) + 1, 2**63 - 2
 METRIC = "COSINE"
 INFO_PROPERTY = "face_reindex.info"
 
+#: Seconds that a flush may take.
+FLUSH_TIMEOUT_S = 120.0
+
 
 @dataclass(frozen=True)
 class CollectionInfo:

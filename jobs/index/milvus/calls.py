@@ -21,6 +21,8 @@ CALL_TIMEOUT_S = 60.0
 # (fully) loaded or recovering, replica, channel, segment and node that are about to come back.
 TRANSIENT_CODES = frozenset({1, 2, 4, 5, 8, 103, 106, 400, 401, 500, 501, 503, 600, 601, 602, 901, 902})
 NO_DATABASE = 800  # merr's ErrDatabaseNotFound
+#: The next step where credentials are refused.
+CREDENTIALS = "set FACE_REINDEX_MILVUS_TOKEN, or …_USER and …_PASSWORD, of an account with the loader's role."
 TRANSIENT_WORDS = (
     "not ready",
     "unavailable",
@@ -71,6 +73,16 @@ def safe_text(error: BaseException, limit: int = 240) -> str:
     return _LONG_NUMBER.sub("…", text)[:limit].strip()
 
 
+def privilege_in(text: str) -> str:
+    """The privilege that a server's refusal says is missing; empty where it names none.
+
+    >>> privilege_in("PrivilegeImport: permission deny to loader")
+    'Import'
+    """
+    named = _PRIVILEGE.search(text)
+    return named[1] if named else ""
+
+
 def _grpc_code(error: BaseException) -> Any:
     code = getattr(error, "code", None)
     return code() if callable(code) else code
@@ -95,17 +107,16 @@ def translate(error: BaseException, action: str, where: str) -> FaceReindexError
     code = _grpc_code(error)
     text = safe_text(error)
     if code == grpc.StatusCode.PERMISSION_DENIED or "permission deny" in text.lower():
-        # gRPC's own errors have it behind their first line.
-        named = _PRIVILEGE.search(str(error))
         return NotPermitted(
             f"Milvus does not permit this account to {action} ({where}).",
             hint="give it the loader's role with `python -m jobs.index.roles` (docs/operations.md).",
-            privilege=named[1] if named else "",
+            # gRPC's own errors have it behind their first line.
+            privilege=privilege_in(str(error)),
         )
     if code in (grpc.StatusCode.UNAUTHENTICATED, 1800) or "auth check failure" in text.lower():
         return FaceReindexError(
             f"Milvus refused the credentials ({action}, {where}).",
-            hint="set FACE_REINDEX_MILVUS_TOKEN, or …_USER and …_PASSWORD, of an account with the loader's role.",
+            hint=CREDENTIALS,
         )
     if code == NO_DATABASE or "database not found" in text.lower():
         return SettingsError(

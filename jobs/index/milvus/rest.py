@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import tenacity
 
-from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
-from jobs.index.milvus.calls import CALL_TIMEOUT_S, safe_text
+from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted, SettingsError
+from jobs.index.milvus.calls import CALL_TIMEOUT_S, CREDENTIALS, privilege_in, safe_text
 from jobs.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,10 +26,8 @@ NOT_NOW: Final = frozenset({1, 2, 8})
 """Not ready, unavailable, rate limit: looked at before anything is begun (pkg/util/merr: CheckHealthy, errors.go)."""
 _ATTEMPTS: Final = 3
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TIMED_OUT, _TOO_MANY, _BROKEN = 401, 403, 404, 408, 429, 500
-_CREDENTIALS: Final = "set FACE_REINDEX_MILVUS_TOKEN, or …_USER and …_PASSWORD, of an account with the loader's role."
 _ROLE: Final = "give it the loader's role in this database with `python -m jobs.index.roles` (docs/operations.md)."
 _REACHABLE: Final = "check that the server is up and reachable, then run the same command again."
-_PRIVILEGE: Final = re.compile(r"Privilege([A-Za-z]+)")
 # What a server's words of refusal mean for the operator: 2.6.20, 3.0.0 internal/datacoord/ddl_callbacks_import.go
 # validateImportReplication; milvus #51894 ValidateImportFilePaths; 2.5.27 services.go ImportV2; quotas of a job.
 _STEPS: Final = (
@@ -163,13 +161,14 @@ class RestClient:
 
     def _refuse(self, status: int, message: str, action: str, where: str) -> NoReturn:
         if status == _UNAUTHORIZED:
-            raise FaceReindexError(f"Milvus refused the credentials ({action}; {where}).", hint=_CREDENTIALS)
+            raise FaceReindexError(f"Milvus refused the credentials ({action}; {where}).", hint=CREDENTIALS)
         if status == _FORBIDDEN:
-            missing = _PRIVILEGE.search(message)
-            of = f" It lacks {missing[1]}." if missing else ""
-            raise FaceReindexError(
+            privilege = privilege_in(message)
+            of = f" It lacks {privilege}." if privilege else ""
+            raise NotPermitted(
                 f"Milvus does not permit this account to {action} in database '{self._milvus.database}' ({where}).{of}",
                 hint=self._on_403,
+                privilege=privilege,
             )
         if status == _NOT_FOUND:
             self._no_milvus(where)

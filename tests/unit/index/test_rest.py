@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
+from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted, SettingsError
 from jobs.index.milvus import rest as rest_module
 from jobs.index.milvus.import_api import RestImportApi
 from jobs.index.milvus.rest import Refused
@@ -118,7 +118,7 @@ def test_a_server_that_is_not_ready_is_asked_again(rest: RestServer, code: int) 
         (refused(1800, "user hasn't authenticated", 401), FaceReindexError, "FACE_REINDEX_MILVUS_TOKEN"),
         (
             refused(65535, "PrivilegeImport: permission deny to loads in the `default` database", 403),
-            FaceReindexError,
+            NotPermitted,
             "It lacks Import.*jobs.index.roles",
         ),
         ((404, "404 page not found"), SettingsError, "proxy.http.port"),
