@@ -23,7 +23,7 @@ def text_of(data: bytes) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = _line(data[: error.start].decode("utf-8"))
-        raise ValueError(f"line {number} is no UTF-8; save it as UTF-8 (in Excel: CSV UTF-8)") from None
+        raise ValueError(f"line {number} is not UTF-8; save it as UTF-8 (in Excel: CSV UTF-8)") from None
     if "\0" in text:
         number = _line(text[: text.index("\0")])
         raise ValueError(f"line {number} holds a NUL, as UTF-16 without its mark does; save it as UTF-8")

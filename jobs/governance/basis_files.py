@@ -72,7 +72,7 @@ def content_digest(records: DataFrame) -> Column:
 
 
 def _lines(spark: SparkSession, path: str) -> DataFrame:
-    # As bytes: Spark takes what is no UTF-8 for text, too.
+    # As bytes: Spark takes what is not UTF-8 for text, too.
     return spark.read.text(path).select(F.col("value").cast("binary").alias("line"))
 
 

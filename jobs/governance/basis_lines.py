@@ -358,7 +358,7 @@ def csv_layout(lines: Sequence[bytes]) -> Layout:
     try:
         text = _text(first).rstrip("\r\n")
     except Unread:
-        raise ValueError("its header is no UTF-8; save it as UTF-8 (in Excel: `CSV UTF-8`)") from None
+        raise ValueError("its header is not UTF-8; save it as UTF-8 (in Excel: `CSV UTF-8`)") from None
     if _SAYS_SEPARATOR.fullmatch(text):
         return csv_layout(others)
     found = [Layout(names, mark) for mark in _CSV_ROWS if (names := csv_header(first, mark))]

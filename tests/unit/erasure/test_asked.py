@@ -53,8 +53,8 @@ def test_names_are_the_same_however_a_file_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (NAMES.encode("cp1252"), "line 1 is no UTF-8"),
-        (b"Anna\n" + NAMES.encode("cp1252"), "line 2 is no UTF-8"),
+        (NAMES.encode("cp1252"), "line 1 is not UTF-8"),
+        (b"Anna\n" + NAMES.encode("cp1252"), "line 2 is not UTF-8"),
         ("Anna\nM\ufffdller\n".encode(), "line 2: holds a replaced character"),
         ("Eva\nAnna\n".encode("utf-16-le"), "line 1 holds a NUL"),
         (codecs.BOM_UTF16_LE + NAMES.encode("utf-16-le")[:-1], "line 2 is no UTF-16"),

@@ -166,7 +166,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_pairs(str(tmp_path / NAME))
     assert NAME not in str(caught.value)
     (tmp_path / "latin").write_bytes("Zoë\t1\t2".encode("latin-1"))
-    with pytest.raises(BadInput, match="line 1 is no UTF-8"):
+    with pytest.raises(BadInput, match="line 1 is not UTF-8"):
         read_pairs(str(tmp_path / "latin"))
 
 

@@ -429,7 +429,7 @@ def test_a_batch_is_the_same_in_every_encoding_that_tells_itself(tmp_path: Path,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (lines_of(source_batch_id="Jürgen").encode("cp1252"), "line 1 is no UTF-8"),
+        (lines_of(source_batch_id="Jürgen").encode("cp1252"), "line 1 is not UTF-8"),
         (lines_of(assessed_at="31.10.2026"), "assessed_at: must be a time such as"),
         (lines_of(state="done"), "state: Input should be 'unassessed', 'assessed' or 'revoked'"),
         (lines_of(supplier="", assessment_ref=""), "nothing stands in supplier, assessment_ref"),
