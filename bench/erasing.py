@@ -194,7 +194,11 @@ class Governance:
                 "us_a_row": round(1e6 * plain / self._rows, 1)}  # fmt: skip
 
     def _erase(self, base: Path, people: int) -> dict[str, Any]:
-        from jobs.erasure import tables as erasure
+        from jobs.erasure.find import find
+        from jobs.erasure.kinds import Target
+        from jobs.erasure.ledger import write_down
+        from jobs.erasure.requests import pending, request
+        from jobs.erasure.rows import TABLES, destroy_rows
         from jobs.governance.tombstones import key_ring
         from jobs.tables.store import materialise
 
@@ -203,29 +207,25 @@ class Governance:
         shutil.copytree(base, folder)
         warehouse, ring = self._warehouse(folder), key_ring(self._settings(folder))
         targets = [
-            erasure.Target(
-                "subject", "hmac:" + hashlib.sha256(str(n * 97 % self._rows_in(people)).encode()).hexdigest()
-            )
+            Target("subject", "hmac:" + hashlib.sha256(str(n * 97 % self._rows_in(people)).encode()).hexdigest())
             for n in range(people)
         ]
         watch = record.Stopwatch()
-        erasure.request(warehouse, targets, ring, run_id="bench", now=NOW)
+        request(warehouse, targets, ring, run_id="bench", now=NOW)
         watch.lap("request")
-        wanted = materialise(erasure.pending(warehouse))
-        found = erasure.find(warehouse, wanted)
+        wanted = materialise(pending(warehouse))
+        found = find(warehouse, wanted)
         watch.lap("find")
-        items = erasure.write_down(warehouse, wanted, found, ring, now=NOW)
+        items = write_down(warehouse, wanted, found, ring, now=NOW)
         watch.lap("write down")
-        stores = erasure.destroy_rows(warehouse, items)
+        stores = destroy_rows(warehouse, items)
         watch.lap("delete and look")
         there = {p for p in folder.rglob("*.parquet") if "_delta_log" not in p.parts}
-        warehouse.purge(erasure.TABLES)
+        warehouse.purge(TABLES)
         rewritten = [p for p in folder.rglob("*.parquet") if "_delta_log" not in p.parts and p not in there]
-        by_table = {
-            spec.name: sum(p.stat().st_size for p in rewritten if spec.name in p.parts) for spec in erasure.TABLES
-        }
+        by_table = {spec.name: sum(p.stat().st_size for p in rewritten if spec.name in p.parts) for spec in TABLES}
         watch.lap("purge")
-        warehouse.vacuum(erasure.TABLES, 0)
+        warehouse.vacuum(TABLES, 0)
         watch.lap("vacuum")
         shutil.rmtree(folder)
         erased = stores["images"]["erased"]

@@ -6,7 +6,7 @@ import click
 
 from jobs.cli import job
 from jobs.erasure.asked import asked_for
-from jobs.erasure.run import receipts
+from jobs.erasure.receipts import receipts
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext
 from jobs.steps.erase import dry_run, erase

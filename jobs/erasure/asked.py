@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from jobs.erasure.tables import Target
+from jobs.erasure.kinds import Target
 from jobs.errors import SettingsError
 from jobs.governance.decide import PRINCIPAL_PATTERN
 from jobs.governance.pseudonyms import Pseudonyms, normalised, pseudonyms_of

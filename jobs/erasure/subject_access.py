@@ -10,7 +10,8 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.erasure.tables import RECORD, SHARED, TARGETS, Target, find
+from jobs.erasure.find import find
+from jobs.erasure.kinds import RECORD, SHARED, TARGETS, Target
 from jobs.errors import SettingsError
 from jobs.governance.gate import current_records
 from jobs.governance.tombstones import FACE, IMAGE

@@ -12,7 +12,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.erasure.byte_scan import places_of, scan
-from jobs.erasure.tables import COMPLETE, RECORD, kept_on_hold, open_requests
+from jobs.erasure.holds import kept_on_hold
+from jobs.erasure.kinds import COMPLETE, RECORD
+from jobs.erasure.requests import open_requests
 from jobs.errors import BadInput, NotProvenError
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, given_since, key_ring, last_given

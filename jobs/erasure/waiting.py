@@ -17,7 +17,9 @@ from typing import Final
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.erasure import tables as erasure
+from jobs.erasure.closing import idle
+from jobs.erasure.requests import pending
+from jobs.erasure.rows import TABLES
 from jobs.governance.tombstones import key_ring
 from jobs.runs.record import Run, utc_now
 from jobs.runs.results import FoundToErase, LeftWaiting
@@ -34,7 +36,7 @@ from jobs.tables.store import Warehouse, materialise
 #: Nothing is open.
 NOBODY: Final = LeftWaiting(suspended=0, unknown=0, requests="", read={})
 # What requests are open, and all that `idle` goes by.
-_READ: Final = (*erasure.TABLES, SOURCE_BATCHES, ERASURE_REQUESTS, ERASURE_ITEMS, ERASURE_STEPS, TOMBSTONES)
+_READ: Final = (*TABLES, SOURCE_BATCHES, ERASURE_REQUESTS, ERASURE_ITEMS, ERASURE_STEPS, TOMBSTONES)
 
 
 def still_waiting(run: Run) -> LeftWaiting | None:
@@ -46,14 +48,14 @@ def still_waiting(run: Run) -> LeftWaiting | None:
     read = run.warehouse.last_commits(_READ)
     if read == last.read:
         return last
-    targets = materialise(erasure.pending(run.warehouse))
+    targets = materialise(pending(run.warehouse))
     return _look(run, targets, read) if _digest(run, targets) == last.requests else None
 
 
 def note_waiting(run: Run, passed: DataFrame) -> None:
     """Put on record that a pass over ``passed`` left requests waiting, where the next could do nothing for them."""
     read = run.warehouse.last_commits(_READ)
-    targets = materialise(erasure.pending(run.warehouse))
+    targets = materialise(pending(run.warehouse))
     # One that came meanwhile has to have its own: collections may hold what was staged before.
     if targets.exceptAll(passed).isEmpty():
         _look(run, targets, read)
@@ -62,7 +64,7 @@ def note_waiting(run: Run, passed: DataFrame) -> None:
 def _look(run: Run, targets: DataFrame, read: dict[str, str]) -> LeftWaiting | None:
     began = utc_now()
     with run.job.watching(LeftWaiting.name(), "see whether requests that wait have to wait still"):
-        closed = erasure.idle(run.warehouse, targets)
+        closed = idle(run.warehouse, targets)
     if closed is None:
         return None
     left = LeftWaiting(suspended=closed.suspended, unknown=closed.unknown, requests=_digest(run, targets), read=read)

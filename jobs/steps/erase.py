@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.erasure import tables as erasure
 from jobs.erasure.asked import Asked, names_persons, nothing_found, places
-from jobs.erasure.run import erase_pending, receipts, records_given_up
+from jobs.erasure.kinds import EXPIRY, NOT_FOUND, SWEEP
+from jobs.erasure.receipts import receipts
+from jobs.erasure.requests import request
+from jobs.erasure.run import erase_pending, records_given_up
 from jobs.erasure.subject_access import export, stored_about
 from jobs.errors import NOTHING_FOUND, LeaseHeld, SettingsError
 from jobs.governance import audit
@@ -48,8 +50,8 @@ def _erase(
             outcome = erase_pending(run, index, due=due, sweep=True)
             found = receipts(run.warehouse, run.settings, run.run_id)
             # Not of what nobody asked for: a sweep may find a status alone, whose image is missing.
-            asked = [r for r in found if r["kind"] not in (erasure.EXPIRY, erasure.SWEEP)]
-            nothing = [r["request_id"] for r in asked if r["outcome"] == erasure.NOT_FOUND]
+            asked = [r for r in found if r["kind"] not in (EXPIRY, SWEEP)]
+            nothing = [r["request_id"] for r in asked if r["outcome"] == NOT_FOUND]
             unknown = {request_id: requests.get(request_id, []) for request_id in nothing}
             message = outcome.said + (f"; {nothing_found(unknown)}" if unknown else "")
             later = LeaseHeld.exit_code if outcome.again else NOTHING_FOUND if unknown else 0
@@ -81,7 +83,7 @@ def _request(job_: JobContext, asked: Asked, run_id: str) -> dict[str, list[str]
             # With its time, so that one which is asked for once more is a later revocation.
             revoked = {"source_batch_id": target.value, "state": "revoked", "assessed_at": now}
             record_batch(job_.warehouse, revoked, ring=ring, now=now)
-    ids = erasure.request(job_.warehouse, targets, ring, run_id=run_id, now=now)
+    ids = request(job_.warehouse, targets, ring, run_id=run_id, now=now)
     facts: dict[str, Any] = {"requests": len(ids), "kinds": sorted({t.kind for t in targets})}
     audit.append(job_.warehouse, "erasure-requested", run_id, facts, now=now)
     return dict(zip(ids, asked.values(), strict=True))

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.erasure.tables import images_on_hold
+from jobs.erasure.holds import images_on_hold
 from jobs.errors import SettingsError
 from jobs.governance.basis import import_basis, is_void, link_images, named_images, record_batch, write_template
 from jobs.governance.basis_files import read_basis

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from jobs.erasure import run as erasing
-from jobs.erasure import tables as erasure
 from jobs.erasure.byte_scan import scan
-from jobs.erasure.run import erase_pending, receipts
-from jobs.erasure.tables import Target
+from jobs.erasure.kinds import Target
+from jobs.erasure.receipts import receipts
+from jobs.erasure.requests import request
+from jobs.erasure.run import erase_pending
 from jobs.governance import audit
 from jobs.governance.tombstones import key_ring
 from jobs.runs.console import Console
@@ -80,7 +81,7 @@ def test_guarantee_11_an_erasure_that_meets_a_night_at_any_step_is_carried_out(
 
     def ask() -> None:
         ring = key_ring(made.settings)
-        erasure.request(made.warehouse, targets, ring, run_id="asked", now=datetime.now(UTC))
+        request(made.warehouse, targets, ring, run_id="asked", now=datetime.now(UTC))
 
     console = Injecting(line, ask)
     index = made.index()
@@ -145,7 +146,7 @@ def test_guarantee_12_cut_off_anywhere_and_run_again_it_converges(
     ring, warehouse = key_ring(made.settings), made.warehouse
 
     def ask() -> list[str]:
-        return erasure.request(warehouse, targets, ring, run_id="asked", now=datetime.now(UTC))
+        return request(warehouse, targets, ring, run_id="asked", now=datetime.now(UTC))
 
     append = warehouse.append
     for table in (TOMBSTONES, ERASURE_ITEMS):
@@ -184,7 +185,7 @@ def test_guarantee_12_cut_off_anywhere_and_run_again_it_converges(
     assert ends_of(warehouse, "e2") == 1
     # A later pass of the same run has receipts of its own, and leaves these as they are. It is cut off before its end
     # is in the trail, and who adds that before the receipts are written.
-    erasure.request(warehouse, [Target("subject", principal(7))], ring, run_id="asked", now=datetime.now(UTC))
+    request(warehouse, [Target("subject", principal(7))], ring, run_id="asked", now=datetime.now(UTC))
     cut_off_at_its_end(made, "e2", index, monkeypatch)
     with open_run(job_for(made.spark, made.settings), "sync") as run:
         assert erase_pending(run, index).completed == 0

@@ -225,7 +225,7 @@ class World:
             return EmbedSpec("none", pictures.FINGERPRINT)
 
         import jobs.embedding.chunks
-        import jobs.erasure.tables
+        import jobs.erasure.requests
         import jobs.tables.files
         import jobs.tables.store
 
@@ -234,7 +234,7 @@ class World:
         self._set_default(jobs.runs.record.JobContext.__init__, jobs.runs.record.utc_now, self.now)
         self._set_default(jobs.runs.lease.Lease.__init__, jobs.runs.lease._utc_now, self._lease_now)
         self._patch(EmbeddedIndex, "open", classmethod(lambda _, settings: self._shared_index(settings)))
-        self._patch(jobs.erasure.tables, "request_all", self._heard(jobs.erasure.tables.request_all))
+        self._everywhere(jobs.erasure.requests.request_all, self._heard(jobs.erasure.requests.request_all))
         # Kept, not cached: Spark, which all jobs share here, empties a cache when a table that it was read from is
         # written, and so what a sleeping job has computed; in a process of its own it would keep it.
         computed = jobs.embedding.chunks._results

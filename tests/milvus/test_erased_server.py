@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.erasure import tables as erasure
 from jobs.erasure.byte_scan import scan
-from jobs.erasure.run import erase_pending, receipts
-from jobs.erasure.tables import Target
+from jobs.erasure.kinds import Target
+from jobs.erasure.receipts import receipts
+from jobs.erasure.requests import request
+from jobs.erasure.run import erase_pending
 from jobs.errors import DependencyUnavailable
 from jobs.governance.tombstones import key_ring
 from jobs.schemas import ERASURE_ITEMS, IMAGES
@@ -49,7 +50,7 @@ def test_guarantees_10_and_12_on_a_server(indexed: Indexed, server: MilvusStanda
     assert stored(made, server, needles) == set(needles)
     live = made.live_keys()
     ring, now = key_ring(made.settings), datetime.now(UTC)
-    erasure.request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
+    request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
     # Out of reach: nothing is said to be complete, and the ledger still knows what has to go.
     index = made.index()
     server.kill()

@@ -16,7 +16,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, StructType
 
-from jobs.erasure.tables import Target, _given_since, _records_again, destroy_rows, pending, request
+from jobs.erasure.find import _given_since
+from jobs.erasure.kinds import Target
+from jobs.erasure.leftovers import _records_again
+from jobs.erasure.requests import pending, request
+from jobs.erasure.rows import destroy_rows
 from jobs.errors import BadInput, GovernanceError, SettingsError
 from jobs.governance.basis import BasisImported, import_basis, is_void, record_batch, write_template
 from jobs.governance.basis_files import _JSON_SCHEMA, read_basis

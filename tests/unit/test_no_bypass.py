@@ -174,7 +174,7 @@ def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -
     assert [text for _, name, text in calls("jobs") if name == "write_and_read_table"] == [
         "subject.job.warehouse, subject.name, min(_FILES, tasks_for_all(subject.spark))"
     ]
-    assert callers("executeCompaction", "vacuum") - {"jobs/erasure/run.py"} == {STORE, CONTROL}
+    assert callers("executeCompaction", "vacuum") - {"jobs/erasure/purging.py"} == {STORE, CONTROL}
     # Rows by delta-rs, which the store alone asks for, with the lease's version.
     assert callers("write_deltalake") == {CONTROL}
     assert callers("DeltaRsTable") == {STORE}

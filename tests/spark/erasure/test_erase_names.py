@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
 from jobs.erasure.asked import Asked, asked_for
-from jobs.erasure.run import receipts
+from jobs.erasure.kinds import COMPLETE, Target
+from jobs.erasure.receipts import receipts
 from jobs.erasure.subject_access import export, stored_about
-from jobs.erasure.tables import COMPLETE, Target
 from jobs.erasure.verify import prove_erased
 from jobs.errors import NotProvenError, SettingsError
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, key_ring

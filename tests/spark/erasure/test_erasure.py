@@ -22,11 +22,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.embedding.faces import remove_unpermitted_faces
-from jobs.erasure import tables as erasure
 from jobs.erasure.byte_scan import _COLUMNS, places_of, scan
-from jobs.erasure.run import Outcome, erase_pending, receipts, vacuum_due
+from jobs.erasure.kinds import Target
+from jobs.erasure.purging import vacuum_due
+from jobs.erasure.receipts import receipts
+from jobs.erasure.requests import pending, request
+from jobs.erasure.run import Outcome, erase_pending
 from jobs.erasure.subject_access import export, stored_about
-from jobs.erasure.tables import Target
 from jobs.erasure.verify import prove_erased
 from jobs.errors import DependencyUnavailable, GovernanceError, NotProvenError
 from jobs.governance import retention
@@ -159,7 +161,7 @@ def made(after: Pass, tmp_path: Path) -> Indexed:
 
 
 def erase(made: Indexed, *targets: Target, run_id: str | None = None) -> Outcome:
-    erasure.request(made.warehouse, targets, key_ring(made.settings), run_id="asked", now=datetime.now(UTC))
+    request(made.warehouse, targets, key_ring(made.settings), run_id="asked", now=datetime.now(UTC))
     with opened(made, "erase", run_id) as (run, index):
         return erase_pending(run, index)
 
@@ -298,7 +300,7 @@ def expired(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Expir
         patched.setattr(index, "load", _nowhere)
         with pytest.raises(DependencyUnavailable):
             expire_steps(run, index, sweep=True)
-    waits = erasure.pending(warehouse).count()
+    waits = pending(warehouse).count()
     made.record(9, events=[(datetime.now(UTC), "P5Y", "t", "ConsentGiven")])
     # The boxes were the wrong way round; with the correction one of the two withdraws, whose record also names a
     # picture that another's hold keeps.
@@ -348,7 +350,7 @@ def test_guarantee_7_an_expiry_that_waited_is_only_carried_out_where_it_is_due_s
     assert made.faces_of(9) == indexed.faces_of(9) < made.live_keys()
     # Nor does a hold keep the night open that met it: what is due when it ends is found then.
     assert (expired.outcome.completed, expired.outcome.suspended) == (2, 0)
-    assert erasure.pending(made.warehouse).count() == made.warehouse.read(ERASURE_ITEMS).count() == 0
+    assert pending(made.warehouse).count() == made.warehouse.read(ERASURE_ITEMS).count() == 0
     assert image(11) in images(made)
     said = receipts(made.warehouse, made.settings)
     assert {receipt["run_id"] for receipt in said} == {"x2"}

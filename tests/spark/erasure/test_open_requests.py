@@ -12,9 +12,22 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.erasure import tables as erasure
+from jobs.erasure.closing import Closed, close, lost_records
+from jobs.erasure.find import find
+from jobs.erasure.kinds import EXPIRY, Target
+from jobs.erasure.ledger import begin, write_down
+from jobs.erasure.requests import (
+    ask_again,
+    asked_since,
+    forget_items,
+    pending,
+    request,
+    request_all,
+    strike_off,
+    unsettled,
+)
+from jobs.erasure.rows import destroy_rows, is_blind
 from jobs.erasure.run import Outcome, erase_pending
-from jobs.erasure.tables import Target
 from jobs.governance import audit
 from jobs.governance.basis import record_batch
 from jobs.governance.changes import changed_since
@@ -49,29 +62,29 @@ def made(indexed: Indexed, tmp_path: Path) -> Indexed:
 
 
 def ask(made: Indexed, *targets: Target) -> None:
-    erasure.request(made.warehouse, targets, key_ring(made.settings), run_id="asked", now=datetime.now(UTC))
+    request(made.warehouse, targets, key_ring(made.settings), run_id="asked", now=datetime.now(UTC))
 
 
 def pass_over(made: Indexed) -> set[tuple[Any, ...]]:
     """What a pass over the open requests does to the tables; returns what went, by kind and value."""
-    return rows(destroyed(made, erasure.pending(made.warehouse))[1], "kind", "value")
+    return rows(destroyed(made, pending(made.warehouse))[1], "kind", "value")
 
 
 def destroyed(made: Indexed, targets: DataFrame) -> tuple[DataFrame, DataFrame, bool]:
     """What was found, what of it went, and whether nothing could be found of people."""
     warehouse, ring, now = made.warehouse, key_ring(made.settings), datetime.now(UTC)
-    found = erasure.find(warehouse, targets)
-    items = erasure.write_down(warehouse, targets, found, ring, now=now)
-    erasure.begin(warehouse, targets, found, ring, run_id="e", now=now)
-    return found, items, erasure.is_blind(erasure.destroy_rows(warehouse, items))
+    found = find(warehouse, targets)
+    items = write_down(warehouse, targets, found, ring, now=now)
+    begin(warehouse, targets, found, ring, run_id="e", now=now)
+    return found, items, is_blind(destroy_rows(warehouse, items))
 
 
-def carried_out(made: Indexed) -> erasure.Closed:
+def carried_out(made: Indexed) -> Closed:
     """A whole pass, and what became of the requests."""
-    targets = materialise(erasure.pending(made.warehouse))
+    targets = materialise(pending(made.warehouse))
     found, items, blind = destroyed(made, targets)
     ring, now = key_ring(made.settings), datetime.now(UTC)
-    return erasure.close(made.warehouse, targets, found, items, ring, blind=blind, run_id="e", now=now)
+    return close(made.warehouse, targets, found, items, ring, blind=blind, run_id="e", now=now)
 
 
 def image_rows(made: Indexed) -> set[tuple[object, ...]]:
@@ -171,7 +184,7 @@ def test_guarantee_9_others_are_those_who_are_recorded_for_a_picture_as_it_is(ma
     warehouse.append(made.spark.createDataFrame(bound, BASIS_LINKS.columns), BASIS_LINKS)
     # Both people of picture 8 go: one asks for it, and of the other the consent has ended.
     due = made.spark.createDataFrame([("image", image(8)), ("expired", "r9")], "kind string, value string")
-    assert erasure.request_all(warehouse, due, ring, kind=erasure.EXPIRY, run_id="x", now=now) == 2
+    assert request_all(warehouse, due, ring, kind=EXPIRY, run_id="x", now=now) == 2
     ask(made, *(Target("subject", principal(person)) for person in (5, 6, 8)))
     went = pass_over(made)
     assert {(IMAGE, image(5)), (CONTENT, content[5]), ("shared", image(6)), (IMAGE, image(8))} <= went
@@ -218,7 +231,7 @@ def test_guarantee_9_a_picture_to_which_nothing_leads_but_a_face_waits_for_its_l
     assert [carried_out(made) for _ in range(2)] == [(0, 0, 1, 0)] * 2
     assert (image(5),) in image_rows(made)
     assert made.faces_of(5) == set()
-    assert rows(erasure.lost_records(warehouse), "kind", "value") == {("image", image(5))}
+    assert rows(lost_records(warehouse), "kind", "value") == {("image", image(5))}
     content = hashlib.sha256(picture("picture 5")).hexdigest()
     barred = {ring.digest(IMAGE, image(5)), ring.digest(CONTENT, content)}
     assert not barred & {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
@@ -260,23 +273,23 @@ def test_guarantee_7_an_expiry_that_is_taken_back_has_left_no_tombstone(made: In
         return {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
 
     def found_due(run_id: str) -> tuple[DataFrame, DataFrame]:
-        erasure.request_all(warehouse, due, ring, kind=erasure.EXPIRY, run_id=run_id, now=now)
-        targets = materialise(erasure.pending(warehouse))
-        found = erasure.find(warehouse, targets)
-        erasure.write_down(warehouse, targets, found, ring, now=now)
+        request_all(warehouse, due, ring, kind=EXPIRY, run_id=run_id, now=now)
+        targets = materialise(pending(warehouse))
+        found = find(warehouse, targets)
+        write_down(warehouse, targets, found, ring, now=now)
         return targets, found
 
     found_due("x")
     assert stones() == set()
-    erasure.strike_off(warehouse, run_id="y", now=now)
-    assert erasure.pending(warehouse).isEmpty()
+    strike_off(warehouse, run_id="y", now=now)
+    assert pending(warehouse).isEmpty()
     targets, found = found_due("y")
-    erasure.begin(warehouse, targets, found, ring, run_id="y", now=now)
+    begin(warehouse, targets, found, ring, run_id="y", now=now)
     content = hashlib.sha256(picture("shared")).hexdigest()
     barred = {(EXPIRED, SHARED), (LEFT, SHARED), (LEFT_CONTENT, content)}
     assert stones() == {ring.digest(kind, value) for kind, value in barred}
     # Cut off right there, it is carried out by the next one.
-    erasure.strike_off(warehouse, run_id="z", now=now)
+    strike_off(warehouse, run_id="z", now=now)
     assert carried_out(made) == (1, 0, 0, 0)
     assert (SHARED,) not in image_rows(made)
 
@@ -320,7 +333,7 @@ def test_guarantee_13_no_picture_of_whoever_is_lost_is_barred_by_anothers_erasur
     """Their record was given up in the same pass: the picture goes, and comes in again under a permission since."""
     warehouse, ring, now = made.warehouse, key_ring(made.settings), datetime.now(UTC)
     warehouse.delta(PROCESSING_BASIS).delete("record_id = 's2'")
-    erasure.request_all(warehouse, erasure.lost_records(warehouse), ring, kind=erasure.EXPIRY, run_id="x", now=now)
+    request_all(warehouse, lost_records(warehouse), ring, kind=EXPIRY, run_id="x", now=now)
     ask(made, Target("subject", principal(1)))
     assert (IMAGE, SHARED) in pass_over(made)
     stones = {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
@@ -337,7 +350,7 @@ def test_guarantee_9_with_lost_records_go_pictures_that_are_nobody_elses_any_mor
     links += [(image(person), f"r{person}", now, content[person]) for person in (5, 6)]
     warehouse.append(made.spark.createDataFrame(links, BASIS_LINKS.columns), BASIS_LINKS)
     warehouse.delta(PROCESSING_BASIS).delete("record_id IN ('r5', 'r6')")
-    erasure.request_all(warehouse, erasure.lost_records(warehouse), ring, kind=erasure.EXPIRY, run_id="x", now=now)
+    request_all(warehouse, lost_records(warehouse), ring, kind=EXPIRY, run_id="x", now=now)
     assert {item for item in pass_over(made) if item[0] in (IMAGE, "shared")} == {
         (IMAGE, image(5)), ("shared", image(6))
     }  # fmt: skip
@@ -409,7 +422,7 @@ def test_guarantee_9_permissions_for_the_very_bytes_stay_where_an_image_has_them
 
     ring = key_ring(made.settings)
     due = made.spark.createDataFrame([("image", image(5))], "kind string, value string")
-    assert erasure.request_all(warehouse, due, ring, kind=erasure.EXPIRY, run_id="x", now=now) == 1
+    assert request_all(warehouse, due, ring, kind=EXPIRY, run_id="x", now=now) == 1
     pass_over(made)
     assert bound() == others
     ask(made, Target("image", "same"))
@@ -429,55 +442,55 @@ def test_guarantee_11_what_is_asked_for_while_a_pass_works_is_left_to_the_next(
     ask(made, *people)
     consent(made, "n5", 5)
     brought(made, "new", "n5", like=image(7))
-    targets = materialise(erasure.pending(warehouse))
-    found = erasure.find(warehouse, targets)
+    targets = materialise(pending(warehouse))
+    found = find(warehouse, targets)
     # Who came back asks again, and of another it turns out that they had one more pseudonym.
     ask(made, people[0], Target("subject", principal(6), (principal(9),)))
-    items = erasure.write_down(warehouse, targets, found, ring, now=datetime.now(UTC))
-    erasure.destroy_rows(warehouse, items)
+    items = write_down(warehouse, targets, found, ring, now=datetime.now(UTC))
+    destroy_rows(warehouse, items)
     assert image_rows(made) >= {("new",), (image(9),)}
 
-    def close(run_id: str) -> erasure.Closed:
+    def closed_by(run_id: str) -> Closed:
         now = datetime.now(UTC)
-        return erasure.close(warehouse, targets, found, items, ring, blind=False, run_id=run_id, now=now)
+        return close(warehouse, targets, found, items, ring, blind=False, run_id=run_id, now=now)
 
-    assert close("e1") == (1, 0, 0, 2)
+    assert closed_by("e1") == (1, 0, 0, 2)
     went = pass_over(made)
     assert {("image", "new"), ("image", image(9))} <= went
     assert image_rows(made) & {("new",), (image(9),)} == set()
     # The pass ends between the look at what is open and the tombstone: then the request is one of its own.
-    targets = materialise(erasure.pending(warehouse))
+    targets = materialise(pending(warehouse))
 
     def meanwhile(*_: object) -> dict[str, datetime]:
         monkeypatch.undo()
-        assert close("e2").completed == 2
+        assert closed_by("e2").completed == 2
         return {}
 
-    monkeypatch.setattr(erasure, "_last_said", meanwhile)
+    monkeypatch.setattr("jobs.erasure.requests._last_said", meanwhile)
     later = datetime.now(UTC) + timedelta(minutes=1)
-    (second,) = erasure.request(warehouse, people[:1], ring, run_id="asked", now=later)
+    (second,) = request(warehouse, people[:1], ring, run_id="asked", now=later)
     assert (second,) not in rows(targets, "request_id")
-    assert rows(erasure.pending(warehouse), "request_id", "value") == {(second, principal(5))}
-    erasure.forget_items(warehouse)
+    assert rows(pending(warehouse), "request_id", "value") == {(second, principal(5))}
+    forget_items(warehouse)
     # Or they ask between its last look and its end, and are told that the request is open.
-    targets, look = materialise(erasure.pending(warehouse)), erasure._asked_since
+    targets, look = materialise(pending(warehouse)), asked_since
     more = Target("subject", principal(5), (principal(7),))
 
     def unseen(*of: Any) -> DataFrame:
         seen = materialise(look(*of))
         monkeypatch.undo()
-        assert erasure.request(warehouse, [more], ring, run_id="asked", now=later) == [second]
+        assert request(warehouse, [more], ring, run_id="asked", now=later) == [second]
         return seen
 
-    monkeypatch.setattr(erasure, "_asked_since", unseen)
-    assert close("e3") == (1, 0, 0, 0)
-    over = materialise(erasure.unsettled(warehouse))
+    monkeypatch.setattr("jobs.erasure.closing.asked_since", unseen)
+    assert closed_by("e3") == (1, 0, 0, 0)
+    over = materialise(unsettled(warehouse))
     # Also where that is cut off and done once more.
     for _ in range(2):
-        assert erasure.ask_again(warehouse, over, 4, run_id="e3", now=later) == 1
-    erasure.forget_items(warehouse)
+        assert ask_again(warehouse, over, 4, run_id="e3", now=later) == 1
+    forget_items(warehouse)
     anew = {(f"{second}-again", name, 3) for name in more.values}
-    assert rows(erasure.pending(warehouse), "request_id", "value", "asked") == anew
+    assert rows(pending(warehouse), "request_id", "value", "asked") == anew
 
 
 @pytest.mark.faults
@@ -485,7 +498,7 @@ def test_guarantee_11_a_pass_that_was_asked_again_unseen_says_so_and_leaves_that
     made: Indexed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is on record how often it was asked for when it was closed; of that the receipt says nothing."""
-    person, look = Target("subject", principal(5)), erasure._asked_since
+    person, look = Target("subject", principal(5)), asked_since
 
     def unseen(*of: Any) -> DataFrame:
         seen = materialise(look(*of))
@@ -493,13 +506,13 @@ def test_guarantee_11_a_pass_that_was_asked_again_unseen_says_so_and_leaves_that
         ask(made, person)
         return seen
 
-    monkeypatch.setattr(erasure, "_asked_since", unseen)
+    monkeypatch.setattr("jobs.erasure.closing.asked_since", unseen)
     done = erase(job_for(made.spark, made.settings), {person: ["--subject"]})
     assert done.exit_code == 5
     assert "1 request complete: 1 image, 1 face, 1 record erased; 1 were asked for again" in done.message
     (receipt,) = done.data["receipts"]
     assert receipt["erased"] == {"images": 1, "faces": 1, "records": 1, "shared_images": 0}
-    waiting = rows(erasure.pending(made.warehouse), "request_id", "value", "asked")
+    waiting = rows(pending(made.warehouse), "request_id", "value", "asked")
     assert waiting == {(f"{receipt['request_id']}-again", principal(5), 2)}
 
 
@@ -576,7 +589,7 @@ def test_guarantee_7_no_pass_is_made_for_what_waits_until_the_hold_ends(made: In
     assert "requests" not in synced("s3")
     assert (image(3),) not in image_rows(made)
     assert not made.faces_of(3)
-    assert erasure.pending(warehouse).isEmpty()
+    assert pending(warehouse).isEmpty()
 
 
 @pytest.mark.faults

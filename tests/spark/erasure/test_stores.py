@@ -15,9 +15,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.embedding.faces import permitted_faces
-from jobs.erasure import tables as erasure
+from jobs.erasure.closing import close
+from jobs.erasure.find import find
+from jobs.erasure.kinds import Target
+from jobs.erasure.ledger import write_down
+from jobs.erasure.requests import pending, request
 from jobs.erasure.run import Outcome, erase_pending
-from jobs.erasure.tables import Target
 from jobs.erasure.verify import prove_erased
 from jobs.errors import LeaseHeld, NotProvenError, SettingsError, StoreMissing
 from jobs.governance.gate import gate_warehouse
@@ -71,7 +74,7 @@ def test_guarantee_9_a_collection_that_is_not_in_the_index_of_the_settings_leave
     job = job_for(made.spark, settings)
     with pytest.raises(StoreMissing, match="Collection faces_night_1 is not in the index of the settings"):
         erase(job, {Target("subject", principal(5)): ["--subject"]})
-    assert erasure.pending(made.warehouse).count() == 1
+    assert pending(made.warehouse).count() == 1
     with connect(settings) as index, pytest.raises(StoreMissing, match="--lost faces_night_1`"):
         remove_unpermitted_live(made.warehouse, settings, index, lambda: pytest.fail("nobody asks the gate"))
     assert made.warehouse.read(IMAGES).where(f"image_id = '{image(5)}'").count() == 1
@@ -107,7 +110,7 @@ def test_guarantee_12_an_erasure_comes_to_its_end_where_the_warehouse_moves_to_a
         assert erase_open(run, index) is None
     index.close()
     assert not gone & (made.live_keys() | moved.live_keys())
-    assert erasure.pending(made.warehouse).count() == 1
+    assert pending(made.warehouse).count() == 1
     index = made.index()
     index.drop_alias("faces")
     index.drop("faces_night_1")
@@ -226,7 +229,7 @@ def test_a_run_that_is_resumed_behind_its_switch_loads_nothing_again(
         run.record(done)
         run.record(Promoted(current="faces_night_1"))
         ring, now = key_ring(made.settings), datetime.now(UTC)
-        erasure.request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
+        request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
         assert erase_open(run, index) is not None
         assert run.result(Imported) == done
         night_steps(run, index, recompute=False)
@@ -252,7 +255,7 @@ def test_guarantee_12_a_night_that_is_killed_in_the_watch_is_watched_again_and_l
         with pytest.raises(RuntimeError, match="cut off"):
             reindex(made, "night-2")
     ring, now = key_ring(made.settings), datetime.now(UTC)
-    erasure.request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
+    request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
     with run_of(made, "s1", "sync") as run, closing(made.index()) as index:
         settle_alias(run, index)
         assert erase_pending(run, index).completed == 1
@@ -344,15 +347,15 @@ def test_guarantee_8_without_any_record_everybody_leaves_the_live_collection(ind
     assert made.warehouse.read(BASIS_LINKS).count() == links
     # Who asks now has pictures here, and no job can tell which.
     ring, now = key_ring(made.settings), datetime.now(UTC)
-    erasure.request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
-    targets = erasure.pending(made.warehouse)
-    found = erasure.find(made.warehouse, targets)
-    items = erasure.write_down(made.warehouse, targets, found, ring, now=now)
-    assert erasure.close(made.warehouse, targets, found, items, ring, blind=False, run_id="e2", now=now) == (0, 0, 1, 0)
+    request(made.warehouse, [Target("subject", principal(5))], ring, run_id="asked", now=now)
+    targets = pending(made.warehouse)
+    found = find(made.warehouse, targets)
+    items = write_down(made.warehouse, targets, found, ring, now=now)
+    assert close(made.warehouse, targets, found, items, ring, blind=False, run_id="e2", now=now) == (0, 0, 1, 0)
     assert "1 request open still" in Outcome(0, 0, {}, 1).waiting
     remove_tree(made.spark, str(basis))
     shutil.copytree(Path(indexed.warehouse.location) / PROCESSING_BASIS.name, basis)
     jvm: Any = made.spark._jvm
     jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
-    found = erasure.find(warehouse_for(made.spark, made.settings), targets)
+    found = find(warehouse_for(made.spark, made.settings), targets)
     assert {row["value"] for row in found.where("kind = 'image'").collect()} == {image(5)}

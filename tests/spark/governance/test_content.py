@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs.erasure.tables import images_on_hold
+from jobs.erasure.holds import images_on_hold
 from jobs.governance.basis import import_basis, link_images, named_images, record_batch
 from jobs.governance.basis_files import read_basis
 from jobs.governance.gate import gate_warehouse

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.erasure.tables import COMPLETE, Target, request
+from jobs.erasure.kinds import COMPLETE, Target
+from jobs.erasure.requests import request
 from jobs.errors import GovernanceError, SettingsError
 from jobs.governance.basis import BasisImported, import_basis
 from jobs.governance.basis_files import read_basis

@@ -10,7 +10,9 @@ import pytest
 from pyspark.sql import functions as F
 
 from jobs.embedding.faces import remove_unpermitted_faces
-from jobs.erasure import tables as erasure
+from jobs.erasure.find import find
+from jobs.erasure.kinds import Target
+from jobs.erasure.requests import pending, request
 from jobs.errors import DependencyUnavailable, GovernanceError
 from jobs.governance import retention
 from jobs.governance.gate import gate_warehouse
@@ -117,9 +119,9 @@ def test_guarantee_7_a_face_tells_of_somebody_whose_link_is_lost(made: Indexed) 
     assert due(made) == {("expired", "s1")}
     recorded(made, [record_row("s2", 2, legal_hold_ref="case-1")], [])
     assert due(made) == set()
-    target = erasure.Target("subject", principal(1))
-    erasure.request(warehouse, [target], key_ring(made.settings), run_id="asked", now=now)
-    held = rows(erasure.find(warehouse, erasure.pending(warehouse)).where("on_hold"), "kind", "value")
+    target = Target("subject", principal(1))
+    request(warehouse, [target], key_ring(made.settings), run_id="asked", now=now)
+    held = rows(find(warehouse, pending(warehouse)).where("on_hold"), "kind", "value")
     faces = {("face", str(face)) for face in made.faces(f"image_id = '{SHARED}'")}
     assert held >= {("record", "s1"), ("shared", SHARED)}
     assert len(held & faces) == 1
@@ -162,7 +164,7 @@ def test_guarantee_12_who_has_ended_is_due_until_a_pass_begins_that_purges_the_f
     warehouse.delta(BASIS_LINKS).delete("record_id = 'r9'")
     assert remove_unpermitted_faces(warehouse, gate_warehouse(warehouse, made.settings, now=now), now=now) == 3
     with pytest.MonkeyPatch.context() as patched, opened(made, "expire", "x1") as (run, index):
-        patched.setattr(erasure, "begin", _cut_off)
+        patched.setattr("jobs.erasure.run.begin", _cut_off)
         with pytest.raises(DependencyUnavailable):
             expire_steps(run, index, sweep=False)
     assert due(made) == {("expired", "s1")}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.erasure.asked import asked_for
-from jobs.erasure.tables import Target
+from jobs.erasure.kinds import Target
 from jobs.errors import SettingsError
 from jobs.settings import Settings, load_settings
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs.erasure.collections import erase_keys
-from jobs.erasure.run import _pass
+from jobs.erasure.receipts import _pass
 from jobs.errors import NotCompacted
 from jobs.index.protocol import IndexSpec, Keys
 from tests.milvus.fake import FakeIndex

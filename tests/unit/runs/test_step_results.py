@@ -231,7 +231,7 @@ def test_no_reader_names_a_step_or_a_key_in_a_text_of_its_own() -> None:
                     keys.add((file, ast.unparse(node.args[1])))
             elif isinstance(node, ast.Constant) and re.search(r"\bstep (=|IN|LIKE|NOT LIKE)", str(node.value)):
                 steps.add(file)
-    assert keys == {("erasure/run.py", "'$.outcome'"), ("erasure/tables.py", "_COUNTS")}
+    assert keys == {("erasure/receipts.py", "'$.outcome'"), ("erasure/closing.py", "_COUNTS")}
     assert steps == {"runs/step_result.py"}
 
 

@@ -1,0 +1,87 @@
+"""What a legal hold keeps as it is: records, their images, and all that leads to these (Guarantee 7)."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.erasure.kinds import LINK, RECORD, SHARED
+from jobs.governance.gate import current_records
+from jobs.governance.tombstones import CONTENT, FACE, IMAGE, LEFT, LEFT_CONTENT
+from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
+from jobs.tables.faces import faces_under_records, known_faces
+from jobs.tables.links import NOT_READ
+from jobs.tables.store import Warehouse, materialise
+
+
+def that_were_read(images: DataFrame) -> DataFrame:
+    """Those of the ``images`` whose bytes could be read."""
+    return images.where(~F.col("content_sha256").startswith(NOT_READ))
+
+
+def held_records(warehouse: Warehouse) -> DataFrame:
+    """Records (record_id) on which a legal hold is recorded."""
+    return current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
+
+
+def images_on_hold(warehouse: Warehouse, given: DataFrame | None = None) -> DataFrame:
+    """Images (image_id) that a legal hold on one of their records keeps as they are.
+
+    ``given``: also what is about to be linked (image_id, record_id), as where links were lost and come in again.
+    """
+    records = held_records(warehouse)
+    on_hold = images_under(warehouse, records)
+    if given is None:
+        return on_hold
+    return on_hold.unionByName(given.join(records, "record_id", "left_semi").select("image_id")).distinct()
+
+
+def images_under(warehouse: Warehouse, records: DataFrame) -> DataFrame:
+    """Images (image_id) of ``records``: by links, and by faces, which tell of one where its link is lost."""
+    return _leading_to(warehouse).join(records, "record_id", "left_semi").select("image_id").distinct()
+
+
+def _leading_to(warehouse: Warehouse) -> DataFrame:
+    """What leads from records to images (image_id, record_id): links and faces."""
+    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
+    return links.unionByName(faces_under_records(warehouse).select("image_id", "record_id"))
+
+
+def kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -> DataFrame:
+    """Records (record_id) that stay while ``records`` and their ``images`` are on hold.
+
+    Also those that name an image on hold, whoever they are about: without them nobody could tell, when the hold ends,
+    what an erasure that waited was about.
+    """
+    of_images = _leading_to(warehouse).join(images, "image_id", "left_semi").select("record_id")
+    return records.unionByName(of_images).distinct()
+
+
+def kept_on_hold(warehouse: Warehouse) -> DataFrame | None:
+    """What a legal hold keeps as it is, as (kind, kept_by): images, their content, all their records.
+
+    See `_kept_by`. None: there is no hold.
+    """
+    under_hold = materialise(held_records(warehouse))
+    if under_hold.isEmpty():
+        return None
+    images = materialise(images_under(warehouse, under_hold))
+    records = kept_records(warehouse, under_hold, images)
+    content = that_were_read(warehouse.read(IMAGES).select("image_id", "content_sha256")).join(images, "image_id")
+    links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").dropna().join(images, "image_id")
+    # As `_hashes`: of one whose row is missing, or was not read.
+    content = content.unionByName(links.join(content.select("image_id"), "image_id", "left_anti"))
+    faces = known_faces(warehouse).join(images, "image_id")
+    parts = [
+        records.select(F.lit(RECORD).alias("kind"), F.col("record_id").alias("kept_by")),
+        *(
+            images.select(F.lit(kind).alias("kind"), F.col("image_id").alias("kept_by"))
+            for kind in (IMAGE, SHARED, LEFT, LEFT_CONTENT)
+        ),
+        content.select(F.lit(CONTENT).alias("kind"), F.col("content_sha256").alias("kept_by")),
+        links.select(F.lit(LINK).alias("kind"), F.col("content_sha256").alias("kept_by")),
+        faces.select(F.lit(FACE).alias("kind"), F.col("face_id").cast("string").alias("kept_by")),
+    ]
+    return reduce(DataFrame.unionByName, parts).distinct()
