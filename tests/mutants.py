@@ -37,6 +37,9 @@ ROOT = Path(__file__).parents[1]
 #: Module → the tests that hold it, the ones that kill the most first.
 TARGETS = {
     "jobs.governance.decide": ["tests/unit/governance/test_decide.py"],
+    "jobs.governance.records": ["tests/spark/governance/test_gate.py"],
+    "jobs.governance.batches": ["tests/spark/governance/test_gate.py", "tests/spark/test_ingest.py"],
+    "jobs.governance.barred": ["tests/spark/governance/test_gate.py", "tests/spark/test_ingest.py"],
     "jobs.governance.gate": ["tests/spark/governance/test_gate.py"],
 }
 

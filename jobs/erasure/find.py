@@ -42,8 +42,8 @@ from jobs.erasure.pictures import (
     whole_images,
 )
 from jobs.erasure.rows import loose_links
+from jobs.governance.batches import assessed_since
 from jobs.governance.decide import STATES_GIVEN
-from jobs.governance.gate import assessed_since
 from jobs.governance.tombstones import BATCH, CONTENT, EXPIRED, FACE, IMAGE, LEFT_CONTENT, SUBJECT
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, ERASURE_ITEMS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, REMOVED_FACES
 from jobs.tables.faces import faces_under_records, known_faces

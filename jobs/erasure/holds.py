@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.erasure.kinds import LINK, RECORD, SHARED
-from jobs.governance.gate import current_records
+from jobs.governance.records import current_records
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, LEFT, LEFT_CONTENT
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
 from jobs.tables.faces import faces_under_records, known_faces

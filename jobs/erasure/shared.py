@@ -10,7 +10,8 @@ from pyspark.sql import functions as F
 
 from jobs.erasure.kinds import RECORD, SHARED
 from jobs.erasure.rows import keys_of
-from jobs.governance.gate import Gated, current_records, gate_warehouse, input_digest
+from jobs.governance.gate import Gated, gate_warehouse, input_digest
+from jobs.governance.records import current_records
 from jobs.governance.tombstones import EXPIRED, FACE
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGE_STATUS, PROCESSING_BASIS, RECORD_STRUCT
 from jobs.tables.store import Warehouse, materialise

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from jobs.erasure.find import find
 from jobs.erasure.kinds import RECORD, SHARED, TARGETS, Target
 from jobs.errors import SettingsError
-from jobs.governance.gate import current_records
+from jobs.governance.records import current_records
 from jobs.governance.tombstones import FACE, IMAGE
 from jobs.private import new_file
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS

@@ -19,8 +19,8 @@ from pyspark.sql import functions as F
 from jobs.errors import BadInput
 from jobs.governance.basis_files import CSV_COLUMNS, BasisFile, content_digest
 from jobs.governance.basis_lines import quoted
+from jobs.governance.batches import current_batches, not_assessed_since, with_void_until
 from jobs.governance.decide import BATCH_ASSESSED
-from jobs.governance.gate import current_batches, not_assessed_since, with_void_until
 from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, Stones, digests, given_at, given_since

@@ -13,8 +13,10 @@ from datetime import datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.governance.barred import barred_in
 from jobs.governance.decide import Reason
-from jobs.governance.gate import Gated, barred_in, policy_of, record_decisions
+from jobs.governance.gate import Gated, policy_of
+from jobs.governance.records import record_decisions
 from jobs.governance.tombstones import EXPIRED, IMAGE
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
 from jobs.settings import Settings

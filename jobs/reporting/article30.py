@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.governance.gate import Gated, current_records
+from jobs.governance.gate import Gated
+from jobs.governance.records import current_records
 from jobs.runs.history import recent
 from jobs.schemas import BASIS_LINKS, ERASURE_REQUESTS, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.tables.store import materialise, utc_text

@@ -8,7 +8,9 @@ from typing import Final
 
 from pyspark.sql import functions as F
 
-from jobs.governance.gate import Barred, policy_of, quarantined, record_decisions
+from jobs.governance.barred import Barred, quarantined
+from jobs.governance.gate import policy_of
+from jobs.governance.records import record_decisions
 from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse, materialise

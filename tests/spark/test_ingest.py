@@ -22,12 +22,14 @@ from jobs.erasure.leftovers import _records_again
 from jobs.erasure.requests import pending, request
 from jobs.erasure.rows import destroy_rows
 from jobs.errors import BadInput, GovernanceError, SettingsError
+from jobs.governance.barred import quarantined
 from jobs.governance.basis import BasisImported, import_basis, is_void, record_batch, write_template
 from jobs.governance.basis_files import _JSON_SCHEMA, read_basis
 from jobs.governance.batch_file import read_batch
+from jobs.governance.batches import current_batches
 from jobs.governance.decide import LAWFUL_BASES, STATES
-from jobs.governance.gate import current_batches, current_records, quarantined
 from jobs.governance.pseudonyms import Pseudonyms
+from jobs.governance.records import current_records
 from jobs.governance.tombstones import CONTENT, IMAGE, SUBJECT, KeyRing, Stones, admission
 from jobs.ingest import main as ingest
 from jobs.runs.history import run_state

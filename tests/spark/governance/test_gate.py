@@ -18,6 +18,8 @@ from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
 from jobs.errors import GovernanceError
+from jobs.governance.barred import Barred
+from jobs.governance.batches import current_batches
 from jobs.governance.decide import (
     COLLECTION_METHODS,
     LAWFUL_BASES,
@@ -34,8 +36,9 @@ from jobs.governance.decide import (
     has_ended,
     is_over,
 )
-from jobs.governance.gate import Barred, Gated, RunGate, current_batches, gate, gate_warehouse, record_decisions
+from jobs.governance.gate import Gated, RunGate, gate, gate_warehouse
 from jobs.governance.jurisdictions import load_rules
+from jobs.governance.records import record_decisions
 from jobs.governance.tombstones import key_ring
 from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.session import packaged_conf
