@@ -265,7 +265,10 @@ class Oracle:
             return
         if there is not None and (there.batch != batch or there.content == content or self.on_hold(picture)):
             return
-        if there is None and picture in self.expired_ids and not self._given_since(picture, self.expired_ids[picture]):
+        if picture in self.expired_ids and not self._given_since(picture, self.expired_ids[picture]):
+            if there is not None:
+                # As above: it is there with a backup.
+                self._ingested_or_not(picture)
             return
         if (there is None and picture in self.loose_ids) or {picture, content} & self.unsure_stones:
             # It went for the sake of its bytes, which another picture was erased with; of its id nothing is said. Or

@@ -111,6 +111,18 @@ def test_expiry_is_erasure_and_a_later_permission_brings_it_back(oracle: Oracle)
     assert ann(oracle) is Says.YES
 
 
+def test_other_bytes_for_what_is_there_with_a_backup_need_a_permission_given_since(oracle: Oracle) -> None:
+    take(oracle, r=replace(GIVEN, expires_at=20.0))
+    former = copy.deepcopy(oracle.pictures)
+    oracle.now = oracle.real = 20.0
+    oracle.expire()
+    oracle.pictures = former
+    take(oracle, x="x2")
+    assert oracle.unsure_pictures == {"x"}
+    oracle.adopt({"x": "x1"}, ["r"], [("x", "r")])
+    assert oracle.pictures["x"].content == "x1"
+
+
 def test_what_was_erased_does_not_come_back(oracle: Oracle) -> None:
     oracle.ask("person", "ann", 11.0)
     assert ann(oracle) is Says.NO
