@@ -92,10 +92,15 @@ BASIS_QUARANTINE: Final = TableSpec(
     migrations=(_PLAIN_IDS,),
 )
 
+#: In the place of a hash, of a link that came before its image: it is for what the next ingestion of that brings, and
+#: not for what may be there by other ways, as with a table that was restored. Begins as hashes of unread content do.
+AWAITED: Final = "unread:AWAITED"
+
 # A link is its own row and not a column of `images`, so that a consent which comes later does not rewrite the image.
 BASIS_LINKS: Final = TableSpec(
     "basis_links",
-    # `content_sha256`: the bytes that it was given for; null: the first ones that come under this id.
+    # `content_sha256`: the bytes that it was given for; AWAITED; null, in rows of earlier releases: the first ones that
+    # come under this id.
     "image_id string, record_id string, recorded_at timestamp, content_sha256 string",
     stats_columns="recorded_at",
     migrations=(_PLAIN_IDS, ("ALTER TABLE {table} ADD COLUMNS (content_sha256 string)",)),

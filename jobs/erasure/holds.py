@@ -12,7 +12,7 @@ from jobs.governance.records import current_records
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, LEFT, LEFT_CONTENT
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
 from jobs.tables.faces import faces_under_records, known_faces
-from jobs.tables.links import NOT_READ
+from jobs.tables.links import NOT_READ, content_of_link
 from jobs.tables.store import Warehouse, materialise
 
 
@@ -70,7 +70,7 @@ def kept_on_hold(warehouse: Warehouse) -> DataFrame | None:
     images = materialise(images_under(warehouse, under_hold))
     records = kept_records(warehouse, under_hold, images)
     content = that_were_read(warehouse.read(IMAGES).select("image_id", "content_sha256")).join(images, "image_id")
-    links = warehouse.read(BASIS_LINKS).select("image_id", "content_sha256").dropna().join(images, "image_id")
+    links = warehouse.read(BASIS_LINKS).select("image_id", content_of_link()).dropna().join(images, "image_id")
     # As `_hashes`: of one whose row is missing, or was not read.
     content = content.unionByName(links.join(content.select("image_id"), "image_id", "left_anti"))
     faces = known_faces(warehouse).join(images, "image_id")

@@ -23,6 +23,7 @@ from jobs.erasure.kinds import (
 from jobs.governance.tombstones import BATCH, FACE, IMAGE, LEFT, LEFT_CONTENT
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
 from jobs.tables.faces import faces_under_records, known_faces
+from jobs.tables.links import content_of_link
 from jobs.tables.store import Warehouse, looked_up, materialise
 
 
@@ -72,7 +73,7 @@ def _around(warehouse: Warehouse, ids: DataFrame) -> DataFrame:
     """Rows, links and faces of the images ``ids``, in one frame, so that they are computed at once."""
     frames = (
         warehouse.read(IMAGES).select("image_id", "content_sha256"),
-        warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256"),
+        warehouse.read(BASIS_LINKS).select("image_id", "record_id", content_of_link()),
         known_faces(warehouse).select("image_id", "face_id", F.explode_outer("basis_record_ids").alias("record_id")),
     )
     missing = {"record_id": "string", "content_sha256": "string", "face_id": "bigint"}

@@ -17,6 +17,7 @@ from jobs.governance.records import current_records
 from jobs.governance.tombstones import FACE, IMAGE
 from jobs.private import new_file
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
+from jobs.tables.links import content_of_link
 from jobs.tables.store import Warehouse, materialise, utc_text
 
 #: Details that one answer lists; the counts are always whole.
@@ -108,7 +109,7 @@ def _not_ones_own(warehouse: Warehouse, images: DataFrame, own: DataFrame) -> Da
     """
     wanted = F.broadcast(images)
     now = warehouse.read(IMAGES).select("image_id", F.col("content_sha256").alias("now"))
-    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256")
+    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id", content_of_link())
     links = links.join(wanted, "image_id", "left_semi")
     given = links.groupBy("image_id", "record_id").agg(F.collect_set("content_sha256").alias("contents"))
     given = given.join(own.select("record_id", F.lit(True).alias("own")), "record_id", "left")

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Final
 
 from jobs.governance.blanks import filled
+from jobs.schemas import AWAITED
 
 
 class Reason(StrEnum):
@@ -54,6 +55,7 @@ class Reason(StrEnum):
     BATCH_MISMATCH = "BATCH_MISMATCH"
     PUBLIC_WEB_WITHOUT_CONSENT = "PUBLIC_WEB_WITHOUT_CONSENT"
     CONTENT_CHANGED = "CONTENT_CHANGED"
+    CONTENT_AWAITED = "CONTENT_AWAITED"
     PURPOSE_NOT_GRANTED = "PURPOSE_NOT_GRANTED"
     PURPOSE_NOT_ALLOWED = "PURPOSE_NOT_ALLOWED"
     BOX_REQUIRED = "BOX_REQUIRED"
@@ -150,7 +152,7 @@ class Record:
     legal_hold_ref: str | None = None
     # Not of the record itself: a later version of it could not be read, or two contents were recorded at its latest
     # instant; its person was erased at that time; the contents (SHA-256) of the image that its link was given for,
-    # none: the first that the image had.
+    # none: the first that the image had; AWAITED alone: what the next ingestion of the image brings.
     quarantined: bool = False
     erased_at: datetime | None = None
     contents: Collection[str] = ()
@@ -361,12 +363,16 @@ def _decide_linked(
         return _refused(Reason.PUBLIC_WEB_WITHOUT_CONSENT)
     if not _given_for(record.contents, content):
         return _refused(Reason.CONTENT_CHANGED)
+    if content.read and set(record.contents) == {AWAITED}:
+        # Ingestion binds it to what that brings. This has come by another way, as with a table that was restored.
+        return _refused(Reason.CONTENT_AWAITED)
     return decision
 
 
 def _given_for(contents: Collection[str], content: Content) -> bool:
     """A permission holds for the picture that it was given for, and not for what later stands in its place."""
-    return content.sha256 in contents if contents else not content.changed
+    hashes = set(contents) - {AWAITED}
+    return content.sha256 in hashes if hashes else not content.changed
 
 
 def _malformed(record: Record) -> Reason | None:

@@ -30,6 +30,7 @@ from jobs.governance.decide import (
 from jobs.governance.jurisdictions import load_rules
 from jobs.governance.records import record_decisions
 from jobs.schemas import (
+    AWAITED,
     BASIS_LINKS,
     BASIS_QUARANTINE,
     IMAGES,
@@ -161,6 +162,7 @@ def _judge_links() -> Column:
                     F.lit(Reason.PUBLIC_WEB_WITHOUT_CONSENT.value),
                 ),
                 F.when(~given_for, F.lit(Reason.CONTENT_CHANGED.value)),
+                F.when(was_read & (link["contents"] == F.array(F.lit(AWAITED))), F.lit(Reason.CONTENT_AWAITED.value)),
             ).alias("reason"),
         )
 
@@ -186,8 +188,9 @@ def _judge_together() -> Column:
 
 def _given_for(contents: Column) -> Column:
     """A permission holds for the picture that it was given for, and not for what later stands in its place."""
-    named = F.coalesce(F.array_contains(contents, F.col("content_sha256")), F.lit(False))
-    return F.when(F.size(contents) > 0, named).otherwise(F.col("changed_at").isNull())
+    hashes = F.array_remove(contents, AWAITED)
+    named = F.coalesce(F.array_contains(hashes, F.col("content_sha256")), F.lit(False))
+    return F.when(F.size(hashes) > 0, named).otherwise(F.col("changed_at").isNull())
 
 
 _LINK_TYPES = (

@@ -107,7 +107,7 @@ def ingest_images(
         parts = [(new, added, F.lit(None))]
         if altered is not None and changed:
             # What was permitted is bound to the former bytes before they go.
-            bind_waiting(warehouse, altered, now=now)
+            bind_waiting(warehouse, altered, now=now, before_they_go=True)
             warehouse.delete_matching(IMAGES, altered, ["image_id"])
             for first, when in ((True, F.lit(None)), (False, F.lit(now))):
                 wanted = materialise(listing.join(altered.where(F.col("first") == first), "image_id", "left_semi"))

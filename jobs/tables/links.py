@@ -1,7 +1,8 @@
 """Links from images to basis records: each holds for the bytes that it was given for.
 
-A link whose image is there names that image's content. One that comes before its image waits, and is bound to the first
-content that comes under the id. Bytes that come later in its place have no link until one is given for them.
+A link whose image is there names that image's content. One that comes before its image waits (AWAITED), and is bound to
+the first content that an ingestion brings under the id. Bytes that come later in its place have no link until one is
+given for them.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.schemas import BASIS_LINKS, IMAGES
+from jobs.schemas import AWAITED, BASIS_LINKS, IMAGES
 from jobs.tables.store import Warehouse, looked_up, materialise
 from udfs.reading import UNREAD_PREFIX
 
@@ -26,7 +27,7 @@ def waiting_links(warehouse: Warehouse, given: DataFrame) -> DataFrame:
     known = warehouse.read(BASIS_LINKS).select(*_KEYS)
     there = contents(warehouse).select("image_id")
     waiting = given.join(known, _KEYS, "left_anti").join(there, "image_id", "left_anti")
-    return waiting.select(*_KEYS, F.lit(None).cast("string").alias("content_sha256"))
+    return waiting.select(*_KEYS, F.lit(AWAITED).alias("content_sha256"))
 
 
 def links_to_content(warehouse: Warehouse, given: DataFrame) -> DataFrame:
@@ -45,17 +46,26 @@ def append_links(warehouse: Warehouse, links: DataFrame, *, now: datetime) -> in
     return count
 
 
-def bind_waiting(warehouse: Warehouse, images: DataFrame, *, now: datetime) -> int:
+def content_of_link() -> Column:
+    """The hash of what a link was given for; null: of nothing yet."""
+    return F.nullif(F.col("content_sha256"), F.lit(AWAITED)).alias("content_sha256")
+
+
+def bind_waiting(warehouse: Warehouse, images: DataFrame, *, now: datetime, before_they_go: bool = False) -> int:
     """Bind the links that wait for ``images`` (image_id) to their first content; returns how many.
 
     From then on a link holds for these bytes, also where the table of images is lost and filled anew.
+
+    ``before_they_go``: only those of earlier releases, for other bytes are about to come in place of these. One that is
+    AWAITED was not given for what is there and was not ingested since.
     """
     links = warehouse.read(BASIS_LINKS)
     if links.isEmpty():
         return 0
     ids = looked_up(images.select("image_id").distinct())
     mine = links.join(ids, "image_id", "left_semi")
-    waiting = mine.groupBy(*_KEYS).agg(F.count("content_sha256").alias("bound")).where("bound = 0").select(*_KEYS)
+    bound = F.count("content_sha256" if before_they_go else content_of_link()).alias("bound")
+    waiting = mine.groupBy(*_KEYS).agg(bound).where("bound = 0").select(*_KEYS)
     first = contents(warehouse).where("changed_at IS NULL")
     return append_links(warehouse, waiting.join(first, "image_id").select(*_KEYS, "content_sha256"), now=now)
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.erasure.holds import images_on_hold
 from jobs.governance.basis import import_basis, link_images, named_images, record_batch
 from jobs.governance.basis_files import read_basis
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import KeyRing
-from jobs.schemas import BASIS_LINKS, IMAGES
+from jobs.schemas import AWAITED, BASIS_LINKS, IMAGES
 from jobs.tables.images import Admit, Ingested, ingest_images
 from jobs.tables.sources import open_source
 from jobs.tables.store import Warehouse
@@ -101,7 +102,7 @@ def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark: S
     place.ingest(basis=True)
     assert place.reasons() == {"a": None, "b": None, "c": None}
     # Those that waited are bound to the first bytes, so that they hold for no others where `images` is filled anew.
-    assert place.warehouse.read(BASIS_LINKS).where("content_sha256 IS NOT NULL").count() == 3
+    assert place.warehouse.read(BASIS_LINKS).where(F.col("content_sha256") != AWAITED).count() == 3
     links = place.warehouse.version(BASIS_LINKS)
 
     # All change. What is given with them is given for the new ones; c's first bytes, once permitted, come back later.
@@ -131,6 +132,30 @@ def test_guarantees_1_and_6_changed_bytes_need_a_permission_given_since(spark: S
     place.warehouse.delta(BASIS_LINKS).delete()
     assert place.ingest(images=True, basis=True) == Ingested(3, 0, 1, 1, refused={"LEGAL_HOLD": 1})
     assert place.reasons()["a"] == "LEGAL_HOLD"
+
+
+def test_guarantee_1_what_was_given_for_a_picture_to_come_is_not_for_one_that_a_backup_brings(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    place = Place(spark, tmp_path)
+    place.put(a=b"somebody else's")
+    place.ingest(images=True)
+    images = f"delta.`{place.warehouse.location}/{IMAGES.name}`"
+    former = place.warehouse.version(IMAGES)
+    place.warehouse.delta(IMAGES).delete()
+    (tmp_path / "basis.jsonl").write_text(record("ra", "a.jpg"))
+    place.ingest(basis=True)
+    spark.sql(f"RESTORE TABLE {images} TO VERSION AS OF {former}")
+    assert place.reasons() == {"a": "CONTENT_AWAITED"}
+    # What its source has now is what the permission was given for; also where the former bytes come back once more.
+    place.put(a=b"mine")
+    place.ingest(images=True)
+    assert place.reasons() == {"a": CHANGED}
+    spark.sql(f"RESTORE TABLE {images} TO VERSION AS OF {former}")
+    assert place.reasons() == {"a": "CONTENT_AWAITED"}
+    place.put(a=b"somebody else's")
+    place.ingest(images=True)
+    assert place.reasons() == {"a": None}, "its source says that these are the bytes"
 
 
 def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothing(

@@ -40,7 +40,7 @@ from jobs.governance.gate import Gated, RunGate, gate, gate_warehouse
 from jobs.governance.jurisdictions import load_rules
 from jobs.governance.records import record_decisions
 from jobs.governance.tombstones import key_ring
-from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
+from jobs.schemas import AWAITED, BASIS_LINKS, BASIS_QUARANTINE, IMAGES, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
 from jobs.session import packaged_conf
 from jobs.settings import Settings
 from jobs.tables.store import Warehouse
@@ -88,7 +88,7 @@ def mutated(rng: random.Random) -> Record:
         "authority_disclosed_at": (NOW - timedelta(days=60), NOW - timedelta(days=59)),
         "quarantined": (True,),
         "erased_at": (NOW - timedelta(days=30), NOW - timedelta(days=200)),
-        "contents": (("c",), ("d", "c"), ("d",), ("",)),
+        "contents": (("c",), ("d", "c"), ("d",), ("",), (AWAITED,), (AWAITED,), (AWAITED, "d"), (AWAITED, "c")),
         "events": (None, ()),
     }
     changes: dict[str, Any] = {}
@@ -293,6 +293,7 @@ def linked_records() -> Iterator[Record]:
     gone = (*(GOOD.events or ()), Event(NOW - timedelta(days=1), None, "withdrawal", "ConsentWithdrawn"))
     changes: tuple[dict[str, Any], ...] = (
         {}, {"contents": ("c",)}, {"contents": ("d",)}, {"contents": ("d",), "purposes": ("p:a",)},
+        {"contents": (AWAITED,)}, {"contents": (AWAITED,), "events": gone},
         {"events": gone}, {"events": gone, "contents": ("c",)}, {"events": gone, "contents": ("d",)},
         {"events": gone, "contents": ("c",), "impact_assessment": None},
         {"events": gone, "contents": ("c",), "jurisdiction": "XX"},

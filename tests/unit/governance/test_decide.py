@@ -31,6 +31,7 @@ from jobs.governance.decide import (
     valid_until,
 )
 from jobs.governance.jurisdictions import load_rules
+from jobs.schemas import AWAITED
 from tests.unit.governance.cases import BOXES, FIELDS, GIVEN, GOOD, NOW, TIES
 
 pytestmark = pytest.mark.unit
@@ -320,6 +321,8 @@ OVER: dict[str, tuple[list[tuple[bool, tuple[str, ...]]], bool]] = {
     "both ended": ([(True, HERE), (True, FORMER)], True),
     "another is in force": ([(True, HERE), (False, HERE)], False),
     "another is in force, for no bytes yet": ([(True, HERE), (False, ANY)], False),
+    "another is in force, for what is yet to come": ([(True, HERE), (False, (AWAITED,))], False),
+    "one for what is to come has ended, others are for former bytes": ([(True, (AWAITED,)), (False, FORMER)], True),
     "another is in force for former bytes": ([(True, HERE), (False, FORMER)], True),
     "others are in force for former bytes": ([(True, HERE), (False, FORMER), (False, FORMER)], True),
     "nobody has ended": ([(False, FORMER), (False, FORMER)], False),
@@ -392,20 +395,27 @@ def test_guarantee_6_of_an_image_its_source_decides_first_then_its_records(case:
     assert found == Decision(allowed=expected is None, reason=expected, valid_until=None if expected else END)
 
 
+CHANGED = Reason.CONTENT_CHANGED
+
+
 @pytest.mark.parametrize(
-    ("contents", "content", "holds"),
+    ("contents", "content", "refused"),
     [
-        ((), Content("c"), True), ((), Content("c", changed=True), False), ((), Content(None), True),
-        (("c",), Content("c"), True), (("c",), Content("c", changed=True), True), (("b", "c"), Content("c"), True),
-        (("b",), Content("c"), False), (("b",), Content("c", changed=True), False), (("b",), Content(None), False),
+        ((), Content("c"), None), ((), Content("c", changed=True), CHANGED), ((), Content(None), None),
+        (("c",), Content("c"), None), (("c",), Content("c", changed=True), None), (("b", "c"), Content("c"), None),
+        (("b",), Content("c"), CHANGED), (("b",), Content("c", changed=True), CHANGED),
+        (("b",), Content(None), CHANGED),
+        ((AWAITED,), Content("c"), Reason.CONTENT_AWAITED), ((AWAITED,), Content("c", changed=True), CHANGED),
+        ((AWAITED,), Content("unread:EMPTY", read=False), None), ((AWAITED, "c"), Content("c"), None),
+        ((AWAITED, "b"), Content("c"), CHANGED), ((AWAITED, "c"), Content("c", changed=True), None),
     ],
 )  # fmt: skip
 def test_guarantee_1_a_permission_holds_for_the_bytes_that_it_was_given_for(
-    contents: tuple[str, ...], content: Content, holds: bool
+    contents: tuple[str, ...], content: Content, refused: Reason | None
 ) -> None:
     record = replace(GOOD, contents=contents)
     found = decide_image(ASSESSED, "b", [record], policy=POLICY, now=NOW, content=content)
-    assert found.reason == (None if holds else Reason.CONTENT_CHANGED)
+    assert found.reason == refused
     # One that was given since covers the picture, whatever the others were given for.
     both = decide_image(
         ASSESSED, "b", [record, replace(GOOD, contents=("c",))], policy=POLICY, now=NOW, content=Content("c")
