@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from jobs.embedding.status import INPUT, REFUSED
 from jobs.errors import GovernanceError, MixedFingerprints
 from jobs.governance.gate import Gated
+from jobs.governance.holds import images_on_hold
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGE_STATUS, REMOVED_FACES
 from jobs.tables.store import Warehouse, materialise
 
@@ -79,7 +80,8 @@ def remove_unpermitted_faces(warehouse: Warehouse, gated: Gated, *, now: datetim
         GovernanceError: there is no link at all, so that every face would go, also of what is on hold.
     """
     permitted = gated.accepted.select(*INPUT)
-    on_hold = gated.refused.where("on_hold").select("image_id")
+    # By faces as well: the link to a record on hold may be lost.
+    on_hold = materialise(images_on_hold(warehouse))
 
     def stale_in(rows: DataFrame) -> DataFrame:
         gone = rows.join(permitted, list(INPUT), "left_anti")

@@ -8,10 +8,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.erasure.kinds import LINK, RECORD, SHARED
-from jobs.governance.records import current_records
+from jobs.governance.holds import held_records, images_under, leading_to
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, LEFT, LEFT_CONTENT
-from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
-from jobs.tables.faces import faces_under_records, known_faces
+from jobs.schemas import BASIS_LINKS, IMAGES
+from jobs.tables.faces import known_faces
 from jobs.tables.links import NOT_READ, content_of_link
 from jobs.tables.store import Warehouse, materialise
 
@@ -21,41 +21,13 @@ def that_were_read(images: DataFrame) -> DataFrame:
     return images.where(~F.col("content_sha256").startswith(NOT_READ))
 
 
-def held_records(warehouse: Warehouse) -> DataFrame:
-    """Records (record_id) on which a legal hold is recorded."""
-    return current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
-
-
-def images_on_hold(warehouse: Warehouse, given: DataFrame | None = None) -> DataFrame:
-    """Images (image_id) that a legal hold on one of their records keeps as they are.
-
-    ``given``: also what is about to be linked (image_id, record_id), as where links were lost and come in again.
-    """
-    records = held_records(warehouse)
-    on_hold = images_under(warehouse, records)
-    if given is None:
-        return on_hold
-    return on_hold.unionByName(given.join(records, "record_id", "left_semi").select("image_id")).distinct()
-
-
-def images_under(warehouse: Warehouse, records: DataFrame) -> DataFrame:
-    """Images (image_id) of ``records``: by links, and by faces, which tell of one where its link is lost."""
-    return _leading_to(warehouse).join(records, "record_id", "left_semi").select("image_id").distinct()
-
-
-def _leading_to(warehouse: Warehouse) -> DataFrame:
-    """What leads from records to images (image_id, record_id): links and faces."""
-    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id")
-    return links.unionByName(faces_under_records(warehouse).select("image_id", "record_id"))
-
-
 def kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) -> DataFrame:
     """Records (record_id) that stay while ``records`` and their ``images`` are on hold.
 
     Also those that name an image on hold, whoever they are about: without them nobody could tell, when the hold ends,
     what an erasure that waited was about.
     """
-    of_images = _leading_to(warehouse).join(images, "image_id", "left_semi").select("record_id")
+    of_images = leading_to(warehouse).join(images, "image_id", "left_semi").select("record_id")
     return records.unionByName(of_images).distinct()
 
 

@@ -88,8 +88,9 @@ def _bar(warehouse: Warehouse, wanted: DataFrame, ring: KeyRing, *, now: datetim
     )
     keyed = digests(pivoted, columns, "request_id", ring, [ring.current]).where("digest IS NOT NULL")
     # One of an expiry is written each time: it bars what was permitted until then.
-    there = warehouse.read(TOMBSTONES).where(F.col("kind") != EXPIRED).select("kind", "key_id", "digest")
-    rows = keyed.join(there, ["kind", "key_id", "digest"], "left_anti").withColumnRenamed("row_key", "request_id")
+    rows, stone = keyed.withColumnRenamed("row_key", "request_id"), ["request_id", "kind", "key_id", "digest"]
+    # By request: while another one that has barred the same is open, a sweep looks for nothing of it.
+    rows = rows.join(warehouse.read(TOMBSTONES).where(F.col("kind") != EXPIRED).select(*stone), stone, "left_anti")
     stones = materialise(rows.withColumn("recorded_at", F.lit(now).cast("timestamp")))
     if not stones.isEmpty():
         warehouse.append(stones, TOMBSTONES)

@@ -7,11 +7,12 @@ from functools import reduce
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.erasure.holds import held_records, images_under, kept_records
+from jobs.erasure.holds import kept_records
 from jobs.erasure.kinds import COMPLETE, LINK, ORPHAN, RECORD
 from jobs.governance.batches import not_assessed_since
 from jobs.governance.decide import Reason
 from jobs.governance.gate import Gated
+from jobs.governance.holds import held_records, images_under
 from jobs.governance.tombstones import BATCH, CONTENT, FACE, IMAGE, SUBJECT, KeyRing, Stones, given_since, last_given
 from jobs.schemas import (
     BASIS_LINKS,

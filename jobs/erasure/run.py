@@ -21,7 +21,7 @@ from jobs.erasure.purging import finish_physically, purge, rewritten
 from jobs.erasure.receipts import told_of_pass, write_receipts
 from jobs.erasure.requests import ask_again, forget_items, pending, request_all, settle, strike_off, unsettled
 from jobs.erasure.rows import destroy_rows, forget_removed, is_blind
-from jobs.erasure.shared import leaving_records, settle_shared, staying_faces
+from jobs.erasure.shared import leaving_records, left_by_pass, settle_shared, staying_faces
 from jobs.erasure.vectors import decisions, erase_vectors, sweep_index, sweep_staged
 from jobs.erasure.waiting import NOBODY, note_waiting, still_waiting
 from jobs.errors import SettingsError
@@ -105,13 +105,13 @@ def erase_pending(run: Run, index: VectorIndex, *, due: DataFrame | None = None,
         ring = key_ring(settings)
         found_at = utc_now()
         items = write_down(warehouse, targets, found, ring, now=found_at)
-        leaving = materialise(leaving_records(targets, found))
+        leaving, left = materialise(leaving_records(targets, found)), left_by_pass(warehouse, found)
     counts, began = _starts(run, items)
-    index_did, index_at = erase_vectors(run, index, items, leaving)
+    index_did, index_at = erase_vectors(run, index, items, leaving, left)
     # After a run that is unfinished knows that what it has loaded is dropped.
     need_all(warehouse, settings, index)
     with run.job.watching("erase-shared"):
-        staying = staying_faces(warehouse, settings, items, leaving, now=run.job.clock())
+        staying = staying_faces(warehouse, settings, items, leaving, left, now=run.job.clock())
         begin(warehouse, targets, found, ring, run_id=run.run_id, now=found_at)
         # Not before: were it taken back, nobody would know any more of what the files are to be purged.
         forget_removed(warehouse, began)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.erasure.kinds import RECORD, SHARED
+from jobs.erasure.kinds import RECORD, SHARED, is_of_pass
 from jobs.erasure.rows import keys_of
 from jobs.governance.gate import Gated, gate_warehouse, input_digest
 from jobs.governance.records import current_records
-from jobs.governance.tombstones import EXPIRED, FACE
-from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGE_STATUS, PROCESSING_BASIS, RECORD_STRUCT
-from jobs.tables.store import Warehouse, materialise
+from jobs.governance.tombstones import EXPIRED, FACE, LEFT, LEFT_CONTENT
+from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, RECORD_STRUCT
+from jobs.tables.store import Warehouse, looked_up, materialise
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -59,13 +59,22 @@ def leaving_records(targets: DataFrame, found: DataFrame) -> DataFrame:
 
 
 def staying_faces(
-    warehouse: Warehouse, settings: Settings, items: DataFrame, leaving: DataFrame, *, now: datetime
+    warehouse: Warehouse,
+    settings: Settings,
+    items: DataFrame,
+    leaving: DataFrame,
+    left: DataFrame | None,
+    *,
+    now: datetime,
 ) -> DataFrame | None:
-    """`covered_as_before` of all shared pictures of ``items``, asked before the records go; None: there are none."""
+    """`covered_as_before` of all shared pictures of ``items``, asked before the records go; None: there are none.
+
+    ``left``: `left_by_pass`.
+    """
     shared = shared_in(items)
     if shared.isEmpty():
         return None
-    gated = gate_warehouse(warehouse, settings, now=now, only=shared, to_destroy=True)
+    gated = gate_warehouse(warehouse, settings, now=now, only=shared, left=left, to_destroy=True)
     return materialise(covered_as_before(warehouse, gated, shared, leaving))
 
 
@@ -89,6 +98,23 @@ def settle_shared(warehouse: Warehouse, items: DataFrame, staying: DataFrame | N
     warehouse.update_matching(IMAGE_STATUS, settled, on, status)
     warehouse.update_matching(EMBEDDINGS, faces, (*on, "face_id"), {"input_digest": "k.fresh"})
     return settled.count()
+
+
+def left_by_pass(warehouse: Warehouse, found: DataFrame) -> DataFrame | None:
+    """Images (image_id) that somebody leaves by a pass, as they are named or by their bytes; None: there are none.
+
+    Their tombstones are written when it has begun, which is behind the look at the collections.
+    """
+    leave = is_of_pass() & ~F.col("on_hold") & F.col("kind").isin(LEFT, LEFT_CONTENT)
+    left = materialise(found.where(leave).select("kind", "value").distinct())
+    if not (count := left.count()):
+        return None
+    images = warehouse.read(IMAGES).select("image_id", "content_sha256")
+    parts = []
+    for kind, column in ((LEFT, "image_id"), (LEFT_CONTENT, "content_sha256")):
+        named = left.where(F.col("kind") == kind).select(F.col("value").alias(column))
+        parts.append(images.join(looked_up(named, count), column, "left_semi").select("image_id"))
+    return materialise(parts[0].unionByName(parts[1]).distinct())
 
 
 def shared_in(items: DataFrame) -> DataFrame:

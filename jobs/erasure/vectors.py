@@ -46,19 +46,24 @@ from jobs.tables.store import materialise
 _REDONE: tuple[type[StepResult], ...] = (Staged, Imported, FileImported, Indexed, Verified, RemovedFromCollection)
 
 
-def erase_vectors(run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame) -> tuple[ErasedIndex, datetime]:
-    """Out of every collection, and out of the staged files; what was done in the former, and until when."""
+def erase_vectors(
+    run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame, left: DataFrame | None
+) -> tuple[ErasedIndex, datetime]:
+    """Out of every collection, and out of the staged files; what was done in the former, and until when.
+
+    ``leaving`` (record_id): records that go; ``left`` (image_id): what somebody leaves by this pass (`left_by_pass`).
+    """
     with run.step(ErasedIndex) as erasing:
-        erasing.result = ErasedIndex(collections=_erase_index(run, index, items, leaving, every=True))
+        erasing.result = ErasedIndex(collections=_erase_index(run, index, _Going(run, index, items, leaving, left)))
     index_at = utc_now()
     with run.step(ErasedStaging) as clearing:
         clearing.result = ErasedStaging(folders=_erase_staged(run, index))
     return erasing.result, index_at
 
 
-def decisions(run: Run, settings: Settings) -> Gated:
+def decisions(run: Run, settings: Settings, left: DataFrame | None = None) -> Gated:
     """The gate at this instant, computed once: what follows reads it several times."""
-    return gate_warehouse(run.warehouse, settings, now=run.job.clock(), to_destroy=True).computed()
+    return gate_warehouse(run.warehouse, settings, now=run.job.clock(), left=left, to_destroy=True).computed()
 
 
 def sweep_index(run: Run, index: VectorIndex) -> None:
@@ -66,13 +71,14 @@ def sweep_index(run: Run, index: VectorIndex) -> None:
     nothing = run.job.spark.createDataFrame([], ERASURE_ITEMS.columns)
     nobody = run.job.spark.createDataFrame([], "record_id string")
     with run.step(ErasedIndex) as step:
-        step.result = ErasedIndex(collections=_erase_index(run, index, nothing, nobody, every=False))
+        going = _Going(run, index, nothing, nobody, None)
+        step.result = ErasedIndex(collections=_erase_index(run, index, going, every=False))
 
 
 def _erase_index(
-    run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame, *, every: bool
+    run: Run, index: VectorIndex, going: _Going, *, every: bool = True
 ) -> dict[str, dict[str, int | bool]]:
-    """Out of each collection go the faces of ``items``, and all that is not permitted; by collection, in rows.
+    """Out of each collection go the faces that are asked for, and all that is not permitted; by collection, in rows.
 
     ``every``: in a pass, which goes through all stores. Also a collection that is not complete and was never live is
     looked at, and dropped; else it is left to the run that may still complete it, unless that one has to stage anew
@@ -85,7 +91,7 @@ def _erase_index(
     report = erase_keys(
         index,
         looked_at,
-        _Going(run, index, items, leaving).out_of,
+        going.out_of,
         keep=keep,
         load_timeout_s=milvus.index_timeout_s,
         compact_timeout_s=run.settings.erasure.compact_timeout_s,
@@ -103,10 +109,13 @@ def _abandoned(run: Run, index: VectorIndex, collection: str) -> bool:
 class _Going:
     """Which keys leave a collection: asked of the collection itself, against what may be in one of its kind."""
 
-    def __init__(self, run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame) -> None:
+    def __init__(
+        self, run: Run, index: VectorIndex, items: DataFrame, leaving: DataFrame, left: DataFrame | None
+    ) -> None:
         self._run = run
         self._index = index
         self._leaving = leaving
+        self._left = left
         self._shared = materialise(shared_in(items))
         named = items.where(F.col("kind") == FACE).select(F.col("value").cast("bigint").alias("face_id"))
         self._named = materialise(named.distinct())
@@ -140,7 +149,7 @@ class _Going:
         allowed = dict.fromkeys((*settings.governance.allowed_purposes, *purposes))
         asked = settings.governance.model_copy(update={"purposes": purposes, "allowed_purposes": tuple(allowed)})
         asked_for = settings.model_copy(update={"governance": asked})
-        gated = decisions(self._run, asked_for)
+        gated = decisions(self._run, asked_for, self._left)
         staying = covered_as_before(warehouse, gated, self._shared, self._leaving)
         staying = staying.where(F.col("model_fingerprint") == fingerprint).select("face_id")
         return permitted_faces(warehouse, gated, fingerprint).keys.unionByName(staying)

@@ -17,7 +17,7 @@ from jobs.erasure.kinds import COMPLETE, RECORD
 from jobs.erasure.requests import open_requests
 from jobs.errors import BadInput, NotProvenError
 from jobs.governance.gate import gate_warehouse
-from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, given_since, key_ring, last_given
+from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, Stones, given_since, key_ring, last_given
 from jobs.governance.tombstones import digests as digests_of
 from jobs.index.milvus.connect import connect
 from jobs.index.permitted_keys import keys_in
@@ -44,10 +44,13 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
 
     Raises:
         NotProvenError: something was found, which names the files; or a collection on record could not be looked at.
+        GovernanceError: a key that tombstones were written under is not in the ring.
         SettingsError: the alias points at a collection that is not of this warehouse.
     """
     warehouse, settings = job.warehouse, job.settings
     ring = key_ring(settings)
+    # Without their key nothing would be found of them, which is no proof.
+    Stones.read(warehouse.read(TOMBSTONES), ring)
     waiting = materialise(open_requests(warehouse).select("request_id"))
     on_hold = kept_on_hold(warehouse)
     complete = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
@@ -104,15 +107,19 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
 def _left_alone(job: JobContext, stones: DataFrame, waiting: DataFrame, on_hold: DataFrame | None) -> DataFrame:
     """Digests of what the requests ``waiting`` (request_id) name or have found, and of what is ``on_hold``.
 
-    ``on_hold``: `kept_on_hold`; of its records the persons.
+    ``on_hold``: `kept_on_hold`; of its records the persons of whom no other is there.
     """
     items = job.warehouse.read(ERASURE_ITEMS).join(waiting, "request_id", "left_semi")
     values = [items.select("value"), items.select(F.col("image_id").alias("value"))]
     if on_hold is not None:
         values.append(on_hold.select(F.col("kept_by").alias("value")))
         kept = on_hold.where(F.col("kind") == RECORD).select(F.col("kept_by").alias("record_id"))
-        basis = job.warehouse.read(PROCESSING_BASIS).join(kept, "record_id", "left_semi")
-        values.append(basis.select(F.col("pii_principal_id").alias("value")))
+        # A person one of whose records is another that came back is looked for: only rows tell, and not the name.
+        basis = job.warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id").distinct()
+        basis = basis.join(kept.withColumn("kept", F.lit(True)), "record_id", "left")
+        every_one = F.bool_and(F.coalesce("kept", F.lit(False))).alias("kept")
+        people = basis.groupBy("pii_principal_id").agg(every_one).where("kept")
+        values.append(people.select(F.col("pii_principal_id").alias("value")))
     every = reduce(DataFrame.unionByName, values).dropna().distinct()
     ring = key_ring(job.settings)
     # Under each kind: a value of one kind is none of another.

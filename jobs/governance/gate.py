@@ -270,11 +270,13 @@ def gate_warehouse(
     now: datetime,
     ingested_by: datetime | None = None,
     only: DataFrame | None = None,
+    left: DataFrame | None = None,
     to_destroy: bool = False,
 ) -> Gated:
     """Gate the images that were there at ``ingested_by`` (else at ``now``), by the records that are there now.
 
-    ``only``: no other images than these (image_id; few). ``to_destroy``: without any basis record every image is
+    ``only``: no other images than these (image_id; few). ``left``: images (image_id) that somebody is about to leave,
+    of which no tombstone tells yet. ``to_destroy``: without any basis record every image is
     refused, as it should be where the job takes out what is not permitted; a job that indexes stops.
 
     Raises:
@@ -292,6 +294,12 @@ def gate_warehouse(
     images = warehouse.read(IMAGES).where(F.col("ingested_at") <= F.lit(ingested_by or now).cast("timestamp"))
     if only is not None:
         images = images.join(F.broadcast(only.select("image_id").distinct()), "image_id")
+    barred = barred_in(warehouse, settings, images, basis)
+    if left is not None:
+        shared = left.select(F.col("image_id").alias("row_key"))
+        if barred.shared is not None:
+            shared = shared.unionByName(barred.shared.select("row_key"))
+        barred = replace(barred, shared=shared.distinct())
     return gate(
         images,
         warehouse.read(BASIS_LINKS),
@@ -299,7 +307,7 @@ def gate_warehouse(
         warehouse.read(SOURCE_BATCHES),
         policy=policy_of(settings),
         now=now,
-        barred=barred_in(warehouse, settings, images, basis),
+        barred=barred,
     )
 
 

@@ -32,8 +32,9 @@ def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime
     Where a link alone is lost a face tells of it (`_with_nobody_else`), and beside one under a record on hold nothing
     is.
     """
-    # Not where a record of it is lost.
-    lost = F.exists("reasons", lambda reason: reason.eqNullSafe(F.lit(Reason.BASIS_NOT_FOUND.value)))
+    # Not where a record of it is lost, or its newest line could not be read: a hold may have been in it.
+    unknown = (Reason.BASIS_NOT_FOUND.value, Reason.QUARANTINED.value)
+    lost = F.exists("reasons", lambda reason: F.coalesce(reason.isin(*unknown), F.lit(False)))
     revoked = F.col("reason").isin(Reason.BATCH_REVOKED.value, Reason.ERASED.value) & ~lost
     decided = gated.decisions.where(~F.col("on_hold")).select(
         "image_id", "over", F.coalesce(revoked, F.lit(False)).alias("revoked")

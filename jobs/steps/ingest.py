@@ -6,10 +6,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.erasure.holds import images_on_hold
 from jobs.errors import SettingsError
 from jobs.governance.basis import import_basis, is_void, link_images, named_images, record_batch, write_template
 from jobs.governance.basis_files import read_basis
+from jobs.governance.holds import images_on_hold
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.job_result import Result

@@ -20,7 +20,7 @@ from jobs.erasure.kinds import COMPLETE, Target
 from jobs.erasure.receipts import receipts
 from jobs.erasure.subject_access import export, stored_about
 from jobs.erasure.verify import prove_erased
-from jobs.errors import NotProvenError, SettingsError
+from jobs.errors import GovernanceError, NotProvenError, SettingsError
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, key_ring
 from jobs.runs.record import JobContext
 from jobs.schemas import (
@@ -231,6 +231,14 @@ def test_guarantee_10_what_an_open_request_names_or_a_hold_keeps_is_no_finding_a
     add(PROCESSING_BASIS, record_row("r5", 5, legal_hold_ref="case 1"))
     warehouse.vacuum([ERASURE_ITEMS], 0)
     assert said() == "what a legal hold keeps"
+    # Nothing is found of what is keyed with a key that is not there, and that is no proof.
+    elsewhere = settings.model_copy(update={"tombstone_keys": SecretStr(f"another {KEY}")})
+    with pytest.raises(GovernanceError, match="cannot be read"):
+        prove_erased(job_for(spark, elsewhere), [], None)
+    # Another record of that person has come back, of which the hold says nothing.
+    add(PROCESSING_BASIS, record_row("r55", 5))
+    with pytest.raises(NotProvenError, match=r"tombstone of subject in .*processing_basis"):
+        prove_erased(job_for(spark, settings), [], None)
     warehouse.delta(PROCESSING_BASIS).delete()
     warehouse.vacuum([PROCESSING_BASIS], 0)
     with pytest.raises(NotProvenError, match="basis_links"):

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from jobs.erasure.closing import Closed, close, lost_records
 from jobs.erasure.find import find
-from jobs.erasure.kinds import EXPIRY, Target
+from jobs.erasure.kinds import EXPIRY, TARGETS, Target
 from jobs.erasure.ledger import begin, write_down
 from jobs.erasure.requests import (
     ask_again,
@@ -654,3 +654,17 @@ def test_what_tells_a_commit_from_others_is_not_its_version_alone(made: Indexed)
         shutil.copytree(copy, folder)
     assert versions[0] == versions[1]
     assert told[0] != told[1]
+
+
+def test_guarantee_13_what_a_request_that_waits_has_barred_is_barred_by_the_next_as_well(made: Indexed) -> None:
+    """A sweep goes by requests that are complete: the first one's tombstone alone would let copies stay."""
+    warehouse, ring, now, content = made.warehouse, key_ring(made.settings), datetime.now(UTC), "5" * 64
+    stone = (CONTENT, ring.current, ring.digest(CONTENT, content), "er-waits", now)
+    warehouse.append(made.spark.createDataFrame([stone], TOMBSTONES.columns), TOMBSTONES)
+    targets = made.spark.createDataFrame([("er-next", "subject", principal(5), 1, now)], TARGETS)
+    item = [("er-next", CONTENT, content, image(5), False, False)]
+    columns = "request_id string, kind string, value string, image_id string, on_hold boolean, unknown boolean"
+    for _ in range(2):
+        write_down(warehouse, targets, made.spark.createDataFrame(item, columns), ring, now=now)
+    barred = warehouse.read(TOMBSTONES).where(F.col("digest") == stone[2])
+    assert sorted(row["request_id"] for row in barred.collect()) == ["er-next", "er-waits"]

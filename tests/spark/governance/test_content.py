@@ -12,10 +12,10 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.erasure.holds import images_on_hold
 from jobs.governance.basis import import_basis, link_images, named_images, record_batch
 from jobs.governance.basis_files import read_basis
 from jobs.governance.gate import gate_warehouse
+from jobs.governance.holds import images_on_hold
 from jobs.governance.tombstones import KeyRing
 from jobs.schemas import AWAITED, BASIS_LINKS, IMAGES
 from jobs.tables.images import Admit, Ingested, ingest_images

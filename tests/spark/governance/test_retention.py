@@ -19,6 +19,7 @@ from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import key_ring
 from jobs.schemas import (
     BASIS_LINKS,
+    BASIS_QUARANTINE,
     EMBEDDINGS,
     ERASURE_REQUESTS,
     IMAGES,
@@ -99,6 +100,11 @@ def test_guarantee_7_nothing_is_due_while_nobody_can_tell_what_is_held(made: Ind
     warehouse.append(made.spark.createDataFrame(revoked, SOURCE_BATCHES.columns), SOURCE_BATCHES)
     recorded(made, [withdrawn("s1", 1, face_box=BOX)], [])
     assert due(made) == {("image", image(4)), ("expired", "s1")}
+    # Nor of a picture one of whose records has a newer line that could not be read: a hold may be in it.
+    unread = [("r4", "hold.csv", "DATE_REWRITTEN", "d", now)]
+    warehouse.append(made.spark.createDataFrame(unread, BASIS_QUARANTINE.columns), BASIS_QUARANTINE)
+    assert due(made) == {("expired", "s1")}
+    warehouse.delta(BASIS_QUARANTINE).delete()
     warehouse.delta(BASIS_LINKS).delete()
     assert due(made) == set()
     faces = made.faces()
@@ -125,6 +131,8 @@ def test_guarantee_7_a_face_tells_of_somebody_whose_link_is_lost(made: Indexed) 
     faces = {("face", str(face)) for face in made.faces(f"image_id = '{SHARED}'")}
     assert held >= {("record", "s1"), ("shared", SHARED)}
     assert len(held & faces) == 1
+    # A night that finds the picture without its link takes no face of it either.
+    assert remove_unpermitted_faces(warehouse, gate_warehouse(warehouse, made.settings, now=now), now=now) == 0
     # Without any nobody knows. (What else the first one has is asked for, and so it has ended, too.)
     warehouse.delta(EMBEDDINGS).delete(F.col("image_id") == SHARED)
     assert due(made) == {("image", SHARED), ("image", image(1))}
