@@ -807,6 +807,9 @@ class Player:
         people = oracle.whose(picture_id, person)
         if not people <= set(oracle.erased_people) or people & unsettled:
             return False
+        if oracle.is_back_unlinked(picture_id, people):
+            # The face is of what they consented to since: until its link is here again, nobody can tell.
+            return False
         return oracle.served(picture_id).get(person, Says.NO) is Says.NO
 
     def _erased(self, picture_id: str, content: str, person: str) -> bool:

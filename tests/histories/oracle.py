@@ -454,6 +454,12 @@ class Oracle:
             return {person} | self.unlinked.get(picture, set())
         return {person} | {v.person for v in versions if v.box is not None and v.box == places.get(person)}
 
+    def is_back_unlinked(self, picture: str, people: set[str]) -> bool:
+        """Whether one of them consented since their erasure, and the link that led to this picture is lost."""
+        lost = self.unlinked.get(picture, set()) & people & self.erased_people.keys()
+        records = [r for r in self.records.values() if r.newest.person in lost and picture not in r.links]
+        return any(self._given_after(record) for record in records)
+
     def barred(self, picture: str) -> bool:
         """Whether a tombstone names a stored picture, by its id or its bytes."""
         return picture in self.erased_ids or self.pictures[picture].content in self.erased_contents

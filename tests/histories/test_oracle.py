@@ -111,6 +111,17 @@ def test_expiry_is_erasure_and_a_later_permission_brings_it_back(oracle: Oracle)
     assert ann(oracle) is Says.YES
 
 
+def test_whoever_came_back_is_back_where_the_link_to_their_picture_is_lost(oracle: Oracle) -> None:
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    oracle.now = 13.0
+    take(oracle, n=replace(GIVEN, events=(Event(12.0, True),), pictures=("z",)), z="z1")
+    assert not oracle.is_back_unlinked("z", {"ann"})
+    oracle.lose("basis_links")
+    assert oracle.is_back_unlinked("z", {"ann"})
+    assert not oracle.is_back_unlinked("z", {"bob"})
+
+
 def test_other_bytes_for_what_is_there_with_a_backup_need_a_permission_given_since(oracle: Oracle) -> None:
     take(oracle, r=replace(GIVEN, expires_at=20.0))
     former = copy.deepcopy(oracle.pictures)
