@@ -181,7 +181,7 @@ def test_a_large_sample_is_not_squared(monkeypatch: pytest.MonkeyPatch) -> None:
         return np.linspace(0, 1, 9)
 
     monkeypatch.setattr(distances, "_pairs", pairs)
-    looked_at(trained_like(2_500), faces=2_500)
+    looked_at(trained_like(1_500), faces=1_500)
     assert sizes == [1_000, 1_000]
 
 

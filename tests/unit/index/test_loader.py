@@ -296,10 +296,10 @@ def test_in_two_phases_a_job_in_doubt_is_aborted_and_repeated(
 def young(server: Served, looks: float) -> None:
     """A job is made whose answer is lost, and which is in pre-import for so many looks at the list of jobs."""
     server.core.faults.always["list"] = lambda: server.core.clock.skip(1.0)
-    server.core.faults.always["describe"] = lambda: server.core.clock.skip(0.1)
+    server.core.faults.always["describe"] = lambda: server.core.clock.skip(0.2)
 
     def begin() -> str:
-        server.core.imports.pace = replace(AT_ONCE, preimport=looks - 0.5, importing=1.0)
+        server.core.imports.pace = replace(AT_ONCE, preimport=looks - 0.5, importing=3.0)
         return LOST
 
     server.core.faults.add("create", "", begin)

@@ -24,7 +24,10 @@ OPENERS = {"connect", "ServerIndex.open", "EmbeddedIndex.open"}
 
 def opened(path: Path) -> tuple[set[int], set[int]]:
     """Lines on which a module opens an index, and those on which it does so for a `with`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    if not any(opener in text for opener in OPENERS):
+        return set(), set()
+    tree = ast.parse(text)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) in OPENERS]
     items = [item.context_expr for node in ast.walk(tree) if isinstance(node, ast.With) for item in node.items]
     return {call.lineno for call in calls}, {call.lineno for call in calls if call in items}
