@@ -16,7 +16,7 @@ from tests.milvus.servers.core import Core
 from tests.milvus.servers.double import MilvusDouble
 from tests.milvus.servers.imports import Pace
 from tests.milvus.servers.profiles import PROFILES, Profile
-from tests.milvus.servers.store import Collection
+from tests.milvus.servers.store import Collection, Columns
 
 DEFAULT = PROFILES["2.6.24"]
 
@@ -61,7 +61,13 @@ class Served:
         """Rows beside those that are there, as an import brings them."""
         zeros = np.zeros(len(keys), np.int64)
         buckets = bucket_of(keys) if bucket is None else zeros + bucket
-        rows = {"face_id": keys, "embedding": vectors, "bucket": buckets, "purposes": zeros, "expires_at": zeros}
+        rows: Columns = {
+            "face_id": keys,
+            "embedding": vectors,
+            "bucket": buckets,
+            "purposes": zeros,
+            "expires_at": zeros,
+        }
         self.core.store.write(self.there(name), rows, flushed=True)
 
 

@@ -83,7 +83,7 @@ class Servers:
 
 def empty(server: Served, info: CollectionInfo = INFO) -> None:
     """The collection, made anew, of which no job is known."""
-    server.index.drop(NAME)
+    server.core.store.drop("default", NAME)
     server.core.imports.jobs.clear()
     server.index.create(NAME, dim=DIM, shards=1, properties=info)
 

@@ -52,7 +52,7 @@ At = Callable[..., Asking]
 
 def imports(ask: Asking, version: str = "", token: str = TOKEN, **milvus: Any) -> RestImportApi:
     """The client of a server of this version (that of the double)."""
-    told = {"uri": ask.double.uri, "database": DATABASE, "ready_timeout_s": 2.0, **milvus}
+    told = {"uri": ask.double.uri, "database": DATABASE, "ready_timeout_s": 30.0, **milvus}
     version = version or ask.core.profile.version
     return RestImportApi(Settings.model_validate({"milvus": told}), token, detect(version))
 
