@@ -19,7 +19,7 @@ from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.unit
 
-ROWS, INDEX_FILE = 1_800, 7_200
+ROWS, INDEX_FILE, SEARCHED = 1_800, 7_200, 40
 
 
 class Offline(IndexTypes):
@@ -66,12 +66,12 @@ def test_a_row_says_what_was_built_how_it_was_searched_and_what_came_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_types, "TIMES", 1)
-    queries = queries_of(ROWS)
+    queries = queries_of(ROWS)[:SEARCHED]
     truth = exact_neighbours(queries, [(np.arange(ROWS), pictures(np.arange(ROWS), SEED))], 10).ids
     with served() as server:
         found = Offline(tmp_path, server)._one(ROWS, queries, truth)
         # One for all, one that warms up, and each alone.
-        assert server.core.calls.count("Search") == 1 + 1 + QUERIES
+        assert server.core.calls.count("Search") == 1 + 1 + SEARCHED
         assert not server.index.exists("made")
     assert found["parameters"] == {"nlist": 128, "m": 256, "nbits": 8}
     assert found["search"] == {"nprobe": 32}
