@@ -1,4 +1,4 @@
-"""One real server for the session, and the four indexes that must keep one contract."""
+"""One real server for the session, and the three indexes that must keep one contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import VectorIndex
 from jobs.settings import Settings
-from tests.milvus.fake import FakeIndex
 from tests.milvus.server import MilvusStandalone, temporary
 from tests.milvus.servers.double import MilvusDouble
 from tests.milvus.servers.profiles import PROFILES
@@ -73,10 +72,8 @@ def self_signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["fake", "double", "embedded", "server"])
+@pytest.fixture(scope="module", params=["double", "embedded", "server"])
 def index(request: pytest.FixtureRequest) -> VectorIndex:
-    if request.param == "fake":
-        return FakeIndex()
     found: VectorIndex = request.getfixturevalue(request.param)
     return found
 

@@ -1,4 +1,4 @@
-"""What jobs rely on, held by the fake, by a server's double, by milvus-lite and by a real server alike."""
+"""What jobs rely on, held by a server's double, by milvus-lite and by a real server alike."""
 
 from __future__ import annotations
 

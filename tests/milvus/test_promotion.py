@@ -1,4 +1,4 @@
-"""From an empty collection to a live one and back, on the fake, on milvus-lite and on a real server."""
+"""From an empty collection to a live one and back, on a server's double, on milvus-lite and on a real server."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_collections_are_proven_promoted_kept_dropped_and_rolled_back(index: Vec
     assert set(index.list_collections(alias)) == {first, third, f"{alias}_alive", f"{alias}_eu_1"}
 
 
-@pytest.mark.parametrize("index", ["fake", "embedded"], indirect=True)
+@pytest.mark.parametrize("index", ["double", "embedded"], indirect=True)
 def test_a_proof_that_failed_keeps_the_alias_where_it_is(index: VectorIndex, alias: str) -> None:
     first, proof = build(index, alias, "r-1")
     promote(index, alias, first, proof=proof, proven=[first], keep=2)

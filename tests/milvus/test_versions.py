@@ -132,8 +132,8 @@ def test_a_job_that_goes_on_is_waited_for_however_long(version: str, tmp_path: P
     with world(version, tmp_path) as there, there.index() as index:
         there.create(index)
         # Twice as long as one may be without progress.
-        there.core.imports.pace.importing = 5.0 * SPEED
-        result = there.load(index, import_timeout_s=2.5, import_jobs=FILES)
+        there.core.imports.pace.importing = 2.5 * SPEED
+        result = there.load(index, import_timeout_s=1.25, import_jobs=FILES)
         assert result.retried == 0
         assert there.seen() == sorted(KEYS.tolist())
 
@@ -144,12 +144,12 @@ def test_a_job_that_stands_still_is_given_up_and_the_load_says_so_or_ends_exact(
         there.create(index)
         there.core.faults.add("job", "stall")
         if there.core.profile.has("two-phases"):
-            assert there.load(index, import_timeout_s=2.0).retried > 0
+            assert there.load(index, import_timeout_s=1.0).retried > 0
             assert there.seen() == sorted(KEYS.tolist())
             return
         # Nothing stops it before 3.0: the collection is to be built anew, and with it the job is over.
         with pytest.raises(RebuildNeeded, match="still runs"):
-            there.load(index, import_timeout_s=2.0)
+            there.load(index, import_timeout_s=1.0)
         index.drop(NAME)
         there.recorder = MemoryRecorder()
         there.create(index)

@@ -28,6 +28,8 @@ from jobs.errors import (
     SettingsError,
 )
 from jobs.index.ground_truth import recall_sample
+from jobs.index.milvus.embedded import EmbeddedIndex
+from jobs.index.protocol import IndexSpec
 from jobs.index.staging import Manifest, bucket_count, digests, stage
 from jobs.runs.history import run_state
 from jobs.runs.lease import Lease, last_act
@@ -38,8 +40,7 @@ from jobs.steps import load
 from jobs.steps.load import import_staged
 from jobs.steps.maintain import maintain
 from jobs.tables import store
-from tests.milvus.fake import FakeIndex
-from tests.milvus.rows import INFO, make_keys, make_vectors
+from tests.milvus.rows import INFO, make_keys, make_table, make_vectors
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 from udfs.arrays import EMBEDDING_DIM
 
@@ -160,25 +161,36 @@ def test_a_run_maintains_what_it_is_told_to(spark: SparkSession, tmp_path: Path)
         assert run.result(Maintained) is None
 
 
-def test_another_models_collection_is_not_added_to(spark: SparkSession, tmp_path: Path) -> None:
-    index = FakeIndex()
-    index.create("faces_f1", dim=EMBEDDING_DIM, shards=1, properties=INFO)
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[EmbeddedIndex]:
+    """An index with a collection of run f1 that is empty."""
+    with EmbeddedIndex(tmp_path / "index.db") as index:
+        index.create("faces_f1", dim=EMBEDDING_DIM, shards=1, properties=INFO)
+        yield index
+
+
+def rows_of(index: EmbeddedIndex, name: str) -> int:
+    index.build_index(name, IndexSpec("FLAT"), timeout=60)
+    index.load(name, timeout=60)
+    return index.count(name)
+
+
+def test_another_models_collection_is_not_added_to(spark: SparkSession, tmp_path: Path, index: EmbeddedIndex) -> None:
     staged = Manifest(str(tmp_path), (), 4)
     with open_run(job_for(spark, settings_for(tmp_path), "f1"), "load") as run, pytest.raises(MixedFingerprints):
         import_staged(run, index, "faces_f1", staged, "0" * 64)
-    assert not len(index.collections["faces_f1"].ids)
+    assert rows_of(index, "faces_f1") == 0
 
 
 def test_nothing_is_imported_beside_rows_of_no_import_on_record(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, tmp_path: Path, index: EmbeddedIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server would keep every row twice: what readers see is left alone, anything else is built anew."""
     monkeypatch.setattr(load, "_load_files", lambda *_: None)
-    index, staged, model = FakeIndex(), Manifest(str(tmp_path), (), 4), INFO.model_fingerprint
-    index.create("faces_f1", dim=EMBEDDING_DIM, shards=1, properties=INFO)
+    staged, model = Manifest(str(tmp_path), (), 4), INFO.model_fingerprint
 
     def fill() -> None:
-        index.collections["faces_f1"].append(make_keys(3), make_vectors(3, dim=EMBEDDING_DIM), np.zeros(3, np.int64))
+        index.insert("faces_f1", make_table(make_keys(3), make_vectors(3, dim=EMBEDDING_DIM)))
 
     fill()
     index.switch_alias("faces", "faces_f1")
@@ -188,13 +200,13 @@ def test_nothing_is_imported_beside_rows_of_no_import_on_record(
         assert run.result(Dropping) is None
         index.drop_alias("faces")
         import_staged(run, index, "faces_f1", staged, model)
-        assert not len(index.collections["faces_f1"].ids)
+        assert rows_of(index, "faces_f1") == 0
         assert run.result(Dropped) == Dropped(dropped=("faces_f1",))
         # An import that is on record is gone on with.
         run.record_parts({"0": FileImported(job_id="1", state="started", collection="faces_f1")})
         fill()
         import_staged(run, index, "faces_f1", staged, model)
-        assert len(index.collections["faces_f1"].ids) == 3
+        assert rows_of(index, "faces_f1") == 3
 
 
 def test_a_catalog_schema_is_a_warehouse_too(spark: SparkSession, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 from tests.milvus.servers.clock import Clock
 from tests.milvus.servers.compaction import Compactions
@@ -31,6 +32,12 @@ class Core:
         self.imports = Imports(self.store, profile, self.faults, self.clock, bucket)
         self.compactions = Compactions(self.store, profile, self.faults)
         self.calls: list[str] = []
+        # Calls over HTTP: route, body, and headers in lower case.
+        self.asked: list[tuple[str, Any, dict[str, str]]] = []
+        # What something between the client and the server answers to a route in its place: status and text.
+        self.between: dict[str, tuple[int, str]] = {}
+        # Searches miss each row of that number, as an approximate index does; 1: all.
+        self.misses_every = 0
         # Seconds of the server that a call over HTTP takes.
         self.slow_s = 0.0
         self.starting_until = 0.0

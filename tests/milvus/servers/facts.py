@@ -26,6 +26,7 @@ class Ref(NamedTuple):
 
 
 REFS: dict[str, Ref] = {
+    "2.3": Ref("milvus-io/milvus", "18df2ba6fd51b59aeefc903f5c6dd8741ba2cc5e", "main branch, before 2.4"),
     "2.4.13": Ref("zhuwenxing/milvus", "dfe27ebf358a29cb9479c22717104e962bd75029", "branch 2.4, before 2.4.13-hotfix"),
     "2.5": Ref("bigsheeper/milvus", "c8e90858d5e3ed45ae6916c7e6b5fe109dac4e49", "branch 2.5, at 2.5.27"),
     "2.6.0": Ref("bigsheeper/milvus", "288c69e924d1722d19aee527d28589c6fbaef930", "where 2.6.0 was named"),
@@ -50,6 +51,7 @@ PRIVILEGES = "internal/proxy/privilege_interceptor.go"
 PROXY_IMPORT = "internal/proxy/impl.go (2.4, 2.5), internal/proxy/task_import.go"
 DATACOORD = "internal/datacoord/services.go"
 IMPORT_UTIL = "internal/datacoord/import_util.go"
+TASKS = "internal/rootcoord/import_manager.go"
 CHECKER = "internal/datacoord/import_checker.go"
 CALLBACKS = "internal/datacoord/ddl_callbacks_import.go"
 PARQUET = "internal/util/importutilv2/parquet/util.go"
@@ -65,6 +67,7 @@ PATH_THREAD = "https://github.com/milvus-io/milvus/pull/51894"
 Range = tuple[str, str]
 ALWAYS: tuple[Range, ...] = (("2.4.13", ""),)
 KEYED: tuple[Range, ...] = (("2.6.24", "3.0.0"), ("3.0.2", ""))
+BY_TASKS: tuple[Range, ...] = (("2.3.0", "2.4.0"),)
 
 
 @dataclass(frozen=True)
@@ -591,6 +594,42 @@ SECTIONS: dict[str, tuple[Fact, ...]] = {
             "CheckTrain, RaftMetrics",
             (("2.4.13", "2.5.0"),),
             ("2.4.13",),
+        ),
+    ),
+    "Import tasks before 2.4": (
+        Fact(
+            "tasks",
+            "An import over gRPC is a task of one file, which it names from the beginning; its state is Pending, "
+            "Started, Persisted, Completed or Failed; one that is not known is code 1000, `key not found` (also run)",
+            TASKS,
+            "importJob, copyTaskInfo, getTaskState",
+            BY_TASKS,
+            ("2.3",),
+        ),
+        Fact(
+            "rows-before-completed",
+            "Rows of a task are made visible, segment by segment, and only then is it Completed: one that is cut off "
+            "in between stays as it is, or is Failed after a restart, with all of its rows or some to be seen",
+            TASKS,
+            "flipTaskFlushedState, loadFromTaskStore",
+            BY_TASKS,
+            ("2.3",),
+        ),
+        Fact(
+            "failed-tasks-cleaned",
+            "What a failed task has brought is dropped at a look every five minutes",
+            TASKS,
+            "cleanupLoop, removeBadImportSegments",
+            BY_TASKS,
+            ("2.3",),
+        ),
+        Fact(
+            "tasks-forgotten",
+            "A task is forgotten a day after it was made (`rootCoord.importTaskRetention`)",
+            TASKS,
+            "expireOldTasksFromEtcd, taskPastRetention",
+            BY_TASKS,
+            ("2.3",),
         ),
     ),
     "The client": (

@@ -9,13 +9,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tests.milvus.servers.clock import Clock
-from tests.milvus.servers.faults import Faults
+from tests.milvus.servers.faults import FAIL, FAIL_HALF, FAIL_SHOWN, SHORT, STALL, STALL_SHOWN, Faults
 from tests.milvus.servers.parquet import FileFault, read_rows
 from tests.milvus.servers.profiles import Profile
 from tests.milvus.servers.store import Collection, Columns, Refused, Segment, Store, join
 
 MAX_FILES, MAX_JOBS, MAX_BYTES = 1024, 1024, 16 * 2**30
 KEY_S, KEY_BYTES = 86_400.0, 256
+CLEAN_UP_S = 300.0
 ENDED = ("Completed", "Failed")
 ABORTED = "aborted by user"
 OWN_FOLDERS = {"insert_log", "delta_log", "stats_log", "index_files"}
@@ -89,8 +90,9 @@ class Imports:
         deadline = now + _seconds(options["timeout"]) if "timeout" in options else float("inf")
         auto_commit = not (self._profile.has("two-phases") and options.get("auto_commit", "").lower() == "false")
         self._check_cluster(auto_commit)
+        words = [self._faults.take(what) for what in ("job", *(path for entry in files for path in entry))]
         job = Job(self._store.number(), there, [list(f) for f in files], auto_commit, deadline, now,
-                  self._faults.take("job"), since=now)  # fmt: skip
+                  next(filter(None, words), ""), since=now)  # fmt: skip
         self.jobs[job.number] = job
         if key:
             self._keys[there.number, key] = (job.number, now)
@@ -197,7 +199,10 @@ class Imports:
             # each look, and so is never forgotten.
             if now > job.deadline and not over and job.deadline - job.since <= retention:
                 self._fail(job, "import timeout")
-            if job.state in ENDED and now - job.since > retention:
+            if self._profile.has("failed-tasks-cleaned") and job.state == "Failed" and now - job.since > CLEAN_UP_S:
+                self._drop_segments(job)
+            since = job.created if self._profile.has("tasks-forgotten") else job.since
+            if job.state in ENDED and now - since > retention:
                 del self.jobs[job.number]
 
     def _advance(self, job: Job, now: float) -> None:
@@ -212,7 +217,7 @@ class Imports:
         while job.state in lasts or (job.state == "Uncommitted" and job.auto_commit):
             ends = job.since + lasts.get(job.state, 0.0)
             # What was due only after the deadline does not happen before it.
-            if now < ends or ends > job.deadline or (job.fault == "stall" and job.state == "Importing"):
+            if now < ends or ends > job.deadline or (job.fault, job.state) in _STUCK:
                 return
             self._end_stage(job)
             job.since = ends
@@ -223,12 +228,15 @@ class Imports:
                 job.state = "PreImporting"
             case "PreImporting":
                 self._read(job)
-            case "Importing" if job.fault == "fail":
+            case "Importing" if job.fault == FAIL:
                 self._fail(job, "failed to import: disk quota exceeded")
             case "Importing":
-                rows = join(job.parts, job.there.schema)
-                job.segments.append(self._store.write(job.there, rows, flushed=True, visible=False))
+                self._write(job)
                 job.state = "IndexBuilding"
+            case "IndexBuilding" if job.fault in _SHOWN_EARLY:
+                # Only tasks of 2.3 can: no later server shows rows of a job that is not Completed.
+                assert self._profile.has("rows-before-completed")
+                job.state, job.reason = "Failed", "task marked failed as service restarted"
             case "IndexBuilding":
                 job.state = "Uncommitted" if self._profile.has("two-phases") else "Completed"
             case "Uncommitted":
@@ -238,6 +246,16 @@ class Imports:
         if job.state == "Completed":
             for segment in job.segments:
                 segment.visible = True
+
+    def _write(self, job: Job) -> None:
+        """Rows as segments, which nobody sees yet; two of them, where one is to be seen alone."""
+        rows = join(job.parts, job.there.schema)
+        halves = (slice(job.rows // 2), slice(job.rows // 2, None)) if job.fault == FAIL_HALF else (slice(None),)
+        for half in halves:
+            part = {name: column[half] for name, column in rows.items()}
+            job.segments.append(self._store.write(job.there, part, flushed=True, visible=False))
+        if job.fault in (FAIL_SHOWN, FAIL_HALF, STALL_SHOWN):
+            job.segments[0].visible = True
 
     def _read(self, job: Job) -> None:
         read = []
@@ -256,6 +274,10 @@ class Imports:
 
     def _fail(self, job: Job, reason: str) -> None:
         job.state, job.reason, job.since = "Failed", reason, self._clock.now()
+        self._drop_segments(job)
+
+    @staticmethod
+    def _drop_segments(job: Job) -> None:
         job.there.segments = [s for s in job.there.segments if s not in job.segments]
         job.segments.clear()
 
@@ -263,6 +285,10 @@ class Imports:
 
     def progress(self, job: Job) -> tuple[int, int]:
         """Percent, and rows that are in."""
+        percent, rows = self._progress(job)
+        return percent, max(0, rows - (job.fault == SHORT))
+
+    def _progress(self, job: Job) -> tuple[int, int]:
         share = min(
             1.0, (self._clock.now() - job.since) / max(getattr(self.pace, _STAGES.get(job.state, ""), 1.0), 1e-9)
         )
@@ -273,7 +299,7 @@ class Imports:
                 return 10 + int(30 * share), 0
             case "Importing":
                 # One that is stuck is stuck at a row.
-                share = 0.5 if job.fault == "stall" else share
+                share = 0.5 if job.fault == STALL else share
                 return 40 + int(30 * share), int(job.rows * share)
             case "IndexBuilding":
                 return 70 + int(20 * share), job.rows
@@ -312,6 +338,8 @@ class Imports:
         return told | {"progress": self.progress(job)[0]} | ({"reason": job.reason} if job.reason else {})
 
 
+_STUCK = {(STALL, "Importing"), (STALL_SHOWN, "IndexBuilding")}
+_SHOWN_EARLY = (FAIL_SHOWN, FAIL_HALF)
 _STAGES = {"Pending": "pending", "PreImporting": "preimport", "Importing": "importing", "IndexBuilding": "indexing"}
 
 

@@ -27,6 +27,9 @@ How a fact is known: **read**, in the server's source at the places that are nam
 pages; **reported**, by its developers in a public thread; **unconfirmed**: the double does so to be on the safe side,
 and where it was looked for it was not found. 2.6.24 and 3.0.2 are newer than any source that was at hand: what holds
 for the versions before them is taken to hold for them.
+
+The tasks of 2.3, near the end, are what older servers have for jobs. They were read in a copy of the main branch from
+before 2.4; what says *also run* was seen with 2.3.5.
 """
 
 

@@ -15,6 +15,8 @@ from pyspark.sql import DataFrame, SparkSession
 from jobs import schemas
 from jobs.embedding import chunks
 from jobs.errors import FaceReindexError, LeaseLost, NotProvenError
+from jobs.index.milvus.embedded import EmbeddedIndex
+from jobs.index.protocol import IndexSpec
 from jobs.runs.aliases import recorded, settle_alias, switching
 from jobs.runs.lease import Lease
 from jobs.runs.record import Run, open_run
@@ -35,7 +37,6 @@ from jobs.steps import load
 from jobs.steps.sync import _insert_missing
 from jobs.tables.files import remove_tree
 from jobs.tables.store import UNFENCED, Warehouse
-from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 from udfs.arrays import EMBEDDING_DIM
@@ -128,7 +129,7 @@ def test_guarantee_11_who_lost_the_lease_is_told(asleep: Run, holder: Run, way: 
 
 
 def test_guarantee_11_staged_files_of_who_lost_the_lease_do_not_stay(
-    asleep: Run, holder: Run, monkeypatch: pytest.MonkeyPatch
+    asleep: Run, holder: Run, index: EmbeddedIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = Path(holder.warehouse.path("_staging"))
 
@@ -140,10 +141,10 @@ def test_guarantee_11_staged_files_of_who_lost_the_lease_do_not_stay(
     monkeypatch.setattr(load, "stage_faces", staged)
     monkeypatch.setattr(load, "permitted_faces", lambda *_: None)
     monkeypatch.setattr(load, "gate_step", lambda *_: None)
-    load._stage(holder, FakeIndex(), "f", anew=True)
+    load._stage(holder, index, "f", anew=True)
     asleep.lease._confirmed = float("-inf")
     with pytest.raises(LeaseLost):
-        load._stage(asleep, FakeIndex(), "f", anew=True)
+        load._stage(asleep, index, "f", anew=True)
     assert [path.name for path in (base / "night").iterdir()] == [str(holder.lease.token)]
     # What it writes even later lies where the next erasure knows it for nobody's.
     late = staged(asleep).path
@@ -151,17 +152,28 @@ def test_guarantee_11_staged_files_of_who_lost_the_lease_do_not_stay(
     remove_tree(holder.job.spark, late)
 
 
-def two_collections() -> FakeIndex:
-    index = FakeIndex()
-    for name in ("faces_old", "faces_new"):
-        index.create(name, dim=EMBEDDING_DIM, shards=1, properties=INFO)
-        index.collections[name].indexed = index.collections[name].loaded = True
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedIndex]:
+    """Two empty collections that can be searched."""
+    with EmbeddedIndex(tmp_path_factory.mktemp("index") / "faces.db") as index:
+        for name in ("faces_old", "faces_new"):
+            index.create(name, dim=EMBEDDING_DIM, shards=1, properties=INFO)
+            index.build_index(name, IndexSpec("FLAT"), timeout=60)
+            index.load(name, timeout=60)
+        yield index
+
+
+@pytest.fixture
+def live(index: EmbeddedIndex) -> EmbeddedIndex:
+    """The older of the two is live."""
     index.switch_alias("faces", "faces_old")
     return index
 
 
-def test_guarantee_11_an_alias_that_was_switched_without_the_lease_is_put_right(holder: Run) -> None:
-    index = two_collections()
+def test_guarantee_11_an_alias_that_was_switched_without_the_lease_is_put_right(
+    holder: Run, live: EmbeddedIndex
+) -> None:
+    index = live
     with switching(holder, index, "faces_new"):
         index.switch_alias("faces", "faces_new")
     settle_alias(holder, index)
@@ -186,8 +198,9 @@ def test_guarantee_11_an_alias_that_was_switched_without_the_lease_is_put_right(
     assert index.alias_target("faces") == "faces_new"
 
 
-def test_guarantee_11_faces_added_without_the_lease_are_taken_out_again(asleep: Run, holder: Run) -> None:
-    index = two_collections()
+def test_guarantee_11_faces_added_without_the_lease_are_taken_out_again(
+    asleep: Run, holder: Run, index: EmbeddedIndex
+) -> None:
     face = [holder.job.spark.range(1).selectExpr(
         "7L face_id", f"array_repeat(CAST(0.5 AS FLOAT), {EMBEDDING_DIM}) embedding", "0L bucket", "1L purposes",
         "0L expires_at",
@@ -246,7 +259,7 @@ def test_guarantee_11_a_chunk_is_committed_once_by_whoever_goes_on(
 
 
 def test_guarantee_11_what_began_before_the_lease_was_lost_is_not_committed(
-    spark: SparkSession, tmp_path: Path
+    spark: SparkSession, tmp_path: Path, live: EmbeddedIndex
 ) -> None:
     """Writes conflict, and the alias is put back; in a catalog's warehouse, where it is the same."""
     runs = Runs(spark, tmp_path, "warehouse=tests_fencing")
@@ -263,16 +276,16 @@ def test_guarantee_11_what_began_before_the_lease_was_lost_is_not_committed(
         run, asleep = overtaken(runs, run, way, tmp_path / way.__name__), run
         assert there(run) == {("a", "r-a")}
         assert asleep.lease.token < run.lease.token
-    index, later = two_collections(), []
+    later = []
 
     def switch() -> None:
-        with switching(run, index, "faces_new"):
+        with switching(run, live, "faces_new"):
             later.append(runs.take_over())
-            index.switch_alias("faces", "faces_new")
+            live.switch_alias("faces", "faces_new")
 
     with pytest.raises(LeaseLost):
         switch()
-    assert index.alias_target("faces") == "faces_old"
+    assert live.alias_target("faces") == "faces_old"
 
 
 def overtaken(runs: Runs, run: Run, way: Callable[..., None], place: Path) -> Run:

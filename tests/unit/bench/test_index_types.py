@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from bench import index_types
@@ -14,50 +12,35 @@ from bench.faces import person_of, pictures
 from bench.index_types import QUERIES, IndexTypes, queries_of, ratios, recall, shown
 from bench.record import result
 from bench.server import SEED
-from jobs.index.protocol import CollectionInfo, IndexSpec
+from jobs.index.protocol import CollectionInfo
 from jobs.index.verification import exact_neighbours
-from jobs.settings import Settings
-from tests.milvus.fake import FakeIndex
+from tests.milvus.serving import Served, served, settings_of
 from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.unit
 
-ROWS, INDEX_FILE = 1_800, 7_200
-
-
-class Writing(FakeIndex):
-    """An index that leaves a file, as a server with local storage does."""
-
-    place: Path
-    searches = 0
-
-    def build_index(self, name: str, spec: IndexSpec, **given: Any) -> None:
-        self.place.mkdir(parents=True)
-        (self.place / "part").write_bytes(bytes(INDEX_FILE))
-        super().build_index(name, spec, **given)
-
-    def search(self, name: str, vectors: Any, k: int, *, strong: bool = True) -> Any:
-        self.searches += 1
-        return super().search(name, vectors, k, strong=strong)
+ROWS, INDEX_FILE, SEARCHED = 1_800, 7_200, 40
 
 
 class Offline(IndexTypes):
-    """The benchmark without Spark and without a server."""
+    """The benchmark without Spark, at a server's double whose index leaves a file, as with local storage."""
 
-    def __init__(self, folder: Path, index: Writing) -> None:
-        self.settings = Settings.model_validate({"milvus": {"uri": "http://x:1", "index_type": "IVF_PQ"}})
-        self.index, self.folder = index, folder
+    def __init__(self, folder: Path, server: Served) -> None:
+        self.settings = settings_of(server.double, index_type="IVF_PQ")
+        self.index, self.folder, self.server = server.index, folder, server
 
     def imported(self, rows: int) -> str:
         self.index.create(
             "made", dim=EMBEDDING_DIM, shards=1, properties=CollectionInfo("0" * 64, "made", False, "", "")
         )
-        vectors, ids = pictures(np.arange(rows), SEED), np.arange(rows)
-        flat = pa.array(list(vectors), pa.list_(pa.float32()))
-        zeros = pa.array(np.zeros_like(ids))
-        columns = {"face_id": ids, "embedding": flat, "bucket": zeros, "purposes": zeros, "expires_at": zeros}
-        self.index.insert("made", pa.table(columns))
+        self.server.write("made", np.arange(rows), pictures(np.arange(rows), SEED))
+        self.server.core.faults.add("CreateIndex", self._leave_file)
         return "made"
+
+    def _leave_file(self) -> None:
+        place = self.folder / "m" / "data" / "index_files" / "7" / "1"
+        place.mkdir(parents=True)
+        (place / "part").write_bytes(bytes(INDEX_FILE))
 
 
 def test_queries_are_other_pictures_of_people_who_are_there() -> None:
@@ -83,18 +66,18 @@ def test_a_row_says_what_was_built_how_it_was_searched_and_what_came_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_types, "TIMES", 1)
-    index = Writing()
-    index.place = tmp_path / "m" / "data" / "index_files" / "7" / "1"
-    queries = queries_of(ROWS)
+    queries = queries_of(ROWS)[:SEARCHED]
     truth = exact_neighbours(queries, [(np.arange(ROWS), pictures(np.arange(ROWS), SEED))], 10).ids
-    found = Offline(tmp_path, index)._one(ROWS, queries, truth)
+    with served() as server:
+        found = Offline(tmp_path, server)._one(ROWS, queries, truth)
+        # One for all, one that warms up, and each alone.
+        assert server.core.calls.count("Search") == 1 + 1 + SEARCHED
+        assert not server.index.exists("made")
     assert found["parameters"] == {"nlist": 128, "m": 256, "nbits": 8}
     assert found["search"] == {"nprobe": 32}
     assert found["recall_at_10"] == 1.0
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
     assert found["bytes_a_row"] == {"planned": 264, "stored": INDEX_FILE / ROWS}
-    assert index.searches == 1 + 1 + QUERIES  # one for all, one that warms up, and each alone
-    assert not index.exists("made")
 
 
 def test_the_committed_result_has_what_the_tables_and_the_plan_read() -> None:

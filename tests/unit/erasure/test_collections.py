@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,47 +10,30 @@ import pytest
 
 from jobs.erasure.collections import erase_keys
 from jobs.erasure.receipts import _pass
-from jobs.errors import NotCompacted
-from jobs.index.protocol import IndexSpec, Keys
-from tests.milvus.fake import FakeIndex
-from tests.milvus.rows import DIM, INFO, make_keys, make_table, make_vectors
+from jobs.index.milvus import compaction
+from jobs.index.protocol import Keys
+from tests.milvus.rows import make_keys, make_vectors
+from tests.milvus.serving import Served, served
 
 pytestmark = pytest.mark.unit
 
 NAME = "faces_r1"
-KEYS = make_keys(60)
+KEYS = make_keys(300)
+"""Of which a tenth goes: less than what starts a compaction by itself."""
 
 
-class Counting(FakeIndex):
-    """Counts what is asked of it; ``stays``: what a compaction that is not seen says."""
-
-    def __init__(self, stays: str = "") -> None:
-        super().__init__()
-        self.asked: list[str] = []
-        self.stays = stays
-
-    def delete(self, name: str, ids: Keys | Sequence[int]) -> None:
-        self.asked.append("delete")
-        super().delete(name, ids)
-
-    def flush(self, name: str, *, timeout: float) -> None:
-        self.asked.append("flush")
-        super().flush(name, timeout=timeout)
-
-    def compact(self, name: str, *, timeout: float) -> bool:
-        self.asked.append("compact")
-        if self.stays:
-            raise NotCompacted(self.stays)
-        return super().compact(name, timeout=timeout)
-
-
-def filled(stays: str = "") -> Counting:
-    index = Counting(stays)
-    index.create(NAME, dim=DIM, shards=1, properties=INFO)
-    index.insert(NAME, make_table(KEYS, make_vectors(len(KEYS))))
-    index.build_index(NAME, IndexSpec("FLAT"), timeout=1)
-    index.switch_alias("faces", NAME)
-    return index
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A server of 2.6, in which a minute passes between two looks at its segments."""
+    for name in ("LOOK_S", "PLAN_LOOK_S", "FLUSH_S"):
+        monkeypatch.setattr(compaction, name, 0.0)
+    with served() as server:
+        server.fill(NAME, KEYS, make_vectors(len(KEYS)))
+        server.index.switch_alias("faces", NAME)
+        server.core.faults.always["GetPersistentSegmentInfo"] = lambda: server.core.clock.skip(60.0)
+        server.core.faults.always["GetCompactionState"] = lambda: server.core.clock.skip(60.0)
+        server.core.calls.clear()
+        yield server
 
 
 def pages(_: str) -> Any:
@@ -60,23 +43,30 @@ def pages(_: str) -> Any:
     return each
 
 
-def erase(index: Counting, notes: list[str]) -> dict[str, Any]:
-    told = erase_keys(index, [NAME], pages, keep=(), load_timeout_s=1, compact_timeout_s=1, note=notes.append)
+def erase(server: Served, notes: list[str]) -> dict[str, Any]:
+    told = erase_keys(server.index, [NAME], pages, keep=(), load_timeout_s=9, compact_timeout_s=9, note=notes.append)
     return told[NAME]
 
 
-def test_a_collection_is_flushed_once_however_many_pages_of_keys_go() -> None:
+def test_a_collection_is_flushed_once_however_many_pages_of_keys_go(server: Served) -> None:
     """Milvus 2.4 and later permit a flush of a collection every ten seconds."""
-    index, notes = filled(), list[str]()
-    assert erase(index, notes) == {"before": 60, "erased": 30, "after": 30, "left": 0, "compacted": True}
-    assert index.asked == ["delete", "delete", "delete", "flush", "compact"]
+    notes = list[str]()
+    assert erase(server, notes) == {"before": 300, "erased": 30, "after": 270, "left": 0, "compacted": True}
+    asked = [call for call in server.core.calls if call in ("Delete", "Flush", "ManualCompaction")]
+    assert asked[:5] == ["Delete", "Delete", "Delete", "Flush", "ManualCompaction"]
+    assert "Delete" not in asked[5:]
+    assert "Flush" not in asked[5:]
+    assert server.there(NAME).stored(KEYS[:30]) == 0
     assert notes == []
 
 
-def test_a_compaction_that_is_not_seen_ends_no_erasure_and_is_told() -> None:
-    index, notes = filled("Milvus still stores them."), list[str]()
-    assert erase(index, notes) == {"before": 60, "erased": 30, "after": 30, "left": 0, "compacted": False}
-    assert notes == ["Milvus still stores them."]
+def test_a_compaction_that_is_not_seen_ends_no_erasure_and_is_told(server: Served) -> None:
+    notes = list[str]()
+    server.core.faults.add("compaction", *["fail"] * 99)
+    assert erase(server, notes) == {"before": 300, "erased": 30, "after": 270, "left": 0, "compacted": False}
+    assert server.there(NAME).stored(KEYS[:30]) == 30
+    (note,) = notes
+    assert "still stores them" in note
 
 
 def told(collections: dict[str, dict[str, int | bool]] | None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -14,13 +14,12 @@ import pytest
 from jobs.errors import NotProvenError
 from jobs.index import distances
 from jobs.index.distances import BINS, LEAST_FACES, Distances, distances_of, implausible, usable
-from jobs.index.protocol import IndexSpec
 from jobs.index.verification import Proof, Sample, compare_all, exact_neighbours, prove
 from jobs.runs.step_result import from_record
 from jobs.settings import Settings
 from jobs.steps.verify import hint_for
-from tests.milvus.fake import FakeIndex
-from tests.milvus.rows import BUCKETS, INFO, bucket_of, make_keys, make_table
+from tests.milvus.rows import BUCKETS, bucket_of, make_keys
+from tests.milvus.serving import Served, served
 from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.unit
@@ -182,19 +181,24 @@ def test_a_large_sample_is_not_squared(monkeypatch: pytest.MonkeyPatch) -> None:
         return np.linspace(0, 1, 9)
 
     monkeypatch.setattr(distances, "_pairs", pairs)
-    looked_at(trained_like(2_500), faces=2_500)
+    looked_at(trained_like(1_500), faces=1_500)
     assert sizes == [1_000, 1_000]
 
 
 # --- In the proof ----------------------------------------------------------------------------------------------------
 
 
-def proof_of(vectors: np.ndarray, **changes: object) -> Proof:
-    keys, index = make_keys(len(vectors)), FakeIndex()
-    index.create("faces_r1", dim=EMBEDDING_DIM, shards=1, properties=INFO)
-    index.build_index("faces_r1", IndexSpec("FLAT"), timeout=1)
-    index.load("faces_r1", timeout=1)
-    index.insert("faces_r1", make_table(keys, vectors))
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with served() as server:
+        yield server
+
+
+def proof_of(server: Served, vectors: np.ndarray, **changes: object) -> Proof:
+    keys, index = make_keys(len(vectors)), server.index
+    index.drop("faces_r1")
+    server.fill("faces_r1", keys, vectors)
+    index.load("faces_r1", timeout=10)
     compared = compare_all(index, "faces_r1", lambda b: np.sort(keys[bucket_of(keys) == b]), range(BUCKETS))
     arguments: dict[str, Any] = {
         "expected_rows": len(keys),
@@ -207,20 +211,20 @@ def proof_of(vectors: np.ndarray, **changes: object) -> Proof:
 
 @pytest.mark.parametrize("vectors", [one_vector, noise])
 def test_an_index_that_is_searched_perfectly_and_says_nothing_is_not_proven(
-    vectors: Callable[[int], np.ndarray],
+    server: Served, vectors: Callable[[int], np.ndarray]
 ) -> None:
-    proof = proof_of(vectors(300), trained=True)
+    proof = proof_of(server, vectors(300), trained=True)
     assert (proof.recall, proof.passed) == (1.0, False)
     assert proof.faults == (proof.implausible,) != ("",)
     assert "verify.sanity=false" in hint_for(proof)
     # Of `random` weights, or where the setting says so, nothing of it is asked; told it is.
-    proof = proof_of(vectors(300))
+    proof = proof_of(server, vectors(300))
     assert (proof.passed, proof.implausible) == (True, "")
     assert proof.distances is not None
 
 
-def test_a_trained_index_is_proven_and_its_proof_can_be_recorded_and_read() -> None:
-    proof = proof_of(trained_like(300), trained=True)
+def test_a_trained_index_is_proven_and_its_proof_can_be_recorded_and_read(server: Served) -> None:
+    proof = proof_of(server, trained_like(300), trained=True)
     assert proof.passed
     assert "verify.sanity" not in hint_for(proof)
     record = json.loads(json.dumps({"collection": "faces_r1", **asdict(proof), "counts": {}}))
@@ -230,8 +234,8 @@ def test_a_trained_index_is_proven_and_its_proof_can_be_recorded_and_read() -> N
     assert set(record["distances"]) == {"faces", "nearest", "low", "median", "high", "spread"}
 
 
-def test_a_proof_of_an_earlier_release_can_be_read() -> None:
-    record = asdict(proof_of(trained_like(60)))
+def test_a_proof_of_an_earlier_release_can_be_read(server: Served) -> None:
+    record = asdict(proof_of(server, trained_like(60)))
     del record["distances"], record["implausible"]
     assert from_record(Proof, record).distances is None
 

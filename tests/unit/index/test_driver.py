@@ -23,8 +23,8 @@ from jobs.index.milvus.server import bearer, tls
 from jobs.index.milvus.versions import detect
 from jobs.index.protocol import CollectionInfo, IndexSpec, as_rows, parse_version
 from jobs.settings import Settings
-from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO, make_keys, make_table, make_vectors
+from tests.milvus.serving import served
 
 pytestmark = pytest.mark.unit
 
@@ -41,7 +41,6 @@ def test_names_follow_milvus_rules_and_belong_to_one_alias() -> None:
 
 
 def test_a_warehouse_knows_its_collections_behind_whatever_alias() -> None:
-    index = FakeIndex()
     made = {
         "faces_1": ("1", None),
         "faces_2": ("2", "here"),
@@ -49,10 +48,11 @@ def test_a_warehouse_knows_its_collections_behind_whatever_alias() -> None:
         "people_1": ("1", "here"),
         "people_2": ("2", "there"),
     }
-    for name, (run_id, warehouse) in made.items():
-        info = CollectionInfo(**{**INFO.__dict__, "run_id": run_id, "warehouse": warehouse})
-        index.create(name, dim=4, shards=1, properties=info)
-    assert list(collections_of(index, "faces", "here")) == ["faces_1", "faces_2", "people_1"]
+    with served() as server:
+        for name, (run_id, warehouse) in made.items():
+            info = CollectionInfo(**{**INFO.__dict__, "run_id": run_id, "warehouse": warehouse})
+            server.index.create(name, dim=4, shards=1, properties=info)
+        assert list(collections_of(server.index, "faces", "here")) == ["faces_1", "faces_2", "people_1"]
 
 
 def test_info_travels_as_json_and_foreign_text_is_not_info() -> None:

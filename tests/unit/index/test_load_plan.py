@@ -12,7 +12,7 @@ from jobs.index.load_plan import FILE_BYTES_LIMIT, check_load, index_bytes, plan
 from jobs.index.milvus.versions import detect
 from jobs.index.protocol import Features, IndexSpec
 from jobs.settings import Settings
-from tests.milvus.fake import FakeIndex
+from tests.milvus.serving import served, settings_of
 from udfs.arrays import EMBEDDING_DIM
 
 pytestmark = pytest.mark.unit
@@ -138,14 +138,7 @@ def test_an_index_type_that_a_release_refuses_is_said_before_anything_is_staged(
 
 
 def test_what_takes_imports_is_asked_before_a_load_and_only_for_imports() -> None:
-    class Asked(FakeIndex):
-        times = 0
-
-        def check_imports(self) -> None:
-            self.times += 1
-
-    index = Asked()
-    settings = {"uri": "http://h:19530"}
-    check_load(Settings.model_validate({"milvus": settings}), index)
-    check_load(Settings.model_validate({"milvus": {**settings, "load_by": "insert"}}), index)
-    assert index.times == 1
+    with served() as server:
+        check_load(settings_of(server.double), server.index)
+        check_load(settings_of(server.double, load_by="insert"), server.index)
+        assert [route for route, *_ in server.core.asked] == ["list"]

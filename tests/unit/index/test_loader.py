@@ -1,29 +1,49 @@
-"""Exactly once, whatever the server does: every failure that was seen, and a kill at every step."""
+"""Exactly once, whatever the server does: every failure that was seen, and a kill at every step.
+
+The servers are doubles (tests/milvus/servers), and what is compared is what they hold, row by row.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import DependencyUnavailable, NotProvenError
 from jobs.index import bulk_import
 from jobs.index.bulk_import import Importer, Pulse
 from jobs.index.loader import MemoryRecorder, RebuildNeeded, StagedFile, import_path, load_files, sha256_of
-from jobs.index.protocol import Features, ImportState
+from jobs.index.milvus.embedded import EmbeddedIndex
+from jobs.index.protocol import CollectionInfo, ImportState
 from jobs.settings import Settings
-from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files
+from tests.milvus.servers.faults import (
+    CUT,
+    FAIL,
+    FAIL_HALF,
+    FAIL_SHOWN,
+    LOST,
+    SHORT,
+    STALL,
+    STALL_SHOWN,
+    TWICE,
+)
+from tests.milvus.servers.imports import Pace
+from tests.milvus.servers.profiles import PROFILES, TASKS, Profile
+from tests.milvus.serving import Served, served, settings_of
 
 pytestmark = pytest.mark.unit
 
 ROWS, FILES, NAME = 60, 6, "faces_r1"
+MANY_FILES, TWO_PHASES, KEYED = PROFILES["2.5"], PROFILES["3.0.0"], PROFILES["2.6.24"]
+AT_ONCE = Pace(0.0, 0.0, 0.0, 0.0, 0.0)
+A_FILE_A_JOB = 3
+"""With so many jobs at once as half of the files, servers of many files a job get one file in each."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,79 +63,122 @@ def files(keys: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> list[St
     return stage_files(tmp_path_factory.mktemp("staged"), keys, make_vectors(ROWS), FILES)
 
 
-def settings(**milvus: object) -> Settings:
-    return Settings.model_validate(
-        {"milvus": {"uri": "http://fake:19530", "import_timeout_s": 0.05, "ready_timeout_s": 0.05, **milvus}}
-    )
+class Servers:
+    """A double of each version that is asked for, with an empty collection; what it was told is forgotten each time."""
+
+    def __init__(self, open_until: ExitStack) -> None:
+        self._open_until = open_until
+        self._running: dict[str, Served] = {}
+
+    def __call__(self, profile: Profile = TASKS) -> Served:
+        if profile.version not in self._running:
+            self._running[profile.version] = self._open_until.enter_context(served(profile))
+        server = self._running[profile.version]
+        server.core.faults.clear()
+        server.core.imports.pace = AT_ONCE
+        server.core.asked.clear()
+        empty(server)
+        return server
 
 
-def new_index() -> FakeIndex:
-    index = FakeIndex()
-    index.create(NAME, dim=DIM, shards=1, properties=INFO)
-    return index
+def empty(server: Served, info: CollectionInfo = INFO) -> None:
+    """The collection, made anew, of which no job is known."""
+    server.core.store.drop("default", NAME)
+    server.core.imports.jobs.clear()
+    server.index.create(NAME, dim=DIM, shards=1, properties=info)
 
 
-def exact(index: FakeIndex, keys: np.ndarray) -> bool:
-    return sorted(index.collections[NAME].ids.tolist()) == sorted(keys.tolist())
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with ExitStack() as open_until:
+        yield Servers(open_until)
 
 
-def test_all_files_are_imported_with_a_bound_on_jobs(files: list[StagedFile], keys: np.ndarray) -> None:
-    index, recorder = new_index(), MemoryRecorder()
-    result = load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
+@pytest.fixture
+def server(servers: Servers) -> Served:
+    """One of 2.3.5, whose tasks are of one file."""
+    return servers()
+
+
+def settings(server: Served, **milvus: object) -> Settings:
+    return settings_of(server.double, **{"import_timeout_s": 0.05, "ready_timeout_s": 0.05, **milvus})
+
+
+def exact(server: Served, keys: np.ndarray) -> bool:
+    return server.keys(NAME) == sorted(keys.tolist())
+
+
+def jobs(server: Served) -> list[list[str]]:
+    """Files of each job that the server knows."""
+    return [[path for entry in job.files for path in entry] for job in server.core.imports.jobs.values()]
+
+
+def test_all_files_are_imported_with_a_bound_on_jobs(server: Served, files: list[StagedFile], keys: np.ndarray) -> None:
+    running: list[int] = []
+
+    def look() -> None:
+        running.append(sum(job.state != "Completed" for job in server.core.imports.jobs.values()))
+
+    server.core.imports.pace = replace(AT_ONCE, importing=1.0)
+    server.core.faults.always["Import"] = look
+    server.core.faults.always["GetImportState"] = lambda: server.core.clock.skip(0.6)
+    told = settings(server, import_jobs=2, import_timeout_s=30)
+    result = load_files(server.index, NAME, files, told, recorder=MemoryRecorder())
     assert (result.rows, result.files, result.skipped, result.adopted, result.retried) == (ROWS, FILES, 0, 0, 0)
-    assert index.most_in_flight == 2
-    assert exact(index, keys)
+    assert max(running) == 1  # beside the one that is started
+    assert exact(server, keys)
 
 
-@pytest.mark.parametrize("fault", ["fail", "refused"])
+@pytest.mark.parametrize("fault", [FAIL, CUT])
 def test_a_file_of_which_nothing_is_there_is_imported_again(
-    files: list[StagedFile], keys: np.ndarray, fault: str
+    server: Served, files: list[StagedFile], keys: np.ndarray, fault: str
 ) -> None:
-    index = new_index()
-    index.faults = {files[2].path: [fault, fault]}
-    assert load_files(index, NAME, files, settings(), recorder=MemoryRecorder()).retried == 2
-    assert exact(index, keys)
-    assert not index.collections[NAME].loaded
+    words = ["", "", fault, "", "", "", fault]
+    server.core.faults.add("Import" if fault == CUT else "job", *words)
+    assert load_files(server.index, NAME, files, settings(server), recorder=MemoryRecorder()).retried == 2
+    assert exact(server, keys)
+    assert not server.there(NAME).loaded
 
 
-@pytest.mark.parametrize("fault", ["fail_loaded", "stall_loaded", "lost", "forgotten"])
+@pytest.mark.parametrize("fault", [FAIL_SHOWN, STALL_SHOWN, LOST, "forgotten"])
 def test_a_file_that_is_there_after_all_is_not_imported_again(
-    files: list[StagedFile], keys: np.ndarray, fault: str
+    server: Served, files: list[StagedFile], keys: np.ndarray, fault: str
 ) -> None:
-    index, recorder = new_index(), MemoryRecorder()
-    index.faults = {files[2].path: [fault]}
-    assert load_files(index, NAME, files, settings(), recorder=recorder).retried == 0
-    assert exact(index, keys)
+    recorder = MemoryRecorder()
+    if fault == LOST:
+        server.core.faults.add("Import", "", "", LOST)
+    elif fault == "forgotten":
+        server.core.faults.add("GetImportState", "", "", server.core.imports.jobs.clear)
+    else:
+        server.core.faults.add(files[2].path, fault)
+    assert load_files(server.index, NAME, files, settings(server), recorder=recorder).retried == 0
+    assert exact(server, keys)
     assert recorder.known()[2][1] == "done"
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("what", "fault", "message"),
     [
-        ("fail_partial", "5 of 10 keys found in 5 rows"),
-        ("stall", "its job still runs"),
-        ("twice", "Staged file 2 is in doubt|imported twice"),
+        ("job", FAIL_HALF, "5 of 10 keys found in 5 rows"),
+        ("job", STALL, "its job still runs"),
+        ("Import", TWICE, "Staged file 2 is in doubt|imported twice"),
     ],
 )
 def test_where_doubt_stays_the_collection_is_to_be_rebuilt(
-    files: list[StagedFile], keys: np.ndarray, fault: str, message: str
+    server: Served, files: list[StagedFile], keys: np.ndarray, what: str, fault: str, message: str
 ) -> None:
-    index = new_index()
-    index.faults = {files[2].path: [fault]}
+    server.core.faults.add(what, "", "", fault)
     with pytest.raises(RebuildNeeded, match=message):
-        load_files(index, NAME, files, settings(), recorder=MemoryRecorder())
-    index.drop(NAME)
-    index.jobs.clear()
-    index.create(NAME, dim=DIM, shards=1, properties=INFO)
-    load_files(index, NAME, files, settings(), recorder=MemoryRecorder())
-    assert exact(index, keys)
+        load_files(server.index, NAME, files, settings(server), recorder=MemoryRecorder())
+    empty(server)
+    load_files(server.index, NAME, files, settings(server), recorder=MemoryRecorder())
+    assert exact(server, keys)
 
 
-def test_a_file_that_keeps_failing_is_given_up(files: list[StagedFile]) -> None:
-    index = new_index()
-    index.faults = {files[0].path: ["fail"] * 9}
+def test_a_file_that_keeps_failing_is_given_up(server: Served, files: list[StagedFile]) -> None:
+    server.core.faults.add(files[0].path, *[FAIL] * 9)
     with pytest.raises(RebuildNeeded, match=r"file\(s\) 0 .* failed 3 times"):
-        load_files(index, NAME, files, settings(import_attempts=3), recorder=MemoryRecorder())
+        load_files(server.index, NAME, files, settings(server, import_attempts=3), recorder=MemoryRecorder())
 
 
 class Killed(BaseException):
@@ -155,257 +218,236 @@ CASES = list(itertools.product(range(1, 2 * FILES + 2), (True, False), (True, Fa
 
 @pytest.mark.parametrize(("step", "recorded", "remembers"), CASES)
 def test_killed_at_any_step_a_restarted_load_is_exact(
-    files: list[StagedFile], keys: np.ndarray, step: int, recorded: bool, remembers: bool
+    server: Served, files: list[StagedFile], keys: np.ndarray, step: int, recorded: bool, remembers: bool
 ) -> None:
-    index, recorder = new_index(), KilledAt(step, recorded=recorded)
-    index.faults = {files[1].path: ["fail"], files[4].path: ["fail_loaded"]}
+    recorder, told = KilledAt(step, recorded=recorded), settings(server, import_jobs=2)
+    server.core.faults.add(files[1].path, FAIL)
+    server.core.faults.add(files[4].path, FAIL_SHOWN)
     with pytest.raises(Killed):
-        load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
+        load_files(server.index, NAME, files, told, recorder=recorder)
     if not remembers:
-        index.jobs.clear()  # task records live only hours on a server
-    load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
-    assert exact(index, keys)
+        server.core.imports.jobs.clear()  # task records live only hours on a server
+    load_files(server.index, NAME, files, told, recorder=recorder)
+    assert exact(server, keys)
     assert {state for _, state in recorder.known().values()} == {"done"}
 
 
-@pytest.mark.parametrize("by", ["import", "insert"])
+@pytest.mark.parametrize(("by", "call"), [("import", "Import"), ("insert", "Upsert")])
 def test_guarantee_9_a_collection_is_on_record_before_a_row_is_on_its_way(
-    files: list[StagedFile], monkeypatch: pytest.MonkeyPatch, by: str
+    server: Served, files: list[StagedFile], by: str, call: str
 ) -> None:
     """Killed in between, an erasure that meets another index would not know that there is one to look at."""
-    index, recorder = new_index(), MemoryRecorder()
-    index.features = Features("fake", bulk_import=by == "import", files_per_job=1)
-    seen: list[bool] = []
-
-    def killed(*_: object, **__: object) -> None:
-        seen.append(bool(recorder.known()))
-        raise Killed
-
-    monkeypatch.setattr(index, "start_import" if by == "import" else "insert", killed)
-    with pytest.raises(Killed):
-        load_files(index, NAME, files, settings(), recorder=recorder)
+    recorder, seen = MemoryRecorder(), list[bool]()
+    server.core.faults.add(call, lambda: seen.append(bool(recorder.known())))
+    load_files(server.index, NAME, files, settings(server, load_by=by), recorder=recorder)
     assert seen == [True]
 
 
-@pytest.mark.parametrize("two_phase", [False, True])
-@pytest.mark.parametrize(("step", "recorded", "remembers"), [c for c in CASES if c[0] <= 7])
+@pytest.mark.parametrize(
+    ("profile", "step", "recorded", "remembers"),
+    [
+        pytest.param(profile, *case, id=f"{profile.version}-{'-'.join(map(str, case))}")
+        for profile in (MANY_FILES, TWO_PHASES)
+        for case in CASES
+        # One that has not committed its jobs has to know them.
+        if case[0] <= 7 and (case[2] or profile is MANY_FILES)
+    ],
+)
 def test_killed_with_several_files_a_job(
-    files: list[StagedFile], keys: np.ndarray, step: int, recorded: bool, remembers: bool, two_phase: bool
+    servers: Servers,
+    files: list[StagedFile],
+    keys: np.ndarray,
+    step: int,
+    recorded: bool,
+    remembers: bool,
+    profile: Profile,
 ) -> None:
-    index, recorder = new_index(), KilledAt(step, recorded=recorded)
-    index.features = Features("fake", bulk_import=True, files_per_job=2, two_phase_import=two_phase)
-    index.faults = {files[3].path: ["fail"]}
+    server, recorder = servers(profile), KilledAt(step, recorded=recorded)
+    told = settings(server, import_jobs=2)
+    server.core.faults.add(files[3].path, FAIL)
     with pytest.raises(Killed):
-        load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
-    if not remembers and not two_phase:
-        index.jobs.clear()
-    load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
-    assert exact(index, keys)
+        load_files(server.index, NAME, files, told, recorder=recorder)
+    assert max(map(len, jobs(server)), default=2) == 2
+    if not remembers:
+        server.core.imports.jobs.clear()
+    load_files(server.index, NAME, files, told, recorder=recorder)
+    assert exact(server, keys)
     assert {state for _, state in recorder.known().values()} == {"done"}
 
 
-def test_files_share_jobs_where_the_server_takes_several(files: list[StagedFile], keys: np.ndarray) -> None:
-    index = new_index()
-    index.features = Features("fake", bulk_import=True, files_per_job=1024)
-    load_files(index, NAME, files, settings(import_jobs=1), recorder=MemoryRecorder())
-    # Two jobs for the one that may run at a time: not one of six, which a single node might get.
-    assert sorted(len(state.files) for _, state in index.jobs.values()) == [3, 3]
-    assert exact(index, keys)
-
-
-@pytest.mark.parametrize("fault", ["short", "stall", "fail", "refused"])
-def test_in_two_phases_a_job_in_doubt_is_aborted_and_repeated(
-    files: list[StagedFile], keys: np.ndarray, fault: str
+def test_files_share_jobs_where_the_server_takes_several(
+    servers: Servers, files: list[StagedFile], keys: np.ndarray
 ) -> None:
-    index = new_index()
-    index.features = Features("fake", bulk_import=True, files_per_job=1, two_phase_import=True)
-    index.faults = {files[2].path: [fault]}
-    assert load_files(index, NAME, files, settings(), recorder=MemoryRecorder()).retried == 1
-    assert exact(index, keys)
-    assert not index.staged
+    server = servers(MANY_FILES)
+    load_files(server.index, NAME, files, settings(server, import_jobs=1), recorder=MemoryRecorder())
+    # Two jobs for the one that may run at a time: not one of six, which a single node might get.
+    assert [len(paths) for paths in jobs(server)] == [3, 3]
+    assert exact(server, keys)
+
+
+@pytest.mark.parametrize("fault", [SHORT, STALL, FAIL, CUT])
+def test_in_two_phases_a_job_in_doubt_is_aborted_and_repeated(
+    servers: Servers, files: list[StagedFile], keys: np.ndarray, fault: str
+) -> None:
+    server = servers(TWO_PHASES)
+    server.core.faults.add("create" if fault == CUT else "job", "", "", fault)
+    told = settings(server, import_jobs=A_FILE_A_JOB)
+    assert load_files(server.index, NAME, files, told, recorder=MemoryRecorder()).retried == 1
+    assert exact(server, keys)
+    assert server.there(NAME).stored(keys) == ROWS
+    assert {job.state for job in server.core.imports.jobs.values()} <= {"Completed", "Failed"}
 
 
 # -- what the server runs and nobody follows --------------------------------------------------------------------------
 
 
-class Young(FakeIndex):
-    """A server whose jobs name their files, and bring their rows, only after some looks at the list of them."""
+def young(server: Served, looks: float) -> None:
+    """A job is made whose answer is lost, and which is in pre-import for so many looks at the list of jobs."""
+    server.core.faults.always["list"] = lambda: server.core.clock.skip(1.0)
+    server.core.faults.always["describe"] = lambda: server.core.clock.skip(0.2)
 
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.young: dict[str, tuple[pa.Table, int]] = {}
-        self.looks = looks
+    def begin() -> str:
+        server.core.imports.pace = replace(AT_ONCE, preimport=looks - 0.5, importing=3.0)
+        return LOST
 
-    def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
-        lost = self.faults.get(files[0], [""])[0] == "lost"
-        if not lost:
-            return super().start_import(name, files, token=token)
-        self.faults[files[0]].pop(0)
-        self.last_job += 1
-        job_id = str(self.last_job)
-        self.jobs[job_id] = (name, ImportState(job_id, "running"))
-        self.young[job_id] = (pa.concat_tables([pq.read_table(path) for path in files]), self.looks)
-        self.named = tuple(files)
-        raise DependencyUnavailable("no answer")
-
-    def list_imports(self, name: str) -> list[ImportState]:
-        for job_id, (table, looks) in list(self.young.items()):
-            self.young[job_id] = (table, looks - 1)
-            if looks <= 1:
-                self.jobs[job_id] = (name, ImportState(job_id, "running", files=self.named))
-        return super().list_imports(name)
-
-    def import_state(self, job_id: str) -> ImportState:
-        state = self.jobs[job_id][1]
-        if job_id in self.young and state.files:
-            table, _ = self.young.pop(job_id)
-            self._import(self.jobs[job_id][0], table)
-            self.jobs[job_id] = (self.jobs[job_id][0], replace(state, state="done", rows=table.num_rows))
-        return super().import_state(job_id)
+    server.core.faults.add("create", "", begin)
 
 
 @pytest.mark.parametrize("looks", [1, 2, 7])
 def test_a_job_whose_request_was_never_answered_is_followed_and_not_repeated(
-    files: list[StagedFile], keys: np.ndarray, looks: int
+    servers: Servers, files: list[StagedFile], keys: np.ndarray, looks: int
 ) -> None:
     """It names no files while it is young: then it may hold every file in doubt."""
-    index = Young(looks)
-    index.create(NAME, dim=DIM, shards=1, properties=INFO)
-    index.faults = {files[2].path: ["lost"]}
-    result = load_files(index, NAME, files, settings(import_timeout_s=30), recorder=MemoryRecorder())
-    assert (result.retried, result.adopted, len(index.jobs)) == (0, 1, FILES)
-    assert exact(index, keys)
+    server = servers(MANY_FILES)
+    young(server, looks)
+    told = settings(server, import_timeout_s=30, import_jobs=1)
+    result = load_files(server.index, NAME, files, told, recorder=MemoryRecorder())
+    assert (result.retried, result.adopted, len(jobs(server))) == (0, 3, 2)
+    assert exact(server, keys)
 
 
-def test_one_that_never_names_its_files_keeps_them_from_being_imported_again(files: list[StagedFile]) -> None:
-    index = Young(10**9)
-    index.create(NAME, dim=DIM, shards=1, properties=INFO)
-    index.faults = {files[2].path: ["lost"]}
-    with pytest.raises(RebuildNeeded, match=r"Staged file 2 is in doubt.* its job still runs"):
-        load_files(index, NAME, files, settings(), recorder=MemoryRecorder())
+def test_one_that_never_names_its_files_keeps_them_from_being_imported_again(
+    servers: Servers, files: list[StagedFile]
+) -> None:
+    server = servers(MANY_FILES)
+    young(server, 1e9)
+    with pytest.raises(RebuildNeeded, match=r"Staged file 3 is in doubt.* its job still runs"):
+        load_files(server.index, NAME, files, settings(server, import_jobs=1), recorder=MemoryRecorder())
 
 
-def test_a_young_job_of_other_files_is_not_waited_for(files: list[StagedFile], keys: np.ndarray) -> None:
-    index, recorder = Young(10**9), MemoryRecorder()
-    index.create(NAME, dim=DIM, shards=1, properties=INFO)
-    index.faults = {files[0].path: ["lost"]}
-    with pytest.raises(DependencyUnavailable):
-        index.start_import(NAME, [files[0].path])
-    recorder.started([0], "1")  # it is on record, and stays young
+def test_a_young_job_of_other_files_is_not_waited_for(servers: Servers, files: list[StagedFile]) -> None:
+    server, recorder = servers(MANY_FILES), MemoryRecorder()
+    server.core.imports.pace = replace(AT_ONCE, preimport=1e9)
+    job = server.index.start_import(NAME, [files[0].path])
+    recorder.started([0], job)  # it is on record, and stays young
     recorder.started([1], "")
-    importer = Importer(index, NAME, files, settings(), recorder, sha256_of, None)
+    importer = Importer(server.index, NAME, files, settings(server), recorder, sha256_of, None)
     importer.doubtful = {1: (files[1], "no answer")}
-    assert importer._strays(index.list_imports(NAME)) == {}
+    assert importer._strays(server.index.list_imports(NAME)) == {}
     importer.doubtful = {0: (files[0], "no answer")}
-    assert importer._strays(index.list_imports(NAME)) == {"1": None}
+    assert importer._strays(server.index.list_imports(NAME)) == {job: None}
 
 
-def test_two_jobs_of_one_file_that_nobody_follows_are_found_out(files: list[StagedFile]) -> None:
-    index = Young(1)
-    index.create(NAME, dim=DIM, shards=1, properties=INFO)
-    index.faults = {files[0].path: ["lost", "lost", "lost"]}
+def test_two_jobs_of_one_file_that_nobody_follows_are_found_out(servers: Servers, files: list[StagedFile]) -> None:
+    server, recorder = servers(MANY_FILES), MemoryRecorder()
+    server.core.imports.pace = replace(AT_ONCE, preimport=0.5)
+    server.core.faults.always["list"] = lambda: server.core.clock.skip(1.0)
+    server.core.faults.add("create", LOST, LOST)
     for _ in range(2):
         with pytest.raises(DependencyUnavailable):
-            index.start_import(NAME, [files[0].path])
-    recorder = MemoryRecorder()
+            server.index.start_import(NAME, [files[0].path])
     recorder.started([0], "")
-    index.faults = {}
+    server.core.faults.always["describe"] = lambda: server.core.clock.skip(1.0)
+    told = settings(server, import_timeout_s=30, import_jobs=A_FILE_A_JOB)
     with pytest.raises(RebuildNeeded, match="imported twice"):
-        load_files(index, NAME, files, settings(import_timeout_s=30), recorder=recorder)
+        load_files(server.index, NAME, files, told, recorder=recorder)
 
 
 def test_a_job_that_is_made_and_done_while_keys_are_counted_is_seen(
-    files: list[StagedFile], keys: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    server: Served, files: list[StagedFile], keys: np.ndarray
 ) -> None:
     """Its request got no answer, and was carried out late."""
-    index = new_index()
-    index.faults = {files[2].path: ["refused"]}
-    count, late = index.count_ids, [True]
 
-    def counted(name: str, ids: np.ndarray | Sequence[int]) -> int:
-        found = count(name, ids)
-        if late:
-            late.clear()
-            index.start_import(NAME, [files[2].path])
-        return found
+    def late() -> None:
+        assert server.core.calls.count("Query") > 0
+        server.core.imports.create(server.there(NAME), [[files[2].path]], {}, "")
 
-    monkeypatch.setattr(index, "count_ids", counted)
-    assert load_files(index, NAME, files, settings(), recorder=MemoryRecorder()).retried == 0
-    assert exact(index, keys)
+    server.core.faults.add("Import", "", "", CUT)
+    # Asked for when the load begins, before the keys are counted, and after.
+    server.core.faults.add("ListImportTasks", "", "", late)
+    server.core.calls.clear()
+    assert load_files(server.index, NAME, files, settings(server), recorder=MemoryRecorder()).retried == 0
+    assert exact(server, keys)
 
 
-def test_a_file_imported_twice_is_found_also_where_requests_carry_keys(files: list[StagedFile]) -> None:
-    index = new_index()
-    index.features = Features("fake", bulk_import=True, files_per_job=1, idempotent_import=True)
-    index.faults = {files[2].path: ["twice"]}
+def test_a_file_imported_twice_is_found_also_where_requests_carry_keys(
+    servers: Servers, files: list[StagedFile]
+) -> None:
+    """By something in between that repeats a request, and not its headers."""
+    server = servers(KEYED)
+
+    def again() -> None:
+        server.core.imports.create(server.there(NAME), [[files[2].path]], {}, "")
+
+    server.core.faults.add("create", "", "", again)
+    told = settings(server, import_jobs=A_FILE_A_JOB)
     with pytest.raises(RebuildNeeded, match="imported twice"):
-        load_files(index, NAME, files, settings(), recorder=MemoryRecorder())
+        load_files(server.index, NAME, files, told, recorder=MemoryRecorder())
 
 
-def test_the_servers_reason_is_in_the_message(files: list[StagedFile], monkeypatch: pytest.MonkeyPatch) -> None:
-    index = new_index()
-    index.faults = {files[0].path: ["fail"] * 9}
-    ask = index.import_state
-
-    def told(job_id: str) -> ImportState:
-        state = ask(job_id)
-        return replace(state, reason="disk quota exceeded") if state.state == "failed" else state
-
-    monkeypatch.setattr(index, "import_state", told)
-    with pytest.raises(RebuildNeeded, match=r"of file 0 its import is failed with 0 of 10 rows: disk quota exceeded"):
-        load_files(index, NAME, files, settings(), recorder=MemoryRecorder())
+def test_the_servers_reason_is_in_the_message(server: Served, files: list[StagedFile]) -> None:
+    server.core.faults.add(files[0].path, *[FAIL] * 9)
+    why = r"of file 0 its import is failed with 0 of 10 rows: failed to import: disk quota exceeded"
+    with pytest.raises(RebuildNeeded, match=why):
+        load_files(server.index, NAME, files, settings(server), recorder=MemoryRecorder())
 
 
 # -- keys of requests --------------------------------------------------------------------------------------------------
 
 
-class Tokens(FakeIndex):
-    """Keeps the key of each request."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tokens: list[tuple[tuple[str, ...], str]] = []
-        self.create(NAME, dim=DIM, shards=1, properties=INFO)
-
-    def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
-        self.tokens.append((tuple(files), token))
-        return super().start_import(name, files, token=token)
+def tokens(server: Served) -> list[tuple[tuple[str, ...], str]]:
+    """Files and key of each request for a job."""
+    return [
+        (tuple(path for entry in body["files"] for path in entry), headers["idempotency-key"])
+        for route, body, headers in server.core.asked
+        if route == "create"
+    ]
 
 
-def test_a_key_is_of_these_files_and_this_attempt(files: list[StagedFile]) -> None:
-    index, recorder = Tokens(), MemoryRecorder()
-    index.faults = {files[2].path: ["fail"]}
-    load_files(index, NAME, files, settings(import_jobs=1), recorder=recorder)
-    of_file = [token for paths, token in index.tokens if paths == (files[2].path,)]
-    assert len(set(of_file)) == 2
-    assert len({token for _, token in index.tokens}) == FILES + 1
-    assert all(len(token) <= 256 and token.isascii() and token.isprintable() for _, token in index.tokens)
+def test_a_key_is_of_these_files_and_this_attempt(servers: Servers, files: list[StagedFile], keys: np.ndarray) -> None:
+    server, recorder = servers(KEYED), MemoryRecorder()
+    server.core.faults.add(files[2].path, FAIL)
+    load_files(server.index, NAME, files, settings(server, import_jobs=A_FILE_A_JOB), recorder=recorder)
+    asked = tokens(server)
+    assert len({token for paths, token in asked if paths == (files[2].path,)}) == 2
+    assert len({token for _, token in asked}) == FILES + 1
+    assert all(len(token) <= 256 and token.isascii() and token.isprintable() for _, token in asked)
+    assert exact(server, keys)
 
 
-def test_a_restarted_load_has_the_key_of_its_attempt_and_no_former_one(files: list[StagedFile]) -> None:
+def test_a_restarted_load_has_the_key_of_its_attempt_and_no_former_one(
+    servers: Servers, files: list[StagedFile]
+) -> None:
     """A former one would be answered with the job that failed."""
-    index, recorder = Tokens(), MemoryRecorder()
-    index.faults = {files[0].path: ["fail", "fail", "ok"]}
-    with pytest.raises(RebuildNeeded):
-        load_files(index, NAME, files[:1], settings(import_attempts=1), recorder=recorder)
-    with pytest.raises(RebuildNeeded):
-        load_files(index, NAME, files[:1], settings(import_attempts=1), recorder=recorder)
-    load_files(index, NAME, files[:1], settings(import_attempts=1), recorder=recorder)
-    assert len({token for _, token in index.tokens}) == 3
-    again = Tokens()
-    load_files(again, NAME, files[:1], settings(), recorder=MemoryRecorder())
-    assert again.tokens[0] == index.tokens[0]
+    server, recorder = servers(KEYED), MemoryRecorder()
+    server.core.faults.add(files[0].path, FAIL, FAIL)
+    for _ in range(2):
+        with pytest.raises(RebuildNeeded):
+            load_files(server.index, NAME, files[:1], settings(server, import_attempts=1), recorder=recorder)
+    load_files(server.index, NAME, files[:1], settings(server, import_attempts=1), recorder=recorder)
+    first = tokens(server)
+    assert len({token for _, token in first}) == 3
+    empty(server)
+    load_files(server.index, NAME, files[:1], settings(server), recorder=MemoryRecorder())
+    assert tokens(server)[3] == first[0]
 
 
-def test_a_collection_that_is_built_anew_has_other_keys(files: list[StagedFile]) -> None:
-    index = Tokens()
-    load_files(index, NAME, files[:1], settings(), recorder=MemoryRecorder())
-    index.drop(NAME)
-    index.jobs.clear()
-    later = replace(INFO, created_at="2026-01-31T03:00:00+00:00")
-    index.create(NAME, dim=DIM, shards=1, properties=later)
-    load_files(index, NAME, files[:1], settings(), recorder=MemoryRecorder())
-    assert len({token for _, token in index.tokens}) == 2
+def test_a_collection_that_is_built_anew_has_other_keys(servers: Servers, files: list[StagedFile]) -> None:
+    server = servers(KEYED)
+    load_files(server.index, NAME, files[:1], settings(server), recorder=MemoryRecorder())
+    empty(server, replace(INFO, created_at="2026-01-31T03:00:00+00:00"))
+    load_files(server.index, NAME, files[:1], settings(server), recorder=MemoryRecorder())
+    assert len({token for _, token in tokens(server)}) == 2
 
 
 # -- progress ----------------------------------------------------------------------------------------------------------
@@ -454,88 +496,96 @@ def test_a_job_that_begins_anew_is_given_time_but_not_for_ever(clock: list[float
     assert "begun anew by the server 4 times" in pulse.look(ImportState("1", "running", progress=10))
 
 
-def test_progress_counts_the_rows_of_jobs_in_flight(files: list[StagedFile]) -> None:
+def test_progress_counts_the_rows_of_jobs_in_flight(server: Served, files: list[StagedFile]) -> None:
     seen: list[tuple[int, int]] = []
+    server.core.imports.pace = replace(AT_ONCE, importing=1.0)
+    server.core.faults.always["GetImportState"] = lambda: server.core.clock.skip(0.4)
     load_files(
-        new_index(), NAME, files, settings(), recorder=MemoryRecorder(), on_progress=lambda *rows: seen.append(rows)
+        server.index,
+        NAME,
+        files,
+        settings(server, import_timeout_s=30),
+        recorder=MemoryRecorder(),
+        on_progress=lambda *rows: seen.append(rows),
     )
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert (seen[0], seen[-1]) == ((0, ROWS), (ROWS, ROWS))
+    assert any(done % 10 for done, _ in seen)  # not whole files alone
 
 
-def test_jobs_that_still_run_are_adopted(files: list[StagedFile], keys: np.ndarray) -> None:
-    index, recorder = new_index(), MemoryRecorder()
-    recorder.started([0], index.start_import(NAME, [files[0].path]))
-    index.start_import(NAME, [files[1].path])  # killed before this one was recorded
-    result = load_files(index, NAME, files, settings(), recorder=recorder)
-    assert (result.adopted, len(index.jobs)) == (2, FILES)
-    assert exact(index, keys)
+def test_jobs_that_still_run_are_adopted(server: Served, files: list[StagedFile], keys: np.ndarray) -> None:
+    recorder = MemoryRecorder()
+    server.core.imports.pace = replace(AT_ONCE, importing=5.0)
+    server.core.faults.always["GetImportState"] = lambda: server.core.clock.skip(1.0)
+    recorder.started([0], server.index.start_import(NAME, [files[0].path]))
+    server.index.start_import(NAME, [files[1].path])  # killed before this one was recorded
+    result = load_files(server.index, NAME, files, settings(server, import_timeout_s=30), recorder=recorder)
+    assert (result.adopted, len(jobs(server))) == (2, FILES)
+    assert exact(server, keys)
 
 
-def test_a_file_that_changed_after_staging_is_refused_before_its_import(tmp_path: Path, keys: np.ndarray) -> None:
+@pytest.mark.parametrize("by", ["import", "insert"])
+def test_a_file_that_changed_after_staging_is_refused_before_its_rows_are_sent(
+    server: Served, tmp_path: Path, keys: np.ndarray, by: str
+) -> None:
     changed = stage_files(tmp_path, keys, make_vectors(ROWS), 2)
     path = Path(changed[1].path)
     path.write_bytes(path.read_bytes()[:-1])
-    for index in (new_index(), new_index()):
-        index.features = Features("fake", bulk_import=index.collections == {}, files_per_job=1)
-        with pytest.raises(NotProvenError, match=r"Staged file 1 .*SHA-256 differs"):
-            load_files(index, NAME, changed, settings(), recorder=MemoryRecorder())
-        assert len(index.collections[NAME].ids) <= changed[0].rows
+    with pytest.raises(NotProvenError, match=r"Staged file 1 .*SHA-256 differs"):
+        load_files(server.index, NAME, changed, settings(server, load_by=by), recorder=MemoryRecorder())
+    assert len(server.keys(NAME)) <= changed[0].rows
+    assert len(jobs(server)) <= 1
 
 
-def test_the_digest_can_be_computed_elsewhere(files: list[StagedFile]) -> None:
+def test_the_digest_can_be_computed_elsewhere(server: Served, files: list[StagedFile]) -> None:
     asked: list[str] = []
 
     def digest(path: str) -> str:
         asked.append(path)
         return sha256_of(path)
 
-    load_files(new_index(), NAME, files, settings(), recorder=MemoryRecorder(), digest=digest)
+    load_files(server.index, NAME, files, settings(server), recorder=MemoryRecorder(), digest=digest)
     assert asked == [file.path for file in files]
 
 
-def test_rows_are_written_by_key_where_there_is_no_import(files: list[StagedFile], keys: np.ndarray) -> None:
-    index = new_index()
-    index.features = Features("lite", bulk_import=False)
-    recorder = KilledAt(4, recorded=False)
-    with pytest.raises(Killed):
-        load_files(index, NAME, files, settings(), recorder=recorder)
-    progress: list[tuple[int, int]] = []
-    result = load_files(
-        index, NAME, files, settings(), recorder=recorder, on_progress=lambda *rows: progress.append(rows)
-    )
-    assert result.skipped == 1
-    assert exact(index, keys)
+def test_rows_are_written_by_key_where_there_is_no_import(
+    tmp_path: Path, files: list[StagedFile], keys: np.ndarray
+) -> None:
+    recorder, progress = KilledAt(4, recorded=False), list[tuple[int, int]]()
+    told = Settings.model_validate({"milvus": {"uri": str(tmp_path / "faces.db")}})
+    with EmbeddedIndex.open(told) as index:
+        index.create(NAME, dim=DIM, shards=1, properties=INFO)
+        with pytest.raises(Killed):
+            load_files(index, NAME, files, told, recorder=recorder)
+        result = load_files(
+            index, NAME, files, told, recorder=recorder, on_progress=lambda *rows: progress.append(rows)
+        )
+        assert result.skipped == 1
+        index.load(NAME, timeout=60)
+        assert index.count(NAME) == ROWS
+        assert np.concatenate(list(index.keys(NAME))).tolist() == sorted(keys.tolist())
     assert progress == [(done, ROWS) for done in range(10, ROWS + 1, 10)]
 
 
-def test_a_manifest_that_counts_wrong_is_found(files: list[StagedFile]) -> None:
-    index = new_index()
-    index.features = Features("lite", bulk_import=False)
+@pytest.mark.parametrize("by", ["import", "insert"])
+def test_a_manifest_that_counts_wrong_is_found(server: Served, files: list[StagedFile], by: str) -> None:
     first = files[0]
     wrong = StagedFile(first.path, first.rows + 1, first.bytes, first.sha256, 0)
-    for features in (index.features, FakeIndex().features):
-        index.features = features
-        with pytest.raises(NotProvenError, match="holds 10 rows where its manifest says 11"):
-            load_files(index, NAME, [wrong], settings(import_attempts=1), recorder=MemoryRecorder())
+    told = settings(server, load_by=by, import_attempts=1)
+    with pytest.raises(NotProvenError, match="holds 10 rows where its manifest says 11"):
+        load_files(server.index, NAME, [wrong], told, recorder=MemoryRecorder())
 
 
-def test_two_files_with_one_number_are_refused(files: list[StagedFile]) -> None:
+def test_two_files_with_one_number_are_refused(server: Served, files: list[StagedFile]) -> None:
     with pytest.raises(ValueError, match="same number"):
-        load_files(new_index(), NAME, [files[0], files[0]], settings(), recorder=MemoryRecorder())
+        load_files(server.index, NAME, [files[0], files[0]], settings(server), recorder=MemoryRecorder())
 
 
-def test_an_outage_longer_than_the_patience_is_reported(
-    files: list[StagedFile], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    index = new_index()
-
-    def gone(_: str) -> None:
-        raise DependencyUnavailable("gone")
-
-    monkeypatch.setattr(index, "import_state", gone)
+def test_an_outage_longer_than_the_patience_is_reported(servers: Servers, files: list[StagedFile]) -> None:
+    server = servers(MANY_FILES)
+    server.core.faults.add("describe", *[CUT] * 999)
     with pytest.raises(DependencyUnavailable):
-        load_files(index, NAME, files, settings(), recorder=MemoryRecorder())
+        load_files(server.index, NAME, files, settings(server), recorder=MemoryRecorder())
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""Imports over REST, against a local server that answers as Milvus's source says. Known from source, not run."""
+"""Imports over REST, against the double of servers (tests/milvus/servers). Known from source, not run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,155 +17,249 @@ from jobs.index.milvus.rest import Refused
 from jobs.index.milvus.server import ServerIndex
 from jobs.index.milvus.versions import detect
 from jobs.settings import Settings
-from tests.unit.index.rest_server import CUT, RestServer, ok, refused, serving
+from tests.milvus.asking import LATER, NAME, ROWS, SOON, Asking, asking
+from tests.milvus.servers.double import MilvusDouble
+from tests.milvus.servers.faults import CODES, CUT, FAIL, LATE, LOST
+from tests.milvus.servers.profiles import TASKS
 
 pytestmark = pytest.mark.unit
 
-TOKEN = "loads:S3cret-Of-Nobody"  # noqa: S105 -- nobody has it
+DATABASE = "faces_db"
+USER, PASSWORD = "loads", "S3cret-Of-Nobody"
+TOKEN = f"{USER}:{PASSWORD}"
+FILES = ["/a/1.parquet"]
+"""Where it does not matter whether they are there: that is told only after pre-import."""
 
 
 @pytest.fixture
-def rest() -> Iterator[RestServer]:
-    with serving() as server:
-        yield server
+def at(tmp_path: Path) -> Iterator[Callable[..., Asking]]:
+    """Starts a double of a version that has a collection of ours."""
+    running = []
+
+    def start(version: str = "2.6.7", **options: Any) -> Asking:
+        running.append(asking(version, tmp_path, **options))
+        ask = running[-1].__enter__()
+        ask.collection(NAME, DATABASE)
+        return ask
+
+    yield start
+    for each in running:
+        each.__exit__(None, None, None)
 
 
-def imports(rest: RestServer, version: str = "2.6.7", token: str = TOKEN, **milvus: Any) -> RestImportApi:
-    settings = Settings.model_validate(
-        {"milvus": {"uri": rest.uri, "database": "faces_db", "ready_timeout_s": 2.0, **milvus}}
-    )
-    return RestImportApi(settings, token, detect(version))
+At = Callable[..., Asking]
 
 
-def job(state: str, rows: int = 0, *files: str, **more: Any) -> tuple[int, dict[str, Any]]:
-    details = [{"fileName": f"[{file}]"} for file in files]
-    return ok(state=state, importedRows=rows, progress=50, details=details, **more)
+def imports(ask: Asking, version: str = "", token: str = TOKEN, **milvus: Any) -> RestImportApi:
+    """The client of a server of this version (that of the double)."""
+    told = {"uri": ask.double.uri, "database": DATABASE, "ready_timeout_s": 30.0, **milvus}
+    version = version or ask.core.profile.version
+    return RestImportApi(Settings.model_validate({"milvus": told}), token, detect(version))
 
 
-def test_every_call_names_the_database_in_its_header(rest: RestServer) -> None:
+def routes(ask: Asking) -> list[str]:
+    return [route for route, *_ in ask.core.asked]
+
+
+def headers(ask: Asking, name: str) -> list[str | None]:
+    return [found.get(name) for *_, found in ask.core.asked]
+
+
+def test_every_call_names_the_database_in_its_header(at: At) -> None:
     """describe, commit and abort ignore what their body says of it."""
-    rest.say("create", ok(jobId="448"))
-    rest.say("describe", job("Completed", 7, "a/1.parquet"))
-    rest.say("list", ok(records=[{"jobId": "448", "state": "Completed"}]))
-    for action in ("commit", "abort"):
-        rest.say(action, ok())
-    api = imports(rest, "3.0.2")
-    assert api.start("faces_r1", ["a/1.parquet", "a/2.parquet"], "key") == "448"
-    (found,) = api.list("faces_r1")
-    assert (found.state, found.rows, found.files) == ("done", 7, ("a/1.parquet",))
-    api.commit("448")
-    api.abort("448")
-    assert rest.actions() == ["create", "list", "describe", "commit", "abort"]
-    assert {request.headers["db-name"] for request in rest.asked} == {"faces_db"}
-    assert {request.body["dbName"] for request in rest.asked} == {"faces_db"}
-    assert {request.headers["authorization"] for request in rest.asked} == {f"Bearer {TOKEN}"}
-    create = rest.asked[0]
-    assert create.body["files"] == [["a/1.parquet"], ["a/2.parquet"]]
-    assert create.body["options"] == {"auto_commit": "false"}
-    assert create.headers["idempotency-key"] == "key"
+    ask = at("3.0.2")
+    api, paths = imports(ask), [ask.file("1.parquet"), ask.file("2.parquet")]
+    first = api.start(NAME, paths, "key")
+    ask.skip(LATER)
+    (found,) = api.list(NAME)
+    assert (found.job_id, found.state, found.rows, found.files) == (first, "uncommitted", 2 * ROWS, tuple(paths))
+    api.commit(first)
+    api.abort(api.start(NAME, paths, "another key"))
+    assert routes(ask) == ["create", "list", "describe", "commit", "create", "abort"]
+    assert set(headers(ask, "db-name")) == {DATABASE}
+    assert {body["dbName"] for _, body, _ in ask.core.asked} == {DATABASE}
+    assert set(headers(ask, "authorization")) == {f"Bearer {TOKEN}"}
+    _, body, sent = ask.core.asked[0]
+    assert body["files"] == [[path] for path in paths]
+    assert body["options"] == {"auto_commit": "false"}
+    assert sent["idempotency-key"] == "key"
 
 
-def test_no_deadline_is_given_to_a_job(rest: RestServer) -> None:
+def test_no_deadline_is_given_to_a_job(at: At) -> None:
     """Before 2.6.7 it fails a job that is complete as well, and its rows go."""
-    rest.say("create", ok(jobId="448"))
-    imports(rest, "2.5.27").start("faces_r1", ["a/1.parquet"], "")
-    assert "options" not in rest.asked[0].body
-    assert int(rest.asked[0].headers["request-timeout"]) > 30
+    ask = at("2.5")
+    imports(ask).start(NAME, FILES, "")
+    ((_, body, sent),) = ask.core.asked
+    assert "options" not in body
+    assert int(sent["request-timeout"]) > 30
 
 
-@pytest.mark.parametrize(("version", "action"), [("2.4.12", "get_progress"), ("2.4.13", "describe")])
-def test_a_job_is_asked_about_by_the_route_that_the_release_has(rest: RestServer, version: str, action: str) -> None:
-    rest.say(action, job("Importing", 3))
-    assert imports(rest, version).state("448").state == "running"
+@pytest.mark.parametrize(("version", "route"), [("2.4.12", "get_progress"), ("2.4.13", "describe")])
+def test_a_job_is_asked_about_by_the_route_that_the_release_has(at: At, version: str, route: str) -> None:
+    ask = at("2.4.13")
+    api = imports(ask, version)
+    job = api.start(NAME, FILES, "")
+    ask.skip(SOON)
+    assert api.state(job).state == "running"
+    assert routes(ask) == ["create", route]
 
 
-@pytest.mark.parametrize("code", [2100, 2101])
-def test_a_job_that_is_forgotten_is_unknown_and_no_error(rest: RestServer, code: int) -> None:
-    rest.say("describe", refused(code, "import job does not exist, jobID=448: importing data failed"))
-    assert imports(rest).state("448").state == "unknown"
+@pytest.mark.parametrize(("version", "code"), [("2.5", 2100), ("2.6.24", 2101)])
+def test_a_job_that_is_forgotten_is_unknown_and_no_error(at: At, version: str, code: int) -> None:
+    ask = at(version)
+    assert ask.core.profile.unknown_job == code
+    assert imports(ask).state("448").state == "unknown"
 
 
-def test_a_young_job_names_no_files(rest: RestServer) -> None:
-    rest.say("describe", ok(state="Importing", progress=10))
-    found = imports(rest).state("448")
+def test_a_young_job_names_no_files(at: At) -> None:
+    ask = at()
+    api = imports(ask)
+    job = api.start(NAME, FILES, "")
+    ask.skip(SOON)
+    found = api.state(job)
     assert (found.state, found.files) == ("running", ())
 
 
-def test_the_reason_of_a_failure_is_told_without_numbers_of_data(rest: RestServer) -> None:
-    rest.say("describe", job("Failed", reason="disk quota exceeded for key 8839128529463800330"))
-    found = imports(rest).state("448")
+def failed(ask: Asking) -> str:
+    """A job that has failed, and told of something that it read."""
+    ask.core.faults.add("job", FAIL)
+    number = imports(ask).start(NAME, [ask.file()], "")
+    ask.skip(LATER)
+    ask.core.imports.jobs[int(number)].reason = "disk quota exceeded for key 8839128529463800330"
+    ask.core.asked.clear()
+    return number
+
+
+def test_the_reason_of_a_failure_is_told_without_numbers_of_data(at: At) -> None:
+    ask = at()
+    found = imports(ask).state(failed(ask))
     assert found.state == "failed"
     assert found.reason.startswith("disk quota exceeded")
     assert "8839128" not in found.reason
 
 
-def test_a_failed_job_of_a_list_is_not_asked_about(rest: RestServer) -> None:
-    rest.say("list", ok(records=[{"jobId": "1", "state": "Failed"}]))
-    assert [found.state for found in imports(rest).list("faces_r1")] == ["failed"]
-    assert rest.actions() == ["list"]
+def test_a_failed_job_of_a_list_is_not_asked_about(at: At) -> None:
+    ask = at()
+    failed(ask)
+    assert [found.state for found in imports(ask).list(NAME)] == ["failed"]
+    assert routes(ask) == ["list"]
 
 
-@pytest.mark.parametrize("code", sorted(rest_module.NOT_NOW))
-def test_a_server_that_is_not_ready_is_asked_again(rest: RestServer, code: int) -> None:
-    rest.say("create", refused(code, "service not ready"), refused(code, "service not ready"), ok(jobId="448"))
-    assert imports(rest, "2.5.27").start("faces_r1", ["a/1.parquet"], "") == "448"
-    rest.say("describe", refused(code, "rate limit exceeded"))
-    with pytest.raises(DependencyUnavailable, match=f"code {code}: rate limit exceeded"):
-        imports(rest).state("448")
+@pytest.mark.parametrize("word", ["not ready", "unavailable", "rate limited"])
+def test_a_server_that_is_not_ready_is_asked_again(at: At, word: str) -> None:
+    assert CODES[word] in rest_module.NOT_NOW
+    ask = at("2.5")
+    ask.core.faults.add("create", word, word)
+    job = imports(ask).start(NAME, FILES, "")
+    assert routes(ask) == ["create"] * 3
+    ask.core.faults.add("describe", *[word] * 9)
+    with pytest.raises(DependencyUnavailable, match=f"code {CODES[word]}: service {word}"):
+        imports(ask).state(job)
+
+
+def test_all_codes_that_say_not_now_are_tried() -> None:
+    assert {code for code in CODES.values() if code != CODES["broken"]} == rest_module.NOT_NOW
+
+
+# -- what is wrong, and the next step ----------------------------------------------------------------------------------
+
+
+def check_with_another_password(at: At) -> None:
+    imports(at(authorization=True)).check()
+
+
+def check_without_the_privilege(at: At) -> None:
+    ask = at("2.5", authorization=True)
+    ask.core.rights.users[USER] = PASSWORD
+    imports(ask).check()
+
+
+def check_before_2_4(at: At) -> None:
+    with MilvusDouble(TASKS) as double:
+        imports(Asking(double, Path()), "2.5.0").check()
+
+
+def check_behind(status: int, said: str) -> Callable[[At], None]:
+    """Something stands before the server, and answers for it."""
+
+    def check(at: At) -> None:
+        ask = at()
+        ask.core.between["list"] = (status, said)
+        imports(ask).check()
+
+    return check
+
+
+def check_late(version: str) -> Callable[[At], None]:
+    def check(at: At) -> None:
+        ask = at(version)
+        ask.core.faults.add("list", LATE)
+        imports(ask).check()
+
+    return check
+
+
+def start_with_a_file_of_another_kind(at: At) -> None:
+    imports(at()).start(NAME, ["/a/1.csv"], "")
+
+
+def start_under_replication(at: At) -> None:
+    ask = at("2.6.24")
+    ask.core.imports.replicating = True
+    imports(ask).start(NAME, FILES, "")
+
+
+def start_from_the_servers_own_folder(at: At) -> None:
+    imports(at("3.0.2")).start(NAME, ["/var/lib/milvus/insert_log/1.parquet"], "")
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "words"),
+    ("ask", "kind", "words"),
     [
-        (refused(1800, "user hasn't authenticated", 401), FaceReindexError, "FACE_REINDEX_MILVUS_TOKEN"),
-        (
-            refused(65535, "PrivilegeImport: permission deny to loads in the `default` database", 403),
-            NotPermitted,
-            "It lacks Import.*jobs.index.roles",
-        ),
-        ((404, "404 page not found"), SettingsError, "proxy.http.port"),
-        ((200, "<html>"), SettingsError, "no REST interface of Milvus"),
-        ((408, "timeout"), DependencyUnavailable, "in time"),
-        ((503, "upstream"), DependencyUnavailable, "HTTP 503"),
-        ((413, "too large"), FaceReindexError, "gateway"),
-        (refused(1100, "invalid parameter"), Refused, "code 1100: invalid parameter"),
-        (
-            refused(3000, "import in replicating cluster is not supported yet: unsupported operation"),
-            Refused,
-            "enableInReplicatingCluster",
-        ),
-        (
-            refused(2100, "import path files/insert_log/1 is not allowed: … is a Milvus internal storage directory"),
-            Refused,
-            "staging.path",
-        ),
+        (check_with_another_password, FaceReindexError, "FACE_REINDEX_MILVUS_TOKEN"),
+        (check_without_the_privilege, NotPermitted, "It lacks Import.*jobs.index.roles"),
+        (check_before_2_4, SettingsError, "proxy.http.port"),
+        (check_behind(200, "<html>"), SettingsError, "no REST interface of Milvus"),
+        (check_late("2.4.13"), DependencyUnavailable, "in time"),
+        (check_late("2.6.7"), DependencyUnavailable, "in time"),
+        (check_behind(503, "upstream"), DependencyUnavailable, "HTTP 503"),
+        (check_behind(413, "too large"), FaceReindexError, "gateway"),
+        (start_with_a_file_of_another_kind, Refused, "code 2100: unexpected file type"),
+        (start_under_replication, Refused, "enableInReplicatingCluster"),
+        (start_from_the_servers_own_folder, Refused, "staging.path"),
     ],
 )
 def test_an_answer_says_what_is_wrong_and_the_next_step(
-    rest: RestServer, answer: Any, kind: type[FaceReindexError], words: str
+    at: At, ask: Callable[[At], None], kind: type[FaceReindexError], words: str
 ) -> None:
-    rest.say("list", answer)
     with pytest.raises(FaceReindexError, match=words) as caught:
-        imports(rest).check()
+        ask(at)
     assert type(caught.value) is kind
     assert "127.0.0.1" in str(caught.value)
     assert "S3cret" not in str(caught.value)
-    assert "loads" not in str(caught.value)
+    assert USER not in str(caught.value)
 
 
-def test_a_token_that_comes_back_is_in_no_message(rest: RestServer) -> None:
-    rest.say("list", refused(1100, f"bad header Bearer {TOKEN}"))
+def test_a_token_that_comes_back_is_in_no_message(at: At) -> None:
+    said = json.dumps({"code": 1100, "message": f"bad header Bearer {TOKEN}"})
     with pytest.raises(Refused, match="code 1100") as caught:
-        imports(rest).check()
+        check_behind(200, said)(at)
     assert "S3cret" not in str(caught.value)
 
 
-def test_a_release_that_cannot_be_given_the_privilege_says_so(rest: RestServer) -> None:
-    rest.say("list", refused(65535, "PrivilegeListImport: permission deny", 403))
-    with pytest.raises(FaceReindexError, match=r"upgrade it to 2\.6\.7"):
-        imports(rest, "2.6.6").check()
-    with pytest.raises(FaceReindexError, match=r"jobs\.index\.roles"):
-        imports(rest, "2.6.7").check()
+def test_a_release_that_cannot_be_given_the_privilege_says_so(at: At) -> None:
+    ask = at("2.6.0", authorization=True)
+    ask.permit("Collection", "Import", database=DATABASE)
+    ask.core.rights.users[USER] = PASSWORD
+    with pytest.raises(NotPermitted, match=r"upgrade it to 2\.6\.7"):
+        imports(ask, "2.6.6").check()
+
+
+def test_a_release_that_can_be_given_it_is_no_reason_to_upgrade(at: At) -> None:
+    ask = at("2.6.7", authorization=True)
+    ask.core.rights.users[USER] = PASSWORD
+    with pytest.raises(NotPermitted, match=r"jobs\.index\.roles"):
+        imports(ask).start(NAME, FILES, "")
 
 
 def test_out_of_reach_is_a_dependency() -> None:
@@ -175,40 +271,44 @@ def test_out_of_reach_is_a_dependency() -> None:
 # -- a lost answer -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lost", [CUT, (408, "timeout"), refused(10001, "request timeout", 408)])
-def test_with_a_key_a_request_whose_answer_was_lost_is_repeated_with_it(rest: RestServer, lost: Any) -> None:
-    rest.say("create", lost, ok(jobId="448"))
-    assert imports(rest, "2.6.24").start("faces_r1", ["a/1.parquet"], "the key") == "448"
-    assert [request.headers["idempotency-key"] for request in rest.asked] == ["the key"] * 2
+@pytest.mark.parametrize("word", [CUT, LOST, LATE])
+def test_with_a_key_a_request_whose_answer_was_lost_is_repeated_with_it(at: At, word: str) -> None:
+    ask = at("2.6.24")
+    ask.core.faults.add("create", word)
+    job = imports(ask).start(NAME, FILES, "the key")
+    assert headers(ask, "idempotency-key") == ["the key"] * 2
+    assert list(ask.core.imports.jobs) == [int(job)]
 
 
-def test_without_one_it_is_not_repeated(rest: RestServer) -> None:
-    rest.say("create", CUT, ok(jobId="448"))
+def test_without_one_it_is_not_repeated(at: At) -> None:
+    ask = at("2.6.7")
+    ask.core.faults.add("create", CUT)
     with pytest.raises(DependencyUnavailable):
-        imports(rest, "2.6.23").start("faces_r1", ["a/1.parquet"], "the key")
-    assert rest.actions() == ["create"]
+        imports(ask, "2.6.23").start(NAME, FILES, "the key")
+    assert routes(ask) == ["create"]
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------------------
 
 
-def test_with_tls_rest_needs_an_address_of_its_own(rest: RestServer) -> None:
-    api = imports(rest, uri="https://milvus.example:19530")
+def test_with_tls_rest_needs_an_address_of_its_own(at: At) -> None:
+    ask = at()
+    api = imports(ask, uri="https://milvus.example:19530")
     with pytest.raises(SettingsError, match=r"set milvus\.rest_uri to https"):
         api.check()
-    assert rest.asked == []
+    assert ask.core.asked == []
 
 
-def test_rest_goes_to_its_own_address(rest: RestServer) -> None:
-    rest.say("list", ok(records=[]))
-    imports(rest, uri="http://milvus.example:19530", rest_uri=f"{rest.uri}/").check()
-    assert rest.actions() == ["list"]
+def test_rest_goes_to_its_own_address(at: At) -> None:
+    ask = at()
+    imports(ask, uri="http://milvus.example:19530", rest_uri=f"{ask.double.rest_uri}/").check()
+    assert routes(ask) == ["list"]
 
 
-def test_a_port_without_tls_is_told(rest: RestServer) -> None:
-    rest.say("list", ok(records=[]))
+def test_a_port_without_tls_is_told(at: At) -> None:
+    ask = at()
     with pytest.raises(DependencyUnavailable, match=r"No TLS with Milvus.*check milvus\.rest_uri"):
-        imports(rest, rest_uri=rest.uri.replace("http:", "https:")).check()
+        imports(ask, rest_uri=ask.double.rest_uri.replace("http:", "https:")).check()
 
 
 @pytest.mark.parametrize(
@@ -225,9 +325,9 @@ def test_a_rest_address_that_cannot_be_meant_is_refused(uri: str, rest_uri: str)
         Settings.model_validate({"milvus": {"uri": uri, "rest_uri": rest_uri}})
 
 
-def test_before_staging_imports_are_asked_for_where_the_server_takes_them(rest: RestServer) -> None:
-    rest.say("list", ok(records=[]))
-    index = ServerIndex(None, rest.uri, detect("2.5.0"), imports(rest))
-    index.check_imports()
-    assert rest.actions() == ["list"]
-    ServerIndex(None, rest.uri, detect("2.5.0"), None).check_imports()
+def test_before_staging_imports_are_asked_for_where_the_server_takes_them(at: At) -> None:
+    ask = at("2.5")
+    ServerIndex(None, ask.double.uri, detect("2.5.0"), imports(ask)).check_imports()
+    assert routes(ask) == ["list"]
+    ServerIndex(None, ask.double.uri, detect("2.5.0"), None).check_imports()
+    assert routes(ask) == ["list"]

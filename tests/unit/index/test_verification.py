@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.index.protocol import IndexSpec
 from jobs.index.verification import (
     KeyComparison,
     Neighbours,
@@ -24,8 +24,8 @@ from jobs.index.verification import (
     prove,
 )
 from jobs.runs.step_result import from_record
-from tests.milvus.fake import FakeIndex
-from tests.milvus.rows import BUCKETS, DIM, INFO, bucket_of, make_keys, make_table, make_vectors
+from tests.milvus.rows import BUCKETS, DIM, bucket_of, make_keys, make_table, make_vectors
+from tests.milvus.serving import Served, served
 
 pytestmark = pytest.mark.unit
 
@@ -33,14 +33,22 @@ NAME, ROWS = "faces_r1", 400
 KEYS, VECTORS = make_keys(ROWS), make_vectors(ROWS)
 
 
-def new_index(keys: np.ndarray = KEYS, vectors: np.ndarray = VECTORS) -> FakeIndex:
-    index = FakeIndex()
-    index.create(NAME, dim=DIM, shards=1, properties=INFO)
-    index.build_index(NAME, IndexSpec("FLAT"), timeout=1)
-    index.load(NAME, timeout=1)
-    if len(keys):
-        index.insert(NAME, make_table(keys, vectors))
-    return index
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with served() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(server: Served) -> Iterator[None]:
+    yield
+    server.core.misses_every = 0
+    server.index.drop(NAME)
+
+
+def fill(server: Served, keys: np.ndarray = KEYS, vectors: np.ndarray = VECTORS) -> None:
+    server.fill(NAME, keys, vectors)
+    server.index.load(NAME, timeout=10)
 
 
 def sample(n: int = 30, keys: np.ndarray = KEYS, vectors: np.ndarray = VECTORS) -> Sample:
@@ -48,7 +56,8 @@ def sample(n: int = 30, keys: np.ndarray = KEYS, vectors: np.ndarray = VECTORS) 
     return Sample(keys[:n], vectors[:n], exact.ids, exact.scores)
 
 
-def proof_of(index: FakeIndex, expected: np.ndarray = KEYS, **changes: Any) -> Proof:
+def proof_of(server: Served, expected: np.ndarray = KEYS, **changes: Any) -> Proof:
+    index = server.index
     arguments: dict[str, Any] = {
         "expected_rows": ROWS,
         "compared": compare_all(index, NAME, lambda b: np.sort(expected[bucket_of(expected) == b]), range(BUCKETS)),
@@ -59,93 +68,96 @@ def proof_of(index: FakeIndex, expected: np.ndarray = KEYS, **changes: Any) -> P
     return prove(index, NAME, **arguments)
 
 
-def test_a_faithful_collection_is_proven_and_the_proof_can_be_recorded() -> None:
-    proof = proof_of(new_index(), canaries_absent=[1, 2, 3])
+def test_a_faithful_collection_is_proven_and_the_proof_can_be_recorded(server: Served) -> None:
+    fill(server)
+    proof = proof_of(server, canaries_absent=[1, 2, 3])
     assert proof.passed
     assert proof.faults == ()
     assert (proof.rows_expected, proof.rows_found, proof.recall, proof.self_hit) == (ROWS, ROWS, 1.0, 1.0)
     assert from_record(Proof, json.loads(json.dumps(asdict(proof)))) == proof
 
 
-def test_an_empty_collection_is_proven_where_nothing_is_expected() -> None:
+def test_an_empty_collection_is_proven_where_nothing_is_expected(server: Served) -> None:
     nothing = Sample(
         np.empty(0, np.int64), np.empty((0, DIM), np.float32), np.empty((0, 10), np.int64), np.empty((0, 10))
     )
-    index = new_index(KEYS[:0], VECTORS[:0])
+    fill(server, KEYS[:0], VECTORS[:0])
     empty: dict[str, Any] = {"expected": KEYS[:0], "sample": nothing}
-    assert proof_of(index, expected_rows=0, **empty).passed
-    assert "no sample" in " ".join(proof_of(index, expected_rows=1, **empty).faults)
+    assert proof_of(server, expected_rows=0, **empty).passed
+    assert "no sample" in " ".join(proof_of(server, expected_rows=1, **empty).faults)
 
 
-def test_missing_keys() -> None:
-    index = new_index()
-    index.delete(NAME, KEYS[100:103])
-    proof = proof_of(index)
+def test_missing_keys(server: Served) -> None:
+    fill(server)
+    server.index.delete(NAME, KEYS[100:103])
+    proof = proof_of(server)
     assert (proof.keys_missing, proof.passed) == (3, False)
     assert any("3 keys are missing" in fault for fault in proof.faults)
 
 
-def test_unexpected_keys_in_place_of_missing_ones_keep_the_count_but_not_the_proof() -> None:
-    index = new_index()
-    index.delete(NAME, KEYS[100:101])
-    index.insert(NAME, make_table(np.array([4711]), make_vectors(1, seed=9)))
-    proof = proof_of(index)
+def test_unexpected_keys_in_place_of_missing_ones_keep_the_count_but_not_the_proof(server: Served) -> None:
+    fill(server)
+    server.index.delete(NAME, KEYS[100:101])
+    server.index.insert(NAME, make_table(np.array([4711]), make_vectors(1, seed=9)))
+    proof = proof_of(server)
     assert (proof.rows_found, proof.keys_missing, proof.keys_unexpected, proof.passed) == (ROWS, 1, 1, False)
 
 
-def test_duplicates() -> None:
-    index = new_index()
-    index._import(NAME, make_table(KEYS[:5], VECTORS[:5]))
-    proof = proof_of(index)
+def test_duplicates(server: Served) -> None:
+    fill(server)
+    server.write(NAME, KEYS[:5], VECTORS[:5])
+    proof = proof_of(server)
     assert (proof.keys_duplicated, proof.keys_missing, proof.passed) == (5, 0, False)
 
 
-def test_a_row_in_a_bucket_that_nobody_looks_at() -> None:
-    index = new_index()
-    there = index.collections[NAME]
-    there.append(np.array([99]), make_vectors(1), np.array([BUCKETS + 3]))
-    assert any("1 rows lie in no known bucket" in fault for fault in proof_of(index).faults)
+def test_a_row_in_a_bucket_that_nobody_looks_at(server: Served) -> None:
+    fill(server)
+    server.write(NAME, np.array([99]), make_vectors(1), bucket=BUCKETS + 3)
+    assert any("1 rows lie in no known bucket" in fault for fault in proof_of(server).faults)
 
 
-def test_expectations_that_contradict_each_other() -> None:
-    proof = proof_of(new_index(), expected_rows=ROWS + 1)
+def test_expectations_that_contradict_each_other(server: Served) -> None:
+    fill(server)
+    proof = proof_of(server, expected_rows=ROWS + 1)
     assert any("rows where 401 are expected" in fault for fault in proof.faults)
 
 
-def test_an_erased_canary_that_is_still_there() -> None:
-    proof = proof_of(new_index(), canaries_absent=[int(KEYS[3])])
+def test_an_erased_canary_that_is_still_there(server: Served) -> None:
+    fill(server)
+    proof = proof_of(server, canaries_absent=[int(KEYS[3])])
     assert (proof.canaries_found, proof.passed) == (1, False)
 
 
-def test_an_index_that_misses_neighbours_falls_below_the_floor() -> None:
-    index = new_index()
-    index.search_skips_every = 5
-    proof = proof_of(index)
+def test_an_index_that_misses_neighbours_falls_below_the_floor(server: Served) -> None:
+    fill(server)
+    server.core.misses_every = 5
+    proof = proof_of(server)
     assert 0.6 < proof.recall < 0.95
     assert 0.6 < proof.self_hit < 0.95
     assert [f.split(" is ")[0] for f in proof.faults if "recall" in f] == ["recall@10"]
-    assert proof_of(index, recall_floor=0.5).passed
+    assert proof_of(server, recall_floor=0.5).passed
 
 
-def test_vectors_that_are_not_the_ones_of_their_keys() -> None:
-    proof = proof_of(new_index(KEYS, VECTORS[::-1]))
+def test_vectors_that_are_not_the_ones_of_their_keys(server: Served) -> None:
+    fill(server, KEYS, VECTORS[::-1])
+    proof = proof_of(server)
     assert proof.recall == 1.0  # the vectors are all there, so neighbours look as near as they should
     assert proof.self_hit == 1.0  # an equal vector does come first
 
 
-def test_recall_that_is_no_number_does_not_pass() -> None:
-    index = new_index()
-    index.collections[NAME].vectors = np.full_like(VECTORS, np.nan)
-    proof = proof_of(index)
-    assert not proof.passed
+def test_recall_that_is_no_number_does_not_pass(server: Served) -> None:
+    """Bulk imports take vectors that are none."""
+    fill(server, KEYS, np.full_like(VECTORS, np.nan))
+    proof = proof_of(server)
+    assert (proof.rows_found, proof.keys_missing, proof.passed) == (ROWS, 0, False)
 
 
-def test_equal_vectors_count_by_similarity_not_by_key() -> None:
+def test_equal_vectors_count_by_similarity_not_by_key(server: Served) -> None:
     keys = make_keys(200, seed=3)
     vectors = np.repeat(make_vectors(1), 200, axis=0)
-    index = new_index(keys, vectors)
+    fill(server, keys, vectors)
     proof = proof_of(
-        index,
+        server,
         keys,
         expected_rows=200,
         sample=sample(20, keys, vectors),
@@ -153,10 +165,10 @@ def test_equal_vectors_count_by_similarity_not_by_key() -> None:
     assert (proof.recall, proof.self_hit, proof.passed) == (1.0, 1.0, True)
 
 
-def test_fewer_rows_than_k_are_enough() -> None:
-    index = new_index(KEYS[:3], VECTORS[:3])
+def test_fewer_rows_than_k_are_enough(server: Served) -> None:
+    fill(server, KEYS[:3], VECTORS[:3])
     proof = proof_of(
-        index,
+        server,
         KEYS[:3],
         expected_rows=3,
         sample=sample(3, KEYS[:3], VECTORS[:3]),
@@ -164,8 +176,9 @@ def test_fewer_rows_than_k_are_enough() -> None:
     assert proof.passed
 
 
-def test_comparisons_of_buckets_add_up() -> None:
-    index = new_index()
+def test_comparisons_of_buckets_add_up(server: Served) -> None:
+    fill(server)
+    index = server.index
     parts = [compare_bucket(index, NAME, b, KEYS[bucket_of(KEYS) == b]) for b in range(BUCKETS)]
     assert sum(parts, KeyComparison()) == KeyComparison(expected=ROWS, rows=ROWS)
     assert compare_bucket(index, NAME, 0, KEYS[:0]).unexpected == parts[0].rows

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from jobs.index.milvus.embedded import EmbeddedIndex
 from jobs.runs.results import Dropped, Dropping
 from jobs.runs.step_result import StepResult
 from jobs.runs.stores import about_to_drop, drop, own_collections
 from jobs.steps.load import _create
-from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO
 
 pytestmark = pytest.mark.unit
@@ -37,13 +39,26 @@ class FakeRun:
         self.recorded.append(result)
 
 
-def ids(run: Any, index: FakeIndex) -> dict[str, str]:
+@pytest.fixture
+def first(tmp_path: Path) -> Iterator[EmbeddedIndex]:
+    with EmbeddedIndex(tmp_path / "first.db") as index:
+        yield index
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[EmbeddedIndex]:
+    with EmbeddedIndex(tmp_path / "other.db") as index:
+        yield index
+
+
+def ids(run: Any, index: EmbeddedIndex) -> dict[str, str]:
     return own_collections(run.warehouse, run.settings, index)
 
 
-def test_guarantee_9_a_collection_is_of_the_index_of_those_beside_it_whatever_its_address() -> None:
+def test_guarantee_9_a_collection_is_of_the_index_of_those_beside_it_whatever_its_address(
+    first: EmbeddedIndex, other: EmbeddedIndex
+) -> None:
     run: Any = FakeRun()
-    first, other = FakeIndex(), FakeIndex()
     for index in (first, other):
         _create(run, index, "faces_1", "f" * 64)
     one, two = ids(run, first)["faces_1"], ids(run, other)["faces_1"]
@@ -56,10 +71,10 @@ def test_guarantee_9_a_collection_is_of_the_index_of_those_beside_it_whatever_it
     assert ids(run, first) == {"faces_2": one, "faces_3": one}
 
 
-def test_guarantee_9_what_is_about_to_be_dropped_is_on_record_with_its_index() -> None:
+def test_guarantee_9_what_is_about_to_be_dropped_is_on_record_with_its_index(first: EmbeddedIndex) -> None:
     """By each id that its collections have for it: those of an earlier release have their names alone."""
     run: Any = FakeRun()
-    index = FakeIndex()
+    index = first
     for run_id in ("7", "8"):
         index.create(f"faces_{run_id}", dim=4, shards=1, properties=replace(INFO, run_id=run_id))
     _create(run, index, "faces_9", "f" * 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 
 from jobs import cli
+from jobs.index.milvus.connect import connect
 from jobs.runs.job_result import Result
 from jobs.runs.record import Run
-from tests.milvus.fake import FakeIndex
+from jobs.settings import Settings
 
 pytestmark = pytest.mark.unit
 
@@ -22,7 +24,10 @@ OPENERS = {"connect", "ServerIndex.open", "EmbeddedIndex.open"}
 
 def opened(path: Path) -> tuple[set[int], set[int]]:
     """Lines on which a module opens an index, and those on which it does so for a `with`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    if not any(opener in text for opener in OPENERS):
+        return set(), set()
+    tree = ast.parse(text)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) in OPENERS]
     items = [item.context_expr for node in ast.walk(tree) if isinstance(node, ast.With) for item in node.items]
     return {call.lineno for call in calls}, {call.lineno for call in calls if call in items}
@@ -36,17 +41,24 @@ def test_every_index_that_a_job_opens_is_closed_by_a_with() -> None:
     assert set(left) == {"index/milvus/connect.py", "diagnosis/milvus.py"}
 
 
-def test_an_index_is_closed_however_its_with_ends() -> None:
-    index = FakeIndex()
+def test_an_index_is_closed_however_its_with_ends(tmp_path: Path) -> None:
+    """It gives back the lock of its folder, which another job would find taken."""
+    index = connect(Settings.model_validate({"milvus": {"uri": str(tmp_path / "faces.db")}}))
+
+    def lock() -> None:
+        with (tmp_path / "faces.db" / "LOCK").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def cut() -> None:
         with index as entered:
             assert entered is index
+            with pytest.raises(BlockingIOError):
+                lock()
             raise ValueError("cut")
 
     with pytest.raises(ValueError, match="cut"):
         cut()
-    assert index.closed
+    lock()
 
 
 @pytest.mark.parametrize("result", [Result("all is well", data={"run_id": "r", "n": 1}), Result("not all", 6)])
