@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.index.distances import Distances, distances_of, implausible
-from jobs.index.protocol import Keys, VectorIndex, Vectors
+from jobs.index.milvus.vectors import ROUNDING
+from jobs.index.protocol import Keys, VectorIndex, Vectors, VectorType
 
 TIE = 1e-5
 """Two cosine similarities closer than this are the same: arithmetic differs in its last bits."""
@@ -29,12 +30,17 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of the collection that serve as queries, with their exact neighbours (each row finds itself)."""
+    """Rows of the collection that serve as queries, with their exact neighbours (each row finds itself).
+
+    ``vectors`` are as they are stored: in a collection of ``vector_type`` already rounded to it. So are those that the
+    neighbours were looked for among, and those that are read back: their similarities need no tolerance beyond `TIE`.
+    """
 
     ids: Keys
     vectors: Vectors
     exact_ids: Keys
     exact_scores: npt.NDArray[np.floating]
+    vector_type: VectorType = "float32"
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,8 @@ def prove(
     recall, self_hit = recall_of(index, collection, sample, k)
     p50, p99 = latency_ms(index, collection, sample.vectors[:LATENCY_QUERIES], k)
     canaries = np.asarray(canaries_absent, dtype=np.int64)
-    distances = distances_of(sample.ids, sample.vectors, sample.exact_ids, sample.exact_scores)
+    rounding = ROUNDING[sample.vector_type]
+    distances = distances_of(sample.ids, sample.vectors, sample.exact_ids, sample.exact_scores, rounding=rounding)
     proof = Proof(
         rows_expected=int(expected_rows),
         rows_found=index.count(collection),
@@ -125,7 +132,7 @@ def prove(
         passed=False,
         faults=(),
         distances=distances,
-        implausible=implausible(sample.vectors, distances) if trained else "",
+        implausible=implausible(sample.vectors, distances, rounding=rounding) if trained else "",
     )
     faults = faults_of(proof, compared, k=k, recall_floor=recall_floor)
     return replace(proof, faults=faults, passed=not faults)

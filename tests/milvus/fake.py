@@ -23,6 +23,7 @@ from jobs.index.protocol import (
     Keys,
     State,
     Vectors,
+    VectorType,
     as_rows,
     require_keys_in_range,
 )
@@ -32,6 +33,7 @@ from jobs.index.protocol import (
 class _Collection:
     info: CollectionInfo
     dim: int
+    vector_type: VectorType = "float32"
     ids: Keys = field(default_factory=lambda: np.empty(0, np.int64))
     vectors: Vectors | None = None
     buckets: Keys = field(default_factory=lambda: np.empty(0, np.int64))
@@ -85,10 +87,15 @@ class FakeIndex:
     def info(self, name: str) -> CollectionInfo | None:
         return self.collections[name].info if name in self.collections else None
 
-    def create(self, name: str, *, dim: int, shards: int, properties: CollectionInfo) -> None:
+    def create(
+        self, name: str, *, dim: int, shards: int, properties: CollectionInfo, vector_type: VectorType = "float32"
+    ) -> None:
         if name in self.collections:
             raise FaceReindexError(f"Collection '{name}' exists already.")
-        self.collections[name] = _Collection(properties, dim)
+        self.collections[name] = _Collection(properties, dim, vector_type)
+
+    def vector_type(self, name: str) -> VectorType:
+        return self._get(name).vector_type
 
     def drop(self, name: str) -> None:
         if name in self.aliases.values():

@@ -36,6 +36,9 @@ def test_of_facts_that_exclude_each_other_one_holds(version: str) -> None:
         ("timeout-as-text", "timeout-as-json"),
         ("parquet-extra-refused", "parquet-extra-ignored"),
         ("parquet-fixed-refused", "parquet-fixed-taken"),
+        ("half-parquet-floats-refused", "half-parquet-floats-taken"),
+        ("half-insert-floats-refused", "half-insert-floats-taken"),
+        ("half-search-refused", "half-search-converted"),
     ):
         assert sum(PROFILES[version].has(name) for name in pair) == 1, pair
     described = ("describe-any-collection", "describe-global", "describe-own-collection")

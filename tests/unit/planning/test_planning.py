@@ -336,13 +336,15 @@ def test_bfloat16_has_a_rate_of_its_own() -> None:
 
 
 def test_rows_are_dearer_to_index_in_fuller_segments() -> None:
-    at = {"measured_rows": 50_000, "measured_lists": 1024}
+    at = {"segment_rows": segment_rows("float32"), "measured_rows": 50_000, "measured_lists": 1024}
     assert index_growth(IndexSpec("HNSW"), 50_000, **at) == 1
     assert index_growth(IndexSpec("HNSW"), 10**9, **at) == pytest.approx(1.216, abs=1e-3)  # ln 516,222 / ln 50,000
     wide = IndexSpec("IVF_SQ8", params={"nlist": 65_536})
     assert index_growth(wide, 10**9, **at) == (516_222 // 39) / 1024
     assert index_growth(IndexSpec("IVF_SQ8", params={"nlist": 4096}), 10**9, **at) == 4
     assert index_growth(IndexSpec("DISKANN"), 10**9, **at) == 1
+    # Of 16-bit numbers nearly twice as many rows fill one.
+    assert index_growth(IndexSpec("HNSW"), 10**9, **at | {"segment_rows": segment_rows("float16")}) > 1.27
     rate = chosen(spec="IVF_SQ8").index
     assert rate is not None
     assert "ASSUMED: 2 cores a data node" in rate.source
