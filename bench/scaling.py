@@ -2,7 +2,7 @@
 
 python -m bench.scaling
 
-Nothing here was run at these sizes. They rest on committed results: costs an image and a row are what bench/results/ holds, the load's plan is that of
+Nothing here was run at these sizes. Costs an image and a row are what bench/results/ holds, the load's plan is that of
 jobs/index/load_plan.py, and both are taken as proportional to their number.
 """
 

@@ -173,23 +173,9 @@ def collection(subject: Subject) -> Iterator[Found]:
 
 
 def _create(subject: Subject, name: str, shards: int = 1) -> None:
-    """A collection as a run makes it.
-
-    Raises:
-        SettingsError: the server does not take the settings' type of vectors, though its version should.
-    """
+    """A collection as a run makes it."""
     vector_type = subject.settings.milvus.vector_type
-    try:
-        subject.index.create(name, dim=EMBEDDING_DIM, shards=shards, properties=_info(name), vector_type=vector_type)
-    except (NotPermitted, DependencyUnavailable):
-        raise
-    except FaceReindexError as error:
-        if vector_type == "float32":
-            raise
-        raise SettingsError(
-            f"milvus.vector_type is {vector_type}, and this server makes no collection of it: {error.message}",
-            hint="set milvus.vector_type=float32, or use a Milvus server from 2.4 on.",
-        ) from None
+    subject.index.create(name, dim=EMBEDDING_DIM, shards=shards, properties=_info(name), vector_type=vector_type)
 
 
 def _info(name: str) -> CollectionInfo:

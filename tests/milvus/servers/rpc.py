@@ -156,6 +156,7 @@ class _Service:
             collection_name=there.name,
             db_name=there.database,
             shards_num=there.shards,
+            created_timestamp=int(there.made * 1000) << 18,
             consistency_level=common_pb2.ConsistencyLevel.Strong,
             properties=_pairs(there.properties),
             aliases=self._aliases(there),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +85,7 @@ class Collection:
     indexes: dict[str, dict[str, str]] = field(default_factory=dict)
     loaded: bool = False
     last_flush: float | None = None
+    made: float = field(default_factory=time.time)
 
     @property
     def key(self) -> str:

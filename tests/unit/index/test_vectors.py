@@ -82,7 +82,7 @@ def test_a_column_is_read_as_the_type_it_was_made_of_and_as_no_other(vector_type
     assert packed(vectors[:0], vector_type).to_pylist() == []
     uneven = pa.array([b"\0" * (2 * DIM + 2), b"\0" * (2 * DIM - 2)])
     for wrong in (lists(vectors), uneven, pa.array([b"\0" * 2 * DIM, None])):
-        with pytest.raises(ValueError, match="bytes|unequal"):
+        with pytest.raises(ValueError, match=r"bytes|unequal"):
             unpacked(wrong, vector_type, DIM)
     with pytest.raises(ValueError, match="lists"):
         unpacked(column, "float32", DIM)

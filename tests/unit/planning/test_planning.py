@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bench import rates as bench_rates
 from bench.record import RESULTS
 from jobs.cli import Count
+from jobs.index.collections import segment_rows
 from jobs.index.protocol import EMBEDDED, Features, IndexSpec
 from jobs.plan import main
 from jobs.planning.inputs import PlanInputs
