@@ -31,7 +31,7 @@ def recall_sample(
 
     Of a 16-bit ``vector_type`` the vectors are those that the collection stores, rounded, of queries as of neighbours:
     recall says what the index finds of what it holds. What rounding moves is no fault of an index, and bounded
-    (docs/operations.md, Which index).
+    (docs/operations.md, 16-bit vectors).
     """
     rows = staged.join(F.broadcast(removed.select("face_id")), "face_id", "left_anti")
     rows = rows.select("face_id", "embedding")

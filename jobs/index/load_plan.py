@@ -167,7 +167,7 @@ def check_vector_type(settings: Settings, features: Features) -> None:
     if chosen not in features.vector_types:
         raise SettingsError(
             f"milvus.vector_type is {chosen}, which this Milvus ({features.version}) does not store.",
-            hint="set milvus.vector_type=float32, or use a Milvus server from 2.4 on.",
+            hint="set milvus.vector_type=float32, or use a Milvus server from 2.4.1 on.",
         )
 
 

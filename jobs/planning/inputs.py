@@ -20,7 +20,7 @@ from jobs.settings import Settings
 # An embedded index is searched by brute force in one process; beyond this a server is planned.
 _EMBEDDED_FACES = 1_000_000
 _ASSUMED_SERVER = Features("2.3", bulk_import=True, files_per_job=1)
-_ASSUMED_OF_16_BITS = replace(_ASSUMED_SERVER, version="2.4", vector_types=frozenset(NUMBER_BYTES))
+_ASSUMED_OF_16_BITS = replace(_ASSUMED_SERVER, version="2.4.1", vector_types=frozenset(NUMBER_BYTES))
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,9 @@ CAGRA_WITHOUT_COSINE: Final = Rule(
 )
 HALF_VECTORS: Final = Rule(
     "vectors of float16 and bfloat16 are stored, and Parquet files bring them as bytes",
-    (((2, 4, 0), None),),
-    "2.4.13 internal/util/importutilv2/parquet/field_reader.go ReadBinaryData; https://milvus.io/docs/v2.4.x/"
-    "release_notes.md (2.4.0: float16 and bfloat16)",
+    (((2, 4, 1), None),),
+    "2.4.13 internal/util/importutilv2/parquet/field_reader.go ReadBinaryData; Milvus's release notes: bulk insert of "
+    "these since 2.4.1 (#32157)",
 )
 CAGRA_OF_FLOAT32: Final = Rule(
     "GPU_CAGRA takes vectors of float32 alone",

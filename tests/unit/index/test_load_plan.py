@@ -142,10 +142,10 @@ def test_an_index_type_that_a_release_refuses_is_said_before_anything_is_staged(
 @pytest.mark.parametrize("vector_type", ["float16", "bfloat16"])
 def test_a_type_of_vectors_that_a_server_does_not_store_is_refused_before_anything_is_staged(vector_type: str) -> None:
     chosen = settings(vector_type=vector_type)
-    for features in (OLD, EMBEDDED, detect("milvus-lite 3.2.2"), detect("v2.3.22")):
+    for features in (OLD, EMBEDDED, detect("milvus-lite 3.2.2"), detect("v2.3.22"), detect("v2.4.0")):
         with pytest.raises(SettingsError, match=rf"vector_type is {vector_type}.*does not store") as caught:
             plan_load(1_000, chosen, features)
-        assert "from 2.4 on" in str(caught.value.hint)
+        assert "from 2.4.1 on" in str(caught.value.hint)
         with pytest.raises(SettingsError, match="does not store"):
             check_load(chosen, FakeIndex(features))
     for version in ("2.4.13", "2.5.27", "2.6.0", "3.0.2"):

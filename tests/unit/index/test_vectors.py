@@ -119,7 +119,7 @@ def test_rows_of_a_staged_file_are_inserted_as_float32(vector_type: VectorType, 
 
 @HALF
 def test_rounding_moves_few_neighbours_and_no_cosine_by_more_than_its_bound(vector_type: VectorType) -> None:
-    """On vectors of a trained network's shape; docs/operations.md, Which index, has these figures."""
+    """On vectors of a trained network's shape; docs/operations.md, 16-bit vectors, has the figures for more of them."""
     vectors = pictures(np.arange(6_000), 1)
     stored = rounded(vectors, vector_type)
     keys = np.arange(len(vectors))
