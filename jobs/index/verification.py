@@ -67,7 +67,8 @@ class KeyComparison:
 class Proof:
     """What was found, and whether it is enough. All numbers, no keys and no vectors: it goes into records.
 
-    ``implausible``: why no trained network can have made the vectors, where that was asked and is so.
+    ``vectors_changed``: rows of the sample whose vector is another one than was staged. ``implausible``: why no trained
+    network can have made the vectors, where that was asked and is so.
     """
 
     rows_expected: int
@@ -85,6 +86,7 @@ class Proof:
     faults: tuple[str, ...]
     distances: Distances | None = None
     implausible: str = ""
+    vectors_changed: int = 0
 
 
 def prove(
@@ -133,6 +135,7 @@ def prove(
         faults=(),
         distances=distances,
         implausible=implausible(sample.vectors, distances, rounding=rounding) if trained else "",
+        vectors_changed=vectors_changed(index, collection, sample),
     )
     faults = faults_of(proof, compared, k=k, recall_floor=recall_floor)
     return replace(proof, faults=faults, passed=not faults)
@@ -156,6 +159,7 @@ def faults_of(proof: Proof, compared: KeyComparison, *, k: int, recall_floor: fl
         (proof.keys_missing > 0, f"{proof.keys_missing} keys are missing"),
         (proof.keys_unexpected > 0, f"{proof.keys_unexpected} keys are unexpected"),
         (proof.keys_duplicated > 0, f"{proof.keys_duplicated} rows repeat a key"),
+        (proof.vectors_changed > 0, f"{proof.vectors_changed} vectors of the sample are not those that were staged"),
         (proof.canaries_found > 0, f"{proof.canaries_found} erased keys are still there"),
         (proof.rows_expected > 0 and proof.sample_size == 0, "no sample was drawn to measure recall with"),
         # Written so that NaN fails: a comparison with NaN is false either way.
@@ -208,6 +212,23 @@ def recall_of(index: VectorIndex, collection: str, sample: Sample, k: int) -> tu
     itself = (ids == sample.ids[:, None]) & answered & (exact >= exact.max(axis=1)[:, None] - TIE)
     equal = answered[:, :1] & (exact[:, :1] >= 1 - TIE)
     return recall, float((itself.any(axis=1) | equal[:, 0]).mean())
+
+
+def vectors_changed(index: VectorIndex, collection: str, sample: Sample) -> int:
+    """How many of the sample's rows are read back as another vector than was staged; none where a row is not there.
+
+    Recall does not tell: a row whose vector was changed may find itself, by what became of it.
+    """
+    changed = 0
+    staged = dict(zip(sample.ids.tolist(), sample.vectors, strict=True))
+    for start in range(0, len(sample.ids), FETCH_KEYS):
+        keys, rows = index.fetch(collection, sample.ids[start : start + FETCH_KEYS])
+        if len(keys):
+            wanted = np.stack([staged[key] for key in keys.tolist()])
+            cosines = np.einsum("ij,ij->i", _unit(wanted), _unit(rows))
+            # Written so that NaN counts.
+            changed += int((~(cosines >= 1 - TIE)).sum())
+    return changed
 
 
 def _exact_scores(

@@ -153,12 +153,12 @@ def test_a_type_of_vectors_that_a_server_does_not_store_is_refused_before_anythi
 
 
 def test_an_index_type_that_is_not_built_over_a_type_of_vectors_is_refused_with_what_would_be() -> None:
-    on_gpu = {"index_type": "GPU_CAGRA"}
+    float16, bfloat16 = (settings(vector_type=each, index_type="GPU_CAGRA") for each in ("float16", "bfloat16"))
     for version in ("2.5.27", "2.6.7", "3.0.2"):
         with pytest.raises(SettingsError, match=r"GPU_CAGRA.*bfloat16") as caught:
-            plan_load(1_000, settings(vector_type="bfloat16", **on_gpu), detect(version))
+            plan_load(1_000, bfloat16, detect(version))
         assert "float32 or float16" in str(caught.value.hint)
-        assert plan_load(1_000, settings(vector_type="float16", **on_gpu), detect(version)).rows == 1_000
+        assert plan_load(1_000, float16, detect(version)).rows == 1_000
     for index_type in ("AUTO", "FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "DISKANN", "SCANN"):
         for vector_type in ("float16", "bfloat16"):
             plan_load(1_000, settings(vector_type=vector_type, index_type=index_type), detect("2.4.13"))

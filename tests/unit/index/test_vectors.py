@@ -53,13 +53,14 @@ def test_half_way_goes_to_the_even_neighbour(vector_type: VectorType) -> None:
 
 @HALF
 def test_what_is_no_row_of_float32_or_none_of_the_types_numbers_is_refused(vector_type: VectorType) -> None:
-    for wrong in (
+    wrongs: tuple[np.ndarray, ...] = (
         make_vectors(2).astype(np.float64),
         make_vectors(2)[0],
         np.full((1, DIM), np.nan, np.float32),
         np.full((1, DIM), np.inf, np.float32),
         np.full((1, DIM), 3.4e38 if vector_type == "bfloat16" else 65_520, np.float32),
-    ):
+    )
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=vector_type):
             encode(wrong, vector_type)
         with pytest.raises(ValueError, match=vector_type):

@@ -77,6 +77,22 @@ def test_an_empty_collection_is_proven_where_nothing_is_expected() -> None:
     assert "no sample" in " ".join(proof_of(index, expected_rows=1, **empty).faults)
 
 
+def test_a_vector_that_is_another_than_was_staged_though_every_row_finds_itself() -> None:
+    # All numbers in another order: what is near stays near, and every key is there.
+    index = new_index(KEYS, np.ascontiguousarray(VECTORS[:, ::-1]))
+    turned = sample(vectors=np.ascontiguousarray(VECTORS[:, ::-1]))
+    assert proof_of(index, sample=turned).passed
+    proof = proof_of(index, sample=replace(turned, vectors=VECTORS[:30]))
+    assert proof.vectors_changed == 30
+    assert "30 vectors of the sample are not those that were staged" in proof.faults
+    one = VECTORS.copy()
+    one[3] = one[4]
+    assert proof_of(new_index(KEYS, one)).vectors_changed == 1
+    nan = VECTORS.copy()
+    nan[5] = np.nan
+    assert proof_of(new_index(), sample=replace(sample(), vectors=nan[:30])).vectors_changed == 1
+
+
 def test_missing_keys() -> None:
     index = new_index()
     index.delete(NAME, KEYS[100:103])

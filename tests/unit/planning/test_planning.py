@@ -16,8 +16,9 @@ from bench import rates as bench_rates
 from bench.record import RESULTS
 from jobs.cli import Count
 from jobs.index.collections import segment_rows
-from jobs.index.protocol import EMBEDDED, Features, IndexSpec
+from jobs.index.protocol import EMBEDDED, Features, IndexSpec, VectorType
 from jobs.plan import main
+from jobs.planning import inputs
 from jobs.planning.inputs import PlanInputs
 from jobs.planning.model import CORES, GPUS, NODES, Fit, Pools, Rate, Rates, Work, fit, index_growth, rate_needed
 from jobs.planning.needs import needs
@@ -328,6 +329,13 @@ def test_an_embedded_index_has_no_rate_from_a_server() -> None:
     assert (rates.index, rates.warm) == (None, None)
     assert rates.load is not None
     assert rates.load.assumed
+
+
+@pytest.mark.parametrize("vector_type", ["float32", "float16", "bfloat16"])
+def test_a_server_that_nobody_asked_is_assumed_to_store_the_type_of_vectors(vector_type: VectorType) -> None:
+    settings, features, _ = inputs._server(planned(f"milvus.vector_type={vector_type}"), 10**6, None, True)
+    assert vector_type in features.vector_types
+    assert PlanInputs(settings, features, WORK, RATES, ()).load(2).vector_type == vector_type
 
 
 def test_bfloat16_has_a_rate_of_its_own() -> None:
