@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.faces import pictures
+from jobs.index import ground_truth, staging
 from jobs.index.distances import usable
 from jobs.index.milvus.vectors import ROUNDING, decode, encode, lists, packed, unpacked
 from jobs.index.protocol import VectorType
 from jobs.index.staged_files import read_batches
 from jobs.index.verification import exact_neighbours
-from tests.milvus.rows import DIM, make_keys, make_vectors, stage_files, stored_table
+from tests.milvus.rows import DIM, make_keys, make_table, make_vectors, stage_files, stored_table
 
 pytestmark = pytest.mark.unit
 
@@ -107,6 +108,25 @@ def test_a_staged_file_is_half_as_large_and_read_as_float32(vector_type: VectorT
     as_lists = pa.array(np.frombuffer(b"".join(encode(vectors, vector_type)), np.uint8).reshape(500, -1).tolist())
     table = stored_table(keys, vectors, vector_type).set_column(1, "embedding", as_lists.cast(pa.list_(pa.uint8())))
     assert size(table) > 1.9 * whole
+
+
+@HALF
+def test_what_a_task_stages_is_what_the_sample_is_looked_for_in(vector_type: VectorType) -> None:
+    """What executors do to a batch, without them; tests/spark/test_tables.py has the whole."""
+    keys, vectors = make_keys(60), pictures(np.arange(60), 2)
+    batch = make_table(keys, vectors).combine_chunks().to_batches()[0]
+    assert staging._stored(batch, "float32") is batch
+    half = staging._stored(batch, vector_type)
+    assert staging._stored(batch.slice(0, 0), vector_type).schema == half.schema
+    assert half.drop_columns(["embedding"]) == batch.drop_columns(["embedding"])
+    stored = rounded(vectors, vector_type)
+    assert np.array_equal(unpacked(half.column("embedding"), vector_type, 512), stored)
+    (best,) = ground_truth._nearest(stored[:5], 4, vector_type)(iter([half.slice(0, 25), half.slice(25)]))
+    exact = exact_neighbours(stored[:5], [(keys, stored)], 4)
+    (ids,), (scores,) = best.column("ids").to_pylist(), best.column("scores").to_pylist()
+    assert ids == exact.ids.ravel().tolist()
+    assert scores == pytest.approx(exact.scores.ravel().tolist(), abs=1e-9)
+    assert np.array_equal(ground_truth._read(half.column("embedding").to_pylist(), vector_type), stored)
 
 
 @HALF
