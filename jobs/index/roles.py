@@ -144,7 +144,9 @@ def permitted_calls(
         FaceReindexError: a call failed for another reason.
     """
     asked: list[Any] = [vector.tolist()] if vector_type == "float32" else encode(vector[None], vector_type)
-    found = partial(index.client.search, collection, asked, limit=1, search_params={"metric_type": METRIC})
+    # By its name pymilvus learns the field's type, as which bytes are sent.
+    how: dict[str, Any] = {"anns_field": VECTOR, "limit": 1, "search_params": {"metric_type": METRIC}}
+    found = partial(index.client.search, collection, asked, **how)
     row = {name: pa.array([0], pa.int64()) for name in SCALARS} | {VECTOR: pa.array([vector], pa.list_(pa.float32()))}
     alias, info = f"{collection}_reader", CollectionInfo("", "", trained=False, label="", created_at="")
     calls: dict[str, Callable[[], object]] = {

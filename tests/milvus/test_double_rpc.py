@@ -258,14 +258,15 @@ def test_vectors_of_16_bits_travel_as_bytes(version: str, kind: str, tmp_path: P
         params.add_index("embedding", index_type="FLAT", metric_type="COSINE")
         client.create_index(NAME, params, sync=False)
         client.load_collection(NAME)
-        found = client.search(NAME, [one + b"\0" * (2 * DIM - 2)], limit=1, search_params={"metric_type": "COSINE"})
+        # pymilvus asks the schema for the type of bytes where the field is named, and takes them for bits otherwise.
+        how = {"anns_field": "embedding", "limit": 1, "search_params": {"metric_type": "COSINE"}}
+        found = client.search(NAME, [one + b"\0" * (2 * DIM - 2)], **how)
         assert found[0][0]["distance"] == 1
-        ask_for_floats = {"data": [floats], "limit": 1, "search_params": {"metric_type": "COSINE"}}
         if version in ("2.6.24", "3.0.0", "3.0.2"):
-            assert client.search(NAME, **ask_for_floats)[0][0]["distance"] == 1
+            assert client.search(NAME, [floats], **how)[0][0]["distance"] == 1
         else:
             with pytest.raises(MilvusException, match="vector type must be the same"):
-                client.search(NAME, **ask_for_floats)
+                client.search(NAME, [floats], **how)
 
 
 @versions()
