@@ -1,4 +1,4 @@
-"""The table of docs/operations.md that goes from a million to three billion images: arithmetic on committed results.
+"""Two tables of docs/operations.md, from a million to three billion images and by types of vectors: arithmetic alone.
 
 python -m bench.scaling
 
@@ -15,14 +15,17 @@ from pathlib import Path
 from bench.record import result
 from jobs.formatting import size
 from jobs.index.load_plan import LoadPlan, plan_load
-from jobs.index.protocol import Features
+from jobs.index.protocol import NUMBER_BYTES, Features
 from jobs.index.staging import bucket_count
+from jobs.planning.model import NightPlan, Pools, Work
+from jobs.planning.needs import needs
 from jobs.planning.rates import defaults
-from jobs.settings import load_settings
+from jobs.settings import PlanningSettings, load_settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
 BEGIN, END = "<!-- scaling: python -m bench.scaling -->\n", "<!-- end of scaling -->\n"
 SIZES = {"1 million": 10**6, "100 million": 10**8, "3 billion": 3 * 10**9}
+TYPES_BEGIN, TYPES_END = "<!-- vector types: python -m bench.scaling -->\n", "<!-- end of vector types -->\n"
 NIGHT_H, WEEK_H = 8, 7 * 24
 CORES = 8  # of an executor: conf/spark-*.conf
 NEW_A_NIGHT = 0.001
@@ -30,14 +33,16 @@ REPLICAS = 2  # one of them may be lost, and faces are served still
 
 
 def main() -> None:
-    """Write the table between the page's two marks."""
+    """Write each table between its two marks on the page."""
     PAGE.write_text(with_scaling(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def with_scaling(page: str) -> str:
-    """The page's text with the table of the committed results."""
-    before, rest = page.split(BEGIN)
-    return before + BEGIN + "\n" + scaling() + "\n" + END + rest.split(END)[1]
+    """The page's text with the tables of the committed results."""
+    for begin, end, table in ((BEGIN, END, scaling()), (TYPES_BEGIN, TYPES_END, vector_types())):
+        before, rest = page.split(begin)
+        page = before + begin + "\n" + table + "\n" + end + rest.split(end)[1]
+    return page
 
 
 def scaling() -> str:
@@ -84,6 +89,37 @@ def scaling() -> str:
     return "\n".join([*lines, "", _basis()]) + "\n"
 
 
+def vector_types() -> str:
+    """What an index of three billion images takes by the type of its vectors, as IVF_SQ8 (AUTO) and as HNSW."""
+    faces = round(SIZES["3 billion"] * defaults()["faces_each"]["value"])
+    lines = [
+        f"| {faces:,} faces, {SIZES['3 billion']:,} images | staged | a collection stored | three of them | "
+        "peak, with staged files and the table | memory, live and new |",
+        "| --- |" + " ---: |" * 5,
+    ]
+    for index_type in ("IVF_SQ8", "HNSW"):
+        for vector_type, called in (("float32", "float32"), ("float16", "float16 or bfloat16")):
+            plan = _plan(faces, f"milvus.vector_type={vector_type}", f"milvus.index_type={index_type}")
+            # Of the night only its length counts for these, and they are asked for no length.
+            needed = needs(
+                NightPlan(Pools(0, 0, 0), ()),
+                Work(new=0, faces_reused=faces),
+                plan,
+                PlanningSettings(),
+                keep=2,
+                models=1,
+            )
+            sizes = (
+                needed.staging_bytes,
+                needed.collection_bytes,
+                needed.collections * needed.collection_bytes,
+                needed.peak_bytes,
+                needed.memory_bytes // REPLICAS,
+            )
+            lines.append(f"| {index_type}, {called} | {' | '.join(size(each) for each in sizes)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _basis() -> str:
     measured, loading, indexed = result("pipeline"), result("loading"), result("index_types")
     machine, setting, figures = measured["machine"], measured["setting"], measured["figures"]
@@ -102,7 +138,7 @@ def _basis() -> str:
     )
 
 
-def _plan(rows: int) -> LoadPlan:
+def _plan(rows: int, *overrides: str) -> LoadPlan:
     rate = load_settings().milvus.import_rows_per_s
     nodes = math.ceil(rows / (rate * NIGHT_H * 3600))
     settings = load_settings(
@@ -111,9 +147,14 @@ def _plan(rows: int) -> LoadPlan:
             f"milvus.data_nodes={nodes}",
             f"milvus.import_jobs={nodes}",
             f"milvus.replicas={REPLICAS}",
+            *overrides,
         ]
     )
-    return plan_load(rows, settings, Features(version="2.3.5", bulk_import=True, files_per_job=1))
+    return plan_load(
+        rows,
+        settings,
+        Features(version="2.3.5", bulk_import=True, files_per_job=1, vector_types=frozenset(NUMBER_BYTES)),
+    )
 
 
 def _executors(images: int, core_s: float) -> int:

@@ -21,7 +21,7 @@ from jobs.diagnosis.workers import in_time, judged, skew, tasks_for_all
 from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted, NotProvenError, SettingsError
 from jobs.index.collections import default_index
 from jobs.index.import_records import MemoryRecorder
-from jobs.index.load_plan import FILE_BYTES_LIMIT, uses_bulk_import
+from jobs.index.load_plan import FILE_BYTES_LIMIT, check_vector_type, uses_bulk_import
 from jobs.index.loader import load_files
 from jobs.index.milvus.connect import connect
 from jobs.index.milvus.server import ServerIndex, bearer
@@ -152,11 +152,12 @@ def roles(subject: Subject) -> Iterator[Found]:
 
 def collection(subject: Subject) -> Iterator[Found]:
     """A collection of its own name, as a run makes one; by the way, the server's clock."""
-    index, name = subject.index, subject.name
+    index, name, milvus = subject.index, subject.name, subject.settings.milvus
+    check_vector_type(subject.settings, index.features)
     subject.undo(f"collections whose names begin with {name}", partial(_drop_all, index, name))
     before = time.time()
     with subject.using("CreateCollection", "CreateIndex"):
-        index.create(name, dim=EMBEDDING_DIM, shards=subject.settings.milvus.shards, properties=_info(name))
+        _create(subject, name, shards=milvus.shards)
     after = time.time()
     with subject.using("DescribeCollection"):
         kept = index.info(name)
@@ -165,10 +166,16 @@ def collection(subject: Subject) -> Iterator[Found]:
             "The collection does not keep what it is told to keep (its property face_reindex.info).",
             hint="report it, with the server's version: a night cannot tell its collections from others' there.",
         )
-    yield ok("a collection is made, and keeps what it was told")
+    yield ok(f"a collection is made (vectors of {milvus.vector_type}), and keeps what it was told")
     if subject.server is not None:
         away = skew(subject.server.created_at(name), before, after)
         yield judged("Milvus's clock", away, after - before, subject.settings)
+
+
+def _create(subject: Subject, name: str, shards: int = 1) -> None:
+    """A collection as a run makes it."""
+    vector_type = subject.settings.milvus.vector_type
+    subject.index.create(name, dim=EMBEDDING_DIM, shards=shards, properties=_info(name), vector_type=vector_type)
 
 
 def _info(name: str) -> CollectionInfo:
@@ -246,6 +253,14 @@ def served(subject: Subject) -> Iterator[Found]:
         raise NotProvenError(
             "A search does not find the rows that it was asked with.", hint="see the query node's log."
         )
+    keys, stored = index.fetch(name, list(subject.rows))
+    # Of zeros and a one, which each type of vectors holds exactly.
+    if keys.tolist() != list(subject.rows) or not np.array_equal(stored, vectors):
+        raise NotProvenError(
+            "Milvus gives back other vectors than those that it was given "
+            f"(milvus.vector_type {index.vector_type(name)}).",
+            hint="report it, with the server's version: no night can be proven there.",
+        )
     yield ok(f"{len(subject.rows)} rows are indexed, loaded (replicas: {subject.settings.milvus.replicas}) and found")
 
 
@@ -288,7 +303,7 @@ def aliases(subject: Subject) -> Iterator[Found]:
     """An alias of its own is set, moved and removed."""
     index, name = subject.index, subject.name
     alias, other = f"{name}_alias", f"{name}_other"
-    index.create(other, dim=EMBEDDING_DIM, shards=1, properties=_info(other))
+    _create(subject, other)
     # To move an alias is CreateAlias, too.
     with subject.using("CreateAlias"):
         index.switch_alias(alias, other)
@@ -316,7 +331,8 @@ def reader(subject: Subject) -> Iterator[Found]:
         yield not_asked(why)
         return
     with ServerIndex.open(settings.model_copy(update={"milvus_token": token})) as as_reader:
-        may = permitted_calls(as_reader, subject.name, np.array(unit_vector(ROWS + 1), np.float32))
+        asked = np.array(unit_vector(ROWS + 1), np.float32)
+        may = permitted_calls(as_reader, subject.name, asked, settings.milvus.vector_type)
     needed = [privilege for _, privilege in PRIVILEGES[READER]]
     lacks = [privilege for privilege in needed if not may[privilege]]
     beyond = [privilege for privilege, permitted in may.items() if permitted and privilege not in needed]
@@ -341,7 +357,7 @@ def index_types(subject: Subject) -> Iterator[Found]:
         milvus = settings.milvus.model_copy(update={"index_type": kind, "index_params": {}})
         spec = default_index(settings.model_copy(update={"milvus": milvus}), ROWS, embedded=settings.embedded)
         name = f"{subject.name}_{kind.lower()}"
-        index.create(name, dim=EMBEDDING_DIM, shards=1, properties=_info(name))
+        _create(subject, name)
         try:
             index.build_index(name, spec, timeout=subject.seconds)
             accepted.append(kind)
@@ -360,7 +376,8 @@ def index_types(subject: Subject) -> Iterator[Found]:
             SettingsError,
         )
     told = f"; refused: {', '.join(refused)}" if refused else ""
-    yield ok(f"accepted, and none of them built: {', '.join(accepted)}{told}")
+    over = "" if settings.milvus.vector_type == "float32" else f" over vectors of {settings.milvus.vector_type}"
+    yield ok(f"accepted{over}, and none of them built: {', '.join(accepted)}{told}")
 
 
 def limits(subject: Subject) -> Iterator[Found]:

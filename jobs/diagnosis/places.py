@@ -73,7 +73,13 @@ def staging(subject: Subject) -> Iterator[Found]:
     subject.undo(f"staged files in {folder}", until_the_end.close)
     until_the_end.enter_context(folder_of_a_trial(subject.spark, folder))
     with in_time(subject.spark, subject.seconds):
-        subject.staged = stage(rows_of_nobody(subject.spark), folder, purpose_flags=0, files_for=lambda _: 1)
+        subject.staged = stage(
+            rows_of_nobody(subject.spark),
+            folder,
+            purpose_flags=0,
+            files_for=lambda _: 1,
+            vector_type=settings.milvus.vector_type,
+        )
         (file,) = subject.staged.files
         check_file(file, digests(subject.spark, subject.staged.files)(file.path))
     check_file(file, sha256_of(file.path))

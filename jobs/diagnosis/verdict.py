@@ -38,6 +38,7 @@ _WAYS: Final = (
         lambda f, s: f.files_per_job > 1 and s.milvus.uri.startswith("https://"),
         "Milvus 2.4 to 3.0",
     ),
+    _Way("vectors of 16-bit numbers", lambda _, s: s.milvus.vector_type != "float32", "Milvus 2.4 to 3.0"),
     _Way("compaction where deletes lie in segments of their own (L0)", _since(2, 4, 0), "Milvus 2.4 to 3.0"),
     _Way("the two roles' privileges", _since(2, 4, 0), "Milvus 2.4 to 3.0"),
     _Way("restarts and lost nodes in the middle of a load", _since(2, 4, 0), "Milvus 2.4 to 3.0"),

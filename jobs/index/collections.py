@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from jobs.index.protocol import SCALARS, CollectionInfo, IndexSpec, VectorIndex
+from jobs.index.protocol import NUMBER_BYTES, SCALARS, CollectionInfo, IndexSpec, VectorIndex, VectorType
 from jobs.settings import Settings
 from udfs.arrays import EMBEDDING_DIM
 
@@ -16,8 +16,19 @@ SQ8_ABOVE = 200_000_000
 # Bytes that IVF_PQ keeps of a vector: half of what IVF_SQ8 keeps. Fewer lose too many neighbours to be promoted
 # (docs/operations.md, "Which index").
 PQ_BYTES = 256
-SEGMENT_ROWS = 2**30 // (4 * EMBEDDING_DIM + 8 * len(SCALARS))
-"""Milvus seals a segment at 1 GiB (dataCoord.segment.maxSize of 2.3 to 2.6) and indexes each by itself."""
+
+
+def row_bytes(vector_type: VectorType, dim: int = EMBEDDING_DIM) -> int:
+    """Bytes of a collection's row: its vector and its scalars."""
+    return NUMBER_BYTES[vector_type] * dim + 8 * len(SCALARS)
+
+
+def segment_rows(vector_type: VectorType) -> int:
+    """Rows of a full segment: Milvus seals one at 1 GiB (dataCoord.segment.maxSize of 2.3 to 2.6).
+
+    It indexes each by itself.
+    """
+    return 2**30 // row_bytes(vector_type)
 
 
 def collection_name(alias: str, run_id: str) -> str:
@@ -64,10 +75,15 @@ def default_index(settings: Settings, rows: int, *, embedded: bool) -> IndexSpec
     chosen = settings.milvus.index_type
     if chosen == "AUTO":
         chosen = "FLAT" if embedded or rows < FLAT_BELOW else "HNSW" if rows <= SQ8_ABOVE else "IVF_SQ8"
-    return IndexSpec(chosen, params=_build_params(chosen, rows) | settings.milvus.index_params)
+    return IndexSpec(
+        chosen,
+        params=_build_params(chosen, min(rows, segment_rows(settings.milvus.vector_type)))
+        | settings.milvus.index_params,
+    )
 
 
 def _build_params(index_type: str, rows: int) -> dict[str, int]:
+    """Parameters for ``rows`` in a segment."""
     match index_type:
         case "HNSW":
             return {"M": 16, "efConstruction": 200}
@@ -83,4 +99,4 @@ def _build_params(index_type: str, rows: int) -> dict[str, int]:
 
 def _nlist(rows: int) -> int:
     """About 4 √(rows of a segment) lists, as Milvus's performance FAQ has it, as a power of two of at least 16."""
-    return int(1 << round(math.log2(max(16.0, 4.0 * math.sqrt(min(rows, SEGMENT_ROWS))))))
+    return int(1 << round(math.log2(max(16.0, 4.0 * math.sqrt(rows)))))

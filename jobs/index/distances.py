@@ -51,18 +51,18 @@ class Distances:
     spread: float
 
 
-def usable(vectors: Vectors) -> npt.NDArray[np.bool_]:
-    """Which rows are finite and of unit length."""
+def usable(vectors: Vectors, rounding: float = 0.0) -> npt.NDArray[np.bool_]:
+    """Which rows are finite and of unit length; ``rounding``: by which share of itself a number was changed at most."""
     lengths = np.linalg.norm(np.asarray(vectors, np.float64), axis=1)
-    # False for NaN as well.
-    return np.asarray(np.abs(lengths - 1) <= UNIT_TOLERANCE)
+    # Numbers that each change by a share change the length by no more than it. False for NaN as well.
+    return np.asarray(np.abs(lengths - 1) <= UNIT_TOLERANCE + rounding)
 
 
 def distances_of(
-    ids: Keys, vectors: Vectors, exact_ids: Keys, exact_scores: npt.NDArray[np.floating]
+    ids: Keys, vectors: Vectors, exact_ids: Keys, exact_scores: npt.NDArray[np.floating], *, rounding: float = 0.0
 ) -> Distances | None:
     """The distances of a sample with its exact neighbours, of which each row is one; None below `LEAST_FACES`."""
-    good = usable(vectors)
+    good = usable(vectors, rounding)
     if good.sum() < LEAST_FACES:
         return None
     itself = exact_ids[good] == np.asarray(ids)[good, None]
@@ -84,13 +84,13 @@ def distances_of(
     )
 
 
-def implausible(vectors: Vectors, found: Distances | None) -> str:
+def implausible(vectors: Vectors, found: Distances | None, *, rounding: float = 0.0) -> str:
     """Why no trained network can have made these vectors; empty where one can, or where too few of them say.
 
     That is all that is claimed: the bounds are wide, and weights that are merely bad pass (`evaluate` tells those). An
     index of one person, or of people who look alike to the network, is far within them.
     """
-    bad = int((~usable(vectors)).sum())
+    bad = int((~usable(vectors, rounding)).sum())
     if bad:
         return f"{bad} of {len(vectors)} vectors in the sample are not finite or not of unit length"
     if found is None:

@@ -18,8 +18,16 @@ from dataclasses import dataclass
 
 from jobs.errors import SettingsError
 from jobs.formatting import size, span
-from jobs.index.collections import PQ_BYTES, default_index
-from jobs.index.protocol import METRIC, SCALARS, Features, IndexSpec, VectorIndex
+from jobs.index.collections import PQ_BYTES, default_index, row_bytes
+from jobs.index.protocol import (
+    METRIC,
+    NUMBER_BYTES,
+    SCALARS,
+    Features,
+    IndexSpec,
+    VectorIndex,
+    VectorType,
+)
 from jobs.settings import Settings
 from udfs.arrays import EMBEDDING_DIM
 
@@ -31,6 +39,8 @@ _MEMORY_SHARE = 0.5
 # Smaller files cost more in rounds than they gain in balance.
 _LEAST_ROWS = 10_000
 _JOBS_A_SLOT = 2
+# Parquet writes the length before a value of bytes, as a vector of 16-bit numbers is staged.
+_LENGTH_BYTES = 4
 GIB = 2**30
 
 
@@ -46,11 +56,17 @@ class LoadPlan:
     jobs_in_flight: int
     waves: int
     index: IndexSpec
+    vector_type: VectorType
     staging_bytes: int
     stored_bytes: int
     memory_bytes: int
     seconds: float
     by_import: bool
+
+    @property
+    def shuffle_bytes(self) -> int:
+        """What staging moves between executors: rows are float32 until they are written."""
+        return self.rows * row_bytes("float32")
 
     def lines(self) -> list[str]:
         """The plan in words, one fact a line."""
@@ -60,7 +76,7 @@ class LoadPlan:
         files = f"{self.files:,} file{'s' if self.files != 1 else ''}"
         return [
             f"{self.rows:,} faces by {way}: {files} of about {self.rows_per_file:,} rows{jobs}{waves}",
-            f"index {self.index.index_type} {dict(self.index.params)}",
+            f"index {self.index.index_type} {dict(self.index.params)}, vectors of {self.vector_type} numbers",
             f"staged {size(self.staging_bytes)}, stored {size(self.stored_bytes)}, "
             f"in memory {size(self.memory_bytes)}; the last two twice while the live collection stays beside it",
             f"{span(self.seconds)} to import, as estimated, without index and load",
@@ -71,20 +87,22 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = E
     """The plan for ``rows`` faces under ``settings``, on a server with ``features``.
 
     Raises:
-        SettingsError: `uses_bulk_import`, `check_index_type`.
+        SettingsError: `uses_bulk_import`, `check_vector_type`, `check_index_type`.
     """
+    check_vector_type(settings, features)
     check_index_type(settings, features)
     milvus = settings.milvus
+    vectors = milvus.vector_type
     nodes = milvus.data_nodes
     by_import = uses_bulk_import(settings, features)
-    row_bytes = 4 * dim + 8 * len(SCALARS)
+    each = row_bytes(vectors, dim)
     rows_per_file = settings.staging.rows_per_file
     if by_import:
         # More jobs in flight than nodes share a node's memory; servers of one file a job give a node one job at a time
         # (2.3.5: two side by side took as long as one after the other, and each costs 3 s beside its rows).
         slots = 1 if features.files_per_job == 1 else math.ceil(max(milvus.import_jobs, nodes) / nodes)
         memory = milvus.data_node_memory_gib * GIB * _MEMORY_SHARE / _MEMORY_FACTOR / slots
-        rows_per_file = max(1, min(rows_per_file, int(min(memory, FILE_BYTES_LIMIT) // row_bytes)))
+        rows_per_file = max(1, min(rows_per_file, int(min(memory, FILE_BYTES_LIMIT) // each)))
     files = max(1, math.ceil(rows / rows_per_file))
     if by_import and rows >= nodes * _LEAST_ROWS:
         files = nodes * math.ceil(files / nodes)
@@ -92,7 +110,7 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = E
     jobs = math.ceil(files / files_per_job)
     spec = default_index(settings, rows, embedded=settings.embedded)
     rate = milvus.import_rows_per_s * (min(nodes, in_flight) if by_import else 1)
-    index = index_bytes(spec, rows, dim)
+    index = index_bytes(spec, rows, dim, vectors)
     return LoadPlan(
         rows=rows,
         files=files,
@@ -102,8 +120,9 @@ def plan_load(rows: int, settings: Settings, features: Features, *, dim: int = E
         jobs_in_flight=in_flight,
         waves=math.ceil(jobs / in_flight),
         index=spec,
-        staging_bytes=rows * row_bytes,
-        stored_bytes=rows * row_bytes + index,
+        vector_type=vectors,
+        staging_bytes=rows * (each + (0 if vectors == "float32" else _LENGTH_BYTES)),
+        stored_bytes=rows * each + index,
         memory_bytes=milvus.replicas * (index + rows * 8 * len(SCALARS)),
         seconds=rows / rate,
         by_import=by_import,
@@ -129,25 +148,64 @@ def check_load(settings: Settings, index: VectorIndex) -> None:
     """Ask for what a load will need, before hours are spent on what it would load. Nothing is changed.
 
     Raises:
-        SettingsError: `check_index_type`, `uses_bulk_import`, `VectorIndex.check_imports`.
+        SettingsError: `check_vector_type`, `check_index_type`, `uses_bulk_import`, `VectorIndex.check_imports`.
         DependencyUnavailable: what takes bulk imports is out of reach.
     """
+    check_vector_type(settings, index.features)
     check_index_type(settings, index.features)
     if uses_bulk_import(settings, index.features):
         index.check_imports()
 
 
+def check_vector_type(settings: Settings, features: Features) -> None:
+    """Refuse a type of vectors that this Milvus does not store, before anything is staged for it.
+
+    Raises:
+        SettingsError: it would refuse it, or take it for something else.
+    """
+    chosen = settings.milvus.vector_type
+    if chosen not in features.vector_types:
+        raise SettingsError(
+            f"milvus.vector_type is {chosen}, which this Milvus ({features.version}) does not store.",
+            hint="set milvus.vector_type=float32, or use a Milvus server from 2.4.1 on.",
+        )
+
+
+def check_collection(settings: Settings, index: VectorIndex, collection: str) -> None:
+    """Make sure that a collection's vectors are of the type that files are staged in.
+
+    Milvus itself would not tell float16 from bfloat16 in a file: both are bytes, of one length.
+
+    Raises:
+        SettingsError: they are not.
+    """
+    staged, stored = settings.milvus.vector_type, index.vector_type(collection)
+    if staged != stored:
+        raise SettingsError(
+            f"milvus.vector_type is {staged}, and collection {collection} holds vectors of {stored}; nothing was "
+            "loaded.",
+            hint="load into a collection that is made with this setting: a new run (`reindex` without --run-id).",
+        )
+
+
 def check_index_type(settings: Settings, features: Features) -> None:
-    """Refuse an index that this Milvus does not build over our metric, before anything is staged for it.
+    """Refuse an index that this Milvus does not build over our metric or vectors, before anything is staged for it.
 
     Raises:
         SettingsError: it would refuse it.
     """
-    chosen = settings.milvus.index_type
+    chosen, vectors = settings.milvus.index_type, settings.milvus.vector_type
     if chosen in features.refused_indexes:
         raise SettingsError(
             f"milvus.index_type is {chosen}, which this Milvus ({features.version}) does not build over {METRIC}.",
             hint="set milvus.index_type=AUTO, or upgrade Milvus.",
+        )
+    if (chosen, vectors) in features.unindexed:
+        built = [each for each in NUMBER_BYTES if (chosen, each) not in features.unindexed]
+        raise SettingsError(
+            f"milvus.index_type is {chosen}, which this Milvus ({features.version}) does not build over vectors of "
+            f"{vectors} (milvus.vector_type).",
+            hint=f"set milvus.index_type=AUTO, or milvus.vector_type to {' or '.join(built)}.",
         )
 
 
@@ -157,19 +215,23 @@ def share_out(files: int, settings: Settings, features: Features) -> tuple[int, 
     return in_flight, max(1, min(features.files_per_job, math.ceil(files / (_JOBS_A_SLOT * in_flight))))
 
 
-def index_bytes(spec: IndexSpec, rows: int, dim: int = EMBEDDING_DIM) -> int:
-    """About how large an index is, by what it keeps for each row."""
-    raw = 4 * dim
+def index_bytes(spec: IndexSpec, rows: int, dim: int = EMBEDDING_DIM, vector_type: VectorType = "float32") -> int:
+    """About how large an index is, by what it keeps for each row.
+
+    Lists are of float32 whatever the vectors are: Knowhere makes IVF and SCANN indexes of 16-bit vectors by the code
+    for float32, over a copy (``KNOWHERE_MOCK_REGISTER…`` in its src/index/ivf/ivf.cc, 2.3.11 to 3.0.6).
+    """
+    raw, wide = NUMBER_BYTES[vector_type] * dim, 4 * dim
     params = spec.params
     each = {
         "FLAT": raw,
-        "IVF_FLAT": raw + 8,
+        "IVF_FLAT": wide + 8,
         "IVF_SQ8": dim + 8,
         "IVF_PQ": params.get("m", PQ_BYTES) * params.get("nbits", 8) // 8 + 8,
         # Neighbours of all layers: 2 M at the lowest, and half as many again above it at the most.
         "HNSW": raw + 4 * 2 * params.get("M", 16) + 8,
         # The vectors themselves (`with_raw_data`), and half a byte for each two dimensions (`sub_dim`).
-        "SCANN": raw + dim // 4 + 8,
+        "SCANN": wide + dim // 4 + 8,
         # On disk: the vector and 56 neighbours. (In memory an eighth of it.)
         "DISKANN": raw + 4 * 56,
         "GPU_CAGRA": raw + 4 * 64,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from jobs.index.bulk_import import Importer
 from jobs.index.import_records import DONE, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
-from jobs.index.load_plan import share_out, uses_bulk_import
-from jobs.index.protocol import FLUSH_TIMEOUT_S, VectorIndex
+from jobs.index.load_plan import check_collection, share_out, uses_bulk_import
+from jobs.index.protocol import FLUSH_TIMEOUT_S, VectorIndex, VectorType
 from jobs.index.staged_files import (
     RebuildNeeded,
     StagedFile,
@@ -50,12 +50,14 @@ def load_files(
         NotProvenError: a file is not what staging wrote.
         RebuildNeeded: a file may be half loaded, or twice (a ``NotProvenError``): drop the collection, forget the
             record, and load into a fresh one.
-        SettingsError: ``milvus.load_by`` asks for bulk import where there is none.
+        SettingsError: ``milvus.load_by`` asks for bulk import where there is none; or the collection's vectors are not
+            of ``milvus.vector_type``, as the files are.
         DependencyUnavailable: the server stayed out of reach for ``milvus.ready_timeout_s``.
     """
     numbers = [file.file_no for file in files]
     if len(set(numbers)) != len(numbers):
         raise ValueError("two staged files have the same number")
+    check_collection(settings, index, collection)
     if uses_bulk_import(settings, index.features):
         in_flight, files_per_job = share_out(len(files), settings, index.features)
         return Importer(
@@ -69,13 +71,14 @@ def load_files(
             in_flight=in_flight,
             files_per_job=files_per_job,
         ).run()
-    return _insert_all(index, collection, files, recorder, digest, on_progress)
+    return _insert_all(index, collection, files, settings.milvus.vector_type, recorder, digest, on_progress)
 
 
 def _insert_all(
     index: VectorIndex,
     collection: str,
     files: Sequence[StagedFile],
+    vector_type: VectorType,
     recorder: ImportRecorder,
     digest: Callable[[str], str],
     on_progress: Callable[[int, int], None] | None,
@@ -87,7 +90,7 @@ def _insert_all(
         if file.file_no not in done:
             check_file(file, digest(file.path))
             recorder.started([file.file_no], INSERTED)
-            written = sum(index.insert(collection, batch) for batch in read_batches(file))
+            written = sum(index.insert(collection, batch) for batch in read_batches(file, vector_type))
             check_rows(file, written)
             recorder.finished([file.file_no], DONE)
         rows += file.rows

@@ -24,6 +24,10 @@ SCALARS = (KEY, BUCKET, PURPOSES, EXPIRES)
 MIN_KEY, MAX_KEY = -(2**63) + 1, 2**63 - 2
 
 METRIC = "COSINE"
+
+#: The types that a collection's vectors may have. All of them are read and written here as float32.
+VectorType = Literal["float32", "float16", "bfloat16"]
+NUMBER_BYTES: dict[VectorType, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 INFO_PROPERTY = "face_reindex.info"
 
 #: Seconds that a flush may take.
@@ -113,6 +117,10 @@ class Features:
     """That can be asked for; else the server does it by itself, when nothing was deleted for some time."""
     refused_indexes: frozenset[str] = frozenset()
     """Types of index that the server does not build over `METRIC`."""
+    vector_types: frozenset[VectorType] = frozenset({"float32"})
+    """Types of vectors that it stores."""
+    unindexed: frozenset[tuple[str, VectorType]] = frozenset()
+    """Types of index that it does not build over a type of vectors which it stores."""
 
 
 # milvus-lite compacts after a flush by itself and has no call for it; `num_shards` and replicas are ignored.
@@ -158,8 +166,13 @@ class VectorIndex(Protocol):
     def server_version(self) -> str:
         """Version, as the server says it."""
 
-    def create(self, name: str, *, dim: int, shards: int, properties: CollectionInfo) -> None:
+    def create(
+        self, name: str, *, dim: int, shards: int, properties: CollectionInfo, vector_type: VectorType = "float32"
+    ) -> None:
         """Make an empty collection with Strong consistency; an existing one is an error."""
+
+    def vector_type(self, name: str) -> VectorType:
+        """The type of a collection's vectors, as the server tells it; what is written and searched for is made so."""
 
     def info(self, name: str) -> CollectionInfo | None:
         """What ``create`` recorded; None for a collection that is not ours or does not exist."""
@@ -232,7 +245,7 @@ class VectorIndex(Protocol):
         """Every distinct key, ascending, in pages."""
 
     def fetch(self, name: str, ids: Keys | Sequence[int]) -> tuple[Keys, Vectors]:
-        """The vectors of these keys, in their order; keys that are not there are left out."""
+        """The vectors of these keys as they are stored, in the keys' order; keys that are not there are left out."""
 
     def peek(self, name: str, n: int) -> tuple[Keys, Vectors]:
         """Any ``n`` rows."""

@@ -19,8 +19,18 @@ import pyarrow as pa
 from jobs.errors import FaceReindexError, NotPermitted, SettingsError
 from jobs.index.milvus.calls import call
 from jobs.index.milvus.server import ServerIndex
+from jobs.index.milvus.vectors import encode
 from jobs.index.milvus.versions import UNGRANTABLE_IMPORT
-from jobs.index.protocol import METRIC, SCALARS, VECTOR, CollectionInfo, Features, Vectors, parse_version
+from jobs.index.protocol import (
+    METRIC,
+    SCALARS,
+    VECTOR,
+    CollectionInfo,
+    Features,
+    Vectors,
+    VectorType,
+    parse_version,
+)
 from jobs.settings import load_settings
 
 _ANY = "*"
@@ -123,15 +133,20 @@ def differences(index: ServerIndex, database: str) -> dict[str, dict[str, list[s
     return found
 
 
-def permitted_calls(index: ServerIndex, collection: str, vector: Vectors) -> dict[str, bool]:
+def permitted_calls(
+    index: ServerIndex, collection: str, vector: Vectors, vector_type: VectorType = "float32"
+) -> dict[str, bool]:
     """By privilege, whether the account of ``index`` may do so to a collection that is lost in nothing thereby.
 
-    ``vector``: what to search for, and a row to write.
+    ``vector``: what to search for, and a row to write (float32). ``vector_type``: of the collection's vectors.
 
     Raises:
         FaceReindexError: a call failed for another reason.
     """
-    found = partial(index.client.search, collection, [vector.tolist()], limit=1, search_params={"metric_type": METRIC})
+    asked: list[Any] = [vector.tolist()] if vector_type == "float32" else encode(vector[None], vector_type)
+    # By its name pymilvus learns the field's type, as which bytes are sent.
+    how: dict[str, Any] = {"anns_field": VECTOR, "limit": 1, "search_params": {"metric_type": METRIC}}
+    found = partial(index.client.search, collection, asked, **how)
     row = {name: pa.array([0], pa.int64()) for name in SCALARS} | {VECTOR: pa.array([vector], pa.list_(pa.float32()))}
     alias, info = f"{collection}_reader", CollectionInfo("", "", trained=False, label="", created_at="")
     calls: dict[str, Callable[[], object]] = {

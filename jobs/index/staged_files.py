@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.errors import DependencyUnavailable, NotProvenError
-from jobs.index.protocol import KEY, Keys
+from jobs.index.milvus.vectors import lists, unpacked
+from jobs.index.protocol import KEY, NUMBER_BYTES, VECTOR, Keys, VectorType
 from udfs.reading import open_stream
 
 READ_BYTES = 8 * 2**20
@@ -83,12 +84,20 @@ def check_rows(file: StagedFile, rows: int) -> None:
         )
 
 
-def read_batches(file: StagedFile) -> Iterator[pa.RecordBatch]:
-    """The file's rows, a few thousand at a time."""
+def read_batches(file: StagedFile, vector_type: VectorType = "float32") -> Iterator[pa.RecordBatch]:
+    """The file's rows, a few thousand at a time, with vectors of float32 whatever type they were staged in."""
     import pyarrow.parquet as pq
 
     with open_file(file.path) as stream:
-        yield from pq.ParquetFile(stream).iter_batches(batch_size=READ_ROWS)
+        for batch in pq.ParquetFile(stream).iter_batches(batch_size=READ_ROWS):
+            yield batch if vector_type == "float32" else _as_float32(batch, vector_type)
+
+
+def _as_float32(batch: pa.RecordBatch, vector_type: VectorType) -> pa.RecordBatch:
+    place = batch.schema.get_field_index(VECTOR)
+    column = batch.column(place)
+    dim = len(column[0].as_py()) // NUMBER_BYTES[vector_type] if len(column) else 1
+    return batch.set_column(place, VECTOR, lists(unpacked(column, vector_type, dim)))
 
 
 def read_keys(file: StagedFile) -> Keys:

@@ -15,7 +15,8 @@ from pyspark.sql import functions as F
 from jobs.errors import DependencyUnavailable, NotProvenError
 from jobs.index.distances import UNIT_TOLERANCE
 from jobs.index.loader import StagedFile, sha256_of
-from jobs.index.protocol import MAX_KEY, MIN_KEY
+from jobs.index.milvus.vectors import packed, unpacked
+from jobs.index.protocol import MAX_KEY, MIN_KEY, VECTOR, VectorType
 from jobs.tables.files import make_folder, remove_tree
 from udfs.arrays import EMBEDDING_DIM
 from udfs.reading import file_system
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import SparkSession
 
-STAGED_SCHEMA: Final = "face_id bigint, embedding array<float>, bucket bigint, purposes bigint, expires_at bigint"
+_STAGED_SCHEMA: Final = "face_id bigint, embedding {}, bucket bigint, purposes bigint, expires_at bigint"
 _FILE_SCHEMA: Final = (
     "path string, bytes bigint, rows bigint, sha256 string, faults bigint, example string, twice bigint"
 )
@@ -40,6 +41,7 @@ class Manifest:
     path: str
     files: tuple[StagedFile, ...]
     buckets: int
+    vector_type: VectorType = "float32"
 
     @property
     def rows(self) -> int:
@@ -47,10 +49,14 @@ class Manifest:
         return sum(file.rows for file in self.files)
 
     def read(self, spark: SparkSession) -> DataFrame:
-        """The staged rows. Of the manifest's files alone: a task that was tried twice left another one beside them."""
+        """The staged rows. Of the manifest's files alone: a task that was tried twice left another one beside them.
+
+        A vector is an array of floats, or in a 16-bit type the bytes of one (`jobs.index.milvus.vectors.unpacked`).
+        """
+        schema = _STAGED_SCHEMA.format("array<float>" if self.vector_type == "float32" else "binary")
         if not self.files:
-            return spark.createDataFrame([], STAGED_SCHEMA)
-        return spark.read.schema(STAGED_SCHEMA).parquet(*(file.path for file in self.files))
+            return spark.createDataFrame([], schema)
+        return spark.read.schema(schema).parquet(*(file.path for file in self.files))
 
 
 def bucket_count(rows: int) -> int:
@@ -58,13 +64,21 @@ def bucket_count(rows: int) -> int:
     return max(4, min(4096, -(-rows // FACES_A_BUCKET)))
 
 
-def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callable[[int], int]) -> Manifest:
+def stage(
+    faces: DataFrame,
+    path: str,
+    *,
+    purpose_flags: int,
+    files_for: Callable[[int], int],
+    vector_type: VectorType = "float32",
+) -> Manifest:
     """Write ``faces`` (face_id, embedding, valid_until) as Parquet under ``path`` and return the manifest.
 
     ``files_for`` says into how many files a number of rows is cut (`load_plan.plan_load`). Rows are spread by a hash of
     the key, so every file and every bucket gets its even share, and a key that stands twice meets itself in one file.
     Vectors are moved once and written once: a task checks, writes and hashes its file as the rows come by, where a
     second pass would read every byte back. (Arrow's writer also takes a third of the time of Spark's for arrays.)
+    Looked at is the vector as the table has it; then it is rounded to ``vector_type``.
 
     Milvus itself accepts NaN, vectors of any length and the same key twice; so this refuses them.
 
@@ -78,14 +92,14 @@ def stage(faces: DataFrame, path: str, *, purpose_flags: int, files_for: Callabl
     # By the driver, so that it is closed to others whatever umask the executors' workers have.
     make_folder(faces.sparkSession, path)
     spread = faces.select("face_id", "embedding", "valid_until").repartition(files_for(rows), "face_id")
-    written = rows_of(spread, buckets, purpose_flags).mapInArrow(_writer(path), _FILE_SCHEMA).collect()
+    written = rows_of(spread, buckets, purpose_flags).mapInArrow(_writer(path, vector_type), _FILE_SCHEMA).collect()
     _refuse(written, rows)
     ordered = sorted((row for row in written if row["rows"]), key=lambda row: str(row["path"]))
     files = [
         StagedFile(path=row["path"], rows=row["rows"], bytes=row["bytes"], sha256=row["sha256"], file_no=number)
         for number, row in enumerate(ordered)
     ]
-    return Manifest(path, tuple(files), buckets)
+    return Manifest(path, tuple(files), buckets, vector_type)
 
 
 def rows_of(faces: DataFrame, buckets: int, purpose_flags: int) -> DataFrame:
@@ -116,7 +130,7 @@ def _refuse(written: Sequence[Row], rows: int) -> None:
         )
 
 
-def _writer(folder: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _writer(folder: str, vector_type: VectorType) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """A task's part: its rows into one file; what it wrote and found, as one row."""
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -140,13 +154,13 @@ def _writer(folder: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Rec
         with system.open_output_stream(path) as stream:
             hashed = _Hashed(stream)
             options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "store_schema": False}
-            with pq.ParquetWriter(hashed, first.schema, **options) as writer:
+            with pq.ParquetWriter(hashed, _stored(first.slice(0, 0), vector_type).schema, **options) as writer:
                 for batch in chain([first], batches):
                     fault = _faults(batch)
                     good = batch.filter(pa.array(fault == "")) if fault.any() else batch
                     faults += fault[fault != ""].tolist()
                     keys.append(good.column("face_id").to_numpy())
-                    writer.write_batch(good)
+                    writer.write_batch(_stored(good, vector_type))
         every = np.concatenate(keys)
         found = (prefix + path, hashed.bytes, len(every), hashed.digest.hexdigest(), len(faults),
                  next(iter(faults), None), len(every) - len(np.unique(every)))  # fmt: skip
@@ -155,6 +169,15 @@ def _writer(folder: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Rec
         )
 
     return write
+
+
+def _stored(batch: pa.RecordBatch, vector_type: VectorType) -> pa.RecordBatch:
+    """Rows whose vectors are lists of floats, with their vectors as the collection stores them."""
+    if vector_type == "float32":
+        return batch
+    place = batch.schema.get_field_index(VECTOR)
+    column = packed(unpacked(batch.column(place), "float32", EMBEDDING_DIM), vector_type)
+    return batch.set_column(place, VECTOR, column)
 
 
 class _Hashed:

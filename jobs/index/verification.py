@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.index.distances import Distances, distances_of, implausible
-from jobs.index.protocol import Keys, VectorIndex, Vectors
+from jobs.index.milvus.vectors import ROUNDING
+from jobs.index.protocol import Keys, VectorIndex, Vectors, VectorType
 
 TIE = 1e-5
 """Two cosine similarities closer than this are the same: arithmetic differs in its last bits."""
@@ -29,12 +30,17 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of the collection that serve as queries, with their exact neighbours (each row finds itself)."""
+    """Rows of the collection that serve as queries, with their exact neighbours (each row finds itself).
+
+    ``vectors`` are as they are stored: in a collection of ``vector_type`` already rounded to it. So are those that the
+    neighbours were looked for among, and those that are read back: their similarities need no tolerance beyond `TIE`.
+    """
 
     ids: Keys
     vectors: Vectors
     exact_ids: Keys
     exact_scores: npt.NDArray[np.floating]
+    vector_type: VectorType = "float32"
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ class KeyComparison:
 class Proof:
     """What was found, and whether it is enough. All numbers, no keys and no vectors: it goes into records.
 
-    ``implausible``: why no trained network can have made the vectors, where that was asked and is so.
+    ``vectors_changed``: rows of the sample whose vector is another one than was staged. ``implausible``: why no trained
+    network can have made the vectors, where that was asked and is so.
     """
 
     rows_expected: int
@@ -79,6 +86,7 @@ class Proof:
     faults: tuple[str, ...]
     distances: Distances | None = None
     implausible: str = ""
+    vectors_changed: int = 0
 
 
 def prove(
@@ -109,7 +117,8 @@ def prove(
     recall, self_hit = recall_of(index, collection, sample, k)
     p50, p99 = latency_ms(index, collection, sample.vectors[:LATENCY_QUERIES], k)
     canaries = np.asarray(canaries_absent, dtype=np.int64)
-    distances = distances_of(sample.ids, sample.vectors, sample.exact_ids, sample.exact_scores)
+    rounding = ROUNDING[sample.vector_type]
+    distances = distances_of(sample.ids, sample.vectors, sample.exact_ids, sample.exact_scores, rounding=rounding)
     proof = Proof(
         rows_expected=int(expected_rows),
         rows_found=index.count(collection),
@@ -125,7 +134,8 @@ def prove(
         passed=False,
         faults=(),
         distances=distances,
-        implausible=implausible(sample.vectors, distances) if trained else "",
+        implausible=implausible(sample.vectors, distances, rounding=rounding) if trained else "",
+        vectors_changed=vectors_changed(index, collection, sample),
     )
     faults = faults_of(proof, compared, k=k, recall_floor=recall_floor)
     return replace(proof, faults=faults, passed=not faults)
@@ -149,6 +159,7 @@ def faults_of(proof: Proof, compared: KeyComparison, *, k: int, recall_floor: fl
         (proof.keys_missing > 0, f"{proof.keys_missing} keys are missing"),
         (proof.keys_unexpected > 0, f"{proof.keys_unexpected} keys are unexpected"),
         (proof.keys_duplicated > 0, f"{proof.keys_duplicated} rows repeat a key"),
+        (proof.vectors_changed > 0, f"{proof.vectors_changed} vectors of the sample are not those that were staged"),
         (proof.canaries_found > 0, f"{proof.canaries_found} erased keys are still there"),
         (proof.rows_expected > 0 and proof.sample_size == 0, "no sample was drawn to measure recall with"),
         # Written so that NaN fails: a comparison with NaN is false either way.
@@ -201,6 +212,23 @@ def recall_of(index: VectorIndex, collection: str, sample: Sample, k: int) -> tu
     itself = (ids == sample.ids[:, None]) & answered & (exact >= exact.max(axis=1)[:, None] - TIE)
     equal = answered[:, :1] & (exact[:, :1] >= 1 - TIE)
     return recall, float((itself.any(axis=1) | equal[:, 0]).mean())
+
+
+def vectors_changed(index: VectorIndex, collection: str, sample: Sample) -> int:
+    """How many of the sample's rows are read back as another vector than was staged; none where a row is not there.
+
+    Recall does not tell: a row whose vector was changed may find itself, by what became of it.
+    """
+    changed = 0
+    staged = dict(zip(sample.ids.tolist(), sample.vectors, strict=True))
+    for start in range(0, len(sample.ids), FETCH_KEYS):
+        keys, rows = index.fetch(collection, sample.ids[start : start + FETCH_KEYS])
+        if len(keys):
+            wanted = np.stack([staged[key] for key in keys.tolist()])
+            cosines = np.einsum("ij,ij->i", _unit(wanted), _unit(rows))
+            # Written so that NaN counts.
+            changed += int((~(cosines >= 1 - TIE)).sum())
+    return changed
 
 
 def _exact_scores(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.errors import DependencyUnavailable
 from jobs.index.collections import default_index
 from jobs.index.load_plan import LoadPlan, plan_load, uses_bulk_import
 from jobs.index.milvus.connect import connect
-from jobs.index.protocol import EMBEDDED, Features
+from jobs.index.protocol import EMBEDDED, NUMBER_BYTES, Features
 from jobs.planning.calibration import calibrated_rates, calibrations
 from jobs.planning.model import NightPlan, Pools, Rate, Rates, Work, night
 from jobs.planning.rates import choose, defaults, recorded
@@ -20,6 +20,7 @@ from jobs.settings import Settings
 # An embedded index is searched by brute force in one process; beyond this a server is planned.
 _EMBEDDED_FACES = 1_000_000
 _ASSUMED_SERVER = Features("2.3", bulk_import=True, files_per_job=1)
+_ASSUMED_OF_16_BITS = replace(_ASSUMED_SERVER, version="2.4.1", vector_types=frozenset(NUMBER_BYTES))
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,14 @@ def _server(
     planned = settings.model_copy(update={"milvus": milvus})
     if embedded:
         return planned, EMBEDDED, ()
+    assumed = _ASSUMED_SERVER if milvus.vector_type == "float32" else _ASSUMED_OF_16_BITS
     if hypothetical or said:
-        return planned, _ASSUMED_SERVER, (said,) if said else ()
+        return planned, assumed, (said,) if said else ()
     try:
         with connect(settings) as index:
             return planned, index.features, ()
     except DependencyUnavailable:
-        return planned, _ASSUMED_SERVER, ("Milvus is out of reach: planned for one file an import job, as in 2.3.",)
+        return planned, assumed, ("Milvus is out of reach: planned for one file an import job, as in 2.3.",)
 
 
 def assumptions(view: PlanInputs, faces: Rate, whence: str, model: str | None) -> list[str]:

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from jobs.index.collections import SEGMENT_ROWS
 from jobs.index.load_plan import LoadPlan
 from jobs.index.protocol import IndexSpec
 
@@ -258,13 +257,13 @@ def rate_needed(plan: NightPlan, seconds: float) -> float | None:
     return networks.amount / (left * plan.pools.gpus)
 
 
-def index_growth(spec: IndexSpec, rows: int, *, measured_rows: int, measured_lists: int) -> float:
+def index_growth(spec: IndexSpec, rows: int, *, segment_rows: int, measured_rows: int, measured_lists: int) -> float:
     """By how much a row costs more to index than where it was measured: an assumption, from how the indexes work.
 
     A segment is indexed by itself, so that beyond a segment cost grows with the rows. Within one, a graph's grows with
     the logarithm of its rows, and that of lists with their number (each row is compared with each list's centre).
     """
-    here = max(2, min(rows, SEGMENT_ROWS))
+    here = max(2, min(rows, segment_rows))
     if spec.index_type == "HNSW":
         return max(1.0, math.log(here) / math.log(measured_rows))
     if spec.index_type in ("IVF_FLAT", "IVF_SQ8", "IVF_PQ", "SCANN"):

@@ -60,8 +60,8 @@ def needs(plan: NightPlan, work: Work, load: LoadPlan, prices: PlanningSettings,
         staging_bytes=load.staging_bytes,
         embeddings_bytes=embeddings,
         peak_bytes=embeddings + load.staging_bytes + collections * load.stored_bytes,
-        # Staging spreads the vectors over the files by key: they pass the executors' disks once.
-        shuffle_bytes=load.staging_bytes,
+        # Staging spreads the vectors over the files by key: they pass the executors' disks once, as float32.
+        shuffle_bytes=load.shuffle_bytes,
         # Blue and green: the replaced collection is released only after the watch.
         memory_bytes=2 * load.memory_bytes,
         night_cost=sum(used[name] * price for name, price in known.items()) if known else None,

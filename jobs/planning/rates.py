@@ -14,6 +14,7 @@ import yaml
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from jobs.index.collections import segment_rows
 from jobs.index.protocol import IndexSpec
 from jobs.planning.model import CORES, GPUS, LABELS, NODES, Rate, Rates, index_growth
 from jobs.runs.results import (
@@ -239,7 +240,13 @@ def _built(settings: Settings, bench: Mapping[str, Any], spec: IndexSpec, rows: 
         return None
     rate = _of(bench["index"], spec.index_type)
     assert rate is not None  # noqa: S101 - it was looked for
-    growth = index_growth(spec, rows, measured_rows=at["rows_a_segment"], measured_lists=at["nlist"])
+    growth = index_growth(
+        spec,
+        rows,
+        segment_rows=segment_rows(settings.milvus.vector_type),
+        measured_rows=at["rows_a_segment"],
+        measured_lists=at["nlist"],
+    )
     assumed = (
         f"; ASSUMED: {planning.node_cores} cores a data node (planning.node_cores), time in proportion to rows, and a "
         f"row {growth:.1f} times as dear in full segments"

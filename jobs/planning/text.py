@@ -56,6 +56,7 @@ def _facts(work: Work, plan: NightPlan, load: LoadPlan, needed: Needs, settings:
         ("faces to load", f"{work.faces:,}, {work.faces_reused:,} of them embedded before"),
         ("import", load.lines()[0]),
         ("index", " ".join([load.index.index_type, *(f"{k}={v}" for k, v in load.index.params.items())])),
+        ("vectors", f"{load.vector_type} numbers (milvus.vector_type)"),
         ("storage at the peak", _storage(needed)),
         ("executors' disks", f"{size(needed.shuffle_bytes)} while staging, in all"),
         ("memory of Milvus", f"{size(needed.memory_bytes)}, live and new collection"),

@@ -29,8 +29,8 @@ def load_steps(run: Run, index: VectorIndex) -> str:
     """Gate again, stage, gate again, import, index, load; returns the collection's name.
 
     Raises:
-        SettingsError: `milvus.load_by` or `milvus.index_type` asks for what this Milvus cannot do; or its REST
-            interface is not where the settings say.
+        SettingsError: `milvus.load_by`, `milvus.vector_type` or `milvus.index_type` asks for what this Milvus cannot
+            do; or its REST interface is not where the settings say.
     """
     # Before the files are staged.
     check_load(run.settings, index)
@@ -101,7 +101,8 @@ def staged_files(run: Run) -> staging.Manifest:
     staged = run.result(Staged)
     if staged is None:
         raise NotProvenError(f"Run {run.run_id} has staged nothing yet.", hint="run `load --run-id` for it first.")
-    return staging.Manifest(staged.path, staged.files, staged.buckets)
+    # A run is not resumed with another milvus.vector_type than it staged with.
+    return staging.Manifest(staged.path, staged.files, staged.buckets, run.settings.milvus.vector_type)
 
 
 def stage_faces(run: Run, index: VectorIndex, faces: PermittedFaces) -> Staged:
@@ -112,6 +113,7 @@ def stage_faces(run: Run, index: VectorIndex, faces: PermittedFaces) -> Staged:
         staging_path(run),
         purpose_flags=purpose_flags(run.settings),
         files_for=lambda rows: plan_load(rows, run.settings, index.features).files,
+        vector_type=run.settings.milvus.vector_type,
     )
     return Staged(
         path=staged.path,
@@ -199,7 +201,8 @@ def _create(run: Run, index: VectorIndex, collection: str, fingerprint: str) -> 
         purposes=run.settings.governance.purposes,
         index=index_id(run.warehouse, run.settings, index),
     )
-    index.create(collection, dim=EMBEDDING_DIM, shards=run.settings.milvus.shards, properties=info)
+    milvus = run.settings.milvus
+    index.create(collection, dim=EMBEDDING_DIM, shards=milvus.shards, properties=info, vector_type=milvus.vector_type)
 
 
 def _load_files(run: Run, index: VectorIndex, collection: str, staged: staging.Manifest) -> None:

@@ -24,8 +24,8 @@ def night_steps(run: Run, index: VectorIndex, *, recompute: bool) -> None:
     files are gone, and another import would bring every row into the live collection twice.
 
     Raises:
-        SettingsError: `milvus.load_by` or `milvus.index_type` asks for what this Milvus cannot do; or its REST
-            interface is not where the settings say.
+        SettingsError: `milvus.load_by`, `milvus.vector_type` or `milvus.index_type` asks for what this Milvus cannot
+            do; or its REST interface is not where the settings say.
     """
     if has_switched(run, index):
         if run.result(Promoted) is None:

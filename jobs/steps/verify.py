@@ -86,7 +86,7 @@ def remove_unpermitted_loaded(run: Run, index: VectorIndex, collection: str, per
 def _prove(run: Run, index: VectorIndex, collection: str, permitted: DataFrame, removed: DataFrame) -> Proof:
     staged, settings, spark = staged_files(run), run.settings.verify, run.job.spark
     rows = staged.read(spark)
-    sample = recall_sample(rows, removed, size=settings.recall_sample)
+    sample = recall_sample(rows, removed, size=settings.recall_sample, vector_type=staged.vector_type)
     expected = rows.select("face_id", "bucket").join(looked_up(removed.select("face_id")), "face_id", "left_anti")
     return prove(
         index,

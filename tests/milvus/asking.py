@@ -50,11 +50,11 @@ class Asking:
     def core(self) -> Any:
         return self.double.core
 
-    def collection(self, name: str = NAME, database: str = "default") -> Collection:
-        """An empty collection of the index's schema."""
+    def collection(self, name: str = NAME, database: str = "default", kind: str = "FloatVector") -> Collection:
+        """An empty collection of the index's schema, with vectors of a kind."""
         schema = schema_pb2.CollectionSchema(name=name)
         schema.fields.add(name="face_id", data_type=schema_pb2.DataType.Int64, is_primary_key=True)
-        vector = schema.fields.add(name="embedding", data_type=schema_pb2.DataType.FloatVector)
+        vector = schema.fields.add(name="embedding", data_type=schema_pb2.DataType.Value(kind))
         vector.type_params.add(key="dim", value=str(DIM))
         for scalar in ("bucket", "purposes", "expires_at"):
             schema.fields.add(name=scalar, data_type=schema_pb2.DataType.Int64)

@@ -41,8 +41,9 @@ def patient(settings: Settings, folder: Path | None = None) -> Subject:
     subject = Subject(job, seconds=120, name=new_name(datetime.now(UTC)))
     if folder is not None:
         vectors = np.array([unit_vector(key) for key in range(1, ROWS + 1)], np.float32)
-        files = stage_files(folder, np.arange(1, ROWS + 1), vectors, 1)
-        subject.staged = Manifest(str(folder), tuple(files), 4)
+        vector_type = settings.milvus.vector_type
+        files = stage_files(folder, np.arange(1, ROWS + 1), vectors, 1, vector_type)
+        subject.staged = Manifest(str(folder), tuple(files), 4, vector_type)
     return subject
 
 

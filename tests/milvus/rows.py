@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.index.loader import StagedFile
-from jobs.index.protocol import CollectionInfo
+from jobs.index.milvus.vectors import packed
+from jobs.index.protocol import CollectionInfo, VectorType
 
 DIM = 16
 BUCKETS = 4
@@ -64,13 +65,23 @@ def make_table(keys: np.ndarray, vectors: np.ndarray) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=SPARK_SCHEMA)
 
 
-def stage_files(folder: Path, keys: np.ndarray, vectors: np.ndarray, files: int) -> list[StagedFile]:
+def stored_table(keys: np.ndarray, vectors: np.ndarray, vector_type: VectorType) -> pa.Table:
+    """A table as it is staged for a collection of a type."""
+    table = make_table(keys, vectors)
+    if vector_type == "float32":
+        return table
+    return table.set_column(1, "embedding", packed(np.asarray(vectors, np.float32), vector_type))
+
+
+def stage_files(
+    folder: Path, keys: np.ndarray, vectors: np.ndarray, files: int, vector_type: VectorType = "float32"
+) -> list[StagedFile]:
     """Write ``files`` Parquet files (snappy, as Spark does) and return their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     staged = []
     for number, rows in enumerate(np.array_split(np.arange(len(keys)), files)):
         path = folder / f"part-{number:05d}.snappy.parquet"
-        pq.write_table(make_table(keys[rows], vectors[rows]), path, compression="snappy")
+        pq.write_table(stored_table(keys[rows], vectors[rows], vector_type), path, compression="snappy")
         data = path.read_bytes()
         staged.append(StagedFile(str(path), len(rows), len(data), hashlib.sha256(data).hexdigest(), number))
     return staged

@@ -11,6 +11,7 @@ from jobs.diagnosis import milvus
 from jobs.diagnosis.found import Found
 from jobs.diagnosis.subject import new_name
 from jobs.errors import FaceReindexError
+from jobs.index.milvus import compaction
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import VectorIndex
 from jobs.settings import Settings
@@ -18,6 +19,8 @@ from tests.milvus.conftest import server_settings
 from tests.milvus.patient import OF_MILVUS, examine
 from tests.milvus.rows import DIM, INFO
 from tests.milvus.server import MilvusStandalone
+from tests.milvus.servers.double import MilvusDouble
+from tests.milvus.servers.profiles import PROFILES
 
 pytestmark = pytest.mark.milvus
 
@@ -94,6 +97,34 @@ def test_a_server_is_asked_all_that_a_night_does(
     assert server.list_collections() == []
 
 
+@pytest.mark.parametrize("vector_type", ["float16", "bfloat16"])
+def test_a_server_is_asked_for_the_type_of_vectors(
+    vector_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("LOOK_S", 0.05), ("PLAN_LOOK_S", 0.05), ("FLUSH_S", 0.4)):
+        monkeypatch.setattr(compaction, name, seconds)
+    with MilvusDouble(PROFILES["2.6.24"], speed=40.0) as double:
+        examination, found = examine(server_settings(double.uri, vector_type=vector_type), tmp_path / "staged")
+        assert examination.exit_code == 0, examination.found
+        assert f"vectors of {vector_type}" in found["collection"][0].what
+        assert "imported" in found["import"][0].what
+        assert levels(found)["index and search"] == {"ok"}
+        told = found["index types"][0].what
+        assert f"over vectors of {vector_type}" in told
+        assert ("refused: GPU_CAGRA" in told) == (vector_type == "bfloat16")
+        assert list(double.core.store.all()) == []
+
+
+def test_what_does_not_store_a_type_of_vectors_is_a_matter_of_settings(tmp_path: Path) -> None:
+    settings = embedded(tmp_path / "faces.db")
+    milvus_settings = settings.milvus.model_copy(update={"vector_type": "float16"})
+    examination, found = examine(settings.model_copy(update={"milvus": milvus_settings}), tmp_path / "staged")
+    assert examination.exit_code == 2
+    assert "vector_type is float16" in found["collection"][0].what
+    assert "float32" in found["collection"][0].next_step
+    assert [path.name for path in tmp_path.iterdir()] == ["staged"]
+
+
 def test_what_a_server_has_not_is_a_matter_of_settings(
     server: VectorIndex, milvus_server: MilvusStandalone, tmp_path: Path
 ) -> None:
@@ -106,6 +137,9 @@ def test_what_a_server_has_not_is_a_matter_of_settings(
     assert "refuses GPU_CAGRA" in found["index types"][0].what
     assert levels(found)["compact"] == {"not asked"}
     assert levels(found)["drop"] == levels(found)["left behind"] == {"ok"}
+    examination, found = examine(server_settings(milvus_server.uri, vector_type="float16"), tmp_path / "c")
+    assert examination.exit_code == 2
+    assert "does not store" in found["collection"][0].what
     assert server.list_collections() == []
 
 

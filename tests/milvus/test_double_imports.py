@@ -311,10 +311,10 @@ def test_a_newer_server_refuses_its_own_folders_and_relative_paths(version: str,
 # -- Parquet -----------------------------------------------------------------------------------------------------------
 
 
-def fails(version: str, folder: Path, table: pa.Table) -> str:
-    """Why an import of a table fails; empty where it does not."""
+def fails(version: str, folder: Path, table: pa.Table, kind: str = "FloatVector") -> str:
+    """Why an import of a table into a collection with vectors of a kind fails; empty where it does not."""
     with asking(version, folder) as ask:
-        ask.collection()
+        ask.collection(kind=kind)
         job = ask.create(ask.file("odd.parquet", table))
         ask.skip(LATER)
         told = ask.job(job)
@@ -361,6 +361,24 @@ def test_a_further_column_fails_the_job_before_2_6(version: str, tmp_path: Path)
 def test_a_list_of_fixed_size_is_taken_from_2_6_17_on(version: str, tmp_path: Path) -> None:
     refused = version in ("2.4.13", "2.5", "2.6.0", "2.6.7")
     assert ("type mis-match" in fails(version, tmp_path, changed("embedding", FIXED))) == refused
+
+
+@versions()
+@pytest.mark.parametrize("kind", ["Float16Vector", "BFloat16Vector"])
+@shows("half-parquet-bytes", "half-parquet-length", "half-parquet-floats-refused", "half-parquet-floats-taken")
+def test_vectors_of_16_bits_come_as_bytes(version: str, kind: str, tmp_path: Path) -> None:
+    numbers = np.zeros((ROWS, 2 * DIM), np.uint8)
+    lists = pa.array(numbers.tolist(), pa.list_(pa.uint8()))
+    assert fails(version, tmp_path, changed("embedding", pa.array([row.tobytes() for row in numbers])), kind) == ""
+    assert fails(version, tmp_path, changed("embedding", lists), kind) == ""
+    short = pa.array(numbers[:, 1:].tolist(), pa.list_(pa.uint8()))
+    assert f"expected {2 * DIM}" in fails(version, tmp_path, changed("embedding", short), kind)
+    # Two rows of bytes that are too long and too short by as much: the server sees nothing.
+    uneven = [b"\0" * (2 * DIM + 2), b"\0" * (2 * DIM - 2), *[b"\0" * 2 * DIM] * (ROWS - 2)]
+    assert fails(version, tmp_path, changed("embedding", pa.array(uneven)), kind) == ""
+    floats = fails(version, tmp_path, make_table(make_keys(ROWS), make_vectors(ROWS)), kind)
+    assert ("type mis-match" in floats) == (not version.startswith("3."))
+    assert "type mis-match" in fails(version, tmp_path, changed("embedding", pa.array([numbers[0].tobytes()] * ROWS)))
 
 
 @versions()

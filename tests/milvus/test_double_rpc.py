@@ -14,6 +14,7 @@ from pymilvus.exceptions import MilvusException
 
 from jobs.index.milvus.calls import quiet_pymilvus
 from tests.milvus.asking import LATER, NAME, OTHER, ROWS, Asking, asking, keys_of, versions
+from tests.milvus.rows import DIM
 from tests.milvus.servers.facts import shows
 from tests.milvus.servers.store import Collection
 
@@ -206,6 +207,66 @@ def test_2_4_refuses_cagra_by_cosine(version: str, tmp_path: Path) -> None:
         else:
             client.create_index(NAME, params, sync=False)
             assert client.list_indexes(NAME) != []
+
+
+@versions()
+@shows("cagra-of-float32", "cagra-without-bfloat16")
+def test_cagra_is_built_over_float16_from_2_5_on_and_never_over_bfloat16(version: str, tmp_path: Path) -> None:
+    with asking(version, tmp_path) as ask, connected(ask) as client:
+        params = client.prepare_index_params()
+        params.add_index("embedding", index_type="GPU_CAGRA", metric_type="IP")
+        for kind, refused in (("Float16Vector", version == "2.4.13"), ("BFloat16Vector", True), ("FloatVector", False)):
+            ask.collection(kind, kind=kind)
+            if refused:
+                with pytest.raises(MilvusException, match=f"{kind} can't build with this index GPU_CAGRA"):
+                    client.create_index(kind, params, sync=False)
+            else:
+                client.create_index(kind, params, sync=False)
+            others = client.prepare_index_params()
+            others.add_index("embedding", index_type="IVF_SQ8", metric_type="COSINE", params={"nlist": 16})
+            client.create_index(kind, others, sync=False)
+
+
+@versions()
+@pytest.mark.parametrize("kind", ["Float16Vector", "BFloat16Vector"])
+@shows(
+    "half-insert-floats-refused", "half-insert-floats-taken", "half-insert-finite", "half-search-refused",
+    "half-search-converted",
+)  # fmt: skip
+def test_vectors_of_16_bits_travel_as_bytes(version: str, kind: str, tmp_path: Path) -> None:
+    with asking(version, tmp_path) as ask, connected(ask) as client:
+        there = ask.collection(kind=kind)
+        zeros = dict.fromkeys(("bucket", "purposes", "expires_at"), 0)
+
+        def write(key: int, vector: bytes | list[float]) -> None:
+            client.upsert(NAME, [{"face_id": key, "embedding": vector, **zeros}], timeout=10)
+
+        # 1 in both types: their exponents have 5 and 8 bits.
+        one = {"Float16Vector": b"\x00\x3c", "BFloat16Vector": b"\x80\x3f"}[kind]
+        write(1, one + b"\0" * (2 * DIM - 2))
+        with pytest.raises(MilvusException, match="nan or infinity"):
+            write(2, b"\xff\xff" * DIM)
+        floats = [1.0] + [0.0] * (DIM - 1)
+        if version.startswith("3."):
+            write(3, floats)
+            write(1, floats)
+        else:
+            with pytest.raises(MilvusException, match="is illegal"):
+                write(3, floats)
+        assert there.seen()["embedding"][0].tobytes()[:2] == one
+        params = client.prepare_index_params()
+        params.add_index("embedding", index_type="FLAT", metric_type="COSINE")
+        client.create_index(NAME, params, sync=False)
+        client.load_collection(NAME)
+        # pymilvus asks the schema for the type of bytes where the field is named, and takes them for bits otherwise.
+        how = {"anns_field": "embedding", "limit": 1, "search_params": {"metric_type": "COSINE"}}
+        found = client.search(NAME, [one + b"\0" * (2 * DIM - 2)], **how)
+        assert found[0][0]["distance"] == 1
+        if version in ("2.6.24", "3.0.0", "3.0.2"):
+            assert client.search(NAME, [floats], **how)[0][0]["distance"] == 1
+        else:
+            with pytest.raises(MilvusException, match="vector type must be the same"):
+                client.search(NAME, [floats], **how)
 
 
 @versions()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.index.load_plan import index_bytes
+from jobs.index.protocol import IndexSpec
 from tests.milvus.servers.facts import FACTS, REFS, SECTIONS, Fact, shows
 from tests.milvus.servers.page import page, shown_by
 from tests.milvus.servers.profiles import PROFILES
@@ -36,6 +38,9 @@ def test_of_facts_that_exclude_each_other_one_holds(version: str) -> None:
         ("timeout-as-text", "timeout-as-json"),
         ("parquet-extra-refused", "parquet-extra-ignored"),
         ("parquet-fixed-refused", "parquet-fixed-taken"),
+        ("half-parquet-floats-refused", "half-parquet-floats-taken"),
+        ("half-insert-floats-refused", "half-insert-floats-taken"),
+        ("half-search-refused", "half-search-converted"),
     ):
         assert sum(PROFILES[version].has(name) for name in pair) == 1, pair
     described = ("describe-any-collection", "describe-global", "describe-own-collection")
@@ -48,6 +53,17 @@ def test_a_fact_holds_from_its_first_version_to_before_its_last() -> None:
     assert [keyed.holds(v) for v in versions] == [False, True, True, False, False, True, True]
     with pytest.raises(KeyError):
         shows("no-such-fact")
+
+
+@shows("half-index-sizes")
+def test_the_plan_counts_with_what_indexes_keep_of_16_bit_numbers() -> None:
+    sizes = {
+        kind: [index_bytes(IndexSpec(kind), 1, 512, vectors) for vectors in ("float32", "float16", "bfloat16")]
+        for kind in ("FLAT", "HNSW", "DISKANN", "GPU_CAGRA", "IVF_FLAT", "SCANN", "IVF_SQ8", "IVF_PQ")
+    }
+    for kind, (whole, *halves) in sizes.items():
+        less = 1024 if kind in ("FLAT", "HNSW", "DISKANN", "GPU_CAGRA") else 0
+        assert halves == [whole - less] * 2, kind
 
 
 def test_the_page_is_made_of_the_facts() -> None:

@@ -23,12 +23,15 @@ from jobs.index.import_records import MemoryRecorder
 from jobs.index.loader import StagedFile, load_files
 from jobs.index.milvus import compaction
 from jobs.index.milvus.server import ServerIndex
-from jobs.index.protocol import IndexSpec
+from jobs.index.milvus.vectors import ROUNDING, decode, encode
+from jobs.index.promotion import promote
+from jobs.index.protocol import IndexSpec, VectorType
 from jobs.index.roles import LOADER, create_roles
 from jobs.index.staged_files import RebuildNeeded
+from jobs.index.verification import Proof, Sample, compare_all, exact_neighbours, prove
 from jobs.settings import Settings
 from tests.milvus.asking import NAME, OTHER, PASSWORD, USER, versions
-from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files
+from tests.milvus.rows import BUCKETS, DIM, INFO, bucket_of, make_keys, make_table, make_vectors, stage_files
 from tests.milvus.servers.double import MilvusDouble
 from tests.milvus.servers.facts import shows
 from tests.milvus.servers.faults import CUT, LATE, LOST
@@ -40,7 +43,8 @@ SPEED = 40.0
 """Seconds of the server in one of ours: a job takes a quarter of a second, and L0 is idle after one."""
 ROWS, FILES = 120, 4
 ROOT = "root:Milvus"
-KEYS = make_keys(ROWS)
+KEYS, VECTORS = make_keys(ROWS), make_vectors(ROWS)
+HALF = pytest.mark.parametrize("vector_type", ["float16", "bfloat16"])
 HOUR = 3600.0
 
 
@@ -62,6 +66,7 @@ class World:
     database: str = "default"
     token: str | None = None
     milvus: dict[str, Any] = field(default_factory=dict)
+    vector_type: VectorType = "float32"
     recorder: MemoryRecorder = field(default_factory=MemoryRecorder)
 
     @property
@@ -70,6 +75,7 @@ class World:
 
     def settings(self, **milvus: object) -> Settings:
         told = {"uri": self.double.uri, "database": self.database, "import_timeout_s": 8.0, "ready_timeout_s": 20.0}
+        told["vector_type"] = self.vector_type
         return Settings.model_validate({"milvus": told | self.milvus | milvus, "milvus_token": self.token})
 
     @contextmanager
@@ -78,7 +84,7 @@ class World:
             yield index
 
     def create(self, index: ServerIndex) -> None:
-        index.create(NAME, dim=DIM, shards=1, properties=INFO)
+        index.create(NAME, dim=DIM, shards=1, properties=INFO, vector_type=self.vector_type)
 
     def load(self, index: ServerIndex, **milvus: object) -> Any:
         return load_files(index, NAME, self.files, self.settings(**milvus), recorder=self.recorder)
@@ -95,10 +101,10 @@ class World:
 
 
 @contextmanager
-def world(version: str, folder: Path, **options: Any) -> Iterator[World]:
-    files = stage_files(folder / "staged", KEYS, make_vectors(ROWS), FILES)
+def world(version: str, folder: Path, vector_type: VectorType = "float32", **options: Any) -> Iterator[World]:
+    files = stage_files(folder / "staged", KEYS, VECTORS, FILES, vector_type)
     with MilvusDouble(PROFILES[version], speed=SPEED, **options) as double:
-        yield World(double, files)
+        yield World(double, files, vector_type=vector_type)
 
 
 def loaded(there: World, index: ServerIndex) -> None:
@@ -125,6 +131,95 @@ def test_every_row_comes_once(version: str, tmp_path: Path) -> None:
         index.load(NAME, timeout=10)
         assert index.count(NAME) == ROWS
         assert np.concatenate(list(index.keys(NAME))).tolist() == sorted(KEYS.tolist())
+
+
+@versions()
+@HALF
+@shows("half-stored", "half-parquet-bytes", "half-insert-floats-refused", "half-search-refused")
+def test_vectors_of_16_bits_are_loaded_read_back_and_proven(
+    version: str, vector_type: VectorType, tmp_path: Path
+) -> None:
+    with world(version, tmp_path, vector_type) as there, there.index() as index:
+        loaded(there, index)
+        assert index.vector_type(NAME) == vector_type
+        assert there.seen() == sorted(KEYS.tolist())
+        stored = decode(b"".join(encode(VECTORS, vector_type)), vector_type, DIM)
+        keys, read = index.fetch(NAME, KEYS)
+        assert keys.tolist() == KEYS.tolist()
+        # Every number as it was staged, and no further from the table's than half a unit of its last bit.
+        assert np.array_equal(read, stored)
+        assert (np.abs(read - VECTORS) <= ROUNDING[vector_type] * np.abs(VECTORS)).all()
+        assert np.isin(index.peek(NAME, 5)[1], stored).all()
+        proof = prove_stored(index, stored, vector_type, gone=KEYS[:0])
+        assert proof.passed, proof.faults
+        assert (proof.recall, proof.self_hit) == (1.0, 1.0)
+        told = erase(there, index, KEYS[:4])
+        assert told["compacted"]
+        assert there.stored(KEYS[:4]) == 0
+        index.load(NAME, timeout=10)
+        index.insert(NAME, make_table(KEYS[:1], VECTORS[:1]))
+        assert np.array_equal(index.fetch(NAME, KEYS[:1])[1], stored[:1])
+        again = prove_stored(index, stored, vector_type, gone=KEYS[1:4])
+        promote(index, "faces", NAME, proof=again, proven=[NAME], keep=2, timeout=10)
+        assert index.search("faces", stored[5:7], 1)[0][:, 0].tolist() == KEYS[5:7].tolist()
+
+
+def prove_stored(index: ServerIndex, stored: np.ndarray, vector_type: VectorType, gone: np.ndarray) -> Proof:
+    """The proof of a collection that holds all rows but some that are gone, among them the canaries."""
+    left = ~np.isin(KEYS, gone)
+    keys, vectors = KEYS[left], stored[left]
+    exact = exact_neighbours(vectors[:20], [(keys, vectors)], 10)
+    return prove(
+        index,
+        NAME,
+        expected_rows=len(keys),
+        compared=compare_all(index, NAME, lambda b: keys[bucket_of(keys) == b], range(BUCKETS)),
+        sample=Sample(keys[:20], vectors[:20], exact.ids, exact.scores, vector_type),
+        recall_floor=0.95,
+        canaries_absent=gone.tolist(),
+        trained=False,
+    )
+
+
+@pytest.mark.parametrize("load_by", ["import", "insert"])
+def test_files_of_one_type_are_not_loaded_into_a_collection_of_another(load_by: str, tmp_path: Path) -> None:
+    with world("2.6.24", tmp_path, "float16") as there, there.index() as index:
+        # The server would take these bytes for bfloat16: they are as long.
+        there.milvus = {"load_by": load_by}
+        index.create(NAME, dim=DIM, shards=1, properties=INFO, vector_type="bfloat16")
+        with pytest.raises(SettingsError, match=r"float16.*holds vectors of bfloat16; nothing was loaded"):
+            there.load(index)
+        assert (there.seen(), there.jobs()) == ([], 0)
+        # A row by itself is float32, and written as the collection has it.
+        index.insert(NAME, make_table(KEYS[:1], VECTORS[:1]))
+        index.build_index(NAME, IndexSpec("FLAT"), timeout=10)
+        index.load(NAME, timeout=10)
+        assert encode(index.fetch(NAME, KEYS[:1])[1], "bfloat16") == encode(VECTORS[:1], "bfloat16")
+
+
+@HALF
+def test_rows_of_staged_files_are_inserted_in_the_type_that_they_were_staged_in(
+    vector_type: VectorType, tmp_path: Path
+) -> None:
+    with world("2.6.24", tmp_path, vector_type) as there, there.index() as index:
+        there.milvus = {"load_by": "insert"}
+        loaded(there, index)
+        assert there.jobs() == 0
+        assert encode(index.fetch(NAME, KEYS)[1], vector_type) == encode(VECTORS, vector_type)
+
+
+def test_a_collection_of_bytes_that_are_another_types_is_not_proven(tmp_path: Path) -> None:
+    with world("2.6.24", tmp_path, "float16") as there, there.index() as index:
+        index.create(NAME, dim=DIM, shards=1, properties=INFO, vector_type="bfloat16")
+        index.start_import(NAME, [file.path for file in there.files])
+        await_end(there)
+        index.build_index(NAME, IndexSpec("FLAT"), timeout=10)
+        index.load(NAME, timeout=10)
+        stored = decode(b"".join(encode(VECTORS, "float16")), "float16", DIM)
+        proof = prove_stored(index, stored, "float16", gone=KEYS[:0])
+        assert (proof.rows_found, proof.vectors_changed) == (ROWS, 20)
+        assert "20 vectors of the sample are not those that were staged" in proof.faults
+        assert not proof.passed
 
 
 @versions()

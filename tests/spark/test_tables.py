@@ -29,8 +29,10 @@ from jobs.errors import (
 )
 from jobs.index.ground_truth import recall_sample
 from jobs.index.milvus.embedded import EmbeddedIndex
-from jobs.index.protocol import IndexSpec
+from jobs.index.milvus.vectors import decode, encode, unpacked
+from jobs.index.protocol import IndexSpec, VectorType
 from jobs.index.staging import Manifest, bucket_count, digests, stage
+from jobs.index.verification import exact_neighbours
 from jobs.runs.history import run_state
 from jobs.runs.lease import Lease, last_act
 from jobs.runs.record import open_run
@@ -385,6 +387,34 @@ def test_the_sample_knows_its_exact_neighbours(spark: SparkSession, tmp_path: Pa
         scores = matrix @ matrix[key]
         scores[3] = -np.inf
         assert exact.tolist() == np.argsort(-scores)[:5].tolist()
+
+
+@pytest.mark.parametrize("vector_type", ["float16", "bfloat16"])
+def test_vectors_of_16_bits_are_staged_as_bytes_and_the_sample_is_of_what_is_stored(
+    spark: SparkSession, tmp_path: Path, vector_type: VectorType
+) -> None:
+    vectors = unit_vectors(40)
+    staged = stage(
+        faces(spark, vectors),
+        str(tmp_path / "s"),
+        purpose_flags=1,
+        files_for=lambda rows: -(-rows // 15),
+        vector_type=vector_type,
+    )
+    stored = decode(b"".join(encode(np.array(vectors, np.float32), vector_type)), vector_type, EMBEDDING_DIM)
+    for file in staged.files:
+        table = pq.read_table(file.path)
+        assert table.schema.field("embedding").type == pa.binary()
+        found = unpacked(table.column("embedding").combine_chunks(), vector_type, EMBEDDING_DIM)
+        assert np.array_equal(found, stored[table.column("face_id").to_numpy()])
+    removed = spark.createDataFrame([(3,)], "face_id bigint")
+    sample = recall_sample(staged.read(spark), removed, size=8, k=5, vector_type=vector_type)
+    assert sample.vector_type == vector_type
+    assert np.array_equal(sample.vectors, stored[sample.ids])
+    left = np.delete(np.arange(40), 3)
+    exact = exact_neighbours(sample.vectors, [(left, stored[left])], 5)
+    assert sample.exact_ids.tolist() == exact.ids.tolist()
+    np.testing.assert_allclose(sample.exact_scores, exact.scores, atol=1e-9)
 
 
 def test_colliding_ids_get_a_salt_once_and_for_all(spark: SparkSession, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jobs.errors import FaceReindexError
 from jobs.index.milvus.calls import CALL_TIMEOUT_S, Patience, call
-from jobs.index.milvus.rows import MilvusRows
+from jobs.index.milvus.rows import MilvusRows, data_types
 from jobs.index.protocol import (
     BUCKET,
     EXPIRES,
@@ -26,6 +26,7 @@ from jobs.index.protocol import (
     IndexSpec,
     Keys,
     Vectors,
+    VectorType,
 )
 
 SEARCH_ROWS = 256
@@ -73,7 +74,9 @@ class MilvusIndex(MilvusRows):
 
     # -- life of a collection --------------------------------------------------------------------------------------
 
-    def create(self, name: str, *, dim: int, shards: int, properties: CollectionInfo) -> None:
+    def create(
+        self, name: str, *, dim: int, shards: int, properties: CollectionInfo, vector_type: VectorType = "float32"
+    ) -> None:
         """Make an empty collection with Strong consistency; an existing one is an error."""
         if self.exists(name):
             raise FaceReindexError(f"Collection '{name}' exists already ({self._where}).", hint="use another run id.")
@@ -83,7 +86,7 @@ class MilvusIndex(MilvusRows):
             name,
             self._client.create_collection,
             name,
-            schema=self._schema(dim),
+            schema=self._schema(dim, vector_type),
             num_shards=shards,
             consistency_level="Strong",
             properties={INFO_PROPERTY: properties.to_json()},
@@ -93,12 +96,12 @@ class MilvusIndex(MilvusRows):
         # 50 s, and to one that was there before the import at once.
         self._declare_index(name, BUCKET, {"index_type": self._features.scalar_index}, CALL_TIMEOUT_S)
 
-    def _schema(self, dim: int) -> Any:
+    def _schema(self, dim: int, vector_type: VectorType) -> Any:
         from pymilvus import DataType
 
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(KEY, DataType.INT64, is_primary=True)
-        schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dim)
+        schema.add_field(VECTOR, data_types()[vector_type], dim=dim)
         for name in (BUCKET, PURPOSES, EXPIRES):
             schema.add_field(name, DataType.INT64)
         return schema
@@ -115,6 +118,7 @@ class MilvusIndex(MilvusRows):
                 hint="switch the alias to another collection first.",
             )
         self._specs.pop(name, None)
+        self._vector_types.pop(name, None)
         self._call("drop the collection", name, self._client.drop_collection, name, timeout=CALL_TIMEOUT_S)
 
     # -- index, memory, search -------------------------------------------------------------------------------------
@@ -210,17 +214,18 @@ class MilvusIndex(MilvusRows):
     def search(self, name: str, vectors: Vectors, k: int, *, strong: bool = True) -> tuple[Keys, Vectors]:
         """Keys and cosine similarities, best first, n × k; padded with key 0 and similarity -inf."""
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        collection = self._target(name)
+        asked = self._as_stored(collection, vectors)
         ids = np.zeros((len(vectors), k), dtype=np.int64)
         scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
-        params = {"metric_type": METRIC, "params": self._spec(name).search_params(k)}
+        params = {"metric_type": METRIC, "params": self._spec(collection).search_params(k)}
         for start in range(0, len(vectors), SEARCH_ROWS):
-            part = vectors[start : start + SEARCH_ROWS]
             answers = self._call(
                 "answer a search",
                 name,
                 self._client.search,
                 name,
-                data=list(part),
+                data=asked[start : start + SEARCH_ROWS],
                 anns_field=VECTOR,
                 limit=k,
                 search_params=params,
@@ -240,10 +245,13 @@ class MilvusIndex(MilvusRows):
         if len(vectors):
             self.search(name, vectors, 10)
 
+    def _target(self, name: str) -> str:
+        """The collection of a name, or of an alias, which may have moved since it was asked for."""
+        known = name in self._specs or name in self._vector_types
+        return name if known else self.alias_target(name) or name
+
     def _spec(self, name: str) -> IndexSpec:
-        if name in self._specs:
-            return self._specs[name]
-        collection = self.alias_target(name) or name
+        collection = self._target(name)
         if collection not in self._specs:
             found = self._call(
                 "describe an index", name, self._client.describe_index, collection, VECTOR, timeout=CALL_TIMEOUT_S

@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.errors import BadInput
+from jobs.errors import BadInput, FaceReindexError
 from jobs.index.milvus.calls import CALL_TIMEOUT_S, call
 from jobs.index.milvus.keys import iterate_keys
+from jobs.index.milvus.vectors import decode, encode
 from jobs.index.protocol import (
     BUCKET,
     KEY,
     MIN_KEY,
+    NUMBER_BYTES,
     SCALARS,
     VECTOR,
     Features,
     Keys,
     Vectors,
+    VectorType,
     as_rows,
     require_keys_in_range,
 )
@@ -38,14 +41,48 @@ class MilvusRows:
         self._client = client
         self._where = where
         self._features = features
+        self._vector_types: dict[str, VectorType] = {}
 
     @property
     def client(self) -> Any:
         """The pymilvus client, for what is not part of `VectorIndex`."""
         return self._client
 
+    def vector_type(self, name: str) -> VectorType:
+        """The type of a collection's vectors, as the server tells it."""
+        if self._features.vector_types == {"float32"}:
+            return "float32"
+        collection = self._target(name)
+        if collection not in self._vector_types:
+            self._vector_types[collection] = self._told_vector_type(collection)
+        return self._vector_types[collection]
+
+    def _told_vector_type(self, collection: str) -> VectorType:
+        about = self._client.describe_collection
+        found = self._call("describe", collection, about, collection, timeout=CALL_TIMEOUT_S)
+        field = next((each["type"] for each in found["fields"] if each["name"] == VECTOR), None)
+        told = next((name for name, data_type in data_types().items() if data_type == field), None)
+        if told is None:
+            raise FaceReindexError(
+                f"Collection {self._at(collection)} has no field '{VECTOR}' of vectors that are known here.",
+                hint="it is none of this project's: set another milvus.alias.",
+            )
+        return told
+
+    def _target(self, name: str) -> str:
+        """The collection of a name."""
+        return name
+
+    def _as_stored(self, name: str, vectors: Vectors) -> list[Any]:
+        """Rows (float32 [n, dim]) in the type of a collection's vectors, as pymilvus takes them."""
+        vector_type = self.vector_type(name)
+        return list(vectors) if vector_type == "float32" else encode(vectors, vector_type)
+
     def insert(self, name: str, batch: pa.RecordBatch | pa.Table) -> int:
-        """Write rows by key (upsert): the same rows again change nothing, so a retry is safe."""
+        """Write rows by key (upsert): the same rows again change nothing, so a retry is safe.
+
+        Their vectors are float32, whatever the collection stores.
+        """
         try:
             scalars, vectors = as_rows(batch)
             require_keys_in_range(np.asarray(scalars[KEY], dtype=np.int64))
@@ -53,9 +90,10 @@ class MilvusRows:
             raise BadInput(f"Rows for '{name}' are malformed: {type(error).__name__}.") from None
         if not np.isfinite(vectors).all():
             raise BadInput(f"Rows for '{name}' hold a vector that is not finite.", hint="stage them again.")
+        stored = self._as_stored(name, vectors)
         for start in range(0, len(vectors), INSERT_ROWS):
             rows = [
-                {VECTOR: vectors[i], **{c: scalars[c][i] for c in SCALARS}}
+                {VECTOR: stored[i], **{c: scalars[c][i] for c in SCALARS}}
                 for i in range(start, min(start + INSERT_ROWS, len(vectors)))
             ]
             self._call("write rows", name, self._client.upsert, name, rows, timeout=CALL_TIMEOUT_S)
@@ -107,12 +145,12 @@ class MilvusRows:
         for part in _parts(wanted, FETCH_ROWS):
             found.update((row[KEY], row[VECTOR]) for row in self._query(name, _in(part), [KEY, VECTOR]))
         present = [int(i) for i in wanted if int(i) in found]
-        return _rows([(i, found[i]) for i in present])
+        return _rows([(i, found[i]) for i in present], self.vector_type(name))
 
     def peek(self, name: str, n: int) -> tuple[Keys, Vectors]:
         """Any ``n`` rows."""
         rows = self._query(name, EVERY_ROW, [KEY, VECTOR], limit=n)
-        return _rows([(row[KEY], row[VECTOR]) for row in rows])
+        return _rows([(row[KEY], row[VECTOR]) for row in rows], self.vector_type(name))
 
     def _count(self, name: str, expression: str) -> int:
         return int(self._query(name, expression, ["count(*)"])[0]["count(*)"])
@@ -145,6 +183,17 @@ class MilvusRows:
         return call(action, self._at(name), functools.partial(function, *args, **kwargs), patience_s=patience_s)
 
 
+def data_types() -> dict[VectorType, Any]:
+    """pymilvus's names for the types of vectors."""
+    from pymilvus import DataType
+
+    return {
+        "float32": DataType.FLOAT_VECTOR,
+        "float16": DataType.FLOAT16_VECTOR,
+        "bfloat16": DataType.BFLOAT16_VECTOR,
+    }
+
+
 def _parts(ids: Keys | Sequence[int], size: int = ID_LIST) -> list[list[int]]:
     ids = require_keys_in_range(ids)
     return [ids[i : i + size].tolist() for i in range(0, len(ids), size)]
@@ -154,7 +203,12 @@ def _in(ids: Sequence[int]) -> str:
     return f"{KEY} in [{','.join(map(str, ids))}]"
 
 
-def _rows(found: Sequence[tuple[int, Any]]) -> tuple[Keys, Vectors]:
+def _rows(found: Sequence[tuple[int, Any]], vector_type: VectorType) -> tuple[Keys, Vectors]:
     ids = np.array([i for i, _ in found], dtype=np.int64)
-    vectors = np.array([v for _, v in found], dtype=np.float32) if found else np.empty((0, 0), np.float32)
-    return ids, vectors
+    if not found:
+        return ids, np.empty((0, 0), np.float32)
+    if vector_type == "float32":
+        return ids, np.array([v for _, v in found], dtype=np.float32)
+    # pymilvus gives the bytes of a row in a list of their own.
+    rows = [v if isinstance(v, bytes) else v[0] for _, v in found]
+    return ids, decode(b"".join(rows), vector_type, len(rows[0]) // NUMBER_BYTES[vector_type])

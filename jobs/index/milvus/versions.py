@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
-from jobs.index.protocol import EMBEDDED, Features, parse_version
+from jobs.index.protocol import EMBEDDED, NUMBER_BYTES, Features, VectorType, parse_version
 
 Release = tuple[int, int, int]
 Span = tuple[Release, Release | None]
@@ -80,6 +80,23 @@ CAGRA_WITHOUT_COSINE: Final = Rule(
     (((2, 4, 0), (2, 5, 0)),),
     "2.4.23 pkg/util/indexparamcheck/cagra_checker.go CheckTrain, constraints.go RaftMetrics",
 )
+HALF_VECTORS: Final = Rule(
+    "vectors of float16 and bfloat16 are stored, and Parquet files bring them as bytes",
+    (((2, 4, 1), None),),
+    "2.4.13 internal/util/importutilv2/parquet/field_reader.go ReadBinaryData; Milvus's release notes: bulk insert of "
+    "these since 2.4.1 (#32157)",
+)
+CAGRA_OF_FLOAT32: Final = Rule(
+    "GPU_CAGRA takes vectors of float32 alone",
+    (((2, 4, 0), (2, 5, 0)),),
+    "Knowhere 2.3.11 src/index/gpu_raft/gpu_raft_cagra.cc; 2.4.13 internal/proxy/task_index.go checkTrain",
+)
+CAGRA_WITHOUT_BFLOAT16: Final = Rule(
+    "GPU_CAGRA takes no vectors of bfloat16",
+    (((2, 4, 0), None),),
+    "Knowhere 2.5.14, 2.6.17, 3.0.6 src/index/gpu_cuvs/gpu_cuvs_cagra.cc; 2.5.27 internal/proxy/task_index.go "
+    "checkTrain",
+)
 
 
 def detect(version: str) -> Features:
@@ -99,4 +116,11 @@ def detect(version: str) -> Features:
         level_zero=LEVEL_ZERO.holds(number),
         compacts_level_zero=COMPACT_LEVEL_ZERO.holds(number),
         refused_indexes=frozenset({"GPU_CAGRA"}) if CAGRA_WITHOUT_COSINE.holds(number) else frozenset(),
+        vector_types=frozenset(NUMBER_BYTES) if HALF_VECTORS.holds(number) else frozenset({"float32"}),
+        unindexed=_unindexed(number),
     )
+
+
+def _unindexed(number: Release) -> frozenset[tuple[str, VectorType]]:
+    rules: dict[VectorType, Rule] = {"float16": CAGRA_OF_FLOAT32, "bfloat16": CAGRA_WITHOUT_BFLOAT16}
+    return frozenset(("GPU_CAGRA", vector_type) for vector_type, rule in rules.items() if rule.holds(number))

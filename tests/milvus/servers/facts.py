@@ -37,6 +37,7 @@ REFS: dict[str, Ref] = {
     "2.6.20": Ref("bigsheeper/milvus", "526e04504a89900213a00c225f9fc3500fee7407", "branch cp-2.6-51511, after 2.6.20"),
     "3.0.0": Ref("bigsheeper/milvus", "6298d2ff68f288c47b0783dbca7c10c7422eba32", "where 3.0.0 was named"),
     "3.0.0+": Ref("bigsheeper/milvus", "6280be64fb6752d37ad70a2a7914e34208c8175f", "branch cp-3.0-52046, after 3.0.0"),
+    "knowhere": Ref("zilliztech/knowhere", "9000afa89e", "2.5.14; and 2.3.11, 2.6.0, 2.6.6, 2.6.17, 3.0.6"),
     "proto": Ref("milvus-io/milvus-proto", "9810b924186fcb778799ea5f1165b81b4e47217a", "and its branches 2.4 to 3.0"),
     "pymilvus": Ref("milvus-io/pymilvus", "cf0bc76ccfeedfcd9a71cce831537507d8a444686"[:10], "and 3.0.2 as installed"),
 }
@@ -55,6 +56,7 @@ TASKS = "internal/rootcoord/import_manager.go"
 CHECKER = "internal/datacoord/import_checker.go"
 CALLBACKS = "internal/datacoord/ddl_callbacks_import.go"
 PARQUET = "internal/util/importutilv2/parquet/util.go"
+FIELD_READER = "internal/util/importutilv2/parquet/field_reader.go"
 L0_POLICY = "internal/datacoord/compaction_policy_l0.go"
 TRIGGER = "internal/datacoord/compaction_trigger.go"
 PARAMETERS = "pkg/util/paramtable/component_param.go"
@@ -339,6 +341,109 @@ SECTIONS: dict[str, tuple[Fact, ...]] = {
             "isFixedSizeListImportTarget",
             (("2.6.17", ""),),
             ("2.6.20", "3.0.0+"),
+        ),
+    ),
+    "Vectors of 16 bits": (
+        Fact(
+            "half-stored",
+            "A field's vectors may be of float16 or bfloat16, beside float32; numbers are two bytes, the lower first",
+            "pkg/util/typeutil/schema.go, pkg/util/typeutil/float_util.go",
+            "IsDenseFloatVectorType, VerifyFloats16, VerifyBFloats16",
+        ),
+        Fact(
+            "half-parquet-bytes",
+            "Such a vector is read from a column of bytes, one value a row, or of lists of uint8, twice as many as "
+            "dimensions",
+            f"{PARQUET}, {FIELD_READER}",
+            "convertToArrowDataType, isArrowDataTypeConvertible, ReadBinaryData",
+        ),
+        Fact(
+            "half-parquet-length",
+            "A list of another length fails the job; of a value of bytes the length is not looked at: rows are taken "
+            "one behind the other",
+            FIELD_READER,
+            "ReadBinaryData, checkVectorAligned",
+        ),
+        Fact(
+            "half-parquet-floats-refused",
+            "Lists of floats for such a vector fail the job at pre-import",
+            PARQUET,
+            "isArrowDataTypeConvertible",
+            (("2.4.13", "3.0.0"),),
+            SERVERS[:-1],
+        ),
+        Fact(
+            "half-parquet-floats-taken",
+            "Lists of floats for such a vector are rounded to it (commit 7933eb229b)",
+            f"{PARQUET}, {FIELD_READER}",
+            "isArrowDataTypeConvertible, ReadFP16BF16FloatVectorData",
+            (("3.0.0", ""),),
+            ("3.0.0", "3.0.0+"),
+        ),
+        Fact(
+            "half-insert-floats-refused",
+            "An insert brings such vectors as bytes; floats are refused with code 1100",
+            "internal/proxy/validate_util.go",
+            "checkFloat16VectorFieldData, checkBFloat16VectorFieldData",
+            (("2.4.13", "3.0.0"),),
+            SERVERS[:-1],
+        ),
+        Fact(
+            "half-insert-floats-taken",
+            "An insert of floats into such a field is rounded (commit 7933eb229b)",
+            "internal/proxy/task_insert.go, internal/proxy/task_upsert.go, internal/proxy/vector_type_convert.go",
+            "PreExecute",
+            (("3.0.0", ""),),
+            ("3.0.0", "3.0.0+"),
+        ),
+        Fact(
+            "half-insert-finite",
+            "An insert of NaN or infinity in such a vector is refused with code 1100",
+            "internal/proxy/validate_util.go, pkg/util/typeutil/float_util.go",
+            "withNANCheck, VerifyFloats16, VerifyBFloats16",
+        ),
+        Fact(
+            "half-search-refused",
+            "A search for float32 in such a field is refused: `vector type must be the same`",
+            "internal/core/src/query/Plan.cpp",
+            "ParsePlaceholderGroup",
+            (("2.4.13", "2.6.10"),),
+            SERVERS[:4],
+        ),
+        Fact(
+            "half-search-converted",
+            "A search for float32 in such a field is rounded by the proxy (commit e330eee4c4 of branch 2.6, two days "
+            "before 2.6.10 was named)",
+            "internal/proxy/vector_type_convert.go",
+            "ConvertPlaceholderGroup",
+            (("2.6.10", ""),),
+            ("2.6.20", "3.0.0", "3.0.0+"),
+        ),
+        Fact(
+            "cagra-of-float32",
+            "GPU_CAGRA over float16 is refused: Knowhere 2.3.11 has no code for it",
+            "internal/proxy/task_index.go; src/index/gpu_raft/gpu_raft_cagra.cc of Knowhere",
+            "checkTrain, KNOWHERE_REGISTER_GLOBAL_WITH_THREAD_POOL(GPU_CAGRA, …)",
+            (("2.4.13", "2.5.0"),),
+            ("2.4.13", "knowhere"),
+        ),
+        Fact(
+            "cagra-without-bfloat16",
+            "GPU_CAGRA over bfloat16 is refused; every other type of index here takes all three",
+            "internal/proxy/task_index.go; src/index/gpu_cuvs/gpu_cuvs_cagra.cc of Knowhere",
+            "checkTrain, KNOWHERE_REGISTER_GLOBAL_WITH_THREAD_POOL(GPU_CAGRA, …)",
+            ALWAYS,
+            (*SERVERS, "knowhere"),
+        ),
+        Fact(
+            "half-index-sizes",
+            "HNSW, DISKANN and GPU_CAGRA keep such numbers as two bytes; lists (IVF_FLAT, IVF_SQ8, IVF_PQ, SCANN) are "
+            "made by the code for float32 over a copy, and IVF_FLAT and SCANN keep float32",
+            "src/index/ivf/ivf.cc, src/index/hnsw/faiss_hnsw.cc (2.3.11: hnsw.cc), src/index/diskann/diskann.cc of "
+            "Knowhere",
+            "KNOWHERE_MOCK_REGISTER_…, KNOWHERE_SIMPLE_REGISTER_…",
+            ALWAYS,
+            ("knowhere",),
         ),
     ),
     "Two phases, keys, replication": (

@@ -15,12 +15,30 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 from tests.milvus.servers.core import Core
 from tests.milvus.servers.faults import CUT, IGNORED, LOST, TWICE
 from tests.milvus.servers.imports import Job
+from tests.milvus.servers.profiles import Profile
 from tests.milvus.servers.rights import ANY, Grant
-from tests.milvus.servers.store import L0, Collection, Columns, Refused, dim_of, matching
+from tests.milvus.servers.store import (
+    L0,
+    NUMBERS,
+    Collection,
+    Columns,
+    Refused,
+    as_floats,
+    as_numbers,
+    dim_of,
+    matching,
+)
 
 _METHODS = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].methods_by_name
 _LEVELS = {"L0": common_pb2.SegmentLevel.L0, "L1": common_pb2.SegmentLevel.L1}
-_INT64, _VECTOR = schema_pb2.DataType.Int64, schema_pb2.DataType.FloatVector
+_INT64 = schema_pb2.DataType.Int64
+_SEGCORE = 2000
+# The field of a message in which vectors of a type travel: numbers, or the bytes of all rows.
+_VECTORS = {
+    schema_pb2.DataType.FloatVector: "float_vector",
+    schema_pb2.DataType.Float16Vector: "float16_vector",
+    schema_pb2.DataType.BFloat16Vector: "bfloat16_vector",
+}
 _COUNT = "count(*)"
 _TASK_STATES = {
     "Pending": common_pb2.ImportPending,
@@ -155,6 +173,7 @@ class _Service:
             collection_name=there.name,
             db_name=there.database,
             shards_num=there.shards,
+            created_timestamp=int(there.made * 1000) << 18,
             consistency_level=common_pb2.ConsistencyLevel.Strong,
             properties=_pairs(there.properties),
             aliases=self._aliases(there),
@@ -196,8 +215,19 @@ class _Service:
         on_gpu = params.get("index_type") == "GPU_CAGRA" and params.get("metric_type") == "COSINE"
         if on_gpu and self._core.profile.has("cagra-without-cosine"):
             raise Refused(1100, "metric type not found or not supported, supported: [L2 IP]: invalid parameter")
-        self._at(request, database).indexes[request.field_name] = params | {"index_name": request.index_name}
+        there = self._at(request, database)
+        self._check_type(there, request.field_name, params.get("index_type", ""))
+        there.indexes[request.field_name] = params | {"index_name": request.index_name}
         return common_pb2.Status()
+
+    def _check_type(self, there: Collection, field: str, index_type: str) -> None:
+        """Refuse an index over a type of vectors for which there is no code."""
+        about = next(about for about in there.schema.fields if about.name == field)
+        half, bfloat = schema_pb2.DataType.Float16Vector, schema_pb2.DataType.BFloat16Vector
+        without = {half: "cagra-of-float32", bfloat: "cagra-without-bfloat16"}.get(about.data_type)
+        if index_type == "GPU_CAGRA" and without and self._core.profile.has(without):
+            kind = schema_pb2.DataType.Name(about.data_type)
+            raise Refused(1100, f"data type {kind} can't build with this index {index_type}: invalid parameter")
 
     def DescribeIndex(self, request: Any, database: str) -> Any:
         there = self._at(request, database)
@@ -241,16 +271,21 @@ class _Service:
 
     def Insert(self, request: Any, database: str) -> Any:
         there = self._at(request, database)
-        columns = {data.field_name: _values(data) for data in request.fields_data}
+        columns = self._columns(there, request)
         self._store.write(there, columns)
         ids = schema_pb2.IDs(int_id=schema_pb2.LongArray(data=columns[there.key].tolist()))
         return milvus_pb2.MutationResult(IDs=ids, insert_cnt=request.num_rows, upsert_cnt=request.num_rows)
 
     def Upsert(self, request: Any, database: str) -> Any:
         there = self._at(request, database)
-        keys = next(_values(data) for data in request.fields_data if data.field_name == there.key)
-        self._store.delete(there, keys)
+        self._store.delete(there, self._columns(there, request)[there.key])
         return self.Insert(request, database)
+
+    def _columns(self, there: Collection, request: Any) -> dict[str, np.ndarray]:
+        fields = {about.name: about for about in there.schema.fields}
+        return {
+            data.field_name: _values(data, fields[data.field_name], self._core.profile) for data in request.fields_data
+        }
 
     def Delete(self, request: Any, database: str) -> Any:
         there = self._at(request, database)
@@ -278,10 +313,12 @@ class _Service:
         there = self._loaded(request, database)
         params = {p.key: p.value for p in request.search_params}
         seen, k = self._found(there), int(params["topk"])
-        vectors = seen[next(about.name for about in there.schema.fields if dim_of(about))]
+        about = next(about for about in there.schema.fields if dim_of(about))
         group = common_pb2.PlaceholderGroup.FromString(request.placeholder_group)
-        asked = np.stack([np.frombuffer(v, np.float32) for v in group.placeholders[0].values])
-        scores = asked @ vectors.T / np.maximum(np.linalg.norm(asked, axis=1), 1e-30)[:, None]
+        asked = as_floats(_asked(group.placeholders[0], about, self._core.profile))
+        vectors = as_floats(seen[about.name])
+        lengths = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)[None]
+        scores = asked @ vectors.T / np.maximum(lengths, 1e-30)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         results = schema_pb2.SearchResultData(
             num_queries=len(asked),
@@ -445,22 +482,48 @@ def _pairs(values: dict[str, str]) -> list[Any]:
     ]
 
 
-def _values(data: Any) -> np.ndarray:
-    """A field's values in a request."""
-    if data.type == _VECTOR:
-        return np.array(data.vectors.float_vector.data, np.float32).reshape(-1, data.vectors.dim)
-    return np.array(data.scalars.long_data.data, np.int64)
+def _values(data: Any, about: Any, profile: Profile) -> np.ndarray:
+    """A field's values in a request, in the field's type."""
+    if not dim_of(about):
+        return np.array(data.scalars.long_data.data, np.int64)
+    wanted, there, dim = _VECTORS[about.data_type], data.vectors.WhichOneof("data"), dim_of(about)
+    if there == "float_vector" and (wanted == there or profile.has("half-insert-floats-taken")):
+        return as_numbers(np.array(data.vectors.float_vector.data, np.float32).reshape(-1, dim), about)
+    if there != wanted:
+        raise Refused(1100, f"{wanted} field '{about.name}' is illegal, expected need {wanted} array, got nil")
+    found = np.frombuffer(getattr(data.vectors, wanted), NUMBERS[about.data_type])
+    if found.size % dim or not np.isfinite(as_floats(found)).all():
+        raise Refused(1100, f"{wanted} contain nan or infinity value, or its length is not aligned: invalid parameter")
+    return found.reshape(-1, dim)
+
+
+def _asked(placeholder: Any, about: Any, profile: Profile) -> np.ndarray:
+    """The vectors that are searched for, in the field's type."""
+    dim, floats = dim_of(about), common_pb2.PlaceholderType.FloatVector
+    # Both enumerations have the same numbers.
+    if placeholder.type == floats and about.data_type != floats and profile.has("half-search-converted"):
+        found = np.stack([np.frombuffer(each, np.float32) for each in placeholder.values])
+        return as_numbers(found, about)
+    if placeholder.type != about.data_type:
+        raise Refused(_SEGCORE, f"vector type must be the same, field {about.name}: segcore error")
+    numbers = NUMBERS[about.data_type]
+    if {len(each) for each in placeholder.values} != {dim * numbers.itemsize}:
+        raise Refused(_SEGCORE, "vector dimension mismatch: segcore error")
+    return np.stack([np.frombuffer(each, numbers) for each in placeholder.values])
 
 
 def _field(name: str, values: np.ndarray) -> Any:
     """A field's values for an answer."""
-    if values.dtype == np.float32:
-        data = schema_pb2.FieldData(type=_VECTOR, field_name=name)
-        data.vectors.dim = values.shape[1]
-        data.vectors.float_vector.data.extend(values.ravel().tolist())
+    kind = next((kind for kind, numbers in NUMBERS.items() if numbers == values.dtype), _INT64)
+    data = schema_pb2.FieldData(type=kind, field_name=name)
+    if kind == _INT64:
+        data.scalars.long_data.data.extend(values.tolist())
         return data
-    data = schema_pb2.FieldData(type=_INT64, field_name=name)
-    data.scalars.long_data.data.extend(values.tolist())
+    data.vectors.dim = values.shape[1]
+    if kind == schema_pb2.DataType.FloatVector:
+        data.vectors.float_vector.data.extend(values.ravel().tolist())
+    else:
+        setattr(data.vectors, _VECTORS[kind], values.tobytes())
     return data
 
 

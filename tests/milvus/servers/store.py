@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,12 @@ import numpy as np
 from pymilvus.grpc_gen import schema_pb2
 
 Columns = dict[str, np.ndarray]
+# What the numbers of a vector are kept as; numpy has no bfloat16, so that of such a one its two bytes are.
+NUMBERS: dict[int, Any] = {
+    schema_pb2.DataType.FloatVector: np.dtype("<f4"),
+    schema_pb2.DataType.Float16Vector: np.dtype("<f2"),
+    schema_pb2.DataType.BFloat16Vector: np.dtype("<u2"),
+}
 L0, L1 = "L0", "L1"
 
 
@@ -78,6 +85,7 @@ class Collection:
     indexes: dict[str, dict[str, str]] = field(default_factory=dict)
     loaded: bool = False
     last_flush: float | None = None
+    made: float = field(default_factory=time.time)
 
     @property
     def key(self) -> str:
@@ -109,7 +117,7 @@ def join(parts: list[Columns], schema: schema_pb2.CollectionSchema) -> Columns:
     """Parts of rows as one, every column in its type; also of no part."""
     joined = {}
     for about in schema.fields:
-        empty = np.empty((0, dim_of(about)), np.float32) if dim_of(about) else np.empty(0, np.int64)
+        empty = np.empty((0, dim_of(about)), NUMBERS[about.data_type]) if dim_of(about) else np.empty(0, np.int64)
         joined[about.name] = np.concatenate([empty, *(part[about.name] for part in parts)])
     return joined
 
@@ -117,6 +125,24 @@ def join(parts: list[Columns], schema: schema_pb2.CollectionSchema) -> Columns:
 def dim_of(about: Any) -> int:
     """Dimension of a vector's field; 0 of another one."""
     return next((int(p.value) for p in about.type_params if p.key == "dim"), 0)
+
+
+def as_floats(vectors: np.ndarray) -> np.ndarray:
+    """Stored vectors as float32."""
+    if vectors.dtype == NUMBERS[schema_pb2.DataType.BFloat16Vector]:
+        # The upper two bytes of a float32, of which the lower two are 0.
+        return np.stack([np.zeros_like(vectors), vectors], axis=-1).view("<f4")[..., 0]
+    return vectors.astype(np.float32)
+
+
+def as_numbers(floats: np.ndarray, about: Any) -> np.ndarray:
+    """float32 in a field's type, rounded."""
+    kept = NUMBERS[about.data_type]
+    if kept.kind == "f":
+        return floats.astype(kept)
+    low, high = np.moveaxis(np.ascontiguousarray(floats, "<f4")[..., None].view("<u2"), -1, 0)
+    up = (low > 0x8000) | ((low == 0x8000) & (high % 2 == 1))
+    return (high + up).astype("<u2")
 
 
 class Store:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import SettingsError
 from jobs.index.collections import default_index
-from jobs.index.load_plan import FILE_BYTES_LIMIT, check_load, index_bytes, plan_load, uses_bulk_import
+from jobs.index.load_plan import FILE_BYTES_LIMIT, LoadPlan, check_load, index_bytes, plan_load, uses_bulk_import
 from jobs.index.milvus.versions import detect
 from jobs.index.protocol import Features, IndexSpec
 from jobs.settings import Settings
+from tests.milvus.servers.profiles import PROFILES
 from tests.milvus.serving import served, settings_of
 from udfs.arrays import EMBEDDING_DIM
 
@@ -135,6 +138,48 @@ def test_an_index_type_that_a_release_refuses_is_said_before_anything_is_staged(
                 plan_load(1_000, settings, features)
         else:
             assert plan_load(1_000, settings, features).index.index_type == "GPU_CAGRA"
+
+
+@pytest.mark.parametrize("vector_type", ["float16", "bfloat16"])
+def test_a_type_of_vectors_that_a_server_does_not_store_is_refused_before_anything_is_staged(vector_type: str) -> None:
+    chosen = settings(vector_type=vector_type)
+    for features in (OLD, EMBEDDED, detect("milvus-lite 3.2.2"), detect("v2.3.22"), detect("v2.4.0")):
+        with pytest.raises(SettingsError, match=rf"vector_type is {vector_type}.*does not store") as caught:
+            plan_load(1_000, chosen, features)
+        assert "from 2.4.1 on" in str(caught.value.hint)
+    for version in ("2.4.13", "2.5.27", "2.6.0", "3.0.2"):
+        assert plan_load(1_000, chosen, detect(version)).vector_type == vector_type
+
+
+def test_an_index_type_that_is_not_built_over_a_type_of_vectors_is_refused_with_what_would_be() -> None:
+    float16, bfloat16 = (settings(vector_type=each, index_type="GPU_CAGRA") for each in ("float16", "bfloat16"))
+    for version in ("2.5.27", "2.6.7", "3.0.2"):
+        with pytest.raises(SettingsError, match=r"GPU_CAGRA.*bfloat16") as caught:
+            plan_load(1_000, bfloat16, detect(version))
+        assert "float32 or float16" in str(caught.value.hint)
+        assert plan_load(1_000, float16, detect(version)).rows == 1_000
+    for index_type in ("AUTO", "FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "DISKANN", "SCANN"):
+        for vector_type in ("float16", "bfloat16"):
+            plan_load(1_000, settings(vector_type=vector_type, index_type=index_type), detect("2.4.13"))
+
+
+def test_16_bits_halve_what_is_staged_and_stored_of_the_vectors_and_what_an_index_keeps_of_them() -> None:
+    def planned(vector_type: str, index_type: str) -> LoadPlan:
+        return plan_load(10_000_000, settings(vector_type=vector_type, index_type=index_type), NEW)
+
+    for index_type, memory in (("HNSW", 0.54), ("IVF_SQ8", 1.0), ("SCANN", 1.0)):
+        whole, half = planned("float32", index_type), planned("bfloat16", index_type)
+        assert half == replace(planned("float16", index_type), vector_type="bfloat16")
+        assert half.staging_bytes / whole.staging_bytes == pytest.approx(0.51, abs=0.01)
+        assert half.memory_bytes / whole.memory_bytes == pytest.approx(memory, abs=0.01)
+        # Rows pass from executor to executor before they are rounded.
+        assert half.shuffle_bytes == whole.shuffle_bytes == whole.staging_bytes
+    assert planned("float16", "IVF_FLAT").index.params["nlist"] > planned("float32", "IVF_FLAT").index.params["nlist"]
+
+
+def test_a_load_is_refused_where_the_server_does_not_store_the_type_of_vectors() -> None:
+    with served(PROFILES["2.3.5"]) as server, pytest.raises(SettingsError, match="does not store"):
+        check_load(settings_of(server.double, vector_type="float16"), server.index)
 
 
 def test_what_takes_imports_is_asked_before_a_load_and_only_for_imports() -> None:

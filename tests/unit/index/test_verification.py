@@ -47,6 +47,7 @@ def _nothing_is_left(server: Served) -> Iterator[None]:
 
 
 def fill(server: Served, keys: np.ndarray = KEYS, vectors: np.ndarray = VECTORS) -> None:
+    server.index.drop(NAME)
     server.fill(NAME, keys, vectors)
     server.index.load(NAME, timeout=10)
 
@@ -85,6 +86,24 @@ def test_an_empty_collection_is_proven_where_nothing_is_expected(server: Served)
     empty: dict[str, Any] = {"expected": KEYS[:0], "sample": nothing}
     assert proof_of(server, expected_rows=0, **empty).passed
     assert "no sample" in " ".join(proof_of(server, expected_rows=1, **empty).faults)
+
+
+def test_a_vector_that_is_another_than_was_staged_though_every_row_finds_itself(server: Served) -> None:
+    # All numbers in another order: what is near stays near, and every key is there.
+    fill(server, KEYS, np.ascontiguousarray(VECTORS[:, ::-1]))
+    turned = sample(vectors=np.ascontiguousarray(VECTORS[:, ::-1]))
+    assert proof_of(server, sample=turned).passed
+    proof = proof_of(server, sample=replace(turned, vectors=VECTORS[:30]))
+    assert proof.vectors_changed == 30
+    assert "30 vectors of the sample are not those that were staged" in proof.faults
+    one = VECTORS.copy()
+    one[3] = one[4]
+    fill(server, KEYS, one)
+    assert proof_of(server).vectors_changed == 1
+    nan = VECTORS.copy()
+    nan[5] = np.nan
+    fill(server)
+    assert proof_of(server, sample=replace(sample(), vectors=nan[:30])).vectors_changed == 1
 
 
 def test_missing_keys(server: Served) -> None:

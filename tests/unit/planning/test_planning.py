@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from bench import rates as bench_rates
 from bench.record import RESULTS
 from jobs.cli import Count
-from jobs.index.protocol import EMBEDDED, Features, IndexSpec
+from jobs.index.collections import segment_rows
+from jobs.index.protocol import EMBEDDED, Features, IndexSpec, VectorType
 from jobs.plan import main
+from jobs.planning import inputs
 from jobs.planning.inputs import PlanInputs
 from jobs.planning.model import CORES, GPUS, NODES, Fit, Pools, Rate, Rates, Work, fit, index_growth, rate_needed
 from jobs.planning.needs import needs
@@ -329,6 +331,13 @@ def test_an_embedded_index_has_no_rate_from_a_server() -> None:
     assert rates.load.assumed
 
 
+@pytest.mark.parametrize("vector_type", ["float32", "float16", "bfloat16"])
+def test_a_server_that_nobody_asked_is_assumed_to_store_the_type_of_vectors(vector_type: VectorType) -> None:
+    settings, features, _ = inputs._server(planned(f"milvus.vector_type={vector_type}"), 10**6, None, True)
+    assert vector_type in features.vector_types
+    assert PlanInputs(settings, features, WORK, RATES, ()).load(2).vector_type == vector_type
+
+
 def test_bfloat16_has_a_rate_of_its_own() -> None:
     rate = chosen(settings=planned("model.dtype=bfloat16")).embed_cores
     assert rate is not None
@@ -336,13 +345,15 @@ def test_bfloat16_has_a_rate_of_its_own() -> None:
 
 
 def test_rows_are_dearer_to_index_in_fuller_segments() -> None:
-    at = {"measured_rows": 50_000, "measured_lists": 1024}
+    at = {"segment_rows": segment_rows("float32"), "measured_rows": 50_000, "measured_lists": 1024}
     assert index_growth(IndexSpec("HNSW"), 50_000, **at) == 1
     assert index_growth(IndexSpec("HNSW"), 10**9, **at) == pytest.approx(1.216, abs=1e-3)  # ln 516,222 / ln 50,000
     wide = IndexSpec("IVF_SQ8", params={"nlist": 65_536})
     assert index_growth(wide, 10**9, **at) == (516_222 // 39) / 1024
     assert index_growth(IndexSpec("IVF_SQ8", params={"nlist": 4096}), 10**9, **at) == 4
     assert index_growth(IndexSpec("DISKANN"), 10**9, **at) == 1
+    # Of 16-bit numbers nearly twice as many rows fill one.
+    assert index_growth(IndexSpec("HNSW"), 10**9, **at | {"segment_rows": segment_rows("float16")}) > 1.27
     rate = chosen(spec="IVF_SQ8").index
     assert rate is not None
     assert "ASSUMED: 2 cores a data node" in rate.source
