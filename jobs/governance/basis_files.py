@@ -33,6 +33,7 @@ from jobs.governance.basis_lines import (
     read_lines,
 )
 from jobs.governance.pseudonyms import Pseudonyms
+from jobs.tables.foreign import open_table
 from jobs.tables.store import looked_up, materialise
 
 _JSON_SCHEMA: Final = ddl(FIELDS)
@@ -121,8 +122,7 @@ def _set_aside(records: DataFrame, file: str, reason: str) -> DataFrame:
 
 def _table_lines(spark: SparkSession, place: str) -> DataFrame:
     """A table's rows as lines of JSON, so that one reader judges both."""
-    reader = spark.read.format("delta")
-    frame = reader.load(place) if "/" in place else reader.table(place)
+    frame, _ = open_table(spark, "delta", place)
     unknown = sorted(_unknown(frame.schema, cast(StructType, StructType.fromDDL(_JSON_SCHEMA))))
     if unknown or "record_id" not in frame.columns:
         raise BadInput(

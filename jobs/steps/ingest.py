@@ -15,7 +15,7 @@ from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, utc_now
 from jobs.steps.ingest_messages import said_of_batch, said_of_images, said_of_records
-from jobs.tables.images import ingest_images
+from jobs.tables.images import OTHER_BATCH, ingest_images
 from jobs.tables.sources import Source
 from udfs.sources import BROKEN_SHARD, UNREADABLE_FOLDER
 
@@ -87,8 +87,8 @@ def bring(
         code = code or int(done.nameless > 0)
     if source:
         parts += said_of_images(images, with_basis=basis is not None)
-        # Part of the source was not even listed: whoever waits for the images has to know.
-        code = code or int(bool(images.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER}))
+        # Part of the source was not even listed, or is taken for another batch's: whoever waits for it has to know.
+        code = code or int(bool(images.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER, OTHER_BATCH}))
     message = ("dry run: " if job_.dry_run else "") + "; ".join(parts)
     return Result(message, code, {"counts": counts})
 

@@ -46,7 +46,10 @@ def said_of_images(images: Ingested, *, with_basis: bool) -> list[str]:
         parts.append(f"{sum(images.refused.values())} not taken: {_counted(images.refused)}")
     if images.batches:
         owners = ", ".join(images.batches)
-        parts.append(f"ids of {OTHER_BATCH} belong to {owners}: erase them there, or rename them here")
+        parts.append(
+            f"ids of {OTHER_BATCH} belong to {owners}, and nothing of theirs was replaced: give this table's ids a "
+            "beginning of their own (--id-prefix), or erase the others there"
+        )
     if images.broken:
         parts.append(f"what follows the break in {', '.join(images.broken)} is unknown: replace them and ingest again")
     if images.unread:
