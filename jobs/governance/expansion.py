@@ -107,10 +107,11 @@ def expand(
 
 
 def _lines(warehouse: Warehouse, path: str, terms: Terms, names: Pseudonyms) -> DataFrame:
-    spark, size = warehouse.spark, size_of(warehouse.spark, path)
+    spark = warehouse.spark
+    size = size_of(spark, path) if path.lower().endswith(".csv") else None
     if size is None or size > _MOST_BYTES:
         raise BadInput(
-            f"{path}: " + ("there is no such file." if size is None else f"it has more than {_MOST_BYTES} bytes."),
+            f"{path}: " + ("there is no CSV of this name." if size is None else f"it has over {_MOST_BYTES} bytes."),
             hint="with --terms, --basis is one CSV with the columns image, subject and given_at.",
         )
     whole = spark.read.format("binaryFile").load(path).select("content")

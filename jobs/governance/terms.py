@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from jobs.errors import BadInput
 from jobs.governance.basis_lines import is_time
+from jobs.governance.batch_file import NULLS
 from jobs.governance.blanks import filled, is_plain, stripped
 from jobs.governance.decide import (
     COLLECTION_METHODS,
@@ -29,8 +30,10 @@ _MOST_BYTES: Final = 65_536
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be one text")
-    if not filled(value) or REPLACED in value:
+    if not filled(value) or value in NULLS or REPLACED in value:
         raise ValueError("must not be empty, nor hold what a program could not read")
+    if len(value.splitlines()) > 1:
+        raise ValueError("must stand in one line")
     return stripped(value)
 
 

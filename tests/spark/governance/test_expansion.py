@@ -127,7 +127,9 @@ def test_the_fields_that_a_record_lacks_are_named(
     made = []
     for name in lacking:
         for number, empty in enumerate(([], ["\u00a0"]) if name in lists else ("\u00a0", None)):
-            said: dict[str, Any] = {"processing": {**processing, **({} if name == "source_batch_id" else {name: empty})}}
+            said: dict[str, Any] = {
+                "processing": {**processing, **({} if name == "source_batch_id" else {name: empty})}
+            }
             said |= {"source_batch_id": empty} if name == "source_batch_id" else {}
             made.append({**record, **said, "record_id": f"{name}-{number}", "images": ["group.jpg"]})
     made.append({**record, "record_id": "good", "processing": processing, "images": ["other.jpg"]})

@@ -69,6 +69,8 @@ def test_terms_are_texts_and_become_cells_that_are_read_back(tmp_path: Path) -> 
         (("jurisdiction: EU", "jurisdiction: EU\njurisdiction: CA"), "a name stands twice in line 12"),
         (("jurisdiction: EU", "jurisdiction: EU\nA Person: x"), "line 12: an unknown key"),
         (("jurisdiction: EU", "jurisdiction:"), "line 11: jurisdiction: must not be empty"),
+        (("jurisdiction: EU", "jurisdiction: null"), "line 11: jurisdiction: must not be empty"),
+        (("jurisdiction: EU", "jurisdiction: |\n  E\n  U"), "line 11: jurisdiction: must stand in one line"),
         (("jurisdiction: EU", "jurisdiction: [EU]"), "line 11: jurisdiction: must be one text"),
         (("retention_period: P2Y", "retention_period: 2 years"), "line 10: retention_period: must be a duration"),
         (("eu-gdpr:A6-1-a", "consent"), "lawful_basis: must be one of eu-gdpr:A6-1-a"),
