@@ -20,7 +20,7 @@ from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
 
 JPEG = b"\xff\xd8\xff\xe0"
-FIRST, SECOND = "1" * 64, "2" * 64
+FIRST, SECOND = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 GIVEN, ENDED = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00.5+01:00"
 TERMS: dict[str, Any] = {
     "source_batch_id": "b1", "purposes": [PURPOSE], "pii_controllers": ["Example; Ltd"],
