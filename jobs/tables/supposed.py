@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 
 class SupposedWarehouse(Warehouse):
-    """The tables of ``stored``, and beside them, in this process alone, what was appended here.
+    """The tables of ``stored``, which is read only, and beside them, in this process alone, what was appended here.
 
     It says that it may be written, so that those who append do; to the tables it writes nothing, and makes none.
     """
 
     def __init__(self, stored: Warehouse) -> None:
+        if not stored.read_only:
+            # To read a table would make or migrate it.
+            raise ValueError("a warehouse that may be written is none to suppose something of")
         super().__init__(lambda: stored.spark, stored.location, is_path=stored.is_path)
-        self._stored = Warehouse(lambda: stored.spark, stored.location, is_path=stored.is_path, read_only=True)
+        self._stored = stored
         self._more: dict[str, DataFrame] = {}
 
     def read(self, spec: TableSpec, version: int | None = None) -> DataFrame:
