@@ -10,12 +10,15 @@ from jobs.governance.batch_file import read_batch
 from jobs.governance.blanks import is_plain
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, open_run
-from jobs.steps.ingest import bring, template
+from jobs.steps.check import check_basis
+from jobs.steps.ingest import Given, bring, template
 from jobs.tables.sources import open_source
 
 _EXAMPLES = """
 python -m jobs.ingest --config conf/local.yaml --source photos/ --batch staff-2026 --basis-template basis.csv
 python -m jobs.ingest --config conf/local.yaml --source photos/ --batch basis.batch.yaml --basis basis.csv
+python -m jobs.ingest --config conf/local.yaml --source photos/ --batch basis.batch.yaml --basis people.csv \\
+    --terms terms.yaml --check
 spark-submit --properties-file conf/spark-yarn.conf jobs/ingest.py --source delta:lake.photos --batch crm --by-uri \
     --set 'sources.roots=[s3://bucket/photos]'
 """
@@ -25,10 +28,23 @@ spark-submit --properties-file conf/spark-yarn.conf jobs/ingest.py --source delt
 @click.option("--source", help="folder:, parquet:, webdataset: or delta: and a place; or a place alone.")
 @click.option("--batch", help="The source batch: its id, or a YAML file that assesses (or revokes) it.")
 @click.option("--basis", help="Basis records: JSON lines, CSV, or delta: and a table.")
+@click.option("--terms", help="YAML of what all lines of --basis (a CSV of image, subject, given_at) have in common.")
+@click.option("--expanded", help="With --terms: write the whole records that they make to this new folder, as CSV.")
+@click.option("--check", is_flag=True, help="Say by reason what the gate will say to --basis; store nothing.")
 @click.option("--basis-template", help="Write a CSV (and batch YAML) for this source, to be completed by a person.")
+@click.option("--id-prefix", default="", help="What stands before the ids of this table here, as others have the same.")
 @click.option("--by-uri", is_flag=True, help="Keep addresses and not bytes: originals stay where they are.")
 def main(
-    job_: JobContext, source: str | None, batch: str | None, basis: str | None, basis_template: str | None, by_uri: bool
+    job_: JobContext,
+    source: str | None,
+    batch: str | None,
+    basis: str | None,
+    terms: str | None,
+    expanded: str | None,
+    check: bool,
+    basis_template: str | None,
+    id_prefix: str,
+    by_uri: bool,
 ) -> Result:
     """Bring images, basis records and the assessment of their source into the warehouse. Repeating changes nothing."""
     if not batch or not (source or basis or batch.endswith((".yaml", ".yml"))):
@@ -36,16 +52,24 @@ def main(
         raise SettingsError(f"ingest needs {missing}.", hint="see `ingest --help` for examples.")
     assessment = read_batch(batch) if batch.endswith((".yaml", ".yml")) else None
     batch_id = str(assessment["source_batch_id"]) if assessment else batch
-    if not is_plain(batch_id):
-        raise SettingsError("--batch: the id has white space about it, or characters that do not show.")
+    for option, name in (("--batch", batch_id), ("--id-prefix", id_prefix)):
+        if not is_plain(name):
+            raise SettingsError(f"{option}: there is white space about it, or characters that do not show.")
+    if id_prefix and not source:
+        raise SettingsError("--id-prefix is a source's.", hint="name the table with --source.")
+    if check:
+        job_.warehouse.read_only = job_.dry_run = True
     job_.check_keys()
-    opened = open_source(job_.spark, source, batch_id, job_.settings) if source else None
+    opened = open_source(job_.spark, source, batch_id, job_.settings, id_prefix=id_prefix) if source else None
+    given = Given(batch_id, assessment, basis, by_uri, terms, expanded)
     if basis_template:
         return template(opened, batch_id, basis_template)
+    if check:
+        return check_basis(job_, opened, given)
     if job_.dry_run:
-        return bring(job_, opened, batch_id, assessment, basis, by_uri)
+        return bring(job_, opened, given)
     with open_run(job_, "ingest") as run:
-        done = bring(job_, opened, batch_id, assessment, basis, by_uri)
+        done = bring(job_, opened, given)
         run.facts["counts"] = done.data["counts"]
         return run.end(done)
 

@@ -33,6 +33,7 @@ from jobs.governance.basis_lines import (
     read_lines,
 )
 from jobs.governance.pseudonyms import Pseudonyms
+from jobs.tables.foreign import open_table
 from jobs.tables.store import looked_up, materialise
 
 _JSON_SCHEMA: Final = ddl(FIELDS)
@@ -106,6 +107,11 @@ def _records(lines: DataFrame, file: str) -> BasisFile:
     return BasisFile(once.unionByName(merged), unread)
 
 
+def nothing_unread(spark: SparkSession) -> DataFrame:
+    """No line that could not be read, as `BasisFile.unread` has them."""
+    return spark.createDataFrame([], "record_id string, file string, reason string, line_digest string")
+
+
 def _all_of(name: str) -> Column:
     return F.array_distinct(F.flatten(F.collect_list(name))).alias(name)
 
@@ -121,8 +127,7 @@ def _set_aside(records: DataFrame, file: str, reason: str) -> DataFrame:
 
 def _table_lines(spark: SparkSession, place: str) -> DataFrame:
     """A table's rows as lines of JSON, so that one reader judges both."""
-    reader = spark.read.format("delta")
-    frame = reader.load(place) if "/" in place else reader.table(place)
+    frame, _ = open_table(spark, "delta", place)
     unknown = sorted(_unknown(frame.schema, cast(StructType, StructType.fromDDL(_JSON_SCHEMA))))
     if unknown or "record_id" not in frame.columns:
         raise BadInput(
@@ -160,7 +165,12 @@ def _read_csv(spark: SparkSession, path: str, names: Pseudonyms | None) -> Basis
     # A record is one or several lines: where one of them cannot be read, none of them is.
     broken = looked_up(unread.select("record_id").dropna().distinct())
     whole = judged.where("reason IS NULL").select("record.*").join(broken, "record_id", "left_anti")
-    merged = materialise(_merged(whole))
+    return merged_lines(whole, unread, path)
+
+
+def merged_lines(rows: DataFrame, unread: DataFrame, path: str) -> BasisFile:
+    """The lines of a CSV as records: those that contradict each other are unread, as is what is ``unread`` already."""
+    merged = materialise(_merged(rows))
     contested = merged.where("contested").withColumn("line_digest", content_digest(merged))
     return BasisFile(
         merged.where("NOT contested").drop("contested"),
@@ -202,4 +212,4 @@ def _merged(rows: DataFrame) -> DataFrame:
     )
 
 
-__all__ = ["CSV_COLUMNS", "BasisFile", "content_digest", "read_basis"]
+__all__ = ["CSV_COLUMNS", "BasisFile", "content_digest", "merged_lines", "nothing_unread", "read_basis"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Shape = str | list[Any] | dict[str, Any]
 
-_TEXT, _TIME, _NUMBER = "string", "timestamp", "float"
+_TEXT, _TIME, _NUMBER, _COUNT = "string", "timestamp", "float", "bigint"
 PROCESSING: Final = {
     "purposes": [_TEXT],
     "lawful_basis": _TEXT,
@@ -113,8 +113,9 @@ _ID_IN_TEXT: Final = re.compile(r'"record_id"\s*+:\s*+("(?:[^"\\]|\\.)*+"|-?\d[\
 # RFC 4180 in one line: a quote stands about a cell or is doubled in it, and nowhere else. Excel puts a semicolon
 # between cells where a comma is in numbers, and a tab into what it calls Unicode text.
 _CELL: Final = r'(?:"(?:[^"]|"")*+"|[^"{0}]*+)'
-_CSV_ROWS: Final = {mark: re.compile((_CELL + r"(?:{0}" + _CELL + r")*+").replace("{0}", mark)) for mark in ",;\t"}
-_SAYS_SEPARATOR: Final = re.compile(r'"?sep=[,;\t]"?')
+CSV_ROWS: Final = {mark: re.compile((_CELL + r"(?:{0}" + _CELL + r")*+").replace("{0}", mark)) for mark in ",;\t"}
+#: Excel's first line, which says what is between the cells.
+SAYS_SEPARATOR: Final = re.compile(r'"?sep=[,;\t]"?')
 # What a spreadsheet makes of a time: a date in its country's form, with or without a time of day; or days since 1900.
 _REWRITTEN: Final = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(?:[ T,].*)?|\d{5}(?:[.,]\d+)?", re.ASCII)
 _VERSION_AS_NUMBER: Final = {"1": "1.0", "1,0": "1.0"}
@@ -161,7 +162,8 @@ def arrow_type(shape: Shape) -> pa.DataType:
         return pa.struct([(name, arrow_type(inner)) for name, inner in shape.items()])
     if isinstance(shape, list):
         return pa.list_(arrow_type(shape[0]))
-    return {_TEXT: pa.string(), _TIME: pa.timestamp("us", "UTC"), _NUMBER: pa.float32()}[shape]
+    leaves = {_TEXT: pa.string(), _TIME: pa.timestamp("us", "UTC"), _NUMBER: pa.float32(), _COUNT: pa.int64()}
+    return leaves[shape]
 
 
 def read_lines(
@@ -306,6 +308,11 @@ def is_time(text: str) -> bool:
     return True
 
 
+def is_rewritten(text: str) -> bool:
+    """Whether it is a time as a spreadsheet writes it in place of the one that stood there."""
+    return _REWRITTEN.fullmatch(text) is not None and not is_time(text)
+
+
 def _as_number(value: Any) -> float:
     try:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(float(value)):
@@ -359,9 +366,9 @@ def csv_layout(lines: Sequence[bytes]) -> Layout:
         text = _text(first).rstrip("\r\n")
     except Unread:
         raise ValueError("its header is not UTF-8; save it as UTF-8 (in Excel: `CSV UTF-8`)") from None
-    if _SAYS_SEPARATOR.fullmatch(text):
+    if SAYS_SEPARATOR.fullmatch(text):
         return csv_layout(others)
-    found = [Layout(names, mark) for mark in _CSV_ROWS if (names := csv_header(first, mark))]
+    found = [Layout(names, mark) for mark in CSV_ROWS if (names := csv_header(first, mark))]
     if not found:
         raise ValueError("the header has unknown columns, one twice, or lacks record_id")
     return found[0]
@@ -370,7 +377,7 @@ def csv_layout(lines: Sequence[bytes]) -> Layout:
 def csv_header(raw: bytes, separator: str = ",") -> list[str] | None:
     """The names in a CSV's header; None where they are not what `CSV_COLUMNS` offers, each at most once."""
     try:
-        names = _cells(_text(raw), separator)
+        names = csv_cells(_text(raw), separator)
     except Unread:
         return None
     known = set(names) <= set(CSV_COLUMNS) and len(set(names)) == len(names)
@@ -389,8 +396,8 @@ def csv_reader(
         cells: list[str] = []
         try:
             text = _text(raw)
-            cells = _cells(text, separator)
-            if cells == list(header) or not any(map(filled, cells)) or _SAYS_SEPARATOR.fullmatch(text.rstrip("\r\n")):
+            cells = csv_cells(text, separator)
+            if cells == list(header) or not any(map(filled, cells)) or SAYS_SEPARATOR.fullmatch(text.rstrip("\r\n")):
                 return None
             return Line(_csv_record(header, cells, pseudonyms_of), None, (), _digest(raw))
         except Unread as unread:
@@ -400,8 +407,9 @@ def csv_reader(
     return read
 
 
-def _cells(text: str, separator: str) -> list[str]:
-    if not _CSV_ROWS[separator].fullmatch(text):
+def csv_cells(text: str, separator: str) -> list[str]:
+    """The cells of one line of a CSV. Raises Unread."""
+    if not CSV_ROWS[separator].fullmatch(text):
         raise Unread("NOT_CSV")
     try:
         return next(csv.reader([text], strict=True, delimiter=separator), [])
@@ -419,7 +427,7 @@ def _csv_named(header: Sequence[str], cells: Sequence[str], reason: str) -> tupl
 def _likely_cells(raw: bytes, separator: str) -> list[str]:
     text = raw.decode("utf-8", "replace").removeprefix("\ufeff")
     try:
-        return _cells(text, separator)
+        return csv_cells(text, separator)
     except Unread:
         return text.split(separator, 1)
 
@@ -433,7 +441,7 @@ def _csv_record(
         raise Unread("RAGGED_ROW")
     values = {name: text for name, cell in zip(header, cells, strict=True) if (text := stripped(cell))}
     for name in _TIME_CELLS:
-        if _REWRITTEN.fullmatch(text := values.get(name, "")) and not is_time(text):
+        if is_rewritten(values.get(name, "")):
             raise Unread(f"{DATE_REWRITTEN}:{name}")
     if "schema_version" in values:
         values["schema_version"] = _VERSION_AS_NUMBER.get(values["schema_version"], values["schema_version"])

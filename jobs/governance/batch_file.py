@@ -14,15 +14,15 @@ from jobs.governance.decide import COLLECTION_METHODS
 from jobs.governance.strict_yaml import read_yaml
 
 _MOST_BYTES: Final = 65_536
-# What YAML calls nothing, beside nothing itself.
-_NULLS: Final = ("~", "null", "Null", "NULL")
+#: What YAML calls nothing, beside nothing itself.
+NULLS: Final = ("~", "null", "Null", "NULL")
 
 
 def _text(value: Any) -> str | None:
     """Each scalar is the text that stands there (`strict_yaml`): 2026 is a name, and no number."""
     if not isinstance(value, str):
         raise ValueError("must be one text")
-    return value if filled(value) and value not in _NULLS else None
+    return value if filled(value) and value not in NULLS else None
 
 
 def _name(value: str | None) -> str:

@@ -12,11 +12,15 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable
+from jobs.governance.decide import Reason
+from jobs.governance.gate import current_records
+from jobs.governance.missing import missing_fields
 from jobs.index.collections import collection_name
 from jobs.runs.lease import last_act
 from jobs.runs.results import AliasSet, FileImported, Imported, Promoted, Staged, Verified, present_name
 from jobs.runs.step_result import StepResult
-from jobs.schemas import IMAGE_STATUS, IMAGES, RUN_STEPS, RUNS
+from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, RUN_STEPS, RUNS
+from jobs.tables.source_keys import source_key
 from jobs.tables.store import Warehouse
 
 R = TypeVar("R", bound=StepResult)
@@ -152,12 +156,29 @@ def recent(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
 
 
 def last_outcomes(warehouse: Warehouse) -> DataFrame:
-    """Each image with where it came from, and the last that became of it; `undecided` where no run has met it."""
+    """Each image with where it came from, and the last that became of it; `undecided` where no run has met it.
+
+    `source_key` is what the source calls it, as basis files do; `missing`: of one that is refused as FIELD_MISSING, the
+    fields that are empty now in the records linked to it, with `;` between them.
+    """
     names = ("status", "reason", "faces", "run_id", "decided_at")
     last = warehouse.read(IMAGE_STATUS).groupBy("image_id").agg(F.max_by(F.struct(*names), "decided_at").alias("last"))
-    images = warehouse.read(IMAGES).select("image_id", "uri", "source_batch_id")
+    images = warehouse.read(IMAGES).select(
+        "image_id", source_key().alias("source_key"), "uri", F.col("root").alias("source"), "source_batch_id"
+    )
     found = images.join(last.select("image_id", "last.*"), "image_id", "left")
-    return found.withColumn("status", F.coalesce("status", F.lit("undecided")))
+    lacking = _missing(warehouse, found.where(F.col("reason") == Reason.FIELD_MISSING.value).select("image_id"))
+    named = found.join(lacking, "image_id", "left")
+    return named.withColumn("status", F.coalesce("status", F.lit("undecided")))
+
+
+def _missing(warehouse: Warehouse, images: DataFrame) -> DataFrame:
+    """Of ``images`` (image_id): what their records lack, as `missing`."""
+    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id").join(images, "image_id", "left_semi")
+    basis = warehouse.read(PROCESSING_BASIS).join(links, "record_id", "left_semi")
+    lacking = current_records(basis).select("record_id", missing_fields().alias("names"))
+    every = F.array_sort(F.array_distinct(F.flatten(F.collect_list("names"))))
+    return links.join(lacking, "record_id").groupBy("image_id").agg(F.array_join(every, ";").alias("missing"))
 
 
 @dataclass(frozen=True)

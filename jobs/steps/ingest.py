@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from jobs.errors import SettingsError
+from jobs.errors import BadInput, SettingsError
+from jobs.formatting import counted
 from jobs.governance.basis import import_basis, is_void, link_images, named_images, record_batch, write_template
-from jobs.governance.basis_files import read_basis
+from jobs.governance.basis_files import BasisFile, read_basis
+from jobs.governance.expansion import expand, write_whole
 from jobs.governance.holds import images_on_hold
 from jobs.governance.pseudonyms import pseudonyms_of
+from jobs.governance.terms import read_terms
 from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, utc_now
-from jobs.steps.ingest_messages import said_of_batch, said_of_images, said_of_records
-from jobs.tables.images import ingest_images
-from jobs.tables.sources import Source
+from jobs.schemas import RUNS, SOURCE_BATCHES
+from jobs.steps.ingest_messages import said_of_batch, said_of_expansion, said_of_images, said_of_records
+from jobs.tables.images import OTHER_BATCH, ids_of_others, ingest_images
+from jobs.tables.sources import FolderSource, Source, TableSource
+from jobs.tables.store import Warehouse
 from udfs.sources import BROKEN_SHARD, UNREADABLE_FOLDER
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+#: Of how many runs it is looked up how a table came in.
+_LOOKED_BACK: Final = 1000
 
 
 def template(source: Source | None, batch_id: str, path: str) -> Result:
@@ -33,26 +47,46 @@ def template(source: Source | None, batch_id: str, path: str) -> Result:
     )
 
 
-def bring(
-    job_: JobContext,
-    source: Source | None,
-    batch_id: str,
-    assessment: dict[str, Any] | None,
-    basis: str | None,
-    by_uri: bool,
-) -> Result:
-    """The batch first, then records, then images, then the links of records to what came in; counts, and what to do."""
-    warehouse, counts, parts, code = job_.warehouse, {}, [], 0
+@dataclass(frozen=True)
+class Given:
+    """What `ingest` is given beside a source: the batch and its assessment, a file of records, how bytes are kept.
+
+    ``terms``: a file of what the lines of ``basis`` have in common; ``expanded``: where their whole records go as CSV.
+    """
+
+    batch_id: str
+    assessment: dict[str, Any] | None = None
+    basis: str | None = None
+    by_uri: bool = False
+    terms: str | None = None
+    expanded: str | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The batch's state: as it was assessed, else that nobody has."""
+        return self.assessment or {"source_batch_id": self.batch_id, "state": "unassessed"}
+
+
+def bring(job_: JobContext, source: Source | None, given: Given) -> Result:
+    """The batch first, then records, then images, then the links of records to what came in; counts, and what to do.
+
+    Raises:
+        BadInput, SettingsError: ids of a table are another batch's, or had another prefix before (`ids_apart`).
+    """
+    warehouse, counts, parts, code = job_.warehouse, dict[str, Any](), list[str](), 0
+    batch_id, assessment, basis = given.batch_id, given.assessment, given.basis
     names, ring = pseudonyms_of(job_.settings), key_ring(job_.settings)
+    if isinstance(source, TableSource) and source.layout.own_ids:
+        counts["table"] = ids_apart(warehouse, source)
     # First, so that a file which cannot be read leaves nothing behind.
-    records = read_basis(job_.spark, basis, names) if basis else None
-    record = assessment or {"source_batch_id": batch_id, "state": "unassessed"}
-    if assessment or not _known_batch(job_, batch_id):
+    records = read_records(job_, warehouse, source, given, parts)
+    if assessment or not is_known(warehouse, batch_id):
+        record = given.record
         changed = record_batch(warehouse, record, ring=ring, now=utc_now())
         void = not changed and is_void(warehouse, record, ring=ring)
         parts.append(said_of_batch(batch_id, str(record["state"]), changed=changed, void=void))
         code = int(void)
-    image_ids = _image_ids(job_, source, batch_id)
+    image_ids = image_ids_of(job_, source, batch_id)
     if records:
         job_.console.step("basis", "started")
         with job_.watching("basis", f"import basis records of batch {batch_id}"):
@@ -66,7 +100,7 @@ def bring(
             images = ingest_images(
                 warehouse,
                 source,
-                inline=not by_uri,
+                inline=not given.by_uri,
                 now=utc_now(),
                 images_a_part=job_.settings.tables.part_images,
                 dry_run=job_.dry_run,
@@ -87,21 +121,87 @@ def bring(
         code = code or int(done.nameless > 0)
     if source:
         parts += said_of_images(images, with_basis=basis is not None)
-        # Part of the source was not even listed: whoever waits for the images has to know.
-        code = code or int(bool(images.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER}))
+        # Part of the source was not even listed, or is taken for another batch's: whoever waits for it has to know.
+        code = code or int(bool(images.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER, OTHER_BATCH}))
+    if isinstance(source, TableSource) and source.id_prefix:
+        parts.append(f"its ids begin with {source.id_prefix} here")
     message = ("dry run: " if job_.dry_run else "") + "; ".join(parts)
     return Result(message, code, {"counts": counts})
 
 
-def _image_ids(job_: JobContext, source: Source | None, batch_id: str) -> Any:
-    """How the names in a basis file become image ids: as the source makes them, else as a folder would."""
-    from jobs.tables.sources import FolderSource
+def ids_apart(warehouse: Warehouse, source: TableSource) -> dict[str, str]:
+    """What goes on record of a table that brings its own ids: which one, of which batch, and the prefix of its ids.
 
+    Raises:
+        BadInput: it comes in for the first time, and images of other batches have ids of it.
+        SettingsError: it came into this batch with another prefix, so that each image would be there twice.
+    """
+    # By a hash: the record of a run names no place of a source.
+    place = hashlib.sha256(source.place.encode()).hexdigest()[:32]
+    now = {"place": place, "batch": source.batch_id, "id_prefix": source.id_prefix}
+    before = "job = 'ingest' AND state = 'done' AND counts LIKE {wanted}"
+    found = warehouse.rows(
+        RUNS, "counts", where=before, order_by="recorded_at DESC", limit=_LOOKED_BACK, wanted=f"%{place}%"
+    )
+    said = [json.loads(row["counts"])["table"] for row in found]
+    former = next((table["id_prefix"] for table in said if table["batch"] == source.batch_id), None)
+    if former is None:
+        count, owners = ids_of_others(warehouse, source)
+        if count:
+            raise BadInput(
+                f"{counted(count, 'id')} of this table are those of images of other batches ({', '.join(owners)}), "
+                "which are not about the same pictures for all we know: nothing was taken.",
+                hint="give its ids a beginning of their own, such as --id-prefix "
+                f"{source.batch_id}/ (each time; basis files name images without it).",
+            )
+    elif former != source.id_prefix:
+        raise SettingsError(
+            f"--id-prefix: this table came into batch {source.batch_id} with {former!r} before its ids, and not with "
+            f"{source.id_prefix!r}: each of its images would come in a second time.",
+            hint="give the former one.",
+        )
+    return now
+
+
+def read_records(
+    job_: JobContext, warehouse: Warehouse, source: Source | None, given: Given, said: list[str]
+) -> BasisFile | None:
+    """The records that are given; of a short file what it came to is shown, and ``said`` in a sentence.
+
+    Raises:
+        BadInput, SettingsError: the file, or its terms, are not of their form; an option lacks another one.
+    """
+    names = pseudonyms_of(job_.settings)
+    if given.terms is None:
+        if given.expanded:
+            raise SettingsError("--expanded writes what --terms and --basis make.", hint="give --terms as well.")
+        return read_basis(job_.spark, given.basis, names) if given.basis else None
+    if given.basis is None or source is None:
+        raise SettingsError(
+            "--terms is for the lines of a --basis CSV, and their images are looked for in --source.",
+            hint="give both as well; docs/basis-record.md (`Terms`) has an example.",
+        )
+    terms = read_terms(given.terms, given.batch_id)
+    with job_.watching("basis", f"expand the lines of batch {given.batch_id}"):
+        done = expand(
+            warehouse, given.basis, terms, source.listing(), names, ring=key_ring(job_.settings), now=utc_now()
+        )
+    for name, value in terms.model_dump(exclude_none=True).items():
+        job_.console.note(f"  {name}: {'; '.join(value) if isinstance(value, list) else value}")
+    said.append(said_of_expansion(done))
+    job_.console.note(said[-1])
+    if given.expanded:
+        write_whole(done.file.records, given.expanded)
+        said.append(f"they stand in {given.expanded}")
+    return done.file
+
+
+def image_ids_of(job_: JobContext, source: Source | None, batch_id: str) -> Callable[[Column], Column]:
+    """How the names in a basis file become image ids: as the source makes them, else as a folder would."""
     return (source or FolderSource(job_.spark, ".", batch_id, job_.settings)).image_id
 
 
-def _known_batch(job_: JobContext, batch_id: str) -> bool:
-    from jobs.schemas import SOURCE_BATCHES
-
-    batches = job_.warehouse.read(SOURCE_BATCHES)
+def is_known(warehouse: Warehouse, batch_id: str) -> bool:
+    """Whether anything is on record of a batch."""
+    batches = warehouse.read(SOURCE_BATCHES)
     return not batches.where(batches["source_batch_id"] == batch_id).isEmpty()

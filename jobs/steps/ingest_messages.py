@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from jobs.formatting import counted
 from jobs.governance.basis import BasisImported
+from jobs.governance.expansion import Expanded
 from jobs.tables.images import OTHER_BATCH, Ingested
 
 
@@ -17,6 +18,15 @@ def said_of_batch(batch_id: str, state: str, *, changed: bool, void: bool) -> st
             "(assess it anew, and give `assessed_at` that time)"
         )
     return f"batch {batch_id} {state}{'' if changed else ' (as before)'}"
+
+
+def said_of_expansion(done: Expanded) -> str:
+    """What the lines of a short file came to."""
+    return (
+        f"{counted(done.lines, 'line')} with these terms: {counted(done.records, 'basis record')} of "
+        f"{counted(done.people, 'person')} for {counted(done.images, 'image')}, {done.shared} of them of several "
+        f"persons; {counted(done.others, 'image')} of the source in no line"
+    )
 
 
 def said_of_records(done: BasisImported) -> list[str]:

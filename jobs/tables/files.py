@@ -62,6 +62,15 @@ def exists(spark: SparkSession, location: str) -> bool:
     return bool(system.exists(path))
 
 
+def size_of(spark: SparkSession, location: str) -> int | None:
+    """The bytes of a file; None where there is no file of that name."""
+    system, path = hadoop_path(spark, location)
+    if not system.exists(path):
+        return None
+    status = system.getFileStatus(path)
+    return int(status.getLen()) if status.isFile() else None
+
+
 def write_text(spark: SparkSession, location: str, text: str) -> None:
     """Write a small file, replacing one of that name."""
     system, path = hadoop_path(spark, location)

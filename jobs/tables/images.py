@@ -147,6 +147,30 @@ def _takeable(listing: DataFrame, known: DataFrame, batch_id: str) -> tuple[Data
     return materialise(listing) if refused else listing, refused, tuple(str(row[0]) for row in names)
 
 
+def to_come(warehouse: Warehouse, source: Source, admit: Admit | None) -> tuple[DataFrame, DataFrame]:
+    """What an ingestion would take, and what of it is not there yet: image_id. No byte is read."""
+    listing = materialise(source.listing())
+    known = warehouse.read(IMAGES).select("image_id", "source_batch_id")
+    known = materialise(known.join(listing.select("image_id"), "image_id", "left_semi"))
+    listing, _, _ = _takeable(listing, known, source.batch_id)
+    taken = listing.select("image_id") if admit is None else materialise(admit(listing.select("image_id")))
+    return taken, taken.join(known, "image_id", "left_anti")
+
+
+def ids_of_others(warehouse: Warehouse, source: Source) -> tuple[int, tuple[str, ...]]:
+    """Of a source that has not come in yet: how many of its ids images of other batches have, and some of these.
+
+    None where some are images of its own batch: then it did come in, and what is not its own is refused one by one.
+    """
+    known = warehouse.read(IMAGES).select("image_id", "source_batch_id")
+    known = materialise(known.join(source.listing().select("image_id"), "image_id", "left_semi"))
+    mine = F.col("source_batch_id").eqNullSafe(source.batch_id)
+    if not known.where(mine).isEmpty():
+        return 0, ()
+    names = known.select("source_batch_id").distinct().orderBy("source_batch_id").limit(_NAMED).collect()
+    return known.count(), tuple(str(row[0]) for row in names)
+
+
 def _changed(source: Source, listing: DataFrame, known: DataFrame) -> DataFrame:
     """Listed images that are not what they were: image_id, and whether nobody had read any bytes before (``first``).
 

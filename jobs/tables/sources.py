@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pyspark.sql import functions as F
 
-from jobs.errors import BadInput
+from jobs.errors import BadInput, SettingsError
 from jobs.settings import Settings, refuse_credentials
 from jobs.tables.files import hadoop_path
+from jobs.tables.foreign import is_table_name, open_table, table_layout
+from jobs.tables.source_keys import hashed_id
 from jobs.tables.store import looked_up_in_parts
 from udfs.kinds import HEAD_BYTES, image_kind
 from udfs.reading import UNREAD_PREFIX, ReadFailure, address_within
@@ -65,9 +67,8 @@ class Source(ABC):
         """Rows of image_id, content, uri, content_sha256, byte_size for the listed rows in ``wanted``."""
 
     def image_id(self, source_key: Column) -> Column:
-        """The id of an image: a hash, so that a file name that names a person stays out of every other table."""
-        digest = F.substring(F.sha2(F.concat_ws("\x00", F.lit(self.batch_id), source_key), 256), 1, 32)
-        return F.when(source_key.isNotNull(), digest)
+        """The id of an image."""
+        return hashed_id(F.lit(self.batch_id), source_key)
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -137,52 +138,53 @@ class WebDatasetSource(Source):
 
 
 class TableSource(Source):
-    """A Parquet folder or a Delta table with `image_id` and `content` or `uri` (and, if there, `content_sha256`)."""
+    """A Parquet folder or a Delta table: `image_id` with `content` or `uri`, or as others write them (`table_layout`).
+
+    ``id_prefix``: what stands before each id of the table in ours, so that two tables may count alike.
+    """
 
     kind = "table"
 
-    def __init__(self, spark: SparkSession, location: str, batch_id: str, settings: Settings, *, form: str) -> None:
+    def __init__(
+        self, spark: SparkSession, location: str, batch_id: str, settings: Settings, *, form: str, id_prefix: str = ""
+    ) -> None:
         super().__init__(spark, location, batch_id, settings)
-        reader = spark.read.format(form)
-        by_name = form == "delta" and "/" not in location
-        self.frame: DataFrame = reader.table(location) if by_name else reader.load(location)
-        self.root = None if by_name else _around(file_uri(spark, location))
-        types = dict(self.frame.dtypes)
-        if "image_id" not in types or not types.keys() & {"content", "uri"}:
-            raise BadInput(
-                f"{location}: a table source needs the columns image_id and content or uri; found {sorted(types)}.",
-                hint="rename them in a view, and ingest the view.",
-            )
-        if types.get("content", "binary") != "binary" or types.get("uri", "string") != "string":
-            raise BadInput(
-                f"{location}: content must be binary and uri a string.",
-                hint="cast them in a view, and ingest the view.",
-            )
-        self._has_bytes, self._has_addresses = "content" in types, "uri" in types
+        self.frame, by_name = open_table(spark, form, location)
+        self.place = location if by_name else file_uri(spark, location)
+        self.root = None if by_name else _around(self.place)
+        self.layout = table_layout(self.frame.schema, location)
+        self.id_prefix = id_prefix
+        if id_prefix and not self.layout.own_ids:
+            raise _no_prefix(f"{location} has no image_id, so that ids are made of names, and of the batch's id")
+
+    def _rows(self) -> DataFrame:
+        content, uri = self.layout.content, self.layout.uri
+        key = F.expr(self.layout.key)
+        return self.frame.select(
+            self.image_id(key).alias("image_id"),
+            key.alias("source_key"),
+            (F.expr(content) if content else F.lit(None).cast("binary")).alias("content"),
+            (F.expr(uri) if uri else F.lit(None).cast("string")).alias("uri"),
+        )
 
     def listing(self) -> DataFrame:
-        key = F.col("image_id").cast("string")
-        usable = F.coalesce(key.rlike(_USABLE_ID), F.lit(False))
-        return self.frame.select(
-            F.when(usable, key).alias("image_id"),
-            key.alias("source_key"),
+        usable = F.coalesce(F.col("image_id").rlike(_USABLE_ID), F.lit(False))
+        return self._rows().select(
+            F.when(usable, F.col("image_id")).alias("image_id"),
+            "source_key",
             F.when(~usable, F.lit(BAD_ID)).alias("reason"),
         )
 
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
-        rows = self.frame.select(
-            F.col("image_id").cast("string").alias("image_id"),
-            F.col("content") if self._has_bytes else F.lit(None).cast("binary").alias("content"),
-            F.col("uri") if self._has_addresses else F.lit(None).cast("string").alias("uri"),
-        )
+        rows = self._rows().drop("source_key")
         by_address = F.col("content").isNull() & F.col("uri").isNotNull()
         frames = []
         for ids in looked_up_in_parts(wanted, "image_id"):
             chosen = rows.join(ids, "image_id", "left_semi")
-            if self._has_bytes:
+            if self.layout.content:
                 frames.append(self._hash(chosen.where(~by_address), keep_bytes=keep_bytes))
-            if self._has_addresses:
-                addresses = chosen.where(by_address) if self._has_bytes else chosen
+            if self.layout.uri:
+                addresses = chosen.where(by_address) if self.layout.content else chosen
                 frames.append(self._follow(addresses, keep_bytes=keep_bytes))
         return frames
 
@@ -219,8 +221,8 @@ class TableSource(Source):
         return read.withColumnRenamed("source_key", "image_id")
 
     def image_id(self, source_key: Column) -> Column:
-        """A table brings its own ids."""
-        return source_key
+        """A table brings its own ids, behind a prefix; where it has names only, they are made as a file's."""
+        return F.concat(F.lit(self.id_prefix), source_key) if self.layout.own_ids else super().image_id(source_key)
 
 
 def _around(place: str) -> str:
@@ -232,18 +234,25 @@ def _around(place: str) -> str:
     return above or place  # of a table at the top of the tree, not the whole tree
 
 
-def open_source(spark: SparkSession, text: str, batch_id: str, settings: Settings) -> Source:
+def _no_prefix(why: str) -> SettingsError:
+    return SettingsError(f"--id-prefix: {why}.", hint="leave it out: such ids never meet another source's.")
+
+
+def open_source(spark: SparkSession, text: str, batch_id: str, settings: Settings, *, id_prefix: str = "") -> Source:
     """Open `--source`: `folder:`, `parquet:`, `webdataset:`, `delta:` and a place, or a place that tells by itself.
 
     Raises:
         BadInput: the place does not exist or does not look like anything known.
+        SettingsError: an ``id_prefix`` for a source that brings no ids of its own.
     """
     prefix, _, rest = text.partition(":")
     known = ("folder", "parquet", "webdataset", "delta")
     refuse_credentials(text, "--source")
     kind, location = (prefix, rest) if prefix in known else (_guess(spark, text), text)
     if kind in {"parquet", "delta"}:
-        return TableSource(spark, location, batch_id, settings, form=kind)
+        return TableSource(spark, location, batch_id, settings, form=kind, id_prefix=id_prefix)
+    if id_prefix:
+        raise _no_prefix("ids of files are made of their names, and of the batch's id")
     system, path = hadoop_path(spark, location)
     if not system.exists(path):
         raise _nothing_at(text)
@@ -261,7 +270,7 @@ def _guess(spark: SparkSession, text: str) -> str:
     assert jvm is not None  # noqa: S101
     system, path = hadoop_path(spark, text)
     if not system.exists(path):
-        if "/" not in text and spark.catalog.tableExists(text):
+        if "/" not in text and is_table_name(spark, text):
             return "delta"
         raise _nothing_at(text)
     if text.endswith(SHARD_SUFFIXES):

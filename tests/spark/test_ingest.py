@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ from jobs.schemas import (
     TOMBSTONES,
     TableSpec,
 )
+from jobs.tables.files import hadoop_path
 from jobs.tables.images import Ingested, ingest_images
+from jobs.tables.source_keys import source_key
 from jobs.tables.sources import open_source
 from tests.spark.helpers import BATCH, NOW, first_row, rows, settings_for, warehouse_for
 
@@ -110,6 +113,77 @@ def test_parquet_and_delta_bring_their_own_ids(spark: SparkSession, tmp_path: Pa
     assert bring(spark, tmp_path, str(tmp_path / "p")).new == 3
     assert bring(spark, tmp_path, f"delta:{tmp_path / 'd'}") == Ingested(3, 0, 0, 3, unread={"NO_SOURCE": 1})
     assert rows(images(spark, tmp_path), "image_id", "content") == set(pictures)
+
+
+def test_tables_as_others_write_them(spark: SparkSession, tmp_path: Path, folder: Path) -> None:
+    """Each image once, under a hash of its name where it has no id; the name is found again beside the hash."""
+    pictures = [((JPEG + b"1", "train/1.jpg"), 0), ((None, f"{folder}/a.jpg"), 1), ((JPEG, None), 1)]
+    frame = spark.createDataFrame(pictures, "image struct<bytes: binary, path: string>, label int")
+    frame.write.parquet(str(tmp_path / "datasets"))
+    assert bring(spark, tmp_path, str(tmp_path / "datasets"), f"sources.roots=[{folder}]") == Ingested(
+        3, 2, 0, 0, refused={"BAD_ID": 1}
+    )
+    read = spark.read.format("binaryFile").option("pathGlobFilter", "a.jpg").load(str(folder))
+    read.write.format("delta").save(str(tmp_path / "files"))
+    assert bring(spark, tmp_path, f"delta:{tmp_path / 'files'}").new == 1
+    named = spark.createDataFrame([(7, JPEG + b"7")], "ID int, Content binary").withColumnRenamed("ID", "Image_ID")
+    named.write.format("delta").save(str(tmp_path / "named"))
+    system, here = hadoop_path(spark, str(tmp_path))
+    before = system.getWorkingDirectory()
+    system.setWorkingDirectory(here)
+    try:
+        assert bring(spark, tmp_path, "delta:named").new == 1
+    finally:
+        system.setWorkingDirectory(before)
+    shard = tmp_path / "x.y#z.TAR"
+    with tarfile.open(shard, "w") as tar:
+        info = tarfile.TarInfo("deep/0.0.jpg")
+        info.size = 4
+        tar.addfile(info, io.BytesIO(JPEG))
+    assert bring(spark, tmp_path, f"webdataset:{shard}").new == 1
+    assert bring(spark, tmp_path, str(folder)).new == 3
+    found = images(spark, tmp_path).select(source_key().alias("key"), "uri").collect()
+    # Of an address that is not kept the name is not known, either.
+    assert Counter(row["key"] for row in found) == Counter([
+        None, f"{folder}/a.jpg", f"file:{folder}/a.jpg", "7", "x.y#z.TAR/deep/0",
+        "a.jpg", "deep/er/b c%20d.PNG", "empty.jpg",
+    ])  # fmt: skip
+    for source, said in (("delta:nowhere", "no table of this name"), (f"delta:{folder}", "cannot read it as delta")):
+        with pytest.raises(BadInput, match=said):
+            bring(spark, tmp_path, source)
+
+
+def test_guarantee_6_two_tables_with_the_same_ids_meet_under_a_prefix_only(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither replaces the other; the prefix is on record, and the table does not come in a second time without."""
+    for name in ("first", "second"):
+        frame = spark.createDataFrame([("1", JPEG + name.encode()), ("2", JPEG)], "image_id string, content binary")
+        frame.write.parquet(str(tmp_path / name))
+
+    def said(name: str, *more: str) -> tuple[int, str]:
+        given = ["--source", f"parquet:{tmp_path / name}", "--batch", name, "--quiet", *more]
+        with pytest.raises(SystemExit) as ended:
+            ingest.main([*given, "--set", f"warehouse={tmp_path}/warehouse"], prog_name="ingest")
+        return int(ended.value.code or 0), "".join(capsys.readouterr())
+
+    assert said("first")[0] == 0
+    before = rows(images(spark, tmp_path), "image_id", "content", "source_batch_id")
+    code, text = said("second")
+    assert (code, "2 ids of this table" in text, "(first)" in text, "--id-prefix second/" in text) == (
+        1,
+        True,
+        True,
+        True,
+    )
+    assert said("second", "--id-prefix", " s/")[0] == 2
+    code, text = said("second", "--id-prefix", "s/")
+    assert (code, "2 new" in text) == (0, True)
+    assert rows(images(spark, tmp_path), "image_id", "content", "source_batch_id") == before | {
+        ("s/1", JPEG + b"second", "second"), ("s/2", JPEG, "second"),
+    }  # fmt: skip
+    code, text = said("second")
+    assert (code, "came into batch second with 's/'" in text) == (2, True)
 
 
 def test_webdataset_shards(spark: SparkSession, tmp_path: Path) -> None:

@@ -181,6 +181,8 @@ def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -
     sources = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in (ROOT / "jobs").rglob("*.py")}
     # A job's warehouse asks for a lease, which a run puts there and nothing else takes away.
     assert callers("Warehouse") == {"jobs/cli.py"}
+    # What is supposed is stored by nobody.
+    assert callers("SupposedWarehouse") == {"jobs/steps/check.py"}
     assert "lease_required=True" in sources["jobs/cli.py"]
     assert {file for file, text in sources.items() if ".fence = " in text} == {"jobs/runs/record.py"}
     # A transaction name of one's own is no fence: the lease's own table, and a chain of numbers.

@@ -216,7 +216,7 @@ def test_the_glossary_has_each_word_once_and_in_order() -> None:
 def test_the_batch_file_of_the_docs_is_accepted(tmp_path: Path) -> None:
     from jobs.governance.batch_file import read_batch
 
-    (example,) = blocks(ROOT / "docs/basis-record.md", "yaml")
+    _, example = blocks(ROOT / "docs/basis-record.md", "yaml")
     path = tmp_path / "b.yaml"
     path.write_text(example, encoding="utf-8")
     assert read_batch(str(path)).keys() == yaml.safe_load(example).keys()
@@ -227,10 +227,26 @@ def test_the_csv_of_the_docs_has_known_columns_and_full_rows() -> None:
 
     from jobs.governance.basis_lines import CSV_COLUMNS
 
-    (example,) = blocks(ROOT / "docs/basis-record.md", "csv")
+    example, _ = blocks(ROOT / "docs/basis-record.md", "csv")
     header, *rows = csv.reader(example.splitlines())
     assert set(header) <= set(CSV_COLUMNS)
     assert {len(row) for row in rows} == {len(header)}
+
+
+def test_the_terms_and_the_short_file_of_the_docs_are_accepted(tmp_path: Path) -> None:
+    from jobs.governance.short_lines import short_lines
+    from jobs.governance.terms import Terms, read_terms
+
+    terms, _ = blocks(ROOT / "docs/basis-record.md", "yaml")
+    _, people = blocks(ROOT / "docs/basis-record.md", "csv")
+    (tmp_path / "terms.yaml").write_text(terms, encoding="utf-8")
+    read = read_terms(str(tmp_path / "terms.yaml"), "staff-2026")
+    # All that is needed, and each of the others by its name.
+    assert read.model_dump(exclude_none=True).keys() == yaml.safe_load(terms).keys()
+    page = (ROOT / "docs/basis-record.md").read_text(encoding="utf-8")
+    assert [name for name in Terms.model_fields if f"`{name}`" not in page] == []
+    lines = list(short_lines(people.encode(), read.cells(), lambda name: [name]))
+    assert [(line.line, line.fault) for line in lines] == [(2, None), (3, None), (4, None)]
 
 
 def test_nothing_here_points_at_one_machine() -> None:

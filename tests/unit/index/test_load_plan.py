@@ -14,7 +14,7 @@ from jobs.index.load_plan import FILE_BYTES_LIMIT, LoadPlan, check_load, index_b
 from jobs.index.milvus.versions import detect
 from jobs.index.protocol import Features, IndexSpec
 from jobs.settings import Settings
-from tests.milvus.servers.profiles import PROFILES
+from tests.milvus.servers.profiles import TASKS
 from tests.milvus.serving import served, settings_of
 from udfs.arrays import EMBEDDING_DIM
 
@@ -178,7 +178,7 @@ def test_16_bits_halve_what_is_staged_and_stored_of_the_vectors_and_what_an_inde
 
 
 def test_a_load_is_refused_where_the_server_does_not_store_the_type_of_vectors() -> None:
-    with served(PROFILES["2.3.5"]) as server, pytest.raises(SettingsError, match="does not store"):
+    with served(TASKS) as server, pytest.raises(SettingsError, match="does not store"):
         check_load(settings_of(server.double, vector_type="float16"), server.index)
 
 
