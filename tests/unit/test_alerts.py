@@ -151,7 +151,7 @@ def test_the_dashboard_is_whole() -> None:
 
 def test_each_metric_is_explained(written: dict[str, set[str]]) -> None:
     page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    explained = set(re.findall(r"`([a-z0-9_]+)(?:\{[a-z,]+\})?`", page))
+    explained = set(re.findall(r"`([a-z0-9_]+)(?:\{[a-z_,]+\})?`", page))
     assert {name.removeprefix("face_reindex_") for name in written} <= explained
 
 

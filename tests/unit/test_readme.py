@@ -61,7 +61,8 @@ def invocation(words: list[str]) -> tuple[str, list[str]] | None:
     if words[0] == "face-reindex" and len(words) > 1 and words[1] != ANY:
         return words[1], words[2:]
     if "jobs.runs.submit" in words and "--" in words:
-        return invocation(words[words.index("--") + 1 :])
+        command = words[words.index("--") + 1 :]
+        return invocation(command) if command else None
     for position, word in enumerate(words):
         module = words[position - 1] == "-m" and word.startswith("jobs.") and word != f"jobs.{ANY}"
         script = "spark-submit" in words[0] and re.fullmatch(r"jobs/\w+\.py", word)
