@@ -9,8 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import warnings
-
-from PIL import Image
+from importlib import import_module
 
 
 def silence_decoders() -> None:
@@ -23,7 +22,7 @@ def silence_decoders() -> None:
     # Without any handler Python itself writes to stderr what a library logs as a warning or an error.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     # Found through Pillow's own module, which is linked to it: there may be other libtiffs in this process.
-    pillow = ctypes.CDLL(Image.core.__file__)
+    pillow = ctypes.CDLL(import_module("PIL._imaging").__file__)
     for name in ("TIFFSetErrorHandler", "TIFFSetErrorHandlerExt"):
         setter = getattr(pillow, name, None)  # none, where Pillow was built without libtiff, or hides it
         if setter is not None:

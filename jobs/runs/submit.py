@@ -42,7 +42,7 @@ _SKEW: Final = timedelta(seconds=30)
 
 # As org.apache.spark.deploy.k8s.KubernetesUtils writes the state of a pod, one pair a line.
 _PAIR: Final = re.compile(r"^\s+(container name|container state|exit code|pod name|namespace): (\S+)\s*$")
-_DRIVER: Final = "spark-kubernetes-driver"
+_DRIVER, _EXECUTOR = "spark-kubernetes-driver", "spark-kubernetes-executor"
 # As org.apache.spark.deploy.yarn.ApplicationMaster and Client, and YARN's own diagnostics, have them.
 _USER_CODE: Final = re.compile(r"User application exited with status (\d+)")
 _MASTER_CODE: Final = re.compile(r"AM Container for \S+ exited with +exitCode: (-?\d+)")
@@ -142,29 +142,37 @@ class Heard:
     def _of_pod(self, key: str, value: str) -> None:
         if key == "container name":
             self._container = value
+        elif key == "pod name":
+            self.pod = value
+        elif key == "namespace":
+            self.namespace = value
+        elif self._container == _EXECUTOR:
+            # A driver that runs here tells of executors' containers in the same words.
+            return
         elif key == "container state":
             # The last word on a container counts; one that runs has no code.
             self.containers[self._container] = None
-        elif key == "exit code":
-            self.containers[self._container] = int(value) if value.isdigit() else None
-        elif key == "pod name":
-            self.pod = value
         else:
-            self.namespace = value
+            self.containers[self._container] = int(value) if value.isdigit() else None
 
-    def by_manager(self) -> End | None:
-        """How the driver ended, as the cluster's manager says; None: it has not."""
-        # Of several, one is the driver's, and the others stand beside it: a proxy, a collector of logs.
-        name = next(iter(self.containers)) if len(self.containers) == 1 else _DRIVER
-        if (code := self.containers.get(name)) is not None:
-            logs = f"; its output: kubectl logs -n {self.namespace} {self.pod}" if self.pod else ""
-            return End(code, f"the exit code of its container is {code}{logs}")
+    def by_yarn(self) -> End | None:
+        """How the driver ended, as YARN says; None: it has not."""
         logs = f"; its output: yarn logs -applicationId {self.application}"
         if self.final_status == "SUCCEEDED":
             return End(0, f"YARN's final status is {self.final_status}{logs}")
         if self.user_code is not None:
             return End(self.user_code, f"YARN's diagnostics say: exited with status {self.user_code}{logs}")
+        return None
+
+    def by_container(self) -> End | None:
+        """How the driver's container ended; None: nobody has said so, or YARN's code is its master's own."""
+        # Of several, one is the driver's, and the others stand beside it: a proxy, a collector of logs.
+        name = next(iter(self.containers)) if len(self.containers) == 1 else _DRIVER
+        if (code := self.containers.get(name)) is not None:
+            logs = f"; its output: kubectl logs -n {self.namespace} {self.pod}" if self.pod else ""
+            return End(code, f"the exit code of its container is {code}{logs}")
         if self.master_code is not None and (self.master_code < 0 or self.master_code >= _SIGNALLED):
+            logs = f"; its output: yarn logs -applicationId {self.application}"
             return End(self.master_code, f"YARN says that its container ended with {self.master_code}{logs}")
         return None
 
@@ -185,10 +193,11 @@ def how_it_ended(submitted: int, heard: Heard, ask: Callable[[], End | None]) ->
 
     ``ask``: what the `runs` table says, for who has heard nothing else.
     """
-    end = heard.by_manager()
-    # Spark ends with none of these itself: a driver that ran here did, whether it said a line or could not.
+    end = heard.by_yarn()
+    # Spark ends with none of the greater ones itself: a driver that ran here did, whether it said a line or could not.
     if end is None and submitted in _CODES and (heard.own or submitted > FaceReindexError.exit_code):
         end = End(submitted, "spark-submit's exit code, whose driver ran here")
+    end = end or heard.by_container()
     if end is not None and end.code in _CODES:
         return end
     if end is not None:

@@ -133,7 +133,7 @@ def test_on_a_cluster_a_job_ends_with_its_own_code(tmp_path: Path, mode: Callabl
     stub(tmp_path, [mode(5), mode(0), mode(4)])
     done, _, log = night(tmp_path, "", "sync", "verify --audit", "reindex", **SUBMITTED)
     assert done.returncode == 4
-    assert [re.search(r"\S+ exit=\d", line)[0] for line in log.splitlines()] == [
+    assert re.findall(r"\S+ exit=\d", log) == [
         "sync-d exit=5",
         "sync-d exit=0",
         "verify-audit-d exit=4",
@@ -160,7 +160,7 @@ def test_a_night_goes_on_with_a_driver_that_has_lost_its_submission(tmp_path: Pa
     recorded(tmp_path / "warehouse", "expire-d", "done", 0, datetime.now(UTC) + timedelta(minutes=1))
     done, _, log = night(tmp_path, "", **SUBMITTED, NIGHTLY_STATUS_CONFIG="here.yaml")
     assert done.returncode == 0, done.stderr
-    assert [re.search(r"\S+ exit=\d", line)[0] for line in log.splitlines()] == [
+    assert re.findall(r"\S+ exit=\d", log) == [
         "expire-d exit=0",
         "reindex-d exit=5",
         "reindex-d exit=0",

@@ -100,6 +100,19 @@ def test_of_several_containers_the_drivers_counts() -> None:
     assert end_of(kubernetes(4, name="mine")).code == 4
 
 
+def test_a_driver_that_runs_here_may_tell_of_executors_that_ended() -> None:
+    """In the very words that a submission has for a driver's container."""
+    told = "WARN The API gave the following container statuses:\n"
+    lost_executor = told + container("spark-kubernetes-executor", 137)
+    fine, failed = client(0), client(4)
+    assert end_of(Said(lost_executor, fine.out, 0)).code == 0
+    assert end_of(Said(lost_executor + failed.err, "", 4)).code == 4
+    named = told + container("mine", 1)
+    assert end_of(Said(named, fine.out, 0)).code == 0
+    # The driver itself was killed, and said nothing.
+    assert end_of(Said(lost_executor, "", 137)).code == 5
+
+
 def test_it_says_where_the_drivers_lines_are() -> None:
     assert "kubectl logs -n face-reindex verify-1-driver" in end_of(kubernetes(4)).witness
     assert "yarn logs -applicationId application_1764122400000_0007" in end_of(yarn(4)).witness
