@@ -109,6 +109,7 @@ env-archive: setup ## dist/environment.tar.gz: everything but Python itself, for
 	build/environment/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c requirements.lock.txt .
 	.venv/bin/venv-pack --prefix build/environment --output dist/environment.tar.gz --force \
 		$(if $(PYTHON_PREFIX),--python-prefix '$(PYTHON_PREFIX)')
+	chmod 644 dist/environment.tar.gz  # venv-pack leaves it to its user alone; executors may be another
 
 lock: setup ## write requirements.lock.txt anew from .venv
 	@head=$$(grep '^#' requirements.lock.txt)

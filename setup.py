@@ -87,7 +87,7 @@ SCRIPTS = ["face-reindex = jobs.__main__:main"]
 
 # conf/ is the package jobs._conf: in a wheel its files lie in jobs/_conf/.
 CONF_PACKAGE = "jobs._conf"
-CONF_FILES = ["*.yaml", "*.conf", "*.properties", "*.sh", "crontab", "Dockerfile", "Dockerfile.dockerignore"]
+CONF_FILES = ["*.yaml", "*.json", "*.conf", "*.properties", "*.sh", "crontab", "Dockerfile", "Dockerfile.dockerignore"]
 
 
 class PyFiles(Command):  # type: ignore[misc]

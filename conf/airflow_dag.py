@@ -3,17 +3,17 @@
 Imported and tried in Airflow 3.3; the imports for Airflow 2 follow its documentation and are untried.
 
 A run's id comes from the logical date, so a retry resumes the run. By its exit code: 5 is retried; all others fail at
-once, for a retry cannot help. Where the driver runs on the cluster that code is lost, and the `runs` table is asked.
+once, for a retry cannot help. Wherever the driver runs, `python -m jobs.runs.submit` ends with the job's own code.
 
 In the worker's environment, beside the secrets (the same names as for conf/nightly.sh):
-    NIGHTLY_HOME           the checkout, or where this project is installed
-    NIGHTLY_CONFIG         the settings file, as the driver sees it
-    NIGHTLY_SUBMIT         starts a job, without its script: spark-submit --properties-file conf/spark-yarn.conf …
-                           (unset: python -m jobs.NAME)
-    NIGHTLY_JOBS           where spark-submit finds the scripts (jobs; on Kubernetes local:///opt/face-reindex/jobs)
-    NIGHTLY_CLUSTER        1: the driver runs on the cluster
-    NIGHTLY_STATUS_CONFIG  the settings file for asking, where NIGHTLY_CONFIG is a path on the cluster
-    NIGHTLY_PYTHON         the Python that has this project (python)
+    NIGHTLY_HOME               the checkout, or where this project is installed
+    NIGHTLY_CONFIG             the settings file, as the driver sees it
+    NIGHTLY_SUBMIT             starts a job, without its script: spark-submit --properties-file conf/spark-yarn.conf …
+                               (unset: python -m jobs.NAME)
+    NIGHTLY_JOBS               where spark-submit finds the scripts (jobs; on Kubernetes local:///opt/face-reindex/jobs)
+    NIGHTLY_STATUS_CONFIG      the settings by which `runs` is asked, where NIGHTLY_CONFIG is a path on the cluster;
+    NIGHTLY_STATUS_PROPERTIES  the Spark properties for that, where the warehouse needs some (S3)
+    NIGHTLY_PYTHON             the Python that has this project (python)
 """
 
 from __future__ import annotations
@@ -55,8 +55,6 @@ RETRIES = {
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=20),
 }
-# Jobs that leave a run on record whatever they find; of others the submission's own exit code has to do.
-RECORDED = ("expire", "reindex")
 STARTED = {"start_date": datetime(2026, 1, 1, tzinfo=UTC), "catchup": False, "max_active_runs": 1}
 
 
@@ -99,18 +97,13 @@ def call(command: Sequence[str]) -> tuple[int, dict[str, Any]]:
 def perform(job: str, name: str, *options: str) -> str:
     """Run one job to its end, and raise as its exit code demands."""
     environ = os.environ
-    python = [environ.get("NIGHTLY_PYTHON", "python"), "-m"]
-    config = environ.get("NIGHTLY_CONFIG", "conf/cluster.yaml")
-    submit = shlex.split(environ.get("NIGHTLY_SUBMIT", ""))
-    script = f"{environ.get('NIGHTLY_JOBS', 'jobs')}/{job}.py"
-    named = run_id(name)
-    command = [*submit, script] if submit else [*python, f"jobs.{job}"]
+    command = [environ.get("NIGHTLY_PYTHON", "python"), "-m"]
+    if submit := shlex.split(environ.get("NIGHTLY_SUBMIT", "")):
+        command += ["jobs.runs.submit", "--", *submit, f"{environ.get('NIGHTLY_JOBS', 'jobs')}/{job}.py"]
+    else:
+        command += [f"jobs.{job}"]
+    config, named = environ.get("NIGHTLY_CONFIG", "conf/cluster.yaml"), run_id(name)
     code, said = call([*command, "--config", config, "--run-id", named, "--json", *options])
-    if environ.get("NIGHTLY_CLUSTER") == "1" and job in RECORDED:
-        # The submission ended, which says little. A run that goes on without it is waited for: started a second time,
-        # it would fence the first one off. One that was never recorded is started again.
-        ask = [*python, "jobs.status", "--config", environ.get("NIGHTLY_STATUS_CONFIG", config)]
-        code, said = call([*ask, "--run-id", named, "--wait", "--quiet", "--json"])
     message = f"{named}: {said.get('message', 'no result')} (exit code {code})"
     if code in FAIL_AT_ONCE:
         raise AirflowFailException(f"{message}: {FAIL_AT_ONCE[code]}. See docs/operations.md.")

@@ -9,8 +9,9 @@
 #   NIGHTLY_SUBMIT         starts a job, without its script: spark-submit --properties-file conf/spark-yarn.conf …
 #                          (unset: python -m jobs.NAME)
 #   NIGHTLY_JOBS           where spark-submit finds the scripts (jobs; on Kubernetes local:///opt/face-reindex/jobs)
-#   NIGHTLY_CLUSTER        1: the driver runs on the cluster. The run's exit code is then asked of the `runs` table
-#   NIGHTLY_STATUS_CONFIG  the settings for that, where CONFIG is a path on the cluster
+#   NIGHTLY_STATUS_CONFIG, NIGHTLY_STATUS_PROPERTIES   where CONFIG is a path on the cluster, or the warehouse needs Spark
+#                          properties (S3): by which settings and properties `python -m jobs.runs.submit` asks the `runs`
+#                          table how a job has ended, where spark-submit did not live to say it
 #   NIGHTLY_ID             what stands behind the job's name in a run's id (the UTC date)
 #   NIGHTLY_RETRIES, NIGHTLY_WAIT_S   how often (5), and the first wait (60 s; the n-th is n times as long)
 #   NIGHTLY_LOG            folder of the logs (logs): nightly.log has a line an attempt, ID.log all that was said
@@ -36,7 +37,10 @@ fi
 
 start() { # id, job, its options
   local id="$1" what=(python -m "jobs.$2")
-  if ((${#submit[@]})); then what=("${submit[@]}" "${NIGHTLY_JOBS:-jobs}/$2.py"); fi
+  if ((${#submit[@]})); then
+    # spark-submit's own exit code is not the job's, where the driver runs on the cluster.
+    what=(python -m jobs.runs.submit -- "${submit[@]}" "${NIGHTLY_JOBS:-jobs}/$2.py")
+  fi
   # 9>&-: a process that outlives this script must not hold its lock.
   "${what[@]}" --config "$config" --run-id "$id" "${@:3}" 9>&-
 }
@@ -45,13 +49,6 @@ attempt() { # id, job, its options; prints the last line of what it said
   local id="$1" code=0 said
   said="$(start "$@" 2>>"$log/$id.log")" || code=$?
   printf '%s\n' "$said" >>"$log/$id.log"
-  # Other jobs leave no run on record where they find nothing to do; the submission's own exit code has to do.
-  if [[ "${NIGHTLY_CLUSTER:-}" == 1 && "$2" =~ ^(expire|reindex)$ ]]; then
-    code=0
-    said="$(python -m jobs.status --config "${NIGHTLY_STATUS_CONFIG:-$config}" --run-id "$id" --wait --quiet \
-      2>>"$log/$id.log" 9>&-)" || code=$?
-    printf '%s\n' "$said" >>"$log/$id.log"
-  fi
   printf '%s\n' "${said##*$'\n'}"
   return "$code"
 }

@@ -10,6 +10,7 @@ from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, open_run, utc_now
 from jobs.runs.stores import own_live
 from jobs.steps.expire import due_now, expire_steps
+from jobs.steps.outlook import outlook_settled, outlook_step
 
 
 @job("expire", examples="python -m jobs.expire --config conf/local.yaml")
@@ -23,7 +24,9 @@ def main(job_: JobContext) -> Result:
         own_live(run.warehouse, run.settings, index)
         # Also where it is resumed: what came in meanwhile and is due is no less due.
         run.images_by = utc_now()
+        outlook_step(run)
         outcome = expire_steps(run, index, sweep=True)
+        outlook_settled(run)
         images, faces = (outcome.items.get(kind, 0) for kind in ("image", "face"))
         return run.end(Result(f"{counted(images, 'image')} and {counted(faces, 'face')} erased{outcome.waiting}"))
 

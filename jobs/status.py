@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -26,16 +27,23 @@ python -m jobs.status --config conf/local.yaml --outcomes outcomes/
 @click.option("--limit", default=10, show_default=True, help="How many runs.")
 @click.option("--processing", help="Write the record of processing activities (GDPR article 30) to this file.")
 @click.option("--wait", is_flag=True, help="With --run-id: return when that run has ended or was lost.")
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]),
+    help="With --run-id: what was recorded before this instant is another attempt's (2026-01-31T02:00:00Z).",
+)
 @click.option("--outcomes", help="Write what became of each image, and why, to this new folder, as CSV.")
-def main(job_: JobContext, limit: int, processing: str | None, wait: bool, outcomes: str | None) -> Result:
+def main(
+    job_: JobContext, limit: int, processing: str | None, wait: bool, since: datetime | None, outcomes: str | None
+) -> Result:
     """The runs so far, and what the alias points at. With --run-id that run alone: the exit code is then the run's.
 
     Of a run that has not ended it is 5; the state says whether it is running, silent (killed), or unknown.
     """
     if job_.run_id:
-        return one_run(job_, job_.run_id, wait)
-    if wait:
-        raise SettingsError("--wait: which run?", hint="name it with --run-id.")
+        return one_run(job_, job_.run_id, wait, since)
+    if wait or since:
+        raise SettingsError(f"{'--wait' if wait else '--since'}: which run?", hint="name it with --run-id.")
     if outcomes:
         return write_outcomes(job_, outcomes)
     if processing:

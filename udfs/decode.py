@@ -29,6 +29,7 @@ from udfs.limits import (
 )
 from udfs.params import PipelineParams
 from udfs.prefetch import ByteRoom
+from udfs.quiet import silence_decoders
 
 #: Raster formats that are read. The list is closed on purpose: Pillow also knows formats that start
 #: interpreters (EPS) or external programs. (Multi-picture JPEGs come through Pillow's JPEG; of HEIF, HEIC is read.)
@@ -41,6 +42,7 @@ _EXIF_ORIENTATION = 0x0112
 _WHITE = (255, 255, 255, 255)
 _BAND_PIXELS = 1_000_000  # converted at once: the copies of a larger picture would be its memory several times over
 _open_lock = threading.Lock()
+silence_decoders()
 
 
 class DecodeFailure(Exception):

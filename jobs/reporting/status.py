@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import datetime
 from time import sleep
 
 from pyspark.errors import AnalysisException
@@ -56,12 +57,12 @@ def runs_shown(job_: JobContext, limit: int) -> Result:
     return Result(f"{len(runs)} runs; alias {alias} → {live}", data=data)
 
 
-def one_run(job_: JobContext, run_id: str, wait: bool) -> Result:
-    """Where one run stands; with ``wait`` once it has ended, or was lost."""
-    now = run_state(job_.warehouse, run_id, job_.clock())
+def one_run(job_: JobContext, run_id: str, wait: bool, since: datetime | None = None) -> Result:
+    """Where one run stands, by what was recorded ``since``; with ``wait`` once it has ended, or was lost."""
+    now = run_state(job_.warehouse, run_id, job_.clock(), since)
     while wait and now.state == "running":
         sleep(_ASK_EVERY_S)
-        now = run_state(job_.warehouse, run_id, job_.clock())
+        now = run_state(job_.warehouse, run_id, job_.clock(), since)
     text = now.message or _NEXT.get(now.state, "")
     last = ""
     if now.state in ("running", "silent"):

@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 
 from jobs.errors import DependencyUnavailable
 from jobs.governance.decide import Reason
-from jobs.governance.gate import current_records
 from jobs.governance.missing import missing_fields
+from jobs.governance.records import current_records
 from jobs.index.collections import collection_name
 from jobs.runs.lease import last_act
 from jobs.runs.results import AliasSet, FileImported, Imported, Promoted, Staged, Verified, present_name
@@ -204,10 +204,10 @@ def last_step(warehouse: Warehouse, run_id: str) -> str:
     return f"{present_name(rows[0]['step'])} at {rows[0]['ended_at']:%Y-%m-%d %H:%M:%S} UTC" if rows else "none"
 
 
-def run_state(warehouse: Warehouse, run_id: str, now: datetime) -> RunState:
-    """Where the run of this id stands at ``now``."""
+def run_state(warehouse: Warehouse, run_id: str, now: datetime, since: datetime | None = None) -> RunState:
+    """Where the run of this id stands at ``now``; with ``since`` by what was recorded from then on."""
     rows = _last_states(warehouse, 1, "run_id = {run_id}", run_id)
-    if not rows:
+    if not rows or (since is not None and rows[0]["recorded_at"] < since):
         return RunState(run_id, "unknown")
     row = rows[0]
     if row["state"] == "running":

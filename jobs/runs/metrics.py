@@ -18,14 +18,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from jobs.runs.results import Embedded, Reconciled, Screened, Verified
+from jobs.runs.results import Embedded, Outlook, Reconciled, Screened, Verified
 from jobs.runs.step_result import StepResult
 from jobs.runs.step_watcher import ActiveStep
 
 _PREFIX: Final = "face_reindex_"
 _LAST_SUCCESS: Final = f"{_PREFIX}last_success_timestamp_seconds"
 _Values = dict[tuple[str, ...], float]
-_SHOWN: Final[tuple[type[StepResult], ...]] = (Screened, Embedded, Verified)
+_SHOWN: Final[tuple[type[StepResult], ...]] = (Screened, Embedded, Verified, Outlook)
 _STATES: Final = ("running", "done", "failed")
 
 
@@ -144,6 +144,17 @@ class RunMetrics(Collector):
             yield self._gauge("recall_ratio", "recall@10 against exact search.", {(): proof.recall})
             p99 = proof.latency_p99_ms / 1e3
             yield self._gauge("search_latency_p99_seconds", "99th percentile of the proof's searches.", {(): p99})
+        ahead = self._results.get(Outlook.name())
+        if isinstance(ahead, Outlook):
+            yield from self._ahead(ahead)
+
+    def _ahead(self, ahead: Outlook) -> Iterator[Metric]:
+        yield self._gauge("records_in_force", "Records in force that an image is linked to.", {(): ahead.records})
+        yield self._gauge("records_ending_30d", "Of these, records that end within 30 days.", {(): ahead.ending})
+        yield self._gauge("erasure_requests_open", "Erasures to be carried out.", {(): ahead.open_requests})
+        if ahead.oldest_request is not None:
+            text = "When the oldest open erasure was asked for."
+            yield self._gauge("oldest_open_erasure_timestamp_seconds", text, {(): ahead.oldest_request})
 
     def _gauge(self, name: str, text: str, values: _Values, *labels: str) -> GaugeMetricFamily:
         family = GaugeMetricFamily(_PREFIX + name, text, labels=["command", *labels])

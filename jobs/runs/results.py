@@ -308,6 +308,21 @@ class BroughtBack(Added):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outlook(StepResult):
+    """What comes due: linked ``records`` in force and those of them ``ending`` within 30 days; erasures that are open.
+
+    ``oldest_request``: when the oldest of these was asked for (seconds since 1970); None: none is open.
+    """
+
+    STEP = "outlook"
+
+    records: int
+    ending: int
+    open_requests: int
+    oldest_request: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class FoundDue(StepResult):
     """How much has reached its end."""
 

@@ -8,11 +8,13 @@ from pyspark.sql import functions as F
 
 from jobs.errors import SettingsError
 from jobs.formatting import counted
+from jobs.governance.barred import barred_in
 from jobs.governance.basis import import_basis, is_void, link_images, named_images, record_batch
 from jobs.governance.decide import Reason
-from jobs.governance.gate import barred_in, current_records, gate_warehouse, policy_of, record_decisions
+from jobs.governance.gate import gate_warehouse, policy_of
 from jobs.governance.missing import missing_fields
 from jobs.governance.pseudonyms import pseudonyms_of
+from jobs.governance.records import current_records, record_decisions
 from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, utc_now

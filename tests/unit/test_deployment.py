@@ -8,8 +8,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyspark
 import pytest
@@ -20,12 +24,14 @@ from jobs.__main__ import JOBS
 from jobs.private import UMASK, UMASK_PROPERTY
 from jobs.session import read_properties
 from jobs.settings import ENV_PREFIX, SECRETS
+from tests.unit.runs.submissions import Said, client, kubernetes, lost, recorded, stub, yarn
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 SCRIPTS = sorted(CONF.glob("*.sh"))
+CLUSTERS = ("spark-kubernetes.conf", "spark-standalone.conf", "spark-yarn.conf")
 
 
 def tree(kind: type[errors.FaceReindexError]) -> set[type[errors.FaceReindexError]]:
@@ -37,8 +43,10 @@ FINAL = {kind.exit_code for kind in tree(errors.FaceReindexError) if not kind.re
 
 # --- conf/nightly.sh -------------------------------------------------------------------------------------------------
 
-# A `python` that answers with the next of the codes it was given, and writes down how it was called.
+# A `python` that answers with the next of the codes it was given, and writes down how it was called. What says how a
+# submission has ended is the real one.
 STUB = """#!/bin/sh
+if [ "$2" = jobs.runs.submit ]; then exec "$PYTHON" "$@"; fi
 echo "$@" >> "$HERE/calls"
 code=$(head -n 1 "$HERE/codes"); sed -i 1d "$HERE/codes"
 echo "said on the way" ; echo "trouble" >&2 ; echo "$2: ended with $code"
@@ -50,9 +58,8 @@ def night(
     folder: Path, codes: str, *jobs: str, **environ: str
 ) -> tuple[subprocess.CompletedProcess[str], list[str], str]:
     """Run the script with commands that end with ``codes``; the calls made, and nightly.log."""
-    for name in ("python", "spark-submit"):
-        (folder / name).write_text(STUB)
-        (folder / name).chmod(0o755)
+    (folder / "python").write_text(STUB)
+    (folder / "python").chmod(0o755)
     (folder / "codes").write_text("\n".join(codes.split()) + "\n")
     done = subprocess.run(
         [str(CONF / "nightly.sh"), "prod.yaml", *jobs],
@@ -60,6 +67,8 @@ def night(
         env={
             "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
             "HERE": str(folder),
+            "PYTHON": sys.executable,
+            "PYTHONPATH": str(ROOT),
             "NIGHTLY_ID": "d",
             "NIGHTLY_WAIT_S": "0",
             **environ,
@@ -67,7 +76,7 @@ def night(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     calls = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
     log = folder / "logs" / "nightly.log"
@@ -115,19 +124,47 @@ def test_a_failed_expiry_keeps_the_night_from_going_on(tmp_path: Path) -> None:
     assert (done.returncode, calls) == (1, [EXPIRE])
 
 
-def test_on_a_cluster_the_runs_table_is_asked(tmp_path: Path) -> None:
-    """The submissions end with 1, 0 and 1; the runs with 0, 5 (killed) and 0."""
-    submit = {"NIGHTLY_CLUSTER": "1", "NIGHTLY_SUBMIT": "spark-submit --x y", "NIGHTLY_JOBS": "local:///j"}
-    done, calls, log = night(tmp_path, "1 0 0 5 1 0", **submit, NIGHTLY_STATUS_CONFIG="here.yaml")
-    assert done.returncode == 0, done.stderr
-    ask = "-m jobs.status --config here.yaml --run-id reindex-d --wait --quiet"
-    assert calls[2:] == [
-        "--x y local:///j/reindex.py --config prod.yaml --run-id reindex-d",
-        ask,
-        "--x y local:///j/reindex.py --config prod.yaml --run-id reindex-d",
-        ask,
+SUBMITTED = {"NIGHTLY_SUBMIT": "spark-submit --x y", "NIGHTLY_JOBS": "local:///j"}
+
+
+@pytest.mark.parametrize("mode", [kubernetes, yarn], ids=lambda mode: mode.__name__)
+def test_on_a_cluster_a_job_ends_with_its_own_code(tmp_path: Path, mode: Callable[[int], Said]) -> None:
+    """Also one that leaves no run on record. spark-submit ends with 0, 0, 0 to Kubernetes, and with 1, 0, 1 on YARN."""
+    stub(tmp_path, [mode(5), mode(0), mode(4)])
+    done, _, log = night(tmp_path, "", "sync", "verify --audit", "reindex", **SUBMITTED)
+    assert done.returncode == 4
+    assert re.findall(r"\S+ exit=\d", log) == [
+        "sync-d exit=5",
+        "sync-d exit=0",
+        "verify-audit-d exit=4",
     ]
-    assert log.splitlines()[1].endswith("reindex-d exit=5 jobs.status: ended with 5")
+    assert (tmp_path / "submissions").read_text().splitlines() == [
+        *["--x y local:///j/sync.py --config prod.yaml --run-id sync-d"] * 2,
+        "--x y local:///j/verify.py --config prod.yaml --run-id verify-audit-d --audit",
+    ]
+    assert "verify-audit-d ended with exit code 4, tried 1 times" in done.stderr
+
+
+def test_a_driver_that_runs_here_needs_nobody_to_be_asked(tmp_path: Path) -> None:
+    stub(tmp_path, [client(0, job="expire"), client(3)])
+    done, calls, log = night(tmp_path, "", **SUBMITTED)
+    assert (done.returncode, calls) == (3, [])
+    assert "expire-d exit=0 expire: fine" in log
+
+
+def test_a_night_goes_on_with_a_driver_that_has_lost_its_submission(tmp_path: Path) -> None:
+    """By the `runs` table of the settings that lead there from here, and of what was recorded since."""
+    (tmp_path / "here.yaml").write_text(f"warehouse: {tmp_path}/warehouse\n")
+    recorded(tmp_path / "warehouse", "reindex-d", "failed", 4, datetime.now(UTC) - timedelta(hours=1))
+    stub(tmp_path, [lost(), lost(), kubernetes(0)])
+    recorded(tmp_path / "warehouse", "expire-d", "done", 0, datetime.now(UTC) + timedelta(minutes=1))
+    done, _, log = night(tmp_path, "", **SUBMITTED, NIGHTLY_STATUS_CONFIG="here.yaml")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"\S+ exit=\d", log) == [
+        "expire-d exit=0",
+        "reindex-d exit=5",
+        "reindex-d exit=0",
+    ]
 
 
 def test_other_jobs_with_options_of_their_own(tmp_path: Path) -> None:
@@ -199,9 +236,6 @@ def test_the_dag_names_real_jobs_and_options() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "perform":
             performed.append([ast.literal_eval(argument) for argument in node.args])
     assert {job for job, *_ in performed} == {"expire", "reindex", "sync", "verify"} <= set(JOBS)
-    recorded = constant("RECORDED")
-    assert isinstance(recorded, tuple)
-    assert set(recorded) <= set(JOBS)
     for job, _, *options in performed:
         command = importlib.import_module(f"jobs.{job}").main
         assert set(options) <= {option for parameter in command.params for option in parameter.opts}, job
@@ -240,6 +274,7 @@ def test_the_dags_import_and_carry_out_what_an_exit_code_demands(
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setenv("HERE", str(tmp_path))
     monkeypatch.setenv("NIGHTLY_PYTHON", str(tmp_path / "python"))
+    monkeypatch.setenv("PYTHON", sys.executable)
     for code in FINAL:
         with pytest.raises(module.AirflowFailException):
             ended(code)
@@ -247,6 +282,16 @@ def test_the_dags_import_and_carry_out_what_an_exit_code_demands(
         ended(5)
     assert "nightly-2026-01-31" in ended(0)
     assert "-m jobs.reindex --config conf/cluster.yaml --run-id nightly-2026-01-31" in (tmp_path / "calls").read_text()
+
+    # On a cluster, where spark-submit ends with 0, and where the job leaves no run on record.
+    stub(tmp_path, [kubernetes(4), kubernetes(5), kubernetes(0)])
+    monkeypatch.setenv("NIGHTLY_SUBMIT", str(tmp_path / "spark-submit"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(module.AirflowFailException, match="not proven"):
+        module.perform("verify", "audit", "--audit")
+    with pytest.raises(RuntimeError, match="tried again under the same id"):
+        module.perform("sync", "sync")
+    assert "exit code 0" in module.perform("expire", "expire")
 
 
 # --- conf/Dockerfile and the pods ------------------------------------------------------------------------------------
@@ -309,6 +354,127 @@ def test_pods_have_no_privileges(name: str) -> None:
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
+def test_the_image_is_the_same_in_each_format_and_shell() -> None:
+    """OCI's format, which buildah and podman write, has none of these instructions; what runs needs no more than sh."""
+    lines = dockerfile()
+    assert [line for line in lines if line.split()[0] in {"SHELL", "HEALTHCHECK", "ONBUILD", "MAINTAINER"}] == []
+    for line in lines:
+        if line.startswith("RUN "):
+            command = line.removeprefix("RUN ")
+            done = subprocess.run(["sh", "-n", "-c", command], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            # Without pipefail the beginning of a pipe may fail unseen; without -e a command that ends with `;`.
+            assert not re.search(r"[^|]\|[^|]", command), command
+
+
+def test_the_image_builds_on_slim_bases_and_where_its_name_does_not_resolve() -> None:
+    runs = [line for line in dockerfile() if line.startswith("RUN ")]
+    java = [line for line in runs if "openjdk" in line]
+    assert java
+    for line in java:
+        assert "mkdir -p /usr/share/man/man1" in line.partition("apt-get install")[0]
+    starts = [line for line in runs if "spark-submit" in line]
+    assert starts
+    assert all("export SPARK_LOCAL_IP=127.0.0.1 " in line.partition("bin/spark-submit")[0] for line in starts)
+
+
+# --- Kubernetes ------------------------------------------------------------------------------------------------------
+
+
+def objects() -> dict[str, dict[str, Any]]:
+    return {each["kind"]: each for each in yaml.safe_load_all((CONF / "rbac.yaml").read_text())}
+
+
+def test_the_driver_may_do_what_spark_does_and_nothing_else() -> None:
+    """At its end it deletes by label: `deletecollection`. A pod that is kept is marked: `patch`."""
+    (rule,) = objects()["Role"]["rules"]
+    assert rule["apiGroups"] == [""]
+    assert set(rule["resources"]) == {"pods", "services", "configmaps", "persistentvolumeclaims"}
+    assert set(rule["verbs"]) == {"create", "get", "list", "watch", "patch", "delete", "deletecollection"}
+
+
+def test_account_role_and_properties_are_of_one_namespace() -> None:
+    found = objects()
+    offered = dict(
+        re.findall(r"^# (spark\.kubernetes\.\S+) +(\S+)$", (CONF / "spark-kubernetes.conf").read_text(), re.M)
+    )
+    namespace = offered["spark.kubernetes.namespace"]
+    assert {each["metadata"]["namespace"] for each in found.values()} == {namespace}
+    account = offered["spark.kubernetes.authenticate.driver.serviceAccountName"]
+    assert found["ServiceAccount"]["metadata"]["name"] == account
+    binding = found["RoleBinding"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]
+    assert binding["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": found["Role"]["metadata"]["name"],
+    }  # fmt: skip
+    for path in [*CONF.iterdir(), *ROOT.glob("docs/**/*.md")]:
+        for command in re.findall(r"^(?:# +)?(kubectl .*)$", path.read_text(), re.MULTILINE):
+            assert f" -n {namespace} " in f"{command} " or "create namespace" in command, f"{path.name}: {command}"
+
+
+def test_a_key_comes_with_its_secret() -> None:
+    """For driver and executors alike, in whatever way an example gives the environment."""
+    for path in CONF.iterdir():
+        given = set(re.findall(r"(spark\.\S+\.)(AWS_(?:SECRET_)?ACCESS_KEY(?:_ID)?) ", path.read_text()))
+        for way in {way for way, _ in given}:
+            assert {name for w, name in given if w == way} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, path.name
+    kubernetes_ = (CONF / "spark-kubernetes.conf").read_text()
+    assert all(
+        f"spark.kubernetes.{role}.secretKeyRef.AWS_SECRET_ACCESS_KEY " in kubernetes_ for role in ("driver", "executor")
+    )
+
+
+# --- Executors that come and go, and Python on them ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_idle_executors_are_given_back(name: str) -> None:
+    """Dynamic allocation keeps shuffle output in exactly one way: two of them, and an idle executor stays for ever."""
+    properties = read_properties(str(CONF / name))
+    assert properties["spark.dynamicAllocation.enabled"] == "true"
+    ways = {
+        "service": properties.get("spark.shuffle.service.enabled", "false"),
+        # Spark has it on unless told otherwise.
+        "tracking": properties.get("spark.dynamicAllocation.shuffleTracking.enabled", "true"),
+        "decommissioning": properties.get("spark.decommission.enabled", "false"),
+    }
+    assert [way for way, on in ways.items() if on == "true"] == ["decommissioning"]
+    handed_on = ("enabled", "shuffleBlocks.enabled", "rddBlocks.enabled")
+    assert {properties[f"spark.storage.decommission.{part}"] for part in handed_on} == {"true"}
+
+
+def test_a_driver_outside_of_the_cluster_has_a_python_of_its_own() -> None:
+    """Where an archive's Python is offered that is unpacked beside containers only."""
+    for name in CLUSTERS:
+        text = (CONF / name).read_text()
+        if re.search(r"^#? ?spark\.archives ", text, re.MULTILINE):
+            assert re.search(r"^# spark\.pyspark\.driver\.python +/\S+$", text, re.MULTILINE), name
+
+
+def test_the_archive_of_the_environment_can_be_read_by_others() -> None:
+    """venv-pack leaves it with mode 0600, and executors may be another user's."""
+    recipe = re.search(r"^env-archive:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    assert re.search(r"venv-pack [^\0]*\n\tchmod 644 dist/environment\.tar\.gz", recipe[1])
+
+
+@pytest.mark.parametrize("name", ["spark-kubernetes.conf", "spark-yarn.conf"])
+def test_a_submission_lives_to_say_how_its_driver_ended(name: str) -> None:
+    properties = read_properties(str(CONF / name))
+    assert properties["spark.submit.deployMode"] == "cluster"
+    waits = {key: value for key, value in properties.items() if key.endswith(".waitAppCompletion")}
+    assert list(waits.values()) == ["true"]
+    # Their words are at the level INFO.
+    quiet = (CONF / "log4j2.properties").read_text()
+    for name_ in (
+        "org.apache.spark.deploy.k8s.submit.LoggingPodStatusWatcherImpl",
+        "org.apache.spark.deploy.yarn.Client",
+    ):
+        logger = re.search(rf"^logger\.(\w+)\.name = {re.escape(name_)}$", quiet, re.MULTILINE)
+        assert logger
+        assert f"logger.{logger[1]}.level = info\n" in quiet
+
+
 # --- What conf/ sets for security ------------------------------------------------------------------------------------
 
 SHARED = {
@@ -321,7 +487,6 @@ SHARED = {
     "spark.acls.enable": "true",
     "spark.ui.killEnabled": "false",
 }
-CLUSTERS = ("spark-kubernetes.conf", "spark-standalone.conf", "spark-yarn.conf")
 
 
 @pytest.mark.parametrize("name", CLUSTERS)

@@ -60,6 +60,9 @@ def invocation(words: list[str]) -> tuple[str, list[str]] | None:
     """Job and arguments of `[face-reindex] NAME …`, `python -m jobs.NAME …` or `spark-submit … jobs/NAME.py …`."""
     if words[0] == "face-reindex" and len(words) > 1 and words[1] != ANY:
         return words[1], words[2:]
+    if "jobs.runs.submit" in words and "--" in words:
+        command = words[words.index("--") + 1 :]
+        return invocation(command) if command else None
     for position, word in enumerate(words):
         module = words[position - 1] == "-m" and word.startswith("jobs.") and word != f"jobs.{ANY}"
         script = "spark-submit" in words[0] and re.fullmatch(r"jobs/\w+\.py", word)
@@ -81,7 +84,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         if called is None:
             continue
         job, arguments = called
-        assert job in {*JOBS, "index.roles"}, words
+        assert job in {*JOBS, "index.roles", "runs.submit"}, words
         command: click.Command = importlib.import_module(f"jobs.{job}").main
         known = {option for parameter in command.params for option in parameter.opts}
         used = {word.split("=")[0] for word in arguments if word.startswith("-")}

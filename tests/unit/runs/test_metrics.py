@@ -11,21 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.runs.metrics import RunMetrics
 from jobs.runs.step_watcher import ActiveStep
-from tests.unit.runs.samples import read
+from tests.unit.runs.samples import GATE, VERIFY, read
 
 pytestmark = pytest.mark.unit
-
-GATE = {"images": 10, "accepted": 7, "refused": 3, "reasons": {"NO_BASIS": 2, "CONSENT_ENDED": 1}}
-COUNTS = {
-    "images": 10, "faces": 6, "faults": [],
-    "statuses": {"embedded": 5, "broken": 2, "refused": 3},
-    "reasons": {"broken:TRUNCATED": 2, "refused:NO_BASIS": 2, "refused:CONSENT_ENDED": 1},
-}  # fmt: skip
-VERIFY = {
-    "collection": "faces_night_1", "rows_expected": 6, "rows_found": 6, "keys_missing": 0, "keys_unexpected": 0,
-    "keys_duplicated": 0, "canaries_found": 0, "recall": 0.99, "self_hit": 1.0, "sample_size": 6, "latency_p50_ms": 2.0,
-    "latency_p99_ms": 4.5, "passed": True, "faults": [], "counts": COUNTS,
-}  # fmt: skip
 
 
 def test_a_run_in_numbers(tmp_path: Path) -> None:
@@ -59,6 +47,21 @@ def test_a_run_in_numbers(tmp_path: Path) -> None:
     assert (found["faces",], found["recall_ratio",], found["search_latency_p99_seconds",]) == (6, 0.99, 0.0045)
     assert found["run_state", "done"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["reindex.prom"]
+
+
+def test_what_comes_due_is_told(tmp_path: Path) -> None:
+    metrics = RunMetrics(f"{tmp_path}/m.prom", "expire", "night-1")
+    metrics.step_done("outlook", {"records": 900, "ending": 40, "open_requests": 1, "oldest_request": 1767225600.0})
+    metrics.write()
+    found = read(tmp_path / "m.prom")
+    assert (found["records_in_force",], found["records_ending_30d",]) == (900, 40)
+    assert (found["erasure_requests_open",], found["oldest_open_erasure_timestamp_seconds",]) == (1, 1767225600)
+    # Carried out: none is overdue, though the series was there.
+    metrics.step_done("outlook", {"records": 900, "ending": 40, "open_requests": 0, "oldest_request": None})
+    metrics.write()
+    found = read(tmp_path / "m.prom")
+    assert found["erasure_requests_open",] == 0
+    assert ("oldest_open_erasure_timestamp_seconds",) not in found
 
 
 def test_the_names_are_as_prometheus_asks_for(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ WRITTEN = [
     ("sync-withdraw", '{"collection": "", "removed": 0}'),
     ("sync-add", '{"added": 3, "left": 0}'),
     ("bring-back", '{"added": 1, "left": 0}'),
+    ("outlook", '{"records": 900, "ending": 40, "open_requests": 2, "oldest_request": 1767225600.0}'),
+    ("outlook", '{"records": 0, "ending": 0, "open_requests": 0, "oldest_request": null}'),
     ("expire-due", '{"due": 4}'),
     ("erase-find", '{"items": {"image": 1, "face": 1, "record": 1}}'),
     ("erase-index", '{"collections": {"faces_night_1": {"before": 5, "erased": 1, "after": 4, "left": 0, '
