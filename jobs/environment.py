@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
-from urllib.request import proxy_bypass_environment
 
 from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.private import private_folder
@@ -67,8 +66,10 @@ def keep_loopback_direct(environ: Environ = os.environ) -> None:
 def proxy_before(host: str, environ: Mapping[str, str] = os.environ) -> str:
     """The variable by which gRPC goes to ``host`` over a proxy; empty where it goes directly."""
     listed = environ.get("no_grpc_proxy") or environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if listed and proxy_bypass_environment(host, {"no": listed}):
-        return ""
+    for entry in listed.split(","):
+        domain = entry.strip().lstrip(".")
+        if domain and (domain in ("*", host) or host.endswith(f".{domain}")):
+            return ""
     return next((name for name in ("grpc_proxy", "https_proxy", "http_proxy") if environ.get(name)), "")
 
 

@@ -99,8 +99,8 @@ _KNOWN: Final = (
         r"UnsatisfiedLinkError|failed to map segment from shared object|Could not initialize class org\.xerial\.snappy",
         SettingsError,
         "A native library cannot be loaded: the folder for temporary files of a machine is mounted noexec, or full.",
-        "add -Djava.io.tmpdir=FOLDER to spark.executor.extraJavaOptions (and set TMPDIR for Python): a folder that each "
-        "worker has, on a file system without noexec.",
+        "add -Djava.io.tmpdir=FOLDER to spark.executor.extraJavaOptions (and set TMPDIR for Python): a folder that "
+        "each worker has, on a file system without noexec.",
     ),
     _Known(
         r"java\.lang\.OutOfMemoryError",

@@ -1,7 +1,7 @@
-"""Environments as people bring them, each with what comes of it: Spark's script is asked for a JVM, or an error says why.
+"""Environments as people bring them, each with what comes of it: Spark is asked for a JVM, or an error says why not.
 
-`python -m tests.unit.environments FOLDER` goes through the table in one process, with a `java` in FOLDER that answers for
-its version, notes what it inherits, and ends as JVMs end that do not start. So a row costs no JVM.
+`python -m tests.unit.environments FOLDER` goes through the table in one process, with a `java` in FOLDER that answers
+for its version, notes what it inherits, and ends as JVMs end that do not start. So a row costs no JVM.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +85,8 @@ ROWS = (
         inherits={"JAVA_HOME": None}),
     Row("Java 11 at JAVA_HOME, and none else", {"PATH": "{folder}/tools", "JAVA_HOME": "{folder}/jdk-11"},
         "is Java 11; Spark needs 17 or later. " + NO_JAVA, java=False),
-    Row("Java 11 on the PATH", {"PATH": "{folder}/jdk-11/bin:{folder}/tools"}, "is Java 11; Spark needs 17", java=False),
+    Row("Java 11 on the PATH", {"PATH": "{folder}/jdk-11/bin:{folder}/tools"}, "is Java 11; Spark needs 17",
+        java=False),
     Row("Java 21", {"JAVA_HOME": "{folder}/jdk-21"}, inherits={"JAVA_HOME": "{folder}/jdk-21"}),
     Row("Java 25", {"JAVA_HOME": "{folder}/jdk-25"}, inherits={"JAVA_HOME": "{folder}/jdk-25"}),
     Row("a JAVA_HOME that cannot be run", {"PATH": "{folder}/tools", "JAVA_HOME": "{folder}/jdk-odd"},
@@ -126,11 +128,8 @@ def places(folder: Path) -> dict[str, str]:
     """What the braces of a row stand for."""
     import pyspark
 
-    from jobs.private import private_folder
-
-    return {
-        "folder": str(folder), "pyspark": str(Path(pyspark.__file__).parent), "temporary": str(private_folder()),
-    }  # fmt: skip
+    temporary = f"{tempfile.gettempdir()}/face-reindex-"
+    return {"folder": str(folder), "pyspark": str(Path(pyspark.__file__).parent), "temporary": temporary}
 
 
 def furnish(folder: Path) -> None:
