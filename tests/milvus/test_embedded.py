@@ -116,7 +116,7 @@ def test_a_proxy_and_an_address_in_the_environment_are_not_in_its_way(tmp_path: 
     others = {"NO_PROXY": "corp.example", "MILVUS_URI": "no address", "MILVUS_CONN_TIMEOUT": "soon"}
     done = subprocess.run(
         [sys.executable, "-c", BESIDE, str(tmp_path / "faces.db")],
-        env={**os.environ, **proxies, **others}, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, **proxies, **others}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     # The proxy is still there for whom it is meant.
     assert (done.returncode, done.stdout.strip()) == (0, f"[] {proxy}"), done.stderr
