@@ -125,12 +125,14 @@ def _in_session(  # the one place where a session is opened
     options: dict[str, Any],
 ) -> Result:
     from jobs.runs.record import JobContext
-    from jobs.session import open_session
+    from jobs.session import check_local, open_session
     from jobs.tables.store import Warehouse
 
     @cache
     def session() -> SparkSession:
         spark = open_session(f"face-reindex {name}", properties_file, say=console.note)
+        if settings.warehouse_is_path:
+            check_local(spark, settings.warehouse)
         # Of what is done before, between and after the steps, which say it better.
         spark.sparkContext.setJobDescription(f"face-reindex {name}")
         return spark

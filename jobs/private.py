@@ -84,7 +84,7 @@ def private_folder(root: str | None = None) -> Path:
     except OSError as error:
         raise SettingsError(
             f"{place}: temporary files cannot be written there ({error.strerror}).",
-            hint="set spark.local.dir or TMPDIR to a folder of this user.",
+            hint="set spark.local.dir (or SPARK_LOCAL_DIRS) or TMPDIR to a folder of this user.",
         ) from None
     # Held for as long as this process lives, however it ends; children do not inherit it.
     fcntl.flock(lock, fcntl.LOCK_EX)

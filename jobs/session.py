@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from jobs import environment
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
 from jobs.private import UMASK, UMASK_PROPERTY, keep_private, private_folder
 
@@ -24,12 +23,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
-_LEAST_JAVA: Final = 17
+_PYSPARK: Final = "4.2"
+_DRIVER_OPTIONS: Final = "spark.driver.extraJavaOptions"
+_FILE_SYSTEM: Final = "spark.hadoop.fs.defaultFS"
 _PROPERTY: Final = re.compile(r"([^\s=:]+)(?:[ \t\f]*[=:][ \t\f]*|[ \t\f]+)(.*)", re.DOTALL)
-_INSTALL: Final = (
-    f"install Java {_LEAST_JAVA} (Debian, Ubuntu: apt-get install openjdk-{_LEAST_JAVA}-jre-headless), "
-    "and set JAVA_HOME where it is not on the PATH."
-)
 # What Spark says where it does not start, and what that means.
 _STARTS: Final = (
     (
@@ -64,6 +61,28 @@ _STARTS: Final = (
         "The cluster at spark.master does not answer.",
         "check the address and that the master runs, then run the same command again.",
     ),
+    (
+        r"(?:System|Executor) memory \d+ must be at least|Could not reserve enough space|"
+        r"insufficient memory for the Java",
+        SettingsError,
+        "Spark's Java has not the memory that it was told to take, or too little of it.",
+        "set spark.driver.memory to what this machine has, 1g at the least, and take -Xmx out of JAVA_TOOL_OPTIONS, "
+        "JDK_JAVA_OPTIONS and _JAVA_OPTIONS.",
+    ),
+    (
+        r"invalid null input: name|basedir must be absolute: \?",
+        SettingsError,
+        "This machine has no name for the user that runs the job, and Hadoop needs one.",
+        "give the user an entry with a home in /etc/passwd (a container's image or its entry point does), or run as "
+        "another one.",
+    ),
+    (
+        r"UNRESOLVED DEPENDENCIES|unresolved dependency|Server access error",
+        DependencyUnavailable,
+        "Delta's JARs cannot be fetched: the Maven repository is out of reach, or has them not.",
+        "check the network (Java does not read http_proxy: behind a proxy add -Dhttps.proxyHost and -Dhttps.proxyPort "
+        "to spark.driver.extraJavaOptions), or name the JARs in spark.jars instead of spark.jars.packages.",
+    ),
 )
 
 
@@ -73,7 +92,8 @@ def open_session(
     """Return a session that has Delta.
 
     Under `spark-submit` the properties come from there. Under `python -m` they come from ``properties_file``, or
-    from the packaged `conf/spark-local.conf`; ``say`` is told then that the start takes a while.
+    from the packaged `conf/spark-local.conf`; ``say`` is told then that the start takes a while. What this process
+    inherited and Spark would not start with is set right (`jobs.environment`), and ``say`` told what was.
 
     Raises:
         SettingsError: Delta is not configured, or Spark cannot start as it is configured.
@@ -84,17 +104,18 @@ def open_session(
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    submitted, say = "PYSPARK_GATEWAY_PORT" in os.environ, say or _nobody
+    environment.check_pyspark(_PYSPARK)
+    environment.leave_spark_connect(say)
     if submitted:
         # Without it SparkConf() knows nothing of the properties that spark-submit was given.
         SparkContext._ensure_initialized()
     _same_python_for_workers(submitted)
     try:
         if SparkContext._active_spark_context is None and not submitted:
-            _need_java()
-            if say is not None:
-                say("Spark is starting; the first time it fetches Delta's JARs.")
             conf = SparkConf().setAll(list(read_properties(properties_file).items())).setAppName(app_name)
+            _prepare(conf, say)
+            say("Spark is starting; the first time it fetches Delta's JARs.")
             _keep_private(conf)
             SparkContext(conf=conf, gateway=SparkContext._gateway or _launched(conf))
         builder = SparkSession.builder
@@ -104,6 +125,8 @@ def open_session(
                 _forget_local_files()
             _keep_private(conf)
             _private_blocks(conf)
+            _native_folders(conf)
+            _local_files(conf, say)
             builder = builder.config(conf=conf)
         session = builder.getOrCreate()
     except (PySparkException, Py4JError, OSError) as error:
@@ -116,9 +139,78 @@ def open_session(
     # Delta's VACUUM prints what it deleted; stdout belongs to the jobs' results.
     jvm: Any = session.sparkContext._jvm
     jvm.java.lang.System.setOut(jvm.java.lang.System.err)
+    _need_delta(jvm)
     # Timestamps of records and events mean the same on every driver.
     session.conf.set("spark.sql.session.timeZone", "UTC")
     return session
+
+
+def _nobody(_: str) -> None:
+    """Hear what is said, and do nothing."""
+
+
+def _prepare(conf: SparkConf, say: Callable[[str], None]) -> None:
+    """Set right what the JVM that is about to start would inherit, or say what cannot be."""
+    environment.leave_other_sparks(say)
+    environment.choose_java(say)
+    environment.listen_on_loopback(conf.get("spark.master", ""), say)
+    options = conf.get(_DRIVER_OPTIONS, "")
+    if native := environment.native_folders(options):
+        conf.set(_DRIVER_OPTIONS, f"{options} {environment.as_options(native)}".strip())
+    _local_files(conf, say)
+
+
+def _native_folders(conf: SparkConf) -> None:
+    """As `environment.native_folders`, of the JVM of `spark-submit`, which runs already and has loaded none of them."""
+    from pyspark import SparkContext
+
+    system: Any = SparkContext._jvm.java.lang.System  # type: ignore[union-attr]
+    options = f"{conf.get(_DRIVER_OPTIONS, '')} -Djava.io.tmpdir={system.getProperty('java.io.tmpdir')}"
+    for name, folder in environment.native_folders(options).items():
+        if system.getProperty(name) is None:
+            system.setProperty(name, folder)
+
+
+def _local_files(conf: SparkConf, say: Callable[[str], None]) -> None:
+    """With Spark on one machine a path without a scheme is on this machine, whatever HADOOP_CONF_DIR says."""
+    if not conf.get("spark.master", "").startswith("local") or conf.contains(_FILE_SYSTEM):
+        return
+    conf.set(_FILE_SYSTEM, "file:///")
+    if os.environ.get("HADOOP_CONF_DIR"):
+        say("Paths without a scheme are on this machine, also where HADOOP_CONF_DIR has another place for them.")
+
+
+def check_local(session: SparkSession, place: str) -> None:
+    """Make sure that a path without a scheme is to Spark what it is to Python: a folder of this machine.
+
+    Raises:
+        SettingsError: Hadoop's settings have them in another file system.
+    """
+    jsc: Any = session.sparkContext._jsc
+    root = str(jsc.hadoopConfiguration().get("fs.defaultFS", "file:///"))
+    if "://" not in place and not root.startswith("file:"):
+        raise SettingsError(
+            f"{place}: a folder of this machine or of {root}? Hadoop's settings (fs.defaultFS) have paths there.",
+            hint=f"write it with its scheme: {root.rstrip('/')}/… or file:///…",
+        )
+
+
+def _need_delta(jvm: Any) -> None:
+    """Spark itself only warns where the classes that its settings name are not there.
+
+    Raises:
+        SettingsError: Delta's JARs are not on the class path.
+    """
+    from py4j.protocol import Py4JJavaError
+
+    try:
+        jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(_DELTA_EXTENSION)
+    except Py4JJavaError:
+        given = " PYSPARK_SUBMIT_ARGS has other --packages." if "--packages" in environment.submit_arguments() else ""
+        raise SettingsError(
+            f"Delta's JARs are not on Spark's class path.{given}",
+            hint="let spark.jars.packages (or --packages) name those of conf/spark-local.conf, beside your own.",
+        ) from None
 
 
 def _keep_private(conf: SparkConf) -> None:
@@ -163,7 +255,7 @@ def _submission(conf: SparkConf) -> Iterator[None]:
     lines = (f"{_escaped(key, '=: ')}={_escaped(value)}\n" for key, value in conf.getAll())
     given.write_text("".join(lines), encoding="utf-8")
     roots = os.environ.get("SPARK_LOCAL_DIRS") or conf.get("spark.local.dir", None)
-    asked = os.environ.get("PYSPARK_SUBMIT_ARGS", "pyspark-shell")
+    asked = environment.submit_arguments()
     changes = {
         "PYSPARK_SUBMIT_ARGS": f"--load-spark-defaults --properties-file {shlex.quote(str(given))} {asked}",
         "SPARK_LOCAL_DIRS": _private_roots(roots) if roots else str(private_folder()),
@@ -207,30 +299,18 @@ def _launched(conf: SparkConf) -> JavaGateway:
     try:
         with _submission(conf):
             gateway: JavaGateway = launch(None, {"stderr": theirs})
-    except BaseException:
+    except BaseException as error:
         os.close(theirs)
         reader.join(timeout=5)
-        os.write(2, b"".join(held))
-        raise
+        said = b"".join(held)
+        os.write(2, said)
+        if isinstance(error, FaceReindexError) or not isinstance(error, Exception):
+            raise
+        # What it ended by is only there, and not in PySpark's exception.
+        raise _not_started(f"{error}\n{said.decode(errors='replace')}") from None
     os.close(theirs)
     ready.set()
     return gateway
-
-
-def _need_java() -> None:
-    """Say that Java is missing, before Spark's own scripts say it in their words.
-
-    Raises:
-        DependencyUnavailable: there is none, or too old a one.
-    """
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which("java", path=str(Path(home, "bin"))) if home else shutil.which("java")
-    if java is None:
-        raise DependencyUnavailable(f"No Java: {f'JAVA_HOME ({home})' if home else 'PATH'} has none.", hint=_INSTALL)
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
-    version = re.search(r'version "(?:1\.)?(\d+)', said)
-    if version is not None and int(version[1]) < _LEAST_JAVA:
-        raise DependencyUnavailable(f"{java} is Java {version[1]}; Spark needs {_LEAST_JAVA} or later.", hint=_INSTALL)
 
 
 def _not_started(text: str) -> FaceReindexError:
@@ -240,8 +320,7 @@ def _not_started(text: str) -> FaceReindexError:
             return kind(message, hint=hint)
     return DependencyUnavailable(
         "Spark did not start.",
-        hint="read its own message above; the first start needs a Maven repository for Delta's JARs "
-        "(or spark.jars in the properties file).",
+        hint="read its own message above, and 'Where a job does not start' in docs/deployment.md.",
     )
 
 

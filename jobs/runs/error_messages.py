@@ -96,6 +96,13 @@ _KNOWN: Final = (
         "make room where the warehouse, the staging path and spark.local.dir lie; the same --run-id resumes.",
     ),
     _Known(
+        r"UnsatisfiedLinkError|failed to map segment from shared object|Could not initialize class org\.xerial\.snappy",
+        SettingsError,
+        "A native library cannot be loaded: the folder for temporary files of a machine is mounted noexec, or full.",
+        "add -Djava.io.tmpdir=FOLDER to spark.executor.extraJavaOptions (and set TMPDIR for Python): a folder that "
+        "each worker has, on a file system without noexec.",
+    ),
+    _Known(
         r"java\.lang\.OutOfMemoryError",
         FaceReindexError,
         "Spark's memory was not enough.",

@@ -10,7 +10,7 @@ import requests
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from jobs.index.milvus.calls import quiet_pymilvus
+from jobs.index.milvus.calls import prepare_pymilvus
 from tests.milvus.asking import NAME, OTHER, PASSWORD, USER, asking, versions
 from tests.milvus.servers.facts import shows
 from tests.milvus.servers.rest import PREFIX
@@ -30,7 +30,7 @@ def test_without_the_right_credentials_it_is_401(version: str, tmp_path: Path) -
         for credentials, status in (("", 401), ("root:wrong", 401), (ROOT, 200)):
             got, content = ask.post("list", body, credentials=credentials)
             assert (got, content["code"]) == (status, 1800 if status == 401 else 0)
-        quiet_pymilvus()
+        prepare_pymilvus()
         with pytest.raises((MilvusException, grpc.RpcError)):
             MilvusClient(ask.double.uri, token=f"root:{PASSWORD}", timeout=1)
 
@@ -113,7 +113,7 @@ def test_up_to_2_6_6_description_and_list_need_global_privileges(version: str, t
         ]
         calls = (("describe", {"jobId": job}), ("list", {"collectionName": NAME}))
         assert [ask.post(route, body, credentials=mine)[0] for route, body in calls] == [403, 403]
-        quiet_pymilvus()
+        prepare_pymilvus()
         root = MilvusClient(ask.double.uri, token=ROOT, timeout=10)
         for privilege in ("GetImportProgress", "ListImport"):
             with pytest.raises(MilvusException, match="not found the privilege"):
@@ -131,7 +131,7 @@ def test_grants_are_of_a_database_and_told_by_it(version: str, tmp_path: Path) -
     with asking(version, tmp_path, authorization=True) as ask:
         ask.collection(NAME, DATABASE)
         ask.collection(NAME)
-        quiet_pymilvus()
+        prepare_pymilvus()
         root = MilvusClient(ask.double.uri, token=ROOT, timeout=10)
         root.create_user(USER, PASSWORD)
         root.create_role("role")
@@ -156,7 +156,7 @@ def test_grants_are_of_a_database_and_told_by_it(version: str, tmp_path: Path) -
 def test_with_tls_there_is_no_http_on_the_port_of_grpc(version: str, tmp_path: Path, self_signed: Path) -> None:
     with asking(version, tmp_path, tls=self_signed) as ask:
         ask.collection()
-        quiet_pymilvus()
+        prepare_pymilvus()
         pem = str(self_signed / "ca.pem")
         client = MilvusClient(ask.double.uri, server_pem_path=pem, timeout=10)
         assert client.list_collections() == [NAME]
@@ -171,7 +171,7 @@ def test_with_tls_there_is_no_http_on_the_port_of_grpc(version: str, tmp_path: P
 def test_pymilvus_shows_a_certificate_only_where_all_three_files_are_named(tmp_path: Path, self_signed: Path) -> None:
     with asking("2.6.24", tmp_path, tls=self_signed, mutual=True) as ask:
         ca, key = str(self_signed / "ca.pem"), str(self_signed / "server.key")
-        quiet_pymilvus()
+        prepare_pymilvus()
         with pytest.raises((MilvusException, grpc.RpcError)):
             MilvusClient(ask.double.uri, server_pem_path=ca, client_pem_path=ca, client_key_path=key, timeout=2)
         client = MilvusClient(ask.double.uri, ca_pem_path=ca, client_pem_path=ca, client_key_path=key, timeout=10)

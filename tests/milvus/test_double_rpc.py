@@ -12,7 +12,7 @@ import pytest
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from jobs.index.milvus.calls import quiet_pymilvus
+from jobs.index.milvus.calls import prepare_pymilvus
 from tests.milvus.asking import LATER, NAME, OTHER, ROWS, Asking, asking, keys_of, versions
 from tests.milvus.rows import DIM
 from tests.milvus.servers.facts import shows
@@ -27,7 +27,7 @@ GONE = KEYS[:4]
 
 @contextmanager
 def connected(ask: Asking) -> Iterator[MilvusClient]:
-    quiet_pymilvus()
+    prepare_pymilvus()
     client = MilvusClient(ask.double.uri, timeout=10)
     try:
         yield client

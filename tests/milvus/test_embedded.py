@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,26 @@ def test_bulk_import_is_refused_where_there_is_none(tmp_path: Path) -> None:
             load_files(index, "x", [], by_import, recorder=MemoryRecorder())
     finally:
         index.close()
+
+
+BESIDE = """
+import os, sys
+from jobs.index.milvus.connect import connect
+from jobs.settings import Settings
+index = connect(Settings.model_validate({"milvus": {"uri": sys.argv[1]}}))
+print(index.list_collections(), os.environ["http_proxy"])
+index.close()
+"""
+
+
+def test_a_proxy_and_an_address_in_the_environment_are_not_in_its_way(tmp_path: Path) -> None:
+    """gRPC would go to loopback over the proxy; pymilvus would end over the address while it is imported."""
+    proxy = "http://192.0.2.1:3128"
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"), proxy)
+    others = {"NO_PROXY": "corp.example", "MILVUS_URI": "no address", "MILVUS_CONN_TIMEOUT": "soon"}
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE, str(tmp_path / "faces.db")],
+        env={**os.environ, **proxies, **others}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    # The proxy is still there for whom it is meant.
+    assert (done.returncode, done.stdout.strip()) == (0, f"[] {proxy}"), done.stderr

@@ -34,6 +34,7 @@ CONF = ROOT / "conf"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("udfs", "jobs.errors", "jobs.formatting", "jobs.addresses", "jobs.texts", "jobs.schemas", "jobs.index.protocol"),
     ("jobs.run_ids", "jobs.private", "jobs.settings"),
+    ("jobs.environment",),
     ("jobs.session", "jobs.index.milvus"),
     ("jobs.tables",),
     ("jobs.governance", "jobs.index"),
@@ -45,7 +46,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 INDEX = {"jobs.index", "jobs.index.milvus", "jobs.index.protocol"}
 # What a part keeps away from although it is lower, and why.
 KEEPS_FROM: dict[str, set[str]] = {
-    **{part: {"udfs", *INDEX} for part in ("jobs.run_ids", "jobs.private", "jobs.settings", "jobs.session")},
+    **{
+        part: {"udfs", *INDEX}
+        for part in ("jobs.run_ids", "jobs.private", "jobs.settings", "jobs.environment", "jobs.session")
+    },
     # A table is a table, whatever is made of it.
     "jobs.tables": INDEX,
     # Whether an image may be read is decided without reading it, and whether there is an index or not.

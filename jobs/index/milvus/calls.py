@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import grpc  # type: ignore[import-untyped]
 import tenacity
 
+from jobs.environment import keep_loopback_direct
 from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted, SettingsError
 
 T = TypeVar("T")
@@ -47,8 +49,15 @@ TRANSIENT_WORDS = (
 _OUT_OF_REACH = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
-def quiet_pymilvus() -> None:
-    """Silence loggers that print whole requests and tracebacks to stderr: they could hold keys, vectors or tokens."""
+def prepare_pymilvus() -> None:
+    """Set right what pymilvus and gRPC read from the environment, and silence what they print there.
+
+    Whole requests and tracebacks could hold keys, vectors or tokens. ``milvus.uri`` says where Milvus is: of an address
+    in the environment pymilvus makes an error as it is imported, where it is none.
+    """
+    keep_loopback_direct()
+    for name in ("MILVUS_URI", "MILVUS_DEFAULT_CONNECTION", "MILVUS_CONN_ALIAS", "MILVUS_CONN_TIMEOUT"):
+        os.environ.pop(name, None)
     import pymilvus  # noqa: F401 -- its import configures the loggers, so it comes first
 
     for name in ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer", "milvus_lite"):

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.errors import DependencyUnavailable, NotProvenError, SettingsError
-from jobs.index.milvus.calls import CALL_TIMEOUT_S, quiet_pymilvus
+from jobs.index.milvus.calls import CALL_TIMEOUT_S, prepare_pymilvus
 from jobs.index.milvus.client import MilvusIndex
 from jobs.index.protocol import EMBEDDED, KEY, SCALARS, VECTOR
 from jobs.settings import Settings
@@ -98,7 +98,7 @@ class EmbeddedIndex(MilvusIndex):
 
 
 def _open(path: Path) -> Any:
-    quiet_pymilvus()
+    prepare_pymilvus()
     from pymilvus import MilvusClient
     from pymilvus.exceptions import MilvusException
 

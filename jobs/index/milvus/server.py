@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from jobs.environment import proxy_before
 from jobs.errors import DependencyUnavailable, SettingsError
-from jobs.index.milvus.calls import CALL_TIMEOUT_S, call, quiet_pymilvus
+from jobs.index.milvus.calls import CALL_TIMEOUT_S, call, prepare_pymilvus
 from jobs.index.milvus.client import MilvusIndex
 from jobs.index.milvus.compaction import Compaction
 from jobs.index.milvus.import_api import ImportApi, RestImportApi, RpcImportApi
@@ -39,7 +40,7 @@ class ServerIndex(MilvusIndex):
     @classmethod
     def open(cls, settings: Settings) -> ServerIndex:
         """Connect, ask for the version, and choose the way of import that it has."""
-        quiet_pymilvus()
+        prepare_pymilvus()
         from pymilvus import MilvusClient
 
         parts = urlsplit(settings.milvus.uri)
@@ -110,6 +111,12 @@ def _connected(attempt: Callable[[], Any], where: str, host: str, port: int) -> 
     try:
         return call("answer", where, attempt, attempts=2)
     except DependencyUnavailable:
+        if proxy := proxy_before(host):
+            raise DependencyUnavailable(
+                f"Milvus did not answer ({where}); {proxy} is set, so that it is asked over that proxy.",
+                hint=f"add {host} to no_proxy if this machine reaches it directly; else check that the proxy lets "
+                "gRPC through and that the server is up, then run the same command again.",
+            ) from None
         # pymilvus says the same of a server that is away and of one that refuses the credentials.
         with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
             raise DependencyUnavailable(

@@ -35,6 +35,11 @@ NAME = "jane-doe.jpg"
         (RuntimeError("Class org.apache.hadoop.fs.s3a.S3AFileSystem not found"), SettingsError, "hadoop-aws"),
         (NotADirectoryError(20, "Not a directory", "/data/staged"), SettingsError, "is a file, or lies below one"),
         (OSError(28, "No space left on device"), FaceReindexError, "disk is full"),
+        (
+            RuntimeError("java.lang.UnsatisfiedLinkError: /tmp/libzstd.so: failed to map segment from shared object"),
+            SettingsError,
+            "mounted noexec",
+        ),
         (ConnectionRefusedError(111, "Connection refused"), DependencyUnavailable, "Java process ended"),
         (RuntimeError("Traceback …\nudfs.device.DeviceUnavailable: This task …"), FaceReindexError, "GPU and cannot"),
         (RuntimeError("Traceback …\nudfs.device.DeviceMemoryError: The …"), FaceReindexError, "A GPU's memory"),
