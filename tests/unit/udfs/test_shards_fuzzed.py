@@ -44,6 +44,9 @@ def members(folder: Path, data: bytes, name: str = "s.tar") -> list[tuple[str | 
     path.write_bytes(data)
     shards = pa.RecordBatch.from_pylist([{"uri": str(path), "reason": None}])
     rows = [row for batch in read_shards(spec)(iter([shards])) for row in batch.to_pylist()]
+    # What is only counted comes last, and is here of no interest.
+    assert [bool(row["uri"]) for row in rows] == sorted((bool(row["uri"]) for row in rows), reverse=True)
+    rows = [row for row in rows if row["uri"] or row["source_key"]]
     for row in rows:
         # Whatever it is, it is one of three: bytes, a reason in place of their digest, or the break.
         assert (row["content"] is not None) + (unread_reason(row["content_sha256"]) is not None) + (
