@@ -14,7 +14,6 @@ import pytest
 
 from tests.unit.udfs import listed as seen
 from tests.unit.udfs.listed import JPEG, listed, outcomes, spec
-
 from udfs.reading import ReadFailure, address_within, read_bytes
 from udfs.sources import read_files
 
