@@ -67,7 +67,8 @@ def resealed(data: bytearray) -> bytes:
 def test_a_name_that_is_no_text_is_written_out(tmp_path: Path, data: bytes) -> None:
     found = members(tmp_path, data)
     assert found == [
-        *((f"s.tar/{key}", "") for key in ("000", "a/001", "x", "\u00e9")), ("s.tar/no text \\udcff.jpg", "BAD_ADDRESS"),
+        *((f"s.tar/{key}", "") for key in ("000", "a/001", "x", "\u00e9")),
+        ("s.tar/no text \\udcff.jpg", "BAD_ADDRESS"),
     ]  # fmt: skip
 
 
