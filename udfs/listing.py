@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 #: Folders behind links are not entered: inside the root they stand at their own place, and they may lead in a ring.
 LINKED_FOLDER: Final = "LINKED_FOLDER"
 UNREADABLE_FOLDER: Final = "UNREADABLE_FOLDER"
-#: What is listed: with ``recursive`` all that lies below, else what lies in it. ``skipped``: all of it is only counted.
-FOLDER_SCHEMA = "uri string, recursive boolean, skipped boolean"
+#: Not entered either: what systems keep there may be many times what it lies beside (snapshots of all of it).
+SKIPPED_FOLDER: Final = "SKIPPED_FOLDER"
+#: What is listed: with ``recursive`` all that lies below, else what lies in it.
+FOLDER_SCHEMA = "uri string, recursive boolean"
 #: A file has a ``uri``; ``reason``: why it is not to be read. A ``folder`` is one that is still to be listed. What has
 #: neither is a number of ``entries`` with one reason and one suffix that are only counted.
-LISTING_SCHEMA = (
-    "uri string, byte_size bigint, reason string, suffix string, entries bigint, folder string, skipped boolean"
-)
+LISTING_SCHEMA = "uri string, byte_size bigint, reason string, suffix string, entries bigint, folder string"
 _LISTED_ROWS = 10_000
 _LOOK: Final = "to be looked at"
 # A look at a file's start is mostly waiting.
@@ -58,7 +58,6 @@ class _Met:
     byte_size: int = 0
     reason: str | None = None
     folder: bool = False
-    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,6 @@ class _Row:
     suffix: str | None = None
     entries: int = 1
     folder: str | None = None
-    skipped: bool = False
 
 
 def list_folders(spec: ListSpec) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -85,7 +83,7 @@ def list_folders(spec: ListSpec) -> Callable[[Iterator[pa.RecordBatch]], Iterato
         with ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
             for batch in batches:
                 for folder in batch.to_pylist():
-                    met = _met(folder["uri"], folder["recursive"], folder["skipped"], spec.read)
+                    met = _met(folder["uri"], folder["recursive"], spec.read)
                     while some := list(islice(met, _LISTED_ROWS)):
                         yield to_batch(_rows(some, spec, counts, pool), LISTING_SCHEMA)
         yield to_batch(
@@ -133,7 +131,7 @@ def _rows(some: list[_Met], spec: ListSpec, counts: Counts, pool: ThreadPoolExec
     rows = []
     for met, reason in zip(some, reasons, strict=True):
         if met.folder:
-            rows.append(_Row(folder=met.path, skipped=met.skipped))
+            rows.append(_Row(folder=met.path))
         elif reason:
             counts[reason, suffix_of(met.path) if met.path else None] += 1
         else:
@@ -147,8 +145,6 @@ def _by_name(met: _Met, spec: ListSpec) -> str | None:
     """Why a file is only counted; None where it is to be a row, `_LOOK` where its first bytes have to tell."""
     if met.folder:
         return None
-    if met.skipped:
-        return SKIPPED
     if met.reason or met.path.lower().endswith(spec.suffixes):
         return met.reason
     if not usable_address(met.path):
@@ -172,65 +168,69 @@ def _by_bytes(met: _Met, read: ReadSpec) -> str | None:
     return None if image_kind(head, met.byte_size) else OTHER_FILE
 
 
-def _met(uri: str, recursive: bool, skipped: bool, read: ReadSpec) -> Iterator[_Met]:
+def _met(uri: str, recursive: bool, read: ReadSpec) -> Iterator[_Met]:
     system, path, prefix = file_system(uri, timeout_s=read.timeout_s, attempts=_TRIES)
     if prefix:
-        return _objects(system, path, prefix, _Walk(recursive, skipped, read.skip))
+        return _objects(system, path, prefix, recursive, read.skip)
     if not os.path.isdir(raw(path)) and os.path.exists(raw(path)):  # noqa: PTH110, PTH112 - of bytes
         return iter([_Met(path, os.stat(raw(path)).st_size)])  # noqa: PTH116
-    return _walked(path, _Walk(recursive, skipped, read.skip))
+    return _walked(path, recursive, read.skip)
 
 
-@dataclass(frozen=True)
-class _Walk:
-    recursive: bool
-    skipped: bool
-    skip: tuple[str, ...]
-
-
-def _objects(system: FileSystem, path: str, prefix: str, walk: _Walk) -> Iterator[_Met]:
+def _objects(system: FileSystem, path: str, prefix: str, recursive: bool, skip: tuple[str, ...]) -> Iterator[_Met]:
     from pyarrow import fs
 
-    skips = skipper(walk.skip)
     try:
         itself = system.get_file_info(path)
         if itself.type == fs.FileType.File:
             yield _Met(prefix + path, itself.size)
             return
-        infos = system.get_file_info(fs.FileSelector(path, recursive=walk.recursive))
+        infos = system.get_file_info(fs.FileSelector(path, recursive=recursive))
     except OSError:
-        yield _Met(reason=UNREADABLE_FOLDER, skipped=walk.skipped)
+        yield _Met(reason=UNREADABLE_FOLDER)
         return
+    skips, skipped = skipper(skip), set[str]()
     for info in infos:
-        skipped = walk.skipped or skips(info.path.removeprefix(path.rstrip("/") + "/"))
-        if info.type == fs.FileType.File:
-            yield _Met(prefix + info.path, info.size, skipped=skipped)
-        elif not walk.recursive:
-            yield _Met(prefix + info.path, folder=True, skipped=skipped)
+        above, _, name = info.path.removeprefix(path.rstrip("/") + "/").rpartition("/")
+        if skips(above):
+            # There are no folders to enter or not: all that is in one comes with the rest, and counts as one.
+            skipped.add(_outermost(above, skips))
+        elif info.type == fs.FileType.File:
+            yield _Met(prefix + info.path, info.size, SKIPPED if skips(name) else None)
+        elif skips(name):
+            skipped.add(f"{above}/{name}".lstrip("/"))
+        elif not recursive:
+            yield _Met(prefix + info.path, folder=True)
+    yield from (_Met(reason=SKIPPED_FOLDER) for _ in skipped)
 
 
-def _walked(path: str, walk: _Walk) -> Iterator[_Met]:
+def _outermost(path: str, skips: Callable[[str], bool]) -> str:
+    """The path up to the first of its folders that is skipped."""
+    parts = path.split("/")
+    return "/".join(parts[: next(index for index, part in enumerate(parts) if skips(part)) + 1])
+
+
+def _walked(path: str, recursive: bool, skip: tuple[str, ...]) -> Iterator[_Met]:
     """Files below a local folder by their names; links to files, too: what they lead to is looked at in reading."""
-    skips, folders = skipper(walk.skip), [(raw(path), walk.skipped)]
+    skips, folders = skipper(skip), [raw(path)]
     while folders:
-        folder, inside = folders.pop()
         try:
-            with os.scandir(folder) as found:
+            with os.scandir(folders.pop()) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
-            yield _Met(reason=UNREADABLE_FOLDER, skipped=inside)
+            yield _Met(reason=UNREADABLE_FOLDER)
             continue
         for entry in entries:
-            place, skipped = text(entry.path), inside or skips(text(entry.name))
+            place, skipped = text(entry.path), skips(text(entry.name))
             if not _is_folder(entry):
-                yield _Met(place, _size(entry), skipped=skipped)
-            elif entry.is_symlink():
-                yield _Met(reason=LINKED_FOLDER, skipped=skipped)
-            elif walk.recursive or not usable_address(place):
+                yield _Met(place, _size(entry), SKIPPED if skipped else None)
+            elif skipped or entry.is_symlink():
+                yield _Met(reason=SKIPPED_FOLDER if skipped else LINKED_FOLDER)
+            elif recursive or not usable_address(place):
                 # A folder whose name is no text cannot be given a task of its own.
-                folders.append((entry.path, skipped))
+                folders.append(entry.path)
             else:
-                yield _Met(place, folder=True, skipped=skipped)
+                yield _Met(place, folder=True)
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:

@@ -48,7 +48,7 @@ def said_of_images(images: Ingested, *, with_basis: bool) -> list[str]:
         owners = ", ".join(images.batches)
         parts.append(f"ids of {OTHER_BATCH} belong to {owners}: erase them there, or rename them here")
     if images.twice:
-        places = "; ".join(f"{one} and {other}" for one, other in images.twice)
+        places = ", one at ".join(f"{one} and {other}" for one, other in images.twice)
         parts.append(f"one key stands at {places} (the shard's name, and a member's up to the first dot): rename them")
     elif DUPLICATE_ID in images.refused:
         parts.append("group the source by image_id to see which ids of it stand more than once")

@@ -350,11 +350,9 @@ def list_files(spark: SparkSession, root: str, spec: ListSpec) -> DataFrame:
             f"--source {root}: it cannot be listed ({type(error).__name__}).",
             hint="check that this user may read it; it must be a local path or S3.",
         ) from None
-    top = spark.createDataFrame([(root or "/", False, False)], FOLDER_SCHEMA)
+    top = spark.createDataFrame([(root or "/", False)], FOLDER_SCHEMA)
     found = materialise(top.mapInArrow(list_folders(spec), LISTING_SCHEMA))
-    folders = found.where("folder IS NOT NULL").select(
-        F.col("folder").alias("uri"), F.lit(True).alias("recursive"), "skipped"
-    )
+    folders = found.where("folder IS NOT NULL").select(F.col("folder").alias("uri"), F.lit(True).alias("recursive"))
     tasks = folders.repartition(max(1, min(folders.count(), 1000)))
     return found.where("folder IS NULL").unionByName(tasks.mapInArrow(list_folders(spec), LISTING_SCHEMA))
 

@@ -28,13 +28,13 @@ def listed(root: Path, **changes: Any) -> list[dict[str, Any]]:
     wanted = ListSpec(IMAGE_SUFFIXES, look=True, read=spec(root))
     task = list_folders(replace(wanted, **changes))
 
-    def of(uri: str, *, recursive: bool, skipped: bool) -> list[dict[str, Any]]:
-        batch = pa.RecordBatch.from_pylist([{"uri": uri, "recursive": recursive, "skipped": skipped}])
+    def of(uri: str, *, recursive: bool) -> list[dict[str, Any]]:
+        batch = pa.RecordBatch.from_pylist([{"uri": uri, "recursive": recursive}])
         return [row for found in task(iter([batch])) for row in found.to_pylist()]
 
-    rows = of(str(root), recursive=False, skipped=False)
+    rows = of(str(root), recursive=False)
     for row in [row for row in rows if row["folder"]]:
-        rows += of(row["folder"], recursive=True, skipped=row["skipped"])
+        rows += of(row["folder"], recursive=True)
     return [row for row in rows if not row["folder"]]
 
 

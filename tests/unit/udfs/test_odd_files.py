@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.udfs.listed import JPEG, ends, listed, of_shard, outcomes
-from udfs.names import NO_SUFFIX, OTHER_SUFFIX, suffix_of
+from tests.unit.udfs.listed import JPEG, SKIP, ends, listed, of_shard, outcomes
+from udfs.names import NO_SUFFIX, OTHER_SUFFIX, skipper, suffix_of, text
 from udfs.sources import SHARD_SUFFIXES
 
 pytestmark = pytest.mark.unit
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 PNG, HEIC = b"\x89PNG\r\n\x1a\n picture", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 TIFF = b"II*\0\x08\0\0\0 a directory"
 FILM = b"\0\0\0\x18ftypisom\0\0\2\0isomiso2"
-IMAGE, OTHER, BAD = "", "OTHER_FILE", "BAD_ADDRESS"
+IMAGE, OTHER, BAD, FOLDER = "", "OTHER_FILE", "BAD_ADDRESS", "SKIPPED_FOLDER"
 
 # --- Trees -----------------------------------------------------------------------------------------------------------
 #: A file's name (as the system has it), its bytes, and how it ends.
@@ -98,9 +98,9 @@ FOLDERS: dict[bytes, str] = {
     b"M\xc3\xbcller": IMAGE, b"2024:01": IMAGE, b"a b": IMAGE, b"@photos": IMAGE, b"#1": IMAGE, b"~": IMAGE,
     b"_delta_log": IMAGE, b"_temporary": IMAGE, b"part=1": IMAGE, b"a.jpg": IMAGE, b"a.tar": IMAGE, b"trash": IMAGE,
     b"M\xfcller": BAD, b"a\nb": BAD,
-    b"@eaDir": "SKIPPED", b"@EADIR": "SKIPPED", b"#recycle": "SKIPPED", b"@Recycle": "SKIPPED", b".hidden": "SKIPPED",
-    b"__MACOSX": "SKIPPED", b".Trash-1000": "SKIPPED", b".Trashes": "SKIPPED", b"$RECYCLE.BIN": "SKIPPED",
-    b"System Volume Information": "SKIPPED", b"lost+found": "SKIPPED", b".git": "SKIPPED", b".@__thumb": "SKIPPED",
+    b"@eaDir": FOLDER, b"@EADIR": FOLDER, b"#recycle": FOLDER, b"@Recycle": FOLDER, b".hidden": FOLDER,
+    b"__MACOSX": FOLDER, b".Trash-1000": FOLDER, b".Trashes": FOLDER, b"$RECYCLE.BIN": FOLDER,
+    b"System Volume Information": FOLDER, b"lost+found": FOLDER, b".git": FOLDER, b".@__thumb": FOLDER,
 }  # fmt: skip
 
 
@@ -133,7 +133,8 @@ def test_every_folder_of_the_table_ends_as_it_says(tmp_path: Path, depth: bytes)
         put(os.path.join(bytes(tmp_path), depth, folder, b"a.jpg"), JPEG)  # noqa: PTH118
         put(os.path.join(bytes(tmp_path), depth, folder, b"deep/er/a.jpg"), JPEG)  # noqa: PTH118
     expected = Counter(FOLDERS.values())
-    assert outcomes(tmp_path) == {end: 2 * count for end, count in expected.items()}
+    # What is skipped is not entered.
+    assert outcomes(tmp_path) == {end: count * (1 if end == FOLDER else 2) for end, count in expected.items()}
 
 
 def a_pipe(root: Path) -> None:
@@ -159,7 +160,7 @@ ENTRIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a link to the parent": (a_link_to(".."), "LINKED_FOLDER"),
     "a link to the folder itself": (a_link_to("."), "LINKED_FOLDER"),
     "a link to a folder outside": (a_link_to("/etc"), "LINKED_FOLDER"),
-    "a hidden link to a folder": (a_link_to("/etc", ".cache"), "SKIPPED"),
+    "a hidden link to a folder": (a_link_to("/etc", ".cache"), FOLDER),
     "an empty folder": (lambda root: (root / "empty").mkdir(), ""),
 }
 
@@ -191,7 +192,7 @@ def test_a_folder_that_may_not_be_read_is_counted_and_matters_only_where_it_coun
 
     # Root may read whatever it likes.
     monkeypatch.setattr("udfs.listing.os.scandir", refuse)
-    assert outcomes(tmp_path) == {"": 1, "SKIPPED" if folder[0] == "." else "UNREADABLE_FOLDER": 2}
+    assert outcomes(tmp_path) == {"": 1, FOLDER if folder[0] == "." else "UNREADABLE_FOLDER": 2}
 
 
 def test_what_is_not_taken_is_told_by_suffix_and_no_name_is_in_it(tmp_path: Path) -> None:
@@ -245,13 +246,14 @@ HURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthChec
 
 
 def build(place: bytes, tree: object) -> int:
-    """Make a tree; how many files it has."""
+    """Make a tree; how many files it has, and folders that are skipped."""
     if isinstance(tree, bytes):
         put(place, tree)
         return 1
     assert isinstance(tree, dict)
     os.mkdir(place)  # noqa: PTH102
-    return sum(build(place + b"/" + name, below) for name, below in tree.items() if name not in (b".", b".."))
+    files = sum(build(place + b"/" + name, below) for name, below in tree.items() if name not in (b".", b".."))
+    return 1 if skipper(SKIP)(text(place.rpartition(b"/")[2])) else files
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=HURRIED)

@@ -154,7 +154,7 @@ def test_no_hostile_name_ends_a_listing(root: Path) -> None:
     rows = listed(root)
     # Each has a name of its own, which is text.
     assert len({row["uri"] for row in rows if row["uri"]}) == 10
-    assert outcomes(root) == {"": 6, "BAD_ADDRESS": 4, "LINKED_FOLDER": 1, "SKIPPED": 1, "EMPTY": 1}
+    assert outcomes(root) == {"": 6, "BAD_ADDRESS": 4, "LINKED_FOLDER": 1, "SKIPPED_FOLDER": 1, "EMPTY": 1}
     batch = pa.RecordBatch.from_pylist([{"source_key": row["uri"], **row} for row in rows if row["uri"]])
     read = [row for found in read_files(spec(root))(iter([batch])) for row in found.to_pylist()]
     assert all((row["uri"] is None) == (row["content"] is None) for row in read)
