@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pyarrow import fs
 
 from tests.unit.udfs.listed import JPEG, SKIP, ends, listed, of_shard, outcomes
+from udfs.listing import _objects
 from udfs.names import NO_SUFFIX, OTHER_SUFFIX, skipper, suffix_of, text
 from udfs.sources import SHARD_SUFFIXES
 
@@ -213,6 +215,28 @@ def test_beside_shards_whatever_is_none_is_counted(tmp_path: Path) -> None:
     assert {(row["reason"], row["suffix"]) for row in rows if not row["uri"]} == {
         (OTHER, ".json"), (OTHER, ".jpg"), ("SKIPPED", ".tar"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("recursive", [True, False])
+def test_an_object_store_is_listed_like_a_folder(tmp_path: Path, recursive: bool) -> None:
+    """By Arrow's listing, which yields all that is below at once; here of a local folder."""
+    for name in (
+        "a.jpg", "b/c.jpg", "b/._c.jpg", "b/d/e", ".hidden/f.jpg", ".hidden/g/h.jpg", "b/@eaDir/i.jpg",
+        "b/@eaDir/.j/k.jpg", "b/d/@eaDir/l.jpg", "Thumbs.db",
+    ):  # fmt: skip
+        put(bytes(tmp_path / name), JPEG)
+    met = list(_objects(fs.LocalFileSystem(), str(tmp_path), "", recursive, SKIP))
+    paths = {(one.path.removeprefix(f"{tmp_path}/"), one.folder, one.reason) for one in met if one.path}
+    below = {("b/c.jpg", False, None), ("b/d/e", False, None), ("b/._c.jpg", False, "SKIPPED")}
+    assert paths == {("a.jpg", False, None), ("Thumbs.db", False, "SKIPPED")} | (
+        below if recursive else {("b", True, None)}
+    )
+    assert [one.reason for one in met if not one.path] == [FOLDER] * (3 if recursive else 1)
+    missing = list(_objects(fs.LocalFileSystem(), f"{tmp_path}/none", "", recursive, SKIP))
+    assert [one.reason for one in missing] == ["UNREADABLE_FOLDER"]
+    assert [one.path for one in _objects(fs.LocalFileSystem(), f"{tmp_path}/a.jpg", "", recursive, SKIP)] == [
+        f"{tmp_path}/a.jpg"
+    ]
 
 
 LOCALE = """
