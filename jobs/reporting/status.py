@@ -37,7 +37,7 @@ def runs_shown(job_: JobContext, limit: int) -> Result:
                 run["state"],
                 f"{run['started_at']:%Y-%m-%d %H:%M}",
                 # Of what an `ingest` met, the images.
-                str(images["listed"] - sum(images["refused"].values()) if isinstance(images, dict) else images),
+                str(images["listed"] - sum(images.get("refused", {}).values()) if isinstance(images, dict) else images),
                 str(counts.get("faces", "")),
             ]
         )

@@ -6,6 +6,7 @@ A listing is cheap (names, no bytes); bytes are read only for what is new or may
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -283,7 +284,8 @@ def _nothing_at(text: str) -> BadInput:
 
 def _guess(spark: SparkSession, location: str, skip: tuple[str, ...]) -> str:
     if not _exists(spark, location):
-        if "/" not in location and ":" not in location and spark.catalog.tableExists(location):
+        # Spark takes anything else for a mistake in SQL.
+        if re.fullmatch(r"[\w.`]+", location) and spark.catalog.tableExists(location):
             return "delta"
         raise _nothing_at(location)
     if location.endswith(SHARD_SUFFIXES):
