@@ -91,6 +91,14 @@ class SourceSettings(_Section):
         description="Folders and `s3://bucket/prefix` that `uri` and links may lead to, besides the source's own "
         "place: what is ingested; of a table given by its path, the folder that it lies in, or its bucket.",
     )
+    skip: tuple[Name, ...] = Field(
+        (
+            ".*", "@eaDir", "@Recycle", "@Recently-Snapshot", "@tmp", "#recycle", "#snapshot", "$RECYCLE.BIN",
+            "System Volume Information", "lost+found", "__MACOSX", "Thumbs.db", "ehthumbs*.db", "desktop.ini",
+        ),
+        description="Names of files and folders below a source, at any depth, that are skipped and counted: what "
+        "systems leave there. `*`, `?` and `[…]` as in a shell; upper and lower case are alike.",
+    )  # fmt: skip
 
 
 class ErasureSettings(_Section):

@@ -49,9 +49,9 @@ class DecodeFailure(Exception):
     """An image that doesn't become pixels: ``status`` and a stable ``reason`` code.
 
     ``broken``: NOT_AN_IMAGE, TRUNCATED, CORRUPT, UNSUPPORTED_MODE, UNSUPPORTED_FORMAT (a picture, of a format that is
-    not decoded: JPEG 2000, a film in AVIF or HEIC). ``too_large``: TOO_MANY_PIXELS, TOO_MUCH_MEMORY
-    (decoding would take more than ``max_decode_bytes``), TOO_MANY_SCANS (of a JPEG), TOO_MANY_PARTS (chunks, boxes,
-    segments, strips).
+    not decoded: JPEG 2000, a film in AVIF or HEIC, a camera's raw file). ``too_large``: TOO_MANY_PIXELS,
+    TOO_MUCH_MEMORY (decoding would take more than ``max_decode_bytes``), TOO_MANY_SCANS (of a JPEG), TOO_MANY_PARTS
+    (chunks, boxes, segments, strips).
     """
 
     def __init__(self, status: str, reason: str) -> None:
@@ -191,8 +191,9 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if kind.upper() not in _formats():
         raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
     try:
-        if kind == "tiff":
-            read_tiff(data)
+        if kind == "tiff" and read_tiff(data).reduced:
+            # Who stands small in the background is not seen in it.
+            raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
         if (kind == "avif" and avif.is_sequence(data)) or (kind == "heif" and not _is_picture(data)):
             raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
         # Pillow's own limit is a global that warns first and raises later. Ours is exact and comes right

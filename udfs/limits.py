@@ -35,6 +35,7 @@ SOI, EOI, SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _UNSENT = 255
 _OFFSETS = frozenset({273, 279, 324, 325})  # StripOffsets, StripByteCounts, TileOffsets, TileByteCounts
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_SUBFILE_TYPE = 254  # its lowest bit: a copy in fewer pixels
 _LAST_BASELINE_TAG = 600
 _WHOLE_NUMBERS = {3: 2, 4: 4, 16: 8}  # SHORT, LONG, LONG8
 
@@ -131,9 +132,13 @@ def _note_scan(header: bytes, sent: dict[int, bytearray], *, progressive: bool) 
 
 @dataclass(frozen=True)
 class Tiff:
-    """What the first directory of a TIFF says of its tiles: their width and length; None where it is in strips."""
+    """What the first directory of a TIFF says. ``tile``: width and length of its tiles; None where it is in strips.
+
+    ``reduced``: it is the small copy of a picture that stands elsewhere in the file, as in cameras' raw files.
+    """
 
     tile: tuple[int, int] | None
+    reduced: bool
 
     def tiled(self, width: int, height: int) -> tuple[int, int]:
         """Pixels of a tile, and of all the tiles of a picture of that size. Raises `TooManyReads`."""
@@ -153,7 +158,7 @@ def read_tiff(data: bytes) -> Tiff:
 
     big = number(2, 2) == 43
     start, entries, width, wide = (number(8, 8), 8, 20, 8) if big else (number(4, 4), 2, 12, 4)
-    most, seen, tile = 0, set[int](), dict[int, int]()
+    most, seen, tile, reduced = 0, set[int](), dict[int, int](), False
     entries_said = number(start, entries)
     if entries_said > MAX_STRIPS:
         raise TooManyReads
@@ -172,11 +177,13 @@ def read_tiff(data: bytes) -> Tiff:
             if kind not in _WHOLE_NUMBERS or count != 1:
                 raise BadStructure
             tile[tag] = number(at + 4 + wide, _WHOLE_NUMBERS[kind])
+        elif tag == _SUBFILE_TYPE:
+            reduced = bool(number(at + 4 + wide, _WHOLE_NUMBERS.get(kind, 4)) & 1)
     if most > MAX_STRIPS:
         raise TooManyReads
     if tile and (len(tile) < 2 or not all(tile.values())):
         raise BadStructure
-    return Tiff((tile[_TILE_WIDTH], tile[_TILE_LENGTH]) if tile else None)
+    return Tiff((tile[_TILE_WIDTH], tile[_TILE_LENGTH]) if tile else None, reduced)
 
 
 def decode_bytes(

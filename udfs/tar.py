@@ -47,8 +47,9 @@ class Member:
 class TarReader:
     """The members of a tar, in order, by iteration; `read` gives the bytes of the one that it stands at.
 
-    Iteration ends where the archive says that it ends. Raises `tarfile.TarError`, EOFError and ValueError where it
-    is damaged, breaks off, or holds more than an archive of pictures does.
+    Iteration ends where the archive says that it ends, and nothing but zeros may stand behind: another archive there
+    would be lost. Raises `tarfile.TarError`, EOFError and ValueError where it is damaged, breaks off, or holds more
+    than an archive of pictures does.
     """
 
     def __init__(self, stream: Readable) -> None:
@@ -71,6 +72,7 @@ class TarReader:
         for _ in range(_MOST_HEADERS):
             block = self._exactly(tarfile.BLOCKSIZE)
             if not any(block):
+                self._end()
                 return None
             self._entries += 1
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -115,6 +117,12 @@ class TarReader:
     def _skip(self) -> None:
         while self._left:
             self.read(min(self._left, _SKIPPED))
+
+    def _end(self) -> None:
+        # To the last byte, where a gzip has its checksum.
+        while data := self._stream.read(_SKIPPED):
+            if data.count(0) < len(data):
+                raise tarfile.ReadError("something stands behind the end")
 
     def _exactly(self, size: int) -> bytes:
         parts, missing = [], size

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -29,7 +29,7 @@ from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE
 from jobs.tables.links import append_links, links_to_content, waiting_links
 from jobs.tables.store import Warehouse, looked_up, materialise
 
-TEMPLATE_ROWS: Final = 10_000
+TEMPLATE_ROWS: Final = 1_000_000
 _PERSON, _BATCH = "pii_principal_id", "source_batch_id"
 
 
@@ -323,13 +323,13 @@ def _micros(at: datetime) -> int:
     return (at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
 
 
-def write_template(listing: DataFrame, batch_id: str, path: str) -> int:
+def write_template(listing: Callable[[], DataFrame], batch_id: str, path: str) -> int:
     """Write a CSV of basis records and a YAML of the batch, for a person to complete; returns the rows written.
 
-    To new files only: one that is there may have been completed.
+    To new files only: one that is there may have been completed. ``listing`` is called once they are made.
 
     What only the person knows is left empty, so an uncompleted template permits nothing. At most
-    ``TEMPLATE_ROWS`` images are written out: beyond that, records come from a system and not from a person's hand.
+    ``TEMPLATE_ROWS`` images are written out, which is what a spreadsheet holds: who calls it says so.
     Names come back from `read_basis` as they are, and no spreadsheet takes one for a formula (`quoted`).
 
     Raises:
@@ -345,20 +345,22 @@ def write_template(listing: DataFrame, batch_id: str, path: str) -> int:
     batch_path = str(Path(path).with_suffix(".batch.yaml"))
     # Before the source is listed, which may take long.
     with new_file(path, "--basis-template") as file, new_file(batch_path, "--basis-template") as batch_file:
-        keys = listing.select("source_key").orderBy("source_key").limit(TEMPLATE_ROWS).collect()
-        file.write(_template([row["source_key"] for row in keys], batch_id).encode())
+        keys = listing().select("source_key").orderBy("source_key").limit(TEMPLATE_ROWS)
+        out = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        rows = _template((row["source_key"] for row in keys.toLocalIterator()), batch_id, out)
+        out.detach()
         batch_file.write(_BATCH_TEMPLATE.format(batch_id=json.dumps(batch_id, ensure_ascii=False)).encode())
-    return len(keys)
+    return rows
 
 
-def _template(keys: list[str], batch_id: str) -> str:
-    out = io.StringIO()
+def _template(keys: Iterable[str], batch_id: str, out: io.TextIOBase) -> int:
     writer = csv.DictWriter(out, CSV_COLUMNS)
     writer.writeheader()
+    number = 0
     for number, key in enumerate(keys, start=1):
         row = {"record_id": f"{batch_id}-{number:06d}", "images": quoted(key), "source_batch_id": batch_id}
         writer.writerow({**row, "schema_version": "1.0"})
-    return out.getvalue()
+    return number
 
 
 _BATCH_ID: Final = re.compile(r"[^\W\d_](?:[\w ./:-]*[\w./-])?")

@@ -37,7 +37,8 @@ def runs_shown(job_: JobContext, limit: int) -> Result:
                 run["job"],
                 run["state"],
                 f"{run['started_at']:%Y-%m-%d %H:%M}",
-                str(images["listed"] if isinstance(images, dict) else images),  # of a source, by `ingest`
+                # Of what an `ingest` met, the images.
+                str(images["listed"] - sum(images.get("refused", {}).values()) if isinstance(images, dict) else images),
                 str(counts.get("faces", "")),
             ]
         )

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pyspark.sql import DataFrame
+
 from jobs.errors import BadInput, SettingsError
 from jobs.formatting import counted
 from jobs.governance.basis import import_basis, is_void, link_images, named_images, record_batch, write_template
@@ -21,11 +23,18 @@ from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, utc_now
 from jobs.schemas import RUNS, SOURCE_BATCHES
-from jobs.steps.ingest_messages import said_of_batch, said_of_expansion, said_of_images, said_of_records
-from jobs.tables.images import OTHER_BATCH, ids_of_others, ingest_images
+from jobs.steps.ingest_messages import (
+    said_of_batch,
+    said_of_expansion,
+    said_of_images,
+    said_of_others,
+    said_of_records,
+)
+from jobs.tables.images import OTHER_BATCH, counted_by, ids_of_others, ingest_images
 from jobs.tables.sources import FolderSource, Source, TableSource
-from jobs.tables.store import Warehouse
-from udfs.sources import BROKEN_SHARD, UNREADABLE_FOLDER
+from jobs.tables.store import Warehouse, materialise
+from udfs.listing import UNREADABLE_FOLDER
+from udfs.sources import BROKEN_SHARD
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -38,12 +47,24 @@ def template(source: Source | None, batch_id: str, path: str) -> Result:
     """Write the files in which a person says what permits the images of a source."""
     if source is None:
         raise SettingsError("--basis-template needs --source.")
-    rows = write_template(source.listing().where("reason IS NULL"), batch_id, path)
+    met: list[DataFrame] = []
+
+    def images() -> DataFrame:
+        met.append(materialise(source.listing()))
+        return met[0].where("reason IS NULL")
+
+    rows = write_template(images, batch_id, path)
+    left = met[0].where("reason IS NULL").count() - rows
+    refused, suffixes = counted_by(met[0].where("reason IS NOT NULL"))
     batch_file = Path(path).with_suffix(".batch.yaml")
+    parts = [f"template for {counted(rows, 'image')} written to {path} and {batch_file}"]
+    if left:
+        parts.append(f"{counted(left, 'image')} more than a spreadsheet holds: give records for them as JSON lines")
+    parts += said_of_others(refused, suffixes)
     return Result(
-        f"template for {rows} images written to {path} and {batch_file}; complete both, then run "
-        f"`ingest --source … --batch {batch_file} --basis {path}`. Until then every image is refused.",
-        data={"rows": rows},
+        f"{'; '.join(parts)}. Complete both files, then run `ingest --source … --batch {batch_file} --basis {path}`. "
+        "Until then every image is refused.",
+        data={"rows": rows, "left_out": left, "refused": refused, "suffixes": suffixes},
     )
 
 

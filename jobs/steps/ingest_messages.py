@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from jobs.formatting import counted
 from jobs.governance.basis import BasisImported
 from jobs.governance.expansion import Expanded
-from jobs.tables.images import OTHER_BATCH, Ingested
+from jobs.tables.images import DUPLICATE_ID, OTHER_BATCH, Ingested
+from udfs.names import NO_SUFFIX, OTHER_SUFFIX
 
 
 def said_of_batch(batch_id: str, state: str, *, changed: bool, void: bool) -> str:
@@ -49,18 +50,24 @@ def said_of_records(done: BasisImported) -> list[str]:
 def said_of_images(images: Ingested, *, with_basis: bool) -> list[str]:
     """What an ingestion of images did and did not do, with what to do about it."""
     parts = [
-        f"{counted(images.listed, 'image')}: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
+        f"{counted(images.images, 'image')}: {images.new} new, {images.changed} changed, {images.unchanged} unchanged"
         + (f", {images.barred} not taken: they were erased" if images.barred else "")
     ]
-    if images.refused:
-        parts.append(f"{sum(images.refused.values())} not taken: {_counted(images.refused)}")
+    parts += said_of_others(images.refused, images.suffixes)
     if images.batches:
         owners = ", ".join(images.batches)
         parts.append(f"ids of {OTHER_BATCH} belong to {owners}: erase them there, or rename them here")
+    if images.twice:
+        places = ", one at ".join(f"{one} and {other}" for one, other in images.twice)
+        parts.append(f"one key stands at {places} (the shard's name, and a member's up to the first dot): rename them")
+    elif DUPLICATE_ID in images.refused:
+        parts.append("group the source by image_id to see which ids of it stand more than once")
     if images.broken:
         parts.append(f"what follows the break in {', '.join(images.broken)} is unknown: replace them and ingest again")
     if images.unread:
-        parts.append(f"{sum(images.unread.values())} without a readable picture: {_counted(images.unread)}")
+        parts.append(
+            f"{sum(images.unread.values())} without a readable picture: {_counted(images.unread, images.suffixes)}"
+        )
     if images.out_of_reach:
         kept = sum(images.out_of_reach.values())
         parts.append(f"{kept} could not be read this time and stay as they were: {_counted(images.out_of_reach)}")
@@ -73,5 +80,19 @@ def said_of_images(images: Ingested, *, with_basis: bool) -> list[str]:
     return parts
 
 
-def _counted(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+def said_of_others(refused: Mapping[str, int], suffixes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What of a source was met and not taken: by reason, and of files by suffix."""
+    return [f"{sum(refused.values())} not taken: {_counted(refused, suffixes)}"] if refused else []
+
+
+def _counted(reasons: Mapping[str, int], suffixes: Mapping[str, Mapping[str, int]] | None = None) -> str:
+    def by_suffix(reason: str) -> str:
+        found = (suffixes or {}).get(reason, {})
+        return f" ({', '.join(f'{count} {_words(suffix)}' for suffix, count in found.items())})" if found else ""
+
+    ordered = sorted(reasons.items(), key=lambda item: -item[1])
+    return ", ".join(f"{count} {reason}{by_suffix(reason)}" for reason, count in ordered)
+
+
+def _words(suffix: str) -> str:
+    return {NO_SUFFIX: "without a suffix", OTHER_SUFFIX: "with other suffixes"}.get(suffix, suffix)

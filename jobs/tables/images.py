@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,7 @@ from jobs.schemas import IMAGES
 from jobs.tables.links import bind_waiting
 from jobs.tables.sources import IMAGES_A_TASK, Source
 from jobs.tables.store import Warehouse, looked_up, materialise
+from udfs.names import OTHER_SUFFIX
 from udfs.reading import UNREAD_PREFIX
 from udfs.sources import BROKEN_SHARD
 
@@ -25,18 +27,21 @@ OTHER_BATCH: Final = "OTHER_BATCH"
 #: Other bytes for an image that a legal hold keeps as it is.
 LEGAL_HOLD: Final = "LEGAL_HOLD"
 _NAMED: Final = 3
+# Suffixes that are told of a reason.
+_SUFFIXES: Final = 20
 # Reasons that say nothing of a picture's bytes: what was read before stays as it was.
 _OUT_OF_REACH: Final = ("NOT_FOUND", "ACCESS_DENIED", "TIMEOUT", "THROTTLED", "IO_ERROR", "OUTSIDE_ROOTS")
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What an ingestion found and did, in images; ``listed`` is the sum of the others.
+    """What an ingestion met and did; ``listed``, all that it met, is the sum of the others up to ``refused``.
 
     ``barred``: not taken, for they were erased (Guarantee 13). ``refused``: entries that were not taken, by reason.
     ``unread``: of the images that are there now, those without bytes or digest, by reason. ``out_of_reach``: images
     that could not be read this time, and stay as they were, by reason. ``batches``: some of those that refused ids
-    belong to; ``broken``: some of the shards that break off.
+    belong to; ``broken``: some of the shards that break off; ``twice``: for some ids, two places that have one.
+    ``suffixes``: of the files among ``refused`` and of ``unread``, how many have which suffix, by reason.
     """
 
     listed: int
@@ -49,6 +54,13 @@ class Ingested:
     out_of_reach: Mapping[str, int] = field(default_factory=dict)
     batches: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
+    twice: tuple[tuple[str, str], ...] = ()
+    suffixes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """Images among what was met, the barred ones included: what is neither another file nor in question."""
+        return self.listed - sum(self.refused.values())
 
 
 #: Of rows with image_id and content_sha256, those that may be taken; the second frame's rows have no content yet.
@@ -75,13 +87,15 @@ def ingest_images(
     (image_id) keeps the bytes that it has.
     """
     entries = listing = materialise(source.listing())
-    listed = entries.count()
+    listed = int((entries.agg(F.sum("entries")).first() or [0])[0] or 0)
+    aside = _by_suffix(entries.where("image_id IS NULL"))
     known = materialise(
         warehouse.read(IMAGES)
         .select("image_id", "content_sha256", "source_batch_id", "changed_at")
         .join(listing.select("image_id"), "image_id", "left_semi")
     )
-    listing, refused, batches = _takeable(listing, known, source.batch_id)
+    listing, refused, batches, twice = _takeable(listing, known, source.batch_id)
+    refused |= _totals(aside)
     broken = _broken(entries)
     taken = listed - sum(refused.values())
     if admit is not None:
@@ -127,14 +141,29 @@ def ingest_images(
         added, changed, barred = added - kept_out + lost, changed - lost, barred + kept_out
         bind_waiting(warehouse, listing, now=now)
     unread = _unread(warehouse, listing)
-    return Ingested(listed, added, changed, unchanged, barred, refused, unread, out_of_reach, batches, broken)
+    return Ingested(
+        listed, added, changed, unchanged, barred, refused, _totals(unread), out_of_reach, batches, broken, twice,
+        _told({**aside, **unread}),
+    )  # fmt: skip
 
 
-def _takeable(listing: DataFrame, known: DataFrame, batch_id: str) -> tuple[DataFrame, dict[str, int], tuple[str, ...]]:
-    """The entries whose ids are theirs alone; how many are not, by reason; and whose ids they are."""
-    refused = _by_reason(listing.where("image_id IS NULL"), "reason")
+def counted_by(entries: DataFrame) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    """Entries of a listing by reason, and the files among them by reason and suffix."""
+    counts = _by_suffix(entries)
+    return _totals(counts), _told(counts)
+
+
+def _takeable(
+    listing: DataFrame, known: DataFrame, batch_id: str
+) -> tuple[DataFrame, dict[str, int], tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The entries whose ids are theirs alone; how many are not, by reason; whose ids they are, and where some stand."""
+    refused: dict[str, int] = {}
     listing = listing.where("image_id IS NOT NULL")
-    twice = materialise(listing.groupBy("image_id").count().where("count > 1"))
+    twice = materialise(
+        listing.groupBy("image_id").agg(
+            F.count("*").alias("count"), F.min("place").alias("one"), F.max("place").alias("other")
+        ).where("count > 1")
+    )  # fmt: skip
     if not twice.isEmpty():
         refused[DUPLICATE_ID] = int(twice.agg(F.sum("count")).first()[0])  # type: ignore[index]
         listing = listing.join(looked_up(twice), "image_id", "left_anti")
@@ -144,7 +173,13 @@ def _takeable(listing: DataFrame, known: DataFrame, batch_id: str) -> tuple[Data
         refused[OTHER_BATCH] = taken.count()
         listing = listing.join(looked_up(taken), "image_id", "left_anti")
     names = taken.select("source_batch_id").distinct().orderBy("source_batch_id").limit(_NAMED).collect()
-    return materialise(listing) if refused else listing, refused, tuple(str(row[0]) for row in names)
+    places = twice.where("one IS NOT NULL").orderBy("one").select("one", "other").limit(_NAMED).collect()
+    return (
+        materialise(listing) if refused else listing,
+        refused,
+        tuple(str(row[0]) for row in names),
+        tuple((str(row[0]), str(row[1])) for row in places),
+    )
 
 
 def to_come(warehouse: Warehouse, source: Source, admit: Admit | None) -> tuple[DataFrame, DataFrame]:
@@ -152,7 +187,7 @@ def to_come(warehouse: Warehouse, source: Source, admit: Admit | None) -> tuple[
     listing = materialise(source.listing())
     known = warehouse.read(IMAGES).select("image_id", "source_batch_id")
     known = materialise(known.join(listing.select("image_id"), "image_id", "left_semi"))
-    listing, _, _ = _takeable(listing, known, source.batch_id)
+    listing, *_ = _takeable(listing, known, source.batch_id)
     taken = listing.select("image_id") if admit is None else materialise(admit(listing.select("image_id")))
     return taken, taken.join(known, "image_id", "left_anti")
 
@@ -196,15 +231,39 @@ def _reason(digest: Column) -> Column:
     return F.when(digest.startswith(UNREAD_PREFIX), known)
 
 
-def _unread(warehouse: Warehouse, listing: DataFrame) -> dict[str, int]:
+def _unread(warehouse: Warehouse, listing: DataFrame) -> dict[str, dict[str, int]]:
     reason = _reason(F.col("content_sha256"))
-    mine = warehouse.read(IMAGES).select("image_id", reason.alias("reason"))
-    return _by_reason(mine.join(listing.select("image_id"), "image_id", "left_semi"), "reason")
+    mine = warehouse.read(IMAGES).select("image_id", reason.alias("reason")).where("reason IS NOT NULL")
+    return _by_suffix(mine.join(listing.select("image_id", "suffix", "entries"), "image_id"))
 
 
 def _by_reason(rows: DataFrame, column: str) -> dict[str, int]:
     counted = rows.where(F.col(column).isNotNull()).groupBy(column).count().collect()
     return {str(row[column]): int(row["count"]) for row in counted}
+
+
+def _by_suffix(rows: DataFrame) -> dict[str, dict[str, int]]:
+    """Entries by reason and suffix ("": what has none, such as folders): as many keys as there are of both."""
+    found: dict[str, dict[str, int]] = {}
+    for row in rows.groupBy("reason", "suffix").agg(F.sum("entries").alias("entries")).collect():
+        found.setdefault(str(row["reason"]), {})[row["suffix"] or ""] = int(row["entries"])
+    return found
+
+
+def _totals(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {reason: sum(by_suffix.values()) for reason, by_suffix in counts.items()}
+
+
+def _told(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """The most frequent suffixes of each reason, the rest of them as one."""
+    told: dict[str, dict[str, int]] = {}
+    for reason, by_suffix in counts.items():
+        named = Counter({suffix: count for suffix, count in by_suffix.items() if suffix})
+        rest = sum(count for _, count in named.most_common()[_SUFFIXES:])
+        most = Counter(dict(named.most_common(_SUFFIXES))) + Counter({OTHER_SUFFIX: rest})
+        if most:
+            told[reason] = dict(most.most_common())
+    return told
 
 
 def _broken(entries: DataFrame) -> tuple[str, ...]:

@@ -5,9 +5,11 @@ A listing is cheap (names, no bytes); bytes are read only for what is new or may
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pyspark.sql import functions as F
@@ -17,18 +19,17 @@ from jobs.settings import Settings, refuse_credentials
 from jobs.tables.files import hadoop_path
 from jobs.tables.foreign import is_table_name, open_table, table_layout
 from jobs.tables.source_keys import hashed_id
-from jobs.tables.store import looked_up_in_parts
+from jobs.tables.store import looked_up_in_parts, materialise
 from udfs.kinds import HEAD_BYTES, image_kind
-from udfs.reading import UNREAD_PREFIX, ReadFailure, address_within
+from udfs.listing import FOLDER_SCHEMA, LISTING_SCHEMA, ListSpec, check_place, has_file, list_folders
+from udfs.names import of_command_line, raw, text
+from udfs.reading import UNREAD_PREFIX, ReadFailure, address_within, usable_address
 from udfs.sources import (
     FILE_SCHEMA,
     IMAGE_SUFFIXES,
-    LISTING_SCHEMA,
+    SHARD_SCHEMA,
     SHARD_SUFFIXES,
     ReadSpec,
-    folders_in,
-    has_file,
-    list_folders,
     read_files,
     read_shards,
 )
@@ -59,7 +60,8 @@ class Source(ABC):
     def listing(self) -> DataFrame:
         """Columns image_id, source_key (the name a basis file uses), reason, and what `read` needs. No bytes.
 
-        An entry without image_id is none that could be an image: it is counted by its reason.
+        ``suffix`` of its name; ``place``: where it stands, if that is more than its key. A row without image_id is
+        none that could be an image: it stands for ``entries`` that are counted by their reason and suffix (else 1).
         """
 
     @abstractmethod
@@ -83,6 +85,7 @@ class Source(ABC):
             patience_s=self.settings.executor.store_patience_s,
             max_bytes=self.settings.detection.max_bytes,
             keep_bytes=keep_bytes,
+            skip=self.settings.sources.skip,
         )
 
 
@@ -97,12 +100,15 @@ class FolderSource(Source):
 
     def listing(self) -> DataFrame:
         root = (self.root or "").rstrip("/")
-        files = list_files(self.spark, root, IMAGE_SUFFIXES)
+        files = list_files(self.spark, root, ListSpec(IMAGE_SUFFIXES, look=True, read=self._spec(keep_bytes=False)))
         return files.select(
-            _relative(F.col("uri"), root + "/"),
+            _relative(F.col("uri"), root + "/").alias("source_key"),
             "uri",
             "byte_size",
             "reason",
+            "suffix",
+            "entries",
+            F.lit(None).cast("string").alias("place"),
         ).withColumn("image_id", self.image_id(F.col("source_key")))
 
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
@@ -121,19 +127,29 @@ class WebDatasetSource(Source):
         super().__init__(spark, location, batch_id, settings)
         self.root = file_uri(spark, location)
 
-    def _shards(self) -> DataFrame:
-        shards = list_files(self.spark, self.root or "", SHARD_SUFFIXES).select("uri", "reason")
+    @cached_property
+    def _files(self) -> DataFrame:
+        spec = ListSpec(SHARD_SUFFIXES, look=False, read=self._spec(keep_bytes=False))
+        return materialise(list_files(self.spark, (self.root or "").rstrip("/"), spec))
+
+    def _members(self, *, keep_bytes: bool) -> DataFrame:
+        shards = self._files.where("uri IS NOT NULL").select("uri", "reason")
         # One task a shard: a tar is read from front to back.
-        return shards.repartition(max(1, shards.count()))
+        tasks = shards.repartition(max(1, shards.count()))
+        return tasks.mapInArrow(read_shards(self._spec(keep_bytes=keep_bytes)), SHARD_SCHEMA)
 
     def listing(self) -> DataFrame:
-        rows = self._shards().mapInArrow(read_shards(self._spec(keep_bytes=False)), FILE_SCHEMA)
-        entries = rows.select("source_key", "uri", "reason")
-        return entries.withColumn("image_id", self.image_id(F.col("source_key")))
+        root = (self.root or "").rstrip("/") + "/"
+        columns = ("source_key", "uri", "reason", "suffix", "entries")
+        members = self._members(keep_bytes=False).select(*columns, _relative(F.col("place"), root).alias("place"))
+        # What lies beside the shards is counted, too.
+        others = self._files.where("uri IS NULL")
+        others = others.withColumns({name: F.lit(None).cast("string") for name in ("source_key", "place")})
+        rows = members.unionByName(others.select(*columns, "place"))
+        return rows.withColumn("image_id", self.image_id(F.col("source_key")))
 
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
-        rows = self._shards().mapInArrow(read_shards(self._spec(keep_bytes=keep_bytes)), FILE_SCHEMA)
-        rows = rows.withColumn("image_id", self.image_id(F.col("source_key")))
+        rows = self._members(keep_bytes=keep_bytes).withColumn("image_id", self.image_id(F.col("source_key")))
         return [rows.join(ids, "image_id", "left_semi") for ids in looked_up_in_parts(wanted, "image_id")]
 
 
@@ -173,6 +189,9 @@ class TableSource(Source):
             F.when(usable, F.col("image_id")).alias("image_id"),
             "source_key",
             F.when(~usable, F.lit(BAD_ID)).alias("reason"),
+            F.lit(None).cast("string").alias("suffix"),
+            F.lit(1).cast("bigint").alias("entries"),
+            F.lit(None).cast("string").alias("place"),
         )
 
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
@@ -238,24 +257,30 @@ def _no_prefix(why: str) -> SettingsError:
     return SettingsError(f"--id-prefix: {why}.", hint="leave it out: such ids never meet another source's.")
 
 
-def open_source(spark: SparkSession, text: str, batch_id: str, settings: Settings, *, id_prefix: str = "") -> Source:
+def open_source(spark: SparkSession, given: str, batch_id: str, settings: Settings, *, id_prefix: str = "") -> Source:
     """Open `--source`: `folder:`, `parquet:`, `webdataset:`, `delta:` and a place, or a place that tells by itself.
 
     Raises:
         BadInput: the place does not exist or does not look like anything known.
         SettingsError: an ``id_prefix`` for a source that brings no ids of its own.
     """
-    prefix, _, rest = text.partition(":")
+    given = of_command_line(given)
+    prefix, _, rest = given.partition(":")
     known = ("folder", "parquet", "webdataset", "delta")
-    refuse_credentials(text, "--source")
-    kind, location = (prefix, rest) if prefix in known else (_guess(spark, text), text)
+    refuse_credentials(given, "--source")
+    location = rest if prefix in known else given
+    if not usable_address(location):
+        raise BadInput(
+            "--source: its name is no UTF-8, or holds characters that do not show.",
+            hint="rename it, or name the folder above it.",
+        )
+    kind = prefix if prefix in known else _guess(spark, location, settings.sources.skip)
     if kind in {"parquet", "delta"}:
         return TableSource(spark, location, batch_id, settings, form=kind, id_prefix=id_prefix)
     if id_prefix:
         raise _no_prefix("ids of files are made of their names, and of the batch's id")
-    system, path = hadoop_path(spark, location)
-    if not system.exists(path):
-        raise _nothing_at(text)
+    if not _exists(spark, location):
+        raise _nothing_at(given)
     if kind == "webdataset":
         return WebDatasetSource(spark, location, batch_id, settings)
     return FolderSource(spark, location, batch_id, settings)
@@ -265,64 +290,84 @@ def _nothing_at(text: str) -> BadInput:
     return BadInput(f"--source {text}: there is nothing at this place.", hint="check the path or the table's name.")
 
 
-def _guess(spark: SparkSession, text: str) -> str:
-    jvm = spark.sparkContext._jvm
-    assert jvm is not None  # noqa: S101
-    system, path = hadoop_path(spark, text)
-    if not system.exists(path):
-        if "/" not in text and is_table_name(spark, text):
+def _guess(spark: SparkSession, location: str, skip: tuple[str, ...]) -> str:
+    if not _exists(spark, location):
+        if "/" not in location and is_table_name(spark, location):
             return "delta"
-        raise _nothing_at(text)
-    if text.endswith(SHARD_SUFFIXES):
+        raise _nothing_at(location)
+    if location.endswith(SHARD_SUFFIXES):
         return "webdataset"
-    if text.endswith(".parquet"):
+    if location.endswith(".parquet"):
         return "parquet"
-    if system.exists(jvm.org.apache.hadoop.fs.Path(path, "_delta_log")):
+    if _exists(spark, f"{location.rstrip('/')}/_delta_log"):
         return "delta"
-    for kind, suffixes in (("webdataset", (".tar", ".tgz")), ("parquet", (".parquet",))):
-        if _holds(spark, text, suffixes):
-            return kind
+    for kind, suffixes in (("webdataset", SHARD_SUFFIXES), ("parquet", (".parquet",))):
+        if not _holds(spark, location, suffixes, skip):
+            continue
+        if _holds(spark, location, IMAGE_SUFFIXES, skip):
+            raise BadInput(
+                f"--source {location}: images lie there beside {suffixes[0]} files; it could be both.",
+                hint=f"say which is meant: `folder:{location}` or `{kind}:{location}`.",
+            )
+        return kind
     return "folder"
 
 
-def _holds(spark: SparkSession, location: str, suffixes: tuple[str, ...]) -> bool:
+def _holds(spark: SparkSession, location: str, suffixes: tuple[str, ...], skip: tuple[str, ...]) -> bool:
     """Whether a file of such a name lies in a folder itself."""
     uri = file_uri(spark, location)
     if uri.startswith(("/", "s3")):
         # Not by Hadoop, which cannot list a folder with a colon in a name. What is wrong with one, its listing says.
         with suppress(OSError, ReadFailure):
-            return has_file(uri, suffixes)
+            return has_file(uri, suffixes, skip)
         return False
     system, path = hadoop_path(spark, location)
     return any(str(status.getPath().getName()).endswith(suffixes) for status in system.listStatus(path))
 
 
+def _exists(spark: SparkSession, location: str) -> bool:
+    uri = file_uri(spark, location)
+    if uri.startswith("/"):
+        # Java finds no file by a name that the locale cannot write, such as `Müller` under LC_ALL=C.
+        return os.path.exists(raw(uri))  # noqa: PTH110 - of bytes
+    system, path = hadoop_path(spark, location)
+    return bool(system.exists(path))
+
+
 def file_uri(spark: SparkSession, location: str) -> str:
     """The full address of a place, as `uri` columns hold it: a plain path when local, else scheme://…"""
+    if not location.startswith("/") and "://" not in location and not location.startswith("file:"):
+        system, _ = hadoop_path(spark, ".")
+        if str(system.getScheme()) == "file":
+            # What has a colon in it is no path for Hadoop, unless it begins at the top.
+            location = text(os.path.join(os.getcwdb(), raw(location)))  # noqa: PTH109, PTH118 - of bytes
     system, path = hadoop_path(spark, location)
     uri = str(path.makeQualified(system.getUri(), system.getWorkingDirectory()).toString())
     return "/" + uri.removeprefix("file:").lstrip("/") if uri.startswith("file:") else uri
 
 
-def list_files(spark: SparkSession, root: str, suffixes: tuple[str, ...]) -> DataFrame:
-    """Files under ``root`` (or ``root`` itself, if it is one) as `LISTING_SCHEMA`: a task a first-level folder."""
-    system, path = hadoop_path(spark, root or "/")
-    status = system.getFileStatus(path)
-    if status.isFile():
-        return spark.createDataFrame([(root, int(status.getLen()), None)], LISTING_SCHEMA)
+def list_files(spark: SparkSession, root: str, spec: ListSpec) -> DataFrame:
+    """What is under ``root`` (or ``root`` itself, if it is a file) as `LISTING_SCHEMA`: a task a first-level folder.
+
+    Raises:
+        BadInput: it cannot be listed.
+    """
     try:
-        folders = [(root or "/", False), *((folder, True) for folder in folders_in(root or "/"))]
+        check_place(root or "/", timeout_s=spec.read.timeout_s)
     except (OSError, ReadFailure) as error:
         raise BadInput(
             f"--source {root}: it cannot be listed ({type(error).__name__}).",
             hint="check that this user may read it; it must be a local path or S3.",
         ) from None
-    rows = spark.createDataFrame(folders, "uri string, recursive boolean").repartition(min(len(folders), 1000))
-    return rows.mapInArrow(list_folders(suffixes), LISTING_SCHEMA)
+    top = spark.createDataFrame([(root or "/", False)], FOLDER_SCHEMA)
+    found = materialise(top.mapInArrow(list_folders(spec), LISTING_SCHEMA))
+    folders = found.where("folder IS NOT NULL").select(F.col("folder").alias("uri"), F.lit(True).alias("recursive"))
+    tasks = folders.repartition(max(1, min(folders.count(), 1000)))
+    return found.where("folder IS NULL").unionByName(tasks.mapInArrow(list_folders(spec), LISTING_SCHEMA))
 
 
 def _relative(uri: Column, root: str) -> Column:
-    return F.when(uri.startswith(root), F.substr(uri, F.lit(len(root) + 1))).otherwise(uri).alias("source_key")
+    return F.when(uri.startswith(root), F.substr(uri, F.lit(len(root) + 1))).otherwise(uri)
 
 
 __all__ = ["FolderSource", "Source", "TableSource", "WebDatasetSource", "file_uri", "open_source"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -86,16 +87,23 @@ def images(spark: SparkSession, tmp_path: Path) -> DataFrame:
 
 
 def test_a_folder_twice_and_then_changed(spark: SparkSession, tmp_path: Path, folder: Path) -> None:
-    empty = {"EMPTY": 1}
-    assert bring(spark, tmp_path, str(folder)) == Ingested(listed=3, new=3, changed=0, unchanged=0, unread=empty)
+    (folder / "IMG_0001").write_bytes(JPEG + b"without a suffix")
+    aside: dict[str, Any] = {
+        "unread": {"EMPTY": 1}, "refused": {"OTHER_FILE": 1, "SKIPPED": 1},
+        "suffixes": {"EMPTY": {".jpg": 1}, "OTHER_FILE": {".txt": 1}, "SKIPPED": {".jpg": 1}},
+    }  # fmt: skip
+    assert bring(spark, tmp_path, str(folder)) == Ingested(listed=6, new=4, changed=0, unchanged=0, **aside)
     before = rows(images(spark, tmp_path), "image_id", "content_sha256", "part")
-    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 0, 3, unread=empty)
+    assert bring(spark, tmp_path, str(folder)) == Ingested(6, 0, 0, 4, **aside)
     assert rows(images(spark, tmp_path), "image_id", "content_sha256", "part") == before
     (folder / "a.jpg").write_bytes(JPEG + b"another")
-    assert bring(spark, tmp_path, str(folder)) == Ingested(3, 0, 1, 2, unread=empty)
+    assert bring(spark, tmp_path, str(folder)) == Ingested(6, 0, 1, 3, **aside)
     now = {r["uri"].rsplit("/", 1)[1]: r["content"] for r in images(spark, tmp_path).collect()}
     # The empty file has no bytes to keep, but it is there: embedding will say why it is unreadable.
-    assert now == {"a.jpg": JPEG + b"another", "b c%20d.PNG": b"\x89PNG two", "empty.jpg": None}
+    assert now == {
+        "a.jpg": JPEG + b"another", "b c%20d.PNG": b"\x89PNG two", "empty.jpg": None,
+        "IMG_0001": JPEG + b"without a suffix",
+    }  # fmt: skip
 
 
 def test_by_uri_keeps_no_bytes(spark: SparkSession, tmp_path: Path, folder: Path) -> None:
@@ -191,15 +199,46 @@ def test_webdataset_shards(spark: SparkSession, tmp_path: Path) -> None:
     for shard in range(2):
         with tarfile.open(tmp_path / "shards" / f"s{shard}.tar", "w") as tar:
             for name in ("000.jpg", "000.json", "001.jpg"):
-                data = JPEG + f"{shard}{name}".encode()
+                data = JPEG + f"{shard}{name}".encode() if name.endswith("jpg") else b"{}"
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    assert bring(spark, tmp_path, str(tmp_path / "shards")) == Ingested(4, 4, 0, 0)
-    assert bring(spark, tmp_path, str(tmp_path / "shards")) == Ingested(4, 0, 0, 4)
+    aside: dict[str, Any] = {"refused": {"OTHER_FILE": 2}, "suffixes": {"OTHER_FILE": {".json": 2}}}
+    assert bring(spark, tmp_path, str(tmp_path / "shards")) == Ingested(6, 4, 0, 0, **aside)
     assert {c for (c,) in rows(images(spark, tmp_path), "content")} == {
         JPEG + name for name in (b"0000.jpg", b"0001.jpg", b"1000.jpg", b"1001.jpg")
     }
+    # A shard of the same name in another folder, and what is none beside them.
+    (tmp_path / "shards" / "again").mkdir()
+    shutil.copy(tmp_path / "shards" / "s0.tar", tmp_path / "shards" / "again")
+    (tmp_path / "shards" / "s0.parquet").write_bytes(b"PAR1")
+    assert bring(spark, tmp_path, str(tmp_path / "shards")) == Ingested(
+        10, 0, 0, 2, refused={"OTHER_FILE": 4, "DUPLICATE_ID": 4},
+        twice=(("again/s0.tar: entry 1", "s0.tar: entry 1"), ("again/s0.tar: entry 3", "s0.tar: entry 3")),
+        suffixes={"OTHER_FILE": {".json": 3, ".parquet": 1}},
+    )  # fmt: skip
+
+
+def test_a_folder_of_images_and_shards_is_not_guessed_at(spark: SparkSession, tmp_path: Path, folder: Path) -> None:
+    (folder / "backup.tar").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"`folder:.*photos` or `webdataset:.*photos`"):
+        open_source(spark, str(folder), "b1", settings_for(tmp_path))
+    assert open_source(spark, f"folder:{folder}", "b1", settings_for(tmp_path)).kind == "folder"
+    # What a Mac leaves is no shard.
+    (folder / "backup.tar").rename(folder / "._backup.tar")
+    assert open_source(spark, str(folder), "b1", settings_for(tmp_path)).kind == "folder"
+
+
+def test_a_source_may_have_any_name_that_is_text(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("Müller", "2024:trip", "folder", "a b%20c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_bytes(JPEG)
+        assert open_source(spark, name, "b1", settings_for(tmp_path)).root == str(tmp_path / name)
+    with pytest.raises(BadInput, match="no UTF-8"):
+        open_source(spark, "M\udcfcller", "b1", settings_for(tmp_path))
 
 
 WITH_KEYS = "s3://KEY:SECRET@bucket/a.jpg"
@@ -264,7 +303,8 @@ def test_hostile_names_and_broken_shards_are_counted(spark: SparkSession, tmp_pa
     (tmp_path / "photos" / "pw.png").symlink_to("/etc/passwd")
     done = bring(spark, tmp_path, str(tmp_path / "photos"))
     assert done == Ingested(
-        5, 4, 0, 0, refused={"LINKED_FOLDER": 1}, unread={"BAD_ADDRESS": 1, "OUTSIDE_ROOTS": 1}
+        5, 4, 0, 0, refused={"LINKED_FOLDER": 1}, unread={"BAD_ADDRESS": 1, "OUTSIDE_ROOTS": 1},
+        suffixes={"BAD_ADDRESS": {".jpg": 1}, "OUTSIDE_ROOTS": {".png": 1}},
     )  # fmt: skip
     (tmp_path / "shards").mkdir()
     with tarfile.open(tmp_path / "shards" / "s.tar", "w") as tar:
@@ -551,7 +591,8 @@ def test_the_published_schema_names_what_is_read(spark: SparkSession) -> None:
 
 def test_csv_template_completed_by_a_person(spark: SparkSession, tmp_path: Path, folder: Path) -> None:
     source = open_source(spark, str(folder), "b1", settings_for(tmp_path))
-    assert write_template(source.listing(), "b1", str(tmp_path / "t.csv")) == 3
+    images = source.listing().where("reason IS NULL")
+    assert write_template(lambda: images, "b1", str(tmp_path / "t.csv")) == 3
     header, *lines = (tmp_path / "t.csv").read_text().splitlines()
     row = dict(zip(header.split(","), lines[0].split(","), strict=True))
     assert (row["images"], row["source_batch_id"], row["subject"]) == ("a.jpg", "b1", "")

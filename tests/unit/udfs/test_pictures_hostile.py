@@ -90,6 +90,18 @@ def test_guarantee_14_what_pillow_and_libtiff_would_read_differently_is_broken(
         read_tiff(tiff(*entries))
 
 
+@pytest.mark.parametrize(("kind", "value", "reduced"), [(4, 1, True), (3, 3, True), (4, 0, False), (4, 2, False)])
+def test_the_small_copy_in_a_camera_s_raw_file_is_not_taken_for_the_picture(
+    kind: int, value: int, reduced: bool
+) -> None:
+    data = tiled(256, 256, (254, kind, value))
+    assert read_tiff(data).reduced == reduced
+    if reduced:
+        assert failure(data) == ("broken", "UNSUPPORTED_FORMAT")
+    else:
+        assert decode(data, PARAMS).pixels.shape[2] == 3
+
+
 def test_guarantee_14_a_directory_without_end_is_refused(undecoded: None) -> None:
     big = b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 100_000) + bytes(20 * 100_000)
     assert failure(big) == ("too_large", "TOO_MANY_PARTS")

@@ -6,21 +6,18 @@ import io
 import os
 import socket
 import tarfile
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from udfs import sources
+from tests.unit.udfs import listed as seen
+from tests.unit.udfs.listed import JPEG, listed, outcomes, spec
 from udfs.reading import ReadFailure, address_within, read_bytes
-from udfs.sources import IMAGE_SUFFIXES, ReadSpec, list_folders, read_files, read_shards
+from udfs.sources import read_files
 
 pytestmark = pytest.mark.unit
-
-JPEG = b"\xff\xd8\xff\xe0 a picture"
 
 
 def reason(uri: str, *roots: str) -> str:
@@ -122,7 +119,7 @@ def test_guarantee_14_what_is_swapped_between_look_and_opening_is_not_read(
     opened = os.open
 
     def swap(path: Any, flags: int, *rest: Any, **more: Any) -> int:
-        if path == str(root / "in" / "a.jpg"):
+        if path == bytes(root / "in" / "a.jpg"):
             (root / "in" / "a.jpg").unlink()
             if swapped == "file":
                 (root / "in" / "a.jpg").symlink_to("/etc/passwd")
@@ -137,15 +134,6 @@ def test_guarantee_14_what_is_swapped_between_look_and_opening_is_not_read(
     monkeypatch.setattr("udfs.reading.os.open", swap)
     expected = {"file": "IO_ERROR", "folder": "OUTSIDE_ROOTS", "pipe": "NOT_A_FILE"}[swapped]
     assert reason(str(root / "in" / "a.jpg"), str(root)) == expected
-
-
-def listed(folder: Path, *, recursive: bool = True) -> list[dict[str, Any]]:
-    batch = pa.RecordBatch.from_pylist([{"uri": str(folder), "recursive": recursive}])
-    return [row for found in list_folders(IMAGE_SUFFIXES)(iter([batch])) for row in found.to_pylist()]
-
-
-def spec(root: Path, **changes: Any) -> ReadSpec:
-    return replace(ReadSpec(5, 0, 0, 1000, keep_bytes=True, roots=(str(root),)), **changes)
 
 
 def test_no_hostile_name_ends_a_listing(root: Path) -> None:
@@ -164,19 +152,11 @@ def test_no_hostile_name_ends_a_listing(root: Path) -> None:
     (root / "loop").symlink_to(root)
     (root / "no.txt").write_bytes(b"")
     rows = listed(root)
-    assert Counter(row["reason"] for row in rows) == {None: 6, "BAD_ADDRESS": 4, "LINKED_FOLDER": 1}
     # Each has a name of its own, which is text.
-    assert len({row["uri"] for row in rows}) == 11
-    # A first-level folder whose name is no text has no task of its own: the root's own takes it.
-    assert sources.folders_in(str(root)) == [str(root / "deep"), str(root / "in")]
-    assert Counter(row["reason"] for row in listed(root, recursive=False)) == {
-        None: 5, "BAD_ADDRESS": 3, "LINKED_FOLDER": 1,
-    }  # fmt: skip
+    assert len({row["uri"] for row in rows if row["uri"]}) == 10
+    assert outcomes(root) == {"": 6, "BAD_ADDRESS": 4, "LINKED_FOLDER": 1, "SKIPPED_FOLDER": 1, "EMPTY": 1}
     batch = pa.RecordBatch.from_pylist([{"source_key": row["uri"], **row} for row in rows if row["uri"]])
     read = [row for found in read_files(spec(root))(iter([batch])) for row in found.to_pylist()]
-    assert Counter(row["content_sha256"].split(":")[1] if row["content"] is None else "" for row in read) == {
-        "": 6, "BAD_ADDRESS": 4,
-    }  # fmt: skip
     assert all((row["uri"] is None) == (row["content"] is None) for row in read)
 
 
@@ -184,13 +164,13 @@ def test_a_folder_that_may_not_be_read_is_counted(root: Path, monkeypatch: pytes
     (root / "z").mkdir()
     scan = os.scandir
 
-    def refuse(path: str) -> Any:
-        if path.endswith("/in"):
+    def refuse(path: bytes) -> Any:
+        if path.endswith(b"/in"):
             raise PermissionError
         return scan(path)
 
-    monkeypatch.setattr("udfs.sources.os.scandir", refuse)
-    assert [row["reason"] for row in listed(root)] == ["UNREADABLE_FOLDER"]
+    monkeypatch.setattr("udfs.listing.os.scandir", refuse)
+    assert outcomes(root) == {"UNREADABLE_FOLDER": 1}
 
 
 def test_guarantee_14_bytes_that_are_no_image_are_not_kept(root: Path) -> None:
@@ -226,9 +206,7 @@ def shard(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
 
 
 def of_shard(path: Path, **changes: Any) -> list[tuple[Any, ...]]:
-    batch = pa.RecordBatch.from_pylist([{"uri": str(path), "reason": None}])
-    found = read_shards(spec(path.parent, **changes))(iter([batch]))
-    rows = [row for rows in found for row in rows.to_pylist()]
+    rows = seen.of_shard(path, **changes)
     return [
         (row["source_key"], row["reason"] or (row["content_sha256"].split(":")[1] if row["content"] is None else ""))
         for row in rows
@@ -260,7 +238,7 @@ def test_hostile_members_of_a_shard_have_a_reason(tmp_path: Path) -> None:
         ("s.tar/a", ""), ("s.tar//etc/a", "BAD_ADDRESS"), ("s.tar/../b.j", "BAD_ADDRESS"), ("s.tar/c", "NOT_A_FILE"),
         ("s.tar/d", "NOT_A_FILE"), ("s.tar/e", "NOT_A_FILE"), ("s.tar/f", "NOT_A_FILE"), ("s.tar/h", "NOT_AN_IMAGE"),
         ("s.tar/i", "EMPTY"), ("s.tar/j", "TOO_LARGE_BYTES"), ("s.tar/new", "BAD_ADDRESS"), ("s.tar/k/nnnn", ""),
-        ("s.tar/llllll", "BAD_ADDRESS"), ("s.tar/z", ""), ("s.tar/z", ""),
+        ("s.tar/llllll", "BAD_ADDRESS"), ("s.tar/z", ""), ("s.tar/z", ""), (None, "OTHER_FILE"),
     ]  # fmt: skip
 
 

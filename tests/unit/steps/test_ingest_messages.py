@@ -1,0 +1,31 @@
+"""What `ingest` says of images: what was met is told by reason and suffix, and adds up."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.steps.ingest_messages import said_of_images
+from jobs.tables.images import Ingested
+
+pytestmark = pytest.mark.unit
+
+
+def test_what_was_not_taken_is_told_by_reason_and_suffix() -> None:
+    images = Ingested(
+        1_159, 820, 0, 0, barred=1, refused={"SKIPPED": 12, "OTHER_FILE": 326}, unread={"EMPTY": 2},
+        suffixes={"OTHER_FILE": {".txt": 300, "none": 6, "other": 20}, "SKIPPED": {".db": 12}, "EMPTY": {".jpg": 2}},
+    )  # fmt: skip
+    assert said_of_images(images, with_basis=True) == [
+        "821 images: 820 new, 0 changed, 0 unchanged, 1 not taken: they were erased",
+        "338 not taken: 326 OTHER_FILE (300 .txt, 6 without a suffix, 20 with other suffixes), 12 SKIPPED (12 .db)",
+        "2 without a readable picture: 2 EMPTY (2 .jpg)",
+    ]
+
+
+def test_of_one_key_it_is_told_where_it_stands_twice_and_of_a_table_how_to_find_it() -> None:
+    twice = Ingested(4, 0, 0, 0, refused={"DUPLICATE_ID": 4}, twice=(("a/s.tar: entry 1", "b/s.tar: entry 1"),))
+    assert said_of_images(twice, with_basis=True)[2].startswith(
+        "one key stands at a/s.tar: entry 1 and b/s.tar: entry 1"
+    )
+    table = Ingested(4, 0, 0, 0, refused={"DUPLICATE_ID": 4})
+    assert "group the source by image_id" in said_of_images(table, with_basis=True)[2]
