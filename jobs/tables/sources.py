@@ -265,8 +265,8 @@ def open_source(spark: SparkSession, given: str, batch_id: str, settings: Settin
         SettingsError: an ``id_prefix`` for a source that brings no ids of its own.
     """
     given = of_command_line(given)
-    prefix, _, rest = given.partition(":")
-    known = ("folder", "parquet", "webdataset", "delta")
+    prefix, colon, rest = given.partition(":")
+    known = ("folder", "parquet", "webdataset", "delta") if colon else ()
     refuse_credentials(given, "--source")
     location = rest if prefix in known else given
     if not usable_address(location):

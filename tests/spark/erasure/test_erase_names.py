@@ -236,7 +236,7 @@ def test_guarantee_10_what_an_open_request_names_or_a_hold_keeps_is_no_finding_a
     with pytest.raises(GovernanceError, match="cannot be read"):
         prove_erased(job_for(spark, elsewhere), [], None)
     # Another record of that person has come back, of which the hold says nothing.
-    add(PROCESSING_BASIS, record_row("r55", 5))
+    add(PROCESSING_BASIS, record_row("r55", 5, events=[(NOW - timedelta(days=1), "P5Y", "t", "ConsentGiven")]))
     with pytest.raises(NotProvenError, match=r"tombstone of subject in .*processing_basis"):
         prove_erased(job_for(spark, settings), [], None)
     warehouse.delta(PROCESSING_BASIS).delete()
