@@ -19,7 +19,7 @@ from tests.milvus.rows import INFO
 
 pytestmark = pytest.mark.unit
 
-_MILVUS = SimpleNamespace(alias="faces", shards=1)
+_MILVUS = SimpleNamespace(alias="faces", shards=1, vector_type="float32")
 
 
 @dataclass

@@ -67,10 +67,10 @@ WRITTEN = [
     ("index", '{"index": "HNSW", "rows": 22, "by_import": false, "data_nodes": 1}'),
     ("remove-unpermitted-loaded", '{"faces": 1}'),
     ("withdraw-loaded", '{"faces": 1}'),
-    ("verify", '{"collection": "faces_night_1", ' + PROOF + '"distances": null, "implausible": "", ' + COUNTS
-               + ', "cores": 2, "gpus": 0}'),
+    ("verify", '{"collection": "faces_night_1", ' + PROOF + '"distances": null, "implausible": "", "vectors_changed": 0, '
+               + COUNTS + ', "cores": 2, "gpus": 0}'),
     ("verify", '{"collection": "faces_night_1", ' + PROOF + '"distances": {"faces": 50, "nearest": [0, 50], "low": '
-               '-0.1, "median": 0.2, "high": 0.5, "spread": 0.1}, "implausible": "", ' + COUNTS
+               '-0.1, "median": 0.2, "high": 0.5, "spread": 0.1}, "implausible": "", "vectors_changed": 0, ' + COUNTS
                + ', "cores": 2, "gpus": 0}'),
     ("promote", '{"alias": "faces", "current": "faces_night_1", "previous": null, "dropped": ["faces_night_0"], '
                 '"watched": {"searches": 90, "p50_ms": 1.0, "p99_ms": 2.0}}'),
