@@ -67,8 +67,8 @@ WRITTEN = [
     ("index", '{"index": "HNSW", "rows": 22, "by_import": false, "data_nodes": 1}'),
     ("remove-unpermitted-loaded", '{"faces": 1}'),
     ("withdraw-loaded", '{"faces": 1}'),
-    ("verify", '{"collection": "faces_night_1", ' + PROOF + '"distances": null, "implausible": "", "vectors_changed": 0, '
-               + COUNTS + ', "cores": 2, "gpus": 0}'),
+    ("verify", '{"collection": "faces_night_1", ' + PROOF + '"distances": null, "implausible": "", '
+               '"vectors_changed": 0, ' + COUNTS + ', "cores": 2, "gpus": 0}'),
     ("verify", '{"collection": "faces_night_1", ' + PROOF + '"distances": {"faces": 50, "nearest": [0, 50], "low": '
                '-0.1, "median": 0.2, "high": 0.5, "spread": 0.1}, "implausible": "", "vectors_changed": 0, ' + COUNTS
                + ', "cores": 2, "gpus": 0}'),
