@@ -158,12 +158,12 @@ def test_with_tls_there_is_no_http_on_the_port_of_grpc(version: str, tmp_path: P
         ask.collection()
         prepare_pymilvus()
         pem = str(self_signed / "ca.pem")
-        client = MilvusClient(ask.double.uri, server_pem_path=pem, timeout=10)
+        client = MilvusClient(ask.double.uri, server_pem_path=pem, timeout=60)
         assert client.list_collections() == [NAME]
         client.close()
         with pytest.raises(requests.RequestException):
             requests.post(f"{ask.double.uri}{PREFIX}list", json={}, verify=pem, timeout=5)
-        assert requests.post(f"{ask.double.rest_uri}{PREFIX}list", json={}, verify=pem, timeout=5).json()["code"] == 0
+        assert requests.post(f"{ask.double.rest_uri}{PREFIX}list", json={}, verify=pem, timeout=60).json()["code"] == 0
         assert ask.double.rest_uri != ask.double.uri
 
 
@@ -174,10 +174,10 @@ def test_pymilvus_shows_a_certificate_only_where_all_three_files_are_named(tmp_p
         prepare_pymilvus()
         with pytest.raises((MilvusException, grpc.RpcError)):
             MilvusClient(ask.double.uri, server_pem_path=ca, client_pem_path=ca, client_key_path=key, timeout=2)
-        client = MilvusClient(ask.double.uri, ca_pem_path=ca, client_pem_path=ca, client_key_path=key, timeout=10)
+        client = MilvusClient(ask.double.uri, ca_pem_path=ca, client_pem_path=ca, client_key_path=key, timeout=60)
         assert client.list_collections() == []
         client.close()
         url = f"{ask.double.rest_uri}{PREFIX}list"
-        assert requests.post(url, json={}, verify=ca, cert=(ca, key), timeout=5).json()["code"] == 0
+        assert requests.post(url, json={}, verify=ca, cert=(ca, key), timeout=60).json()["code"] == 0
         with pytest.raises(requests.RequestException):
             requests.post(url, json={}, verify=ca, timeout=5)
