@@ -107,7 +107,7 @@ def test_a_server_is_asked_for_the_type_of_vectors(
         examination, found = examine(server_settings(double.uri, vector_type=vector_type), tmp_path / "staged")
         assert examination.exit_code == 0, examination.found
         assert f"vectors of {vector_type}" in found["collection"][0].what
-        assert "imported" in found["import"][0].what
+        assert "imported" in found["import"][-1].what
         assert levels(found)["index and search"] == {"ok"}
         told = found["index types"][0].what
         assert f"over vectors of {vector_type}" in told
