@@ -115,11 +115,12 @@ def _left_alone(job: JobContext, stones: DataFrame, waiting: DataFrame, on_hold:
         values.append(on_hold.select(F.col("kept_by").alias("value")))
         kept = on_hold.where(F.col("kind") == RECORD).select(F.col("kept_by").alias("record_id"))
         # A person one of whose records is another that came back is looked for: only rows tell, and not the name.
-        basis = job.warehouse.read(PROCESSING_BASIS).select("record_id", "pii_principal_id").distinct()
-        basis = basis.join(kept.withColumn("kept", F.lit(True)), "record_id", "left")
-        every_one = F.bool_and(F.coalesce("kept", F.lit(False))).alias("kept")
-        people = basis.groupBy("pii_principal_id").agg(every_one).where("kept")
-        values.append(people.select(F.col("pii_principal_id").alias("value")))
+        basis = job.warehouse.read(PROCESSING_BASIS)
+        whose, others = (
+            basis.join(kept, "record_id", how).select(F.col("pii_principal_id").alias("value"))
+            for how in ("left_semi", "left_anti")
+        )
+        values.append(whose.join(others, "value", "left_anti"))
     every = reduce(DataFrame.unionByName, values).dropna().distinct()
     ring = key_ring(job.settings)
     # Under each kind: a value of one kind is none of another.

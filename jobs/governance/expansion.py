@@ -144,15 +144,10 @@ def _met(lines: DataFrame, keys: DataFrame, count: int) -> DataFrame:
 
 def _see_that_each_means_some(path: str, lines: DataFrame, met: DataFrame) -> None:
     none = lines.join(met.select("line").distinct(), "line", "left_anti").select("line")
-    if not none.isEmpty():
-        told = [
-            f"line {row['line']} means no image of the source" for row in none.orderBy("line").limit(_SHOWN).collect()
-        ]
-        raise _refused(path, told, none.count())
     many = met.groupBy("line").count().where(F.col("count") > _MOST_IMAGES).select("line")
-    if not many.isEmpty():
-        rows = many.orderBy("line").limit(_SHOWN).collect()
-        raise _refused(path, [f"line {r['line']} means more than {_MOST_IMAGES} images" for r in rows], many.count())
+    for faulty, what in ((none, "no image of the source"), (many, f"more than {_MOST_IMAGES} images")):
+        if some := faulty.orderBy("line").limit(_SHOWN).collect():
+            raise _refused(path, [f"line {row['line']} means {what}" for row in some], faulty.count())
 
 
 def _record_id(batch_id: str) -> Column:

@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 from jobs.governance.records import current_records
 from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS
 from jobs.tables.faces import faces_under_records
-from jobs.tables.store import Warehouse
+from jobs.tables.store import Warehouse, materialise
 
 
 def held_records(warehouse: Warehouse) -> DataFrame:
@@ -20,7 +20,10 @@ def images_on_hold(warehouse: Warehouse, given: DataFrame | None = None) -> Data
 
     ``given``: also what is about to be linked (image_id, record_id), as where links were lost and come in again.
     """
-    records = held_records(warehouse)
+    records = materialise(held_records(warehouse))
+    if records.isEmpty():
+        # Nearly always: neither links nor faces are read.
+        return warehouse.spark.createDataFrame([], "image_id string")
     on_hold = images_under(warehouse, records)
     if given is None:
         return on_hold

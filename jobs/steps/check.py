@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from jobs.errors import SettingsError
 from jobs.formatting import counted
 from jobs.governance.barred import barred_in
-from jobs.governance.basis import import_basis, is_void, link_images, named_images, record_batch
+from jobs.governance.basis import import_basis, link_images, named_images
 from jobs.governance.decide import Reason
 from jobs.governance.gate import gate_warehouse, policy_of
 from jobs.governance.missing import missing_fields
@@ -19,10 +19,9 @@ from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, utc_now
 from jobs.schemas import IMAGES, PROCESSING_BASIS
-from jobs.steps.ingest import Given, ids_apart, image_ids_of, is_known, read_records
-from jobs.steps.ingest_messages import said_of_batch, said_of_records
+from jobs.steps.ingest import Given, ids_apart, image_ids_of, read_records, settle_batch
+from jobs.steps.ingest_messages import said_of_records
 from jobs.tables.images import to_come
-from jobs.tables.sources import TableSource
 from jobs.tables.supposed import SupposedWarehouse
 
 if TYPE_CHECKING:
@@ -49,15 +48,10 @@ def check_basis(job_: JobContext, source: Source | None, given: Given) -> Result
         raise SettingsError("--check is for a file of basis records.", hint="name it with --basis.")
     supposed, settings, said = SupposedWarehouse(job_.warehouse), job_.settings, list[str]()
     names, ring, now = pseudonyms_of(settings), key_ring(settings), utc_now()
-    if isinstance(source, TableSource) and source.layout.own_ids:
-        ids_apart(job_.warehouse, source)
+    ids_apart(job_.warehouse, source)
     records = read_records(job_, supposed, source, given, said)
     assert records is not None  # noqa: S101 - a file was given
-    code = 0
-    if given.assessment or not is_known(supposed, given.batch_id):
-        changed = record_batch(supposed, given.record, ring=ring, now=now)
-        code = int(not changed and is_void(supposed, given.record, ring=ring))
-        said.append(said_of_batch(given.batch_id, str(given.record["state"]), changed=changed, void=bool(code)))
+    code = int(settle_batch(supposed, given, ring, said, now=now))
     image_ids = image_ids_of(job_, source, given.batch_id)
     with job_.watching("check", f"ask the gate about basis records of batch {given.batch_id}"):
         done = import_basis(supposed, records, image_ids, ring=ring, names=names, now=now, before_images=bool(source))

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from jobs.governance.expansion import expand, write_whole
 from jobs.governance.holds import images_on_hold
 from jobs.governance.pseudonyms import pseudonyms_of
 from jobs.governance.terms import read_terms
-from jobs.governance.tombstones import admission, key_ring
+from jobs.governance.tombstones import KeyRing, admission, key_ring
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, utc_now
 from jobs.schemas import RUNS, SOURCE_BATCHES
@@ -94,19 +95,14 @@ def bring(job_: JobContext, source: Source | None, given: Given) -> Result:
     Raises:
         BadInput, SettingsError: ids of a table are another batch's, or had another prefix before (`ids_apart`).
     """
-    warehouse, counts, parts, code = job_.warehouse, dict[str, Any](), list[str](), 0
-    batch_id, assessment, basis = given.batch_id, given.assessment, given.basis
+    warehouse, counts, parts = job_.warehouse, dict[str, Any](), list[str]()
+    batch_id, basis = given.batch_id, given.basis
     names, ring = pseudonyms_of(job_.settings), key_ring(job_.settings)
-    if isinstance(source, TableSource) and source.layout.own_ids:
-        counts["table"] = ids_apart(warehouse, source)
+    if table := ids_apart(warehouse, source):
+        counts["table"] = table
     # First, so that a file which cannot be read leaves nothing behind.
     records = read_records(job_, warehouse, source, given, parts)
-    if assessment or not is_known(warehouse, batch_id):
-        record = given.record
-        changed = record_batch(warehouse, record, ring=ring, now=utc_now())
-        void = not changed and is_void(warehouse, record, ring=ring)
-        parts.append(said_of_batch(batch_id, str(record["state"]), changed=changed, void=void))
-        code = int(void)
+    code = int(settle_batch(warehouse, given, ring, parts, now=utc_now()))
     image_ids = image_ids_of(job_, source, batch_id)
     if records:
         job_.console.step("basis", "started")
@@ -150,13 +146,27 @@ def bring(job_: JobContext, source: Source | None, given: Given) -> Result:
     return Result(message, code, {"counts": counts})
 
 
-def ids_apart(warehouse: Warehouse, source: TableSource) -> dict[str, str]:
+def settle_batch(warehouse: Warehouse, given: Given, ring: KeyRing, said: list[str], *, now: datetime) -> bool:
+    """Record what is ``given`` of a batch, where that is new of it, and say so; whether it counts for nothing."""
+    if not given.assessment and _is_known(warehouse, given.batch_id):
+        return False
+    changed = record_batch(warehouse, given.record, ring=ring, now=now)
+    void = not changed and is_void(warehouse, given.record, ring=ring)
+    said.append(said_of_batch(given.batch_id, str(given.record["state"]), changed=changed, void=void))
+    return void
+
+
+def ids_apart(warehouse: Warehouse, source: Source | None) -> dict[str, str] | None:
     """What goes on record of a table that brings its own ids: which one, of which batch, and the prefix of its ids.
+
+    None: ``source`` is none.
 
     Raises:
         BadInput: it comes in for the first time, and images of other batches have ids of it.
         SettingsError: it came into this batch with another prefix, so that each image would be there twice.
     """
+    if not isinstance(source, TableSource) or not source.layout.own_ids:
+        return None
     # By a hash: the record of a run names no place of a source.
     place = hashlib.sha256(source.place.encode()).hexdigest()[:32]
     now = {"place": place, "batch": source.batch_id, "id_prefix": source.id_prefix}
@@ -222,7 +232,6 @@ def image_ids_of(job_: JobContext, source: Source | None, batch_id: str) -> Call
     return (source or FolderSource(job_.spark, ".", batch_id, job_.settings)).image_id
 
 
-def is_known(warehouse: Warehouse, batch_id: str) -> bool:
-    """Whether anything is on record of a batch."""
+def _is_known(warehouse: Warehouse, batch_id: str) -> bool:
     batches = warehouse.read(SOURCE_BATCHES)
     return not batches.where(batches["source_batch_id"] == batch_id).isEmpty()

@@ -89,11 +89,7 @@ def ingest_images(
     entries = listing = materialise(source.listing())
     listed = int((entries.agg(F.sum("entries")).first() or [0])[0] or 0)
     aside = _by_suffix(entries.where("image_id IS NULL"))
-    known = materialise(
-        warehouse.read(IMAGES)
-        .select("image_id", "content_sha256", "source_batch_id", "changed_at")
-        .join(listing.select("image_id"), "image_id", "left_semi")
-    )
+    known = _known(warehouse, listing, "content_sha256", "changed_at")
     listing, refused, batches, twice = _takeable(listing, known, source.batch_id)
     refused |= _totals(aside)
     broken = _broken(entries)
@@ -172,12 +168,11 @@ def _takeable(
     if not taken.isEmpty():
         refused[OTHER_BATCH] = taken.count()
         listing = listing.join(looked_up(taken), "image_id", "left_anti")
-    names = taken.select("source_batch_id").distinct().orderBy("source_batch_id").limit(_NAMED).collect()
     places = twice.where("one IS NOT NULL").orderBy("one").select("one", "other").limit(_NAMED).collect()
     return (
         materialise(listing) if refused else listing,
         refused,
-        tuple(str(row[0]) for row in names),
+        _some_batches(taken),
         tuple((str(row[0]), str(row[1])) for row in places),
     )
 
@@ -185,8 +180,7 @@ def _takeable(
 def to_come(warehouse: Warehouse, source: Source, admit: Admit | None) -> tuple[DataFrame, DataFrame]:
     """What an ingestion would take, and what of it is not there yet: image_id. No byte is read."""
     listing = materialise(source.listing())
-    known = warehouse.read(IMAGES).select("image_id", "source_batch_id")
-    known = materialise(known.join(listing.select("image_id"), "image_id", "left_semi"))
+    known = _known(warehouse, listing)
     listing, *_ = _takeable(listing, known, source.batch_id)
     taken = listing.select("image_id") if admit is None else materialise(admit(listing.select("image_id")))
     return taken, taken.join(known, "image_id", "left_anti")
@@ -197,13 +191,23 @@ def ids_of_others(warehouse: Warehouse, source: Source) -> tuple[int, tuple[str,
 
     None where some are images of its own batch: then it did come in, and what is not its own is refused one by one.
     """
-    known = warehouse.read(IMAGES).select("image_id", "source_batch_id")
-    known = materialise(known.join(source.listing().select("image_id"), "image_id", "left_semi"))
+    known = _known(warehouse, source.listing())
     mine = F.col("source_batch_id").eqNullSafe(source.batch_id)
     if not known.where(mine).isEmpty():
         return 0, ()
-    names = known.select("source_batch_id").distinct().orderBy("source_batch_id").limit(_NAMED).collect()
-    return known.count(), tuple(str(row[0]) for row in names)
+    return known.count(), _some_batches(known)
+
+
+def _known(warehouse: Warehouse, listing: DataFrame, *columns: str) -> DataFrame:
+    """Those of a listing that are images already: image_id, source_batch_id and these ``columns``, computed once."""
+    images = warehouse.read(IMAGES).select("image_id", "source_batch_id", *columns)
+    return materialise(images.join(listing.select("image_id"), "image_id", "left_semi"))
+
+
+def _some_batches(images: DataFrame) -> tuple[str, ...]:
+    """Some of the batches that these images are of."""
+    names = images.select("source_batch_id").distinct().orderBy("source_batch_id").limit(_NAMED).collect()
+    return tuple(str(row[0]) for row in names)
 
 
 def _changed(source: Source, listing: DataFrame, known: DataFrame) -> DataFrame:

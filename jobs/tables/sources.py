@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import BadInput, SettingsError
 from jobs.settings import Settings, refuse_credentials
-from jobs.tables.files import hadoop_path
+from jobs.tables.files import exists, hadoop_path
 from jobs.tables.foreign import is_table_name, open_table, table_layout
 from jobs.tables.source_keys import hashed_id
 from jobs.tables.store import looked_up_in_parts, materialise
@@ -330,8 +330,7 @@ def _exists(spark: SparkSession, location: str) -> bool:
     if uri.startswith("/"):
         # Java finds no file by a name that the locale cannot write, such as `Müller` under LC_ALL=C.
         return os.path.exists(raw(uri))  # noqa: PTH110 - of bytes
-    system, path = hadoop_path(spark, location)
-    return bool(system.exists(path))
+    return exists(spark, location)
 
 
 def file_uri(spark: SparkSession, location: str) -> str:

@@ -199,5 +199,4 @@ def test_guarantee_11_what_writes_a_table_carries_the_lease_or_is_named_here() -
         'revoked = {"source_batch_id": target.value, "state": "revoked", "assessed_at": now}'
         in sources["jobs/steps/erase.py"]
     )
-    # `--check` writes to a warehouse that is supposed (above).
-    assert {file for file, _ in requests} == {"jobs/steps/erase.py", "jobs/steps/ingest.py", "jobs/steps/check.py"}
+    assert {file for file, _ in requests} == {"jobs/steps/erase.py", "jobs/steps/ingest.py"}

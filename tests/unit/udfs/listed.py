@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from jobs.settings import Settings
 from udfs.listing import ListSpec, list_folders
@@ -51,6 +53,18 @@ def outcomes(root: Path) -> Counter[str]:
         read = [row for out in read_files(spec(root))(iter([batch])) for row in out.to_pylist()]
         found.update(_end(row) for row in read)
     return found
+
+
+def close_folders(monkeypatch: pytest.MonkeyPatch, ending: bytes) -> None:
+    """Folders whose paths end so may not be read; by their modes they could be, by root."""
+    scan = os.scandir
+
+    def refuse(path: bytes) -> Any:
+        if path.endswith(ending):
+            raise PermissionError
+        return scan(path)
+
+    monkeypatch.setattr("udfs.listing.os.scandir", refuse)
 
 
 def of_shard(path: Path, **changes: Any) -> list[dict[str, Any]]:

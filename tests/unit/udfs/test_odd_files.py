@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
-from tests.unit.udfs.listed import JPEG, SKIP, ends, listed, of_shard, outcomes
+from tests.unit.udfs.listed import JPEG, SKIP, close_folders, ends, listed, of_shard, outcomes
 from udfs.listing import _objects
 from udfs.names import NO_SUFFIX, OTHER_SUFFIX, skipper, suffix_of, text
 from udfs.sources import SHARD_SUFFIXES
@@ -185,15 +185,7 @@ def test_a_folder_that_may_not_be_read_is_counted_and_matters_only_where_it_coun
     (tmp_path / "a" / folder).mkdir(parents=True)
     (tmp_path / folder).mkdir()
     (tmp_path / "a.jpg").write_bytes(JPEG)
-    scan = os.scandir
-
-    def refuse(path: bytes) -> object:
-        if path.endswith(b"closed"):
-            raise PermissionError
-        return scan(path)
-
-    # Root may read whatever it likes.
-    monkeypatch.setattr("udfs.listing.os.scandir", refuse)
+    close_folders(monkeypatch, b"closed")
     assert outcomes(tmp_path) == {"": 1, FOLDER if folder[0] == "." else "UNREADABLE_FOLDER": 2}
 
 

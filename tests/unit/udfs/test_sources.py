@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.udfs import listed as seen
-from tests.unit.udfs.listed import JPEG, listed, outcomes, spec
+from tests.unit.udfs.listed import JPEG, close_folders, listed, outcomes, spec
 from udfs.reading import ReadFailure, address_within, read_bytes
 from udfs.sources import read_files
 
@@ -162,14 +162,7 @@ def test_no_hostile_name_ends_a_listing(root: Path) -> None:
 
 def test_a_folder_that_may_not_be_read_is_counted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "z").mkdir()
-    scan = os.scandir
-
-    def refuse(path: bytes) -> Any:
-        if path.endswith(b"/in"):
-            raise PermissionError
-        return scan(path)
-
-    monkeypatch.setattr("udfs.listing.os.scandir", refuse)
+    close_folders(monkeypatch, b"/in")
     assert outcomes(root) == {"UNREADABLE_FOLDER": 1}
 
 
