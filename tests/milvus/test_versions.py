@@ -28,7 +28,7 @@ from jobs.index.roles import LOADER, create_roles
 from jobs.index.staged_files import RebuildNeeded
 from jobs.settings import Settings
 from tests.milvus.asking import NAME, OTHER, PASSWORD, USER, versions
-from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files
+from tests.milvus.rows import DIM, INFO, make_keys, make_table, make_vectors, stage_files
 from tests.milvus.servers.double import MilvusDouble
 from tests.milvus.servers.facts import shows
 from tests.milvus.servers.faults import CUT, LATE, LOST
@@ -427,6 +427,31 @@ def test_a_compacted_collection_stores_nothing_of_what_was_erased(version: str, 
         assert told == {"before": ROWS, "erased": len(gone), "after": ROWS - len(gone), "left": 0, "compacted": True}
         assert there.stored(gone) == 0
         assert there.seen() == sorted(KEYS[len(gone) :].tolist())
+
+
+@versions()
+@shows("deletes-in-l0", "manual-leaves-l0")
+def test_guarantee_10_rows_that_were_added_and_not_flushed_make_up_for_no_deleted_ones(
+    version: str, tmp_path: Path
+) -> None:
+    """As many as `sync` has taken out, of an add that was killed; and nothing is left to take out."""
+    more = make_keys(ROWS + 2)[ROWS:]
+    with world(version, tmp_path) as there, there.index() as index:
+        loaded(there, index)
+        index.delete(NAME, KEYS[:2])
+        index.flush(NAME, timeout=10)
+        there.core.clock.skip(HOUR)
+        with there.core.lock:
+            there.core.tick()
+        index.insert(NAME, make_table(more, make_vectors(2)))
+        stored = index.client.list_persistent_segments(NAME)
+        assert sum(int(segment.num_rows) for segment in stored) == index.count(NAME) == ROWS
+        assert there.stored(KEYS[:2]) == 2
+        there.core.clock.skip(HOUR)
+        told = erase(there, index, KEYS[:2])
+        assert told == {"before": ROWS, "erased": 0, "after": ROWS, "left": 0, "compacted": True}
+        assert there.stored(KEYS[:2]) == 0
+        assert there.seen() == sorted([*KEYS[2:].tolist(), *more.tolist()])
 
 
 @versions()

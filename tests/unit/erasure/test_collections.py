@@ -73,6 +73,13 @@ def test_a_collection_is_flushed_once_however_many_pages_of_keys_go() -> None:
     assert notes == []
 
 
+def test_guarantee_10_a_collection_is_flushed_before_it_is_judged_also_where_nothing_goes() -> None:
+    index = filled()
+    told = erase_keys(index, [NAME], lambda _: lambda: iter(()), keep=(), load_timeout_s=1, compact_timeout_s=1)
+    assert told[NAME]["erased"] == 0
+    assert index.asked == ["flush", "compact"]
+
+
 def test_a_compaction_that_is_not_seen_ends_no_erasure_and_is_told() -> None:
     index, notes = filled("Milvus still stores them."), list[str]()
     assert erase(index, notes) == {"before": 60, "erased": 30, "after": 30, "left": 0, "compacted": False}
