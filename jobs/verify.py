@@ -24,7 +24,10 @@ python -m jobs.verify --config conf/local.yaml --audit --head /worm/audit-heads/
 @job("verify", examples=_EXAMPLES)
 @click.option("--erased", is_flag=True, help="Look for what was erased, in every file and every collection.")
 @click.option(
-    "--place", "places", multiple=True, help="With --erased: one more folder or prefix to search; repeatable."
+    "--place",
+    "places",
+    multiple=True,
+    help="With --erased: one more folder or prefix to search, which holds files; repeatable.",
 )
 @click.option("--canaries", help="With --erased: a JSON file of names and hexadecimal bytes to look for as well.")
 @click.option("--audit", "audit_", is_flag=True, help="Check the audit trail's chain against all its exported heads.")

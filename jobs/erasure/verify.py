@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.erasure.byte_scan import places_of, scan
+from jobs.erasure.byte_scan import UNREADABLE, places_of, refuse_empty, scan
 from jobs.erasure.holds import kept_on_hold
 from jobs.erasure.kinds import COMPLETE, RECORD
 from jobs.erasure.requests import open_requests
@@ -43,11 +43,13 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
     legal hold covers stays.
 
     Raises:
-        NotProvenError: something was found, which names the files; or a collection on record could not be looked at.
+        NotProvenError: something was found, or what should be Parquet cannot be read, which names the files; or a
+            collection on record could not be looked at.
         GovernanceError: a key that tombstones were written under is not in the ring.
-        SettingsError: the alias points at a collection that is not of this warehouse.
+        SettingsError: the alias points at a collection that is not of this warehouse; or one of ``places`` has no file.
     """
     warehouse, settings = job.warehouse, job.settings
+    refuse_empty(job.spark, places)
     ring = key_ring(settings)
     # Without their key nothing would be found of them, which is no proof.
     Stones.read(warehouse.read(TOMBSTONES), ring)
@@ -79,15 +81,9 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
         found = materialise(scan(job.spark, everywhere, needles, keys=ring.keys, tombstones=sorted(digests)))
     hits = [row.asDict() for row in found.orderBy("file", "needle").limit(1_000).collect()]
     if hits or any(keys.values()) or any(strays.values()):
-        named = ", ".join(f"{h['needle']} in {h['file']}" for h in hits[:_NAMED])
         in_index = [f"{count} keys in {name}" for name, count in keys.items() if count]
         unknown = [f"{count} keys in {name} that no embedding stands for" for name, count in strays.items() if count]
-        raise NotProvenError(
-            f"What was erased is still there: {found.count()} findings in files{f' ({named})' if named else ''}"
-            + "".join(f"; {text}" for text in (*in_index, *unknown))
-            + ".",
-            hint="run `expire` (a retention of history may not be over yet; Milvus removes compacted segments later).",
-        )
+        raise _not_proven(hits, found.count(), [*in_index, *unknown])
     unfinished = waiting.count()
     left = [f"open requests ({unfinished}) name"] * bool(unfinished) + ["a legal hold keeps"] * (on_hold is not None)
     not_looked_for = "; not looked for: what " + " and what ".join(left) if left else ""
@@ -101,6 +97,25 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
             "open_requests": unfinished,
             "on_hold": on_hold is not None,
         },
+    )
+
+
+def _not_proven(hits: Sequence[Mapping[str, str]], findings: int, in_index: Sequence[str]) -> NotProvenError:
+    """``hits``: the first of the ``findings`` in files; of one that cannot be read nobody knows what it holds."""
+    named = ", ".join(f"{h['needle']} in {h['file']}" for h in hits[:_NAMED])
+    is_there = in_index or any(h["needle"] != UNREADABLE for h in hits)
+    is_unread = any(h["needle"] == UNREADABLE for h in hits)
+    unread = (
+        " Unreadable Parquet is what a write that was cut off has left, and goes with the next VACUUM, which is "
+        "`expire`, or it is being written; if a table refers to it, restore that table."
+    )
+    return NotProvenError(
+        f"{'What was erased is still there' if is_there else 'Not all could be searched'}: {findings} findings in files"
+        + (f" ({named})" if named else "")
+        + "".join(f"; {text}" for text in in_index)
+        + ".",
+        hint="run `expire` (a retention of history may not be over yet; Milvus removes compacted segments later)."
+        + (unread if is_unread else ""),
     )
 
 

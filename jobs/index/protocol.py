@@ -277,7 +277,8 @@ class VectorIndex(Protocol):
     def compact(self, name: str, *, timeout: float) -> bool:
         """Have deleted rows of a loaded collection dropped from its segments, and look until they are.
 
-        False where the database has no such call. ``timeout``: seconds that it may be without progress.
+        False where the database has no such call. ``timeout``: seconds that it may be without progress. It is to be
+        flushed before: rows that are in no segment yet would make up for deleted ones.
 
         Raises:
             NotCompacted: it was not seen in time; the rows are hidden, and still stored.

@@ -525,6 +525,31 @@ def test_a_compacted_collection_stores_nothing_of_what_was_erased(version: str, 
 
 
 @versions()
+@shows("deletes-in-l0", "manual-leaves-l0")
+def test_guarantee_10_rows_that_were_added_and_not_flushed_make_up_for_no_deleted_ones(
+    version: str, tmp_path: Path
+) -> None:
+    """As many as `sync` has taken out, of an add that was killed; and nothing is left to take out."""
+    more = make_keys(2, seed=1)
+    with world(version, tmp_path) as there, there.index() as index:
+        loaded(there, index)
+        index.delete(NAME, KEYS[:2])
+        index.flush(NAME, timeout=10)
+        there.core.clock.skip(HOUR)
+        with there.core.lock:
+            there.core.tick()
+        index.insert(NAME, make_table(more, make_vectors(2)))
+        stored = index.client.list_persistent_segments(NAME)
+        assert sum(int(segment.num_rows) for segment in stored) == index.count(NAME) == ROWS
+        assert there.stored(KEYS[:2]) == 2
+        there.core.clock.skip(HOUR)
+        told = erase(there, index, KEYS[:2])
+        assert told == {"before": ROWS, "erased": 0, "after": ROWS, "left": 0, "compacted": True}
+        assert there.stored(KEYS[:2]) == 0
+        assert there.seen() == sorted([*KEYS[2:].tolist(), *more.tolist()])
+
+
+@versions()
 @shows("flush-rate")
 def test_an_erasure_flushes_once_and_not_once_a_page(version: str, tmp_path: Path) -> None:
     with world(version, tmp_path) as there, there.index() as index:

@@ -4,7 +4,8 @@ From 2.4 on a delete goes to a segment of level 0 and leaves the rows where they
 0 out, and so rewrites the others *with* them; by itself a segment is rewritten when a fifth of its rows is deleted. So
 the deletes are applied first: asked for from 2.6.3 on, waited for before (the server does it when nothing was deleted
 for about 30 s). "Completed" says only that no plan runs: also of plans that failed or timed out, and of none (id -1).
-What is believed are the segments: they hold as many rows as are there, and none is of level 0.
+What is believed are the segments: they hold as many rows as are there, and none is of level 0. Of rows that
+are in no segment yet nothing can be told so: who asks has flushed before.
 
 Read in 2.4.23, 2.5.27, 2.6.20, 3.0.0: internal/datacoord/compaction_trigger.go getCandidates,
 isDeleteRowsTooManySegment; compaction_policy_l0.go; compaction_inspector.go (before 2.6 compaction.go)
@@ -46,7 +47,7 @@ class Stored:
 
 
 class Compaction:
-    """One compaction of a loaded collection."""
+    """One compaction of a loaded collection, all of whose rows are flushed."""
 
     def __init__(self, index: MilvusIndex, name: str, where: str, timeout: float) -> None:
         self._index, self._name, self._where = index, name, where

@@ -60,6 +60,12 @@ def test_a_collection_is_flushed_once_however_many_pages_of_keys_go(server: Serv
     assert notes == []
 
 
+def test_guarantee_10_a_collection_is_flushed_before_it_is_judged_also_where_nothing_goes(server: Served) -> None:
+    told = erase_keys(server.index, [NAME], lambda _: lambda: iter(()), keep=(), load_timeout_s=9, compact_timeout_s=9)
+    assert told[NAME] == {"before": 300, "erased": 0, "after": 300, "left": 0, "compacted": True}
+    assert [call for call in server.core.calls if call in ("Delete", "Flush")] == ["Flush"]
+
+
 def test_a_compaction_that_is_not_seen_ends_no_erasure_and_is_told(server: Served) -> None:
     notes = list[str]()
     server.core.faults.add("compaction", *["fail"] * 99)

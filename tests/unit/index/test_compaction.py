@@ -13,6 +13,7 @@ import pytest
 from pymilvus.client.call_context import CallContext
 from pymilvus.grpc_gen import milvus_pb2
 
+from jobs.erasure.collections import erase_keys
 from jobs.errors import DependencyUnavailable, NotCompacted
 from jobs.index.milvus import compaction
 from jobs.index.milvus.server import ServerIndex
@@ -33,12 +34,14 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 class Segments:
     """A pymilvus client over segments of a server: two of 100 rows, and deletes that are on their way.
 
-    Deletes are in memory until a flush, then in a segment of level 0, then noted at the rows (``noted``), and are gone
-    with their rows by a compaction thereafter. ``plans``: what the next compactions' plans come to, one word each.
+    Rows that were added are in none until a flush (``growing``). Deletes are in memory until a flush, then in a segment
+    of level 0, then noted at the rows (``noted``), and are gone with their rows by a compaction thereafter. ``plans``:
+    what the next compactions' plans come to, one word each.
     """
 
     version: str
     in_memory: int = 0
+    growing: int = 0
     level_zero: int = 0
     noted: int = 0
     rows: int = 200
@@ -51,6 +54,10 @@ class Segments:
 
     def index(self) -> ServerIndex:
         return ServerIndex(self, "http://h:19530", detect(self.version), None)
+
+    def insert(self, n: int) -> None:
+        self.live += n
+        self.growing += n
 
     def delete(self, n: int) -> None:
         self.live -= n
@@ -65,6 +72,10 @@ class Segments:
         else:
             self.noted += self.in_memory
         self.in_memory = 0
+        self.rows, self.growing = self.rows + self.growing, 0
+
+    def list_aliases(self, *_: Any, **__: Any) -> dict[str, list[str]]:
+        return {"aliases": ["faces"]}
 
     def list_persistent_segments(self, *_: Any, **__: Any) -> list[Any]:
         self.looks += 1
@@ -173,6 +184,27 @@ def test_what_was_deleted_and_not_flushed_is_flushed() -> None:
     assert client.index().compact(NAME, timeout=1)
     assert client.calls == ["compact", "flush", "compact level 0", "compact"]
     assert client.rows == 195
+
+
+@pytest.mark.parametrize("version", ["2.3.5", "2.5.27", "2.6.7"])
+def test_guarantee_10_rows_that_were_added_and_not_flushed_make_up_for_no_deleted_ones(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as were taken out before, of an add that was killed; and nothing is left to take out."""
+    client = Segments(version)
+    client.delete(1)
+    client.flush()
+    client._apply()
+    client.insert(1)
+    assert client.rows == client.live
+    monkeypatch.setattr(ServerIndex, "load", lambda *_, **__: None)
+    nothing: list[Any] = []
+    told = erase_keys(
+        client.index(), [NAME], lambda _: lambda: iter(nothing), keep=(), load_timeout_s=1, compact_timeout_s=1
+    )[NAME]
+    assert (told["erased"], told["compacted"]) == (0, True)
+    assert client.calls == ["flush", "flush", "compact"]
+    assert (client.rows, client.noted) == (client.live, 0)
 
 
 def test_rows_that_are_still_stored_are_told_with_what_to_look_at() -> None:

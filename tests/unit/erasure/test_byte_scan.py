@@ -1,0 +1,263 @@
+"""What a search of one file finds: in Milvus's binlogs, in what cannot be read, and at places that are not there."""
+
+from __future__ import annotations
+
+import hmac
+import io
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.erasure import byte_scan
+from jobs.erasure.byte_scan import UNREADABLE, _list_all, _parquet_in, _refuse_unseen, _search, refuse_empty
+from jobs.erasure.verify import _not_proven
+from jobs.errors import NotProvenError, SettingsError
+from jobs.governance.tombstones import FACE, SUBJECT, KeyRing, keyed_text
+from jobs.index.protocol import BUCKET, EXPIRES, KEY, PURPOSES
+
+pytestmark = pytest.mark.unit
+
+RING = dict(KeyRing.of(["abcdefghijklmnopqrstuvwxyz0123456789"]).keys)
+FACE_ID, PERSON = -123456789012345678, "hmac3:" + "ab12" * 16
+FACE_FOUND, PERSON_FOUND = "tombstone of face", "tombstone of subject"
+NEEDLE = b"\x01\x02PAR1\x03\x04 a canary"
+ROWS = 5_000
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(byte_scan, "AGAIN_S", 0.0)
+
+
+def stones(kind: str, *values: object) -> frozenset[str]:
+    texts = [keyed_text(kind, value) or b"" for value in values]
+    return frozenset(hmac.digest(key, text, "sha256").hex() for text in texts for key in RING.values())
+
+
+TOMBSTONES = stones(FACE, FACE_ID) | stones(SUBJECT, PERSON)
+
+
+def parquet(table: pa.Table, **options: Any) -> bytes:
+    written = io.BytesIO()
+    pq.write_table(table, written, compression="zstd", **options)
+    return written.getvalue()
+
+
+def people() -> bytes:
+    """Rows of records, one of them of somebody who was erased."""
+    names = ["hmac3:" + f"{i:064x}" for i in range(ROWS)]
+    names[ROWS // 2] = PERSON
+    table = pa.table({"record_id": [f"r{i}" for i in range(ROWS)], "pii_principal_id": names})
+    return parquet(table)
+
+
+def binlog(column: str, values: pa.Array) -> bytes:
+    """As Milvus writes one: its magic number, a descriptor event, an insert event, and in this Parquet."""
+    payload = parquet(pa.table({column: values}))
+    extras = b'{"original_size":"32","nullable":"false"}'
+    descriptor = (
+        struct.pack("<qqqqQQi", 470, 471, 472, 100, 1, 2, 5) + bytes(8) + struct.pack("<i", len(extras)) + extras
+    )
+    head = struct.pack("<i", 0xFFFABC) + struct.pack("<Qbii", 1, 0, 17 + len(descriptor), 0) + descriptor
+    return head + struct.pack("<Qbii", 1, 1, 33 + len(payload), 0) + struct.pack("<QQ", 1, 2) + payload
+
+
+def search(folder: Path, name: str, data: bytes, **needles: bytes) -> set[tuple[str, str]]:
+    path = folder / name
+    path.write_bytes(data)
+    return set(_search(str(path), needles, RING, TOMBSTONES))
+
+
+def keys(*values: int) -> pa.Array:
+    return pa.array(values, pa.int64())
+
+
+# -- Milvus's own bucket -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", [KEY, "val", "100", "pk", "anything"])
+def test_guarantee_10_a_key_is_found_in_a_binlog_whatever_its_column_is_called(column: str, tmp_path: Path) -> None:
+    assert search(tmp_path, "449", binlog(column, keys(1, 2, FACE_ID, 4))) == {(FACE_FOUND, column)}
+    assert search(tmp_path, "450", binlog(column, keys(1, 2, 3, 4))) == set()
+
+
+def test_guarantee_10_a_key_is_found_among_the_columns_of_a_segment_of_storage_version_2(tmp_path: Path) -> None:
+    rows = pa.table({"0": keys(7, 8), "1": keys(9, 9), "100": keys(5, FACE_ID), "102": keys(0, 1)})
+    assert search(tmp_path, "1", parquet(rows)) == {(FACE_FOUND, "100")}
+
+
+@pytest.mark.parametrize("text", ['{{"pk":{},"ts":449,"pkType":5}}', "{},449"])
+def test_guarantee_10_a_key_is_found_in_a_log_of_deletes(text: str, tmp_path: Path) -> None:
+    logged = binlog("delta", pa.array([text.format(5), text.format(FACE_ID)]))
+    assert search(tmp_path, "449", logged) == {(FACE_FOUND, "delta")}
+    assert search(tmp_path, "450", binlog("delta", pa.array([text.format(5)]))) == set()
+
+
+def test_guarantee_10_numbers_of_this_programs_own_columns_are_no_keys(tmp_path: Path) -> None:
+    """They are many, and what they are is known."""
+    own = {name: keys(FACE_ID) for name in (BUCKET, PURPOSES, EXPIRES, "byte_size", "seq", "token", "fencing_token")}
+    assert search(tmp_path, "part.parquet", parquet(pa.table(own))) == set()
+    assert search(tmp_path, "part.parquet", parquet(pa.table(own | {KEY: keys(FACE_ID)}))) == {(FACE_FOUND, KEY)}
+
+
+def test_guarantee_10_a_column_is_read_by_itself_and_nested_ones_too(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "a.b": pa.array([NEEDLE, b""]),
+            "nested": pa.array([{"a": [NEEDLE]}, {"a": []}]),
+            "embedding": pa.array([[0.5, 0.25], [1.0, 2.0]], pa.list_(pa.float32())),
+            "101": keys(FACE_ID, 1),
+        }
+    )
+    vector = np.array([1.0, 2.0], np.float32).tobytes()
+    hits = search(tmp_path, "x.parquet", parquet(table, row_group_size=1), canary=NEEDLE, vector=vector)
+    found = {("canary", "a.b"), ("canary", "nested"), ("vector", "embedding"), (FACE_FOUND, "101")}
+    # The canary holds a magic word. Small values stand in the file as they are, too.
+    assert hits - {("canary", "bytes"), ("vector", "bytes")} == found
+
+
+# -- what cannot be read -----------------------------------------------------------------------------------------------
+
+
+def no_footer(data: bytes) -> bytes:
+    return data[:-2000]
+
+
+def no_more_than_its_begin(data: bytes) -> bytes:
+    return data[:2]
+
+
+def no_begin(data: bytes) -> bytes:
+    return data[100:]
+
+
+def damaged_page(data: bytes) -> bytes:
+    """Of the column beside that of the person."""
+    at = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0).column(0).data_page_offset + 60
+    return data[:at] + bytes(20) + data[at + 20 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (no_footer, {(UNREADABLE, "footer")}),
+        (no_more_than_its_begin, {(UNREADABLE, "footer")}),
+        (no_begin, {(UNREADABLE, "footer")}),
+        (damaged_page, {(UNREADABLE, "record_id"), (PERSON_FOUND, "pii_principal_id")}),
+    ],
+)
+def test_guarantee_10_parquet_that_cannot_be_read_is_a_finding(
+    damage: Callable[[bytes], bytes], found: set[tuple[str, str]], tmp_path: Path
+) -> None:
+    assert search(tmp_path, "part-0.snappy.parquet", people()) == {(PERSON_FOUND, "pii_principal_id")}
+    assert search(tmp_path, "part-0.snappy.parquet", damage(people())) == found
+
+
+def test_guarantee_10_a_value_that_is_another_than_was_written_is_a_finding(tmp_path: Path) -> None:
+    """Where pages have checksums, as Spark's have, also such damage is seen as can be decompressed."""
+    table = pa.table({"record_id": pa.array(["r" * 50, "s" * 50])})
+    written = io.BytesIO()
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table, written, write_page_checksum=True, **plain)
+    data = written.getvalue()
+    assert search(tmp_path, "x.parquet", data) == set()
+    at = data.index(b"r" * 50)
+    assert search(tmp_path, "x.parquet", data[:at] + b"t" + data[at + 1 :]) == {(UNREADABLE, "record_id")}
+
+
+def test_guarantee_10_a_damaged_column_of_a_binlog_is_a_finding_too(tmp_path: Path) -> None:
+    data = binlog("100", pa.array(range(ROWS), pa.int64()))
+    at = len(data) // 2
+    assert search(tmp_path, "449", data) == set()
+    assert search(tmp_path, "449", data[:at] + bytes(40) + data[at + 40 :]) == {(UNREADABLE, "100")}
+
+
+def test_files_that_are_no_parquet_as_a_whole_are_no_findings(tmp_path: Path) -> None:
+    """Milvus's own, those of milvus-lite, and checksums; and Parquet that nothing was written into yet."""
+    whole = parquet(pa.table({"record_id": ["r1"]}))
+    assert search(tmp_path, "000001.vlog", b"PAR1 stands here by chance, and PAR1 once more") == set()
+    assert search(tmp_path, ".part-0.snappy.parquet.crc", b"crc\0\0\0\x02\0") == set()
+    assert search(tmp_path, "446", b"PAR1 in a header" + binlog("100", keys(1))) == set()
+    assert search(tmp_path, "447", whole + whole) == set()
+    assert search(tmp_path, "part-1.snappy.parquet", b"") == set()
+
+
+def test_a_file_that_is_removed_while_it_is_searched_is_no_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(_search(str(tmp_path / "gone.parquet"), {}, RING, TOMBSTONES)) == []
+    path = tmp_path / "part.parquet"
+    monkeypatch.setattr("jobs.erasure.byte_scan.time.sleep", lambda _: path.unlink())
+    assert search(tmp_path, path.name, no_footer(people())) == set()
+
+
+def test_a_file_that_is_being_written_is_searched_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = tmp_path / "part.parquet", people()
+    more = iter([data[:-1000], data])
+    monkeypatch.setattr("jobs.erasure.byte_scan.time.sleep", lambda _: path.write_bytes(next(more)))
+    assert search(tmp_path, path.name, no_footer(data)) == {(PERSON_FOUND, "pii_principal_id")}
+
+
+def test_parquet_is_found_wherever_it_begins() -> None:
+    one, two = parquet(pa.table({"a": [1]})), parquet(pa.table({"b": [NEEDLE]}), write_statistics=False)
+    pieces = [(begin, end, file.schema_arrow.names) for begin, end, file in _parquet_in(b"head" + one + b"-" + two)]
+    assert (4, 4 + len(one), ["a"]) in pieces
+    assert (5 + len(one), 5 + len(one) + len(two), ["b"]) in pieces
+
+
+def test_guarantee_10_the_message_tells_what_is_there_from_what_is_not_known() -> None:
+    unread = {"needle": UNREADABLE, "file": "/w/images/part-0.parquet"}
+    stone = {"needle": PERSON_FOUND, "file": "/w/basis/part-1.parquet"}
+    told = str(_not_proven([unread], 1, []))
+    assert told.startswith("Not all could be searched: 1 findings in files (unreadable Parquet in /w/images/part-0")
+    assert "goes with the next VACUUM" in told
+    assert "`expire`" in told
+    assert isinstance(_not_proven([unread], 1, []), NotProvenError)
+    both = str(_not_proven([stone, unread], 2, []))
+    assert both.startswith("What was erased is still there: 2 findings in files (tombstone of subject in /w/basis")
+    assert "unreadable Parquet in /w/images" in both
+    there = str(_not_proven([], 0, ["2 keys in faces_r1"]))
+    assert there.startswith("What was erased is still there: 0 findings in files; 2 keys in faces_r1.")
+    assert "VACUUM" not in there
+
+
+# -- places ------------------------------------------------------------------------------------------------------------
+
+
+def listed(*places: Path | str) -> list[dict[str, Any]]:
+    asked = pa.RecordBatch.from_pydict({"uri": pa.array([str(p) for p in places]), "recursive": [True] * len(places)})
+    given: Iterator[pa.RecordBatch] = _list_all(iter([asked]))
+    return [row for batch in given for row in batch.to_pylist()]
+
+
+def test_guarantee_10_a_place_that_is_named_and_has_no_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "there" / "deep").mkdir(parents=True)
+    (tmp_path / "empty" / "deep").mkdir(parents=True)
+    (tmp_path / "there" / "deep" / ".hidden").write_bytes(b"x")
+    there, empty, typo = (str(tmp_path / name) for name in ("there", "empty", "thre"))
+    file = str(tmp_path / "there" / "deep" / ".hidden")
+    # The program's own may be gone: they are listed, and no error.
+    rows = listed(there, empty, typo, file)
+    assert [row["uri"] for row in rows] == [file, file]
+    seen = {row["named"] for row in rows}
+    _refuse_unseen([there, file], seen)
+    with pytest.raises(SettingsError) as stopped:
+        _refuse_unseen([there, typo, empty], seen)
+    assert f"--place {typo}, {empty}: nothing would be searched" in str(stopped.value)
+    assert f"{there}," not in str(stopped.value)
+    assert stopped.value.exit_code == 2
+
+
+@pytest.mark.parametrize("place", ["hdfs://nn:8020/milvus", "gs://bucket/files"])
+def test_guarantee_10_a_place_that_cannot_be_searched_is_refused(place: str) -> None:
+    nothing_is_asked: Any = None
+    with pytest.raises(SettingsError, match=place):
+        refuse_empty(nothing_is_asked, [place])
