@@ -53,7 +53,8 @@ from jobs.tables.store import Warehouse, looked_up, materialise
 def find(warehouse: Warehouse, targets: DataFrame) -> DataFrame:
     """Everything that ``targets`` (as TARGETS has them) ask for: rows of `erasure_items`, marked.
 
-    `on_hold`: it stays; `unknown`: not for a legal hold, but because nobody can tell whose it is, or what a hold keeps.
+    `on_hold`: it stays; `unknown`: not for a legal hold, but because nobody can tell whose it is, or what a hold keeps
+    (a record is lost, or its newest line could not be read).
 
     Also what an earlier pass wrote down. Reads keys and hashes; no image byte and no vector. What no target is of is
     not looked for: each kind costs scans of its tables, and no table is shuffled for a few people.
@@ -320,12 +321,12 @@ def _in_doubt(
 
 def _marked(found: DataFrame, on_hold: DataFrame | None, doubt: DataFrame | None) -> DataFrame:
     """``found`` with what is on hold, and what of it is unknown: see `find`. Of both a hold is what is said."""
-    marks = [(on_hold, False), (doubt, True)]
-    known = [frame.withColumn("unknown", F.lit(unknown)) for frame, unknown in marks if frame is not None]
+    known = [on_hold, None if doubt is None else doubt.withColumn("unknown", F.lit(True))]
     waits = F.col("kind") == UNLINKED
-    if not known:
+    marks = [frame for frame in known if frame is not None]
+    if not marks:
         return found.withColumns({"on_hold": F.lit(False), "unknown": waits})
-    by = reduce(DataFrame.unionByName, known).groupBy("kind", "kept_by").agg(F.bool_and("unknown").alias("unknown"))
+    by = reduce(DataFrame.unionByName, marks).groupBy("kind", "kept_by").agg(F.bool_and("unknown").alias("unknown"))
     marked = found.withColumn("kept_by", _kept_by()).join(by, ["kind", "kept_by"], "left")
     is_on_hold = F.col("unknown").isNotNull().alias("on_hold")
     return marked.select(*ITEM_COLUMNS, is_on_hold, F.coalesce("unknown", waits).alias("unknown"))

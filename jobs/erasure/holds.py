@@ -1,4 +1,4 @@
-"""What a legal hold keeps as it is: records, their images, and all that leads to these (Guarantee 7)."""
+"""What a legal hold keeps as it is, or may: records, their images, and all that leads to these (Guarantee 7)."""
 
 from __future__ import annotations
 
@@ -32,15 +32,23 @@ def kept_records(warehouse: Warehouse, records: DataFrame, images: DataFrame) ->
 
 
 def kept_on_hold(warehouse: Warehouse) -> DataFrame | None:
-    """What a legal hold keeps as it is, as (kind, kept_by): images, their content, all their records.
+    """What a legal hold keeps as it is, as (kind, kept_by, unknown): images, their content, all their records.
 
-    See `_kept_by`. None: there is no hold.
+    See `_kept_by`; ``unknown``: nobody can tell whether it does, see `held_records`. None: nothing is kept.
     """
-    under_hold = materialise(held_records(warehouse))
-    if under_hold.isEmpty():
-        return None
-    images = materialise(images_under(warehouse, under_hold))
-    records = kept_records(warehouse, under_hold, images)
+    held = materialise(held_records(warehouse))
+    kept = [
+        _kept_with(warehouse, records).withColumn("unknown", F.lit(unknown))
+        for unknown in (False, True)
+        if not (records := held.where(F.col("unknown") == unknown).select("record_id")).isEmpty()
+    ]
+    return reduce(DataFrame.unionByName, kept) if kept else None
+
+
+def _kept_with(warehouse: Warehouse, held: DataFrame) -> DataFrame:
+    """What stays, as (kind, kept_by), because of these records (record_id)."""
+    images = materialise(images_under(warehouse, held))
+    records = kept_records(warehouse, held, images)
     content = that_were_read(warehouse.read(IMAGES).select("image_id", "content_sha256")).join(images, "image_id")
     links = warehouse.read(BASIS_LINKS).select("image_id", content_of_link()).dropna().join(images, "image_id")
     # As `_hashes`: of one whose row is missing, or was not read.

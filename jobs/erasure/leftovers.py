@@ -32,21 +32,21 @@ def leftovers(warehouse: Warehouse, gated: Gated, ring: KeyRing) -> DataFrame:
 
     A restored table, a write that came late, rows of an image that is not there. Tombstones of open requests do not
     count, for those have a pass of their own; nor does a face that is permitted now, by a record given since; nor what
-    a legal hold covers.
+    a legal hold covers, or may.
     """
     complete = warehouse.read(ERASURE_STEPS).where(F.col("step") == COMPLETE).select("request_id")
     stones = Stones.read(materialise(warehouse.read(TOMBSTONES).join(complete, "request_id", "left_semi")), ring)
     images = warehouse.read(IMAGES).select("image_id")
     rows = [warehouse.read(spec).select("image_id") for spec in (EMBEDDINGS, REMOVED_FACES, IMAGE_STATUS)]
     orphans = reduce(DataFrame.unionByName, rows).join(images, "image_id", "left_anti")
-    under_hold = materialise(held_records(warehouse))
+    under_hold = materialise(held_records(warehouse).select("record_id"))
     on_hold = materialise(images_under(warehouse, under_hold))
     orphans = orphans.join(on_hold, "image_id", "left_anti")
     found = [orphans.select(F.lit(ORPHAN).alias("kind"), F.col("image_id").alias("value"))]
     if stones.counts:
         found += [
-            _images_again(gated, stones),
-            _faces_again(warehouse, gated, stones),
+            _images_again(gated, stones, on_hold),
+            _faces_again(warehouse, gated, stones, on_hold),
             _records_again(warehouse, stones).join(
                 kept_records(warehouse, under_hold, on_hold), F.col("value") == F.col("record_id"), "left_anti"
             ),
@@ -55,16 +55,15 @@ def leftovers(warehouse: Warehouse, gated: Gated, ring: KeyRing) -> DataFrame:
     return reduce(DataFrame.unionByName, found).distinct()
 
 
-def _images_again(gated: Gated, stones: Stones) -> DataFrame:
+def _images_again(gated: Gated, stones: Stones, on_hold: DataFrame) -> DataFrame:
     # What is refused by the tombstone of an open request, its person's for one, is not among them.
-    erased = gated.refused.where((F.col("reason") == Reason.ERASED.value) & ~F.col("on_hold"))
+    erased = gated.refused.where(F.col("reason") == Reason.ERASED.value).join(on_hold, "image_id", "left_anti")
     again = stones.matching(erased, {IMAGE: "image_id", CONTENT: "content_sha256"}, "image_id")
     return again.select(F.lit(IMAGE).alias("kind"), F.col("row_key").alias("value"))
 
 
-def _faces_again(warehouse: Warehouse, gated: Gated, stones: Stones) -> DataFrame:
+def _faces_again(warehouse: Warehouse, gated: Gated, stones: Stones, on_hold: DataFrame) -> DataFrame:
     settled = ["image_id", "input_digest"]
-    on_hold = gated.refused.where("on_hold").select("image_id")
     there = warehouse.read(EMBEDDINGS).select("face_id", *settled)
     faces = there.join(gated.accepted.select(*settled), settled, "left_anti").select("face_id", "image_id")
     removed = warehouse.read(REMOVED_FACES).select("face_id", "image_id").join(there, "face_id", "left_anti")

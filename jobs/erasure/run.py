@@ -65,10 +65,10 @@ class Outcome:
         """What stays open, as the end of a message; empty where nothing does."""
         on_hold = f"; {counted(self.suspended, 'request')} suspended by a legal hold" if self.suspended else ""
         lost = (
-            "for there are pictures whose records are not there, or what links them, and nobody can tell whose they "
-            "are, or whether a legal hold is on them: ingest the records again; of those that no file has any more "
-            "(also of people erased since, where links came from a backup) `erase --lost-records` takes the links, and "
-            "the pictures that no other record is for"
+            "for there are pictures whose records are not there, or could not be read, or what links them, and nobody "
+            "can tell whose they are, or whether a legal hold is on them: ingest the records again; of those that no "
+            "file has any more (also of people erased since, where links came from a backup) `erase --lost-records` "
+            "takes the links, and the pictures that no other record is for"
         )
         return on_hold + (f"; {counted(self.unknown, 'request')} open still, {lost}" if self.unknown else "")
 

@@ -24,6 +24,7 @@ from jobs.governance.tombstones import key_ring
 from jobs.runs.record import Run, utc_now
 from jobs.runs.results import FoundToErase, LeftWaiting
 from jobs.schemas import (
+    BASIS_QUARANTINE,
     ERASURE_ITEMS,
     ERASURE_REQUESTS,
     ERASURE_STEPS,
@@ -36,7 +37,7 @@ from jobs.tables.store import Warehouse, materialise
 #: Nothing is open.
 NOBODY: Final = LeftWaiting(suspended=0, unknown=0, requests="", read={})
 # What requests are open, and all that `idle` goes by.
-_READ: Final = (*TABLES, SOURCE_BATCHES, ERASURE_REQUESTS, ERASURE_ITEMS, ERASURE_STEPS, TOMBSTONES)
+_READ: Final = (*TABLES, BASIS_QUARANTINE, SOURCE_BATCHES, ERASURE_REQUESTS, ERASURE_ITEMS, ERASURE_STEPS, TOMBSTONES)
 
 
 def still_waiting(run: Run) -> LeftWaiting | None:

@@ -1,9 +1,15 @@
-"""What a legal hold is on: records, and the images that these lead to, which are neither served nor destroyed."""
+"""What a legal hold is on, or may be: records, and the images that these lead to, which are not destroyed.
+
+Of a record whose newest line could not be read nobody knows whether that line put it on hold. What leads to it stays as
+it is, too, until a later version is read.
+"""
 
 from __future__ import annotations
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
+from jobs.governance.barred import flagged, quarantined
 from jobs.governance.records import current_records
 from jobs.schemas import BASIS_LINKS, PROCESSING_BASIS
 from jobs.tables.faces import faces_under_records
@@ -11,12 +17,15 @@ from jobs.tables.store import Warehouse, materialise
 
 
 def held_records(warehouse: Warehouse) -> DataFrame:
-    """Records (record_id) on which a legal hold is recorded."""
-    return current_records(warehouse.read(PROCESSING_BASIS)).where("legal_hold_ref IS NOT NULL").select("record_id")
+    """Records (record_id) on which a legal hold is recorded, or may be (`unknown`)."""
+    basis = warehouse.read(PROCESSING_BASIS)
+    records = flagged(current_records(basis), quarantined(warehouse, basis), "record_id", "unread")
+    held = F.col("legal_hold_ref").isNotNull()
+    return records.where(held | F.col("unread")).select("record_id", (~held).alias("unknown"))
 
 
 def images_on_hold(warehouse: Warehouse, given: DataFrame | None = None) -> DataFrame:
-    """Images (image_id) that a legal hold on one of their records keeps as they are.
+    """Images (image_id) that a legal hold on one of their records keeps as they are, or may.
 
     ``given``: also what is about to be linked (image_id, record_id), as where links were lost and come in again.
     """

@@ -3,7 +3,7 @@
 An image of which everybody's record has ended, for a reason that no later time undoes, is due; so is every image of a
 revoked batch (Guarantee 6). Of an image that stays, whatever the gate says of it, the faces that stand under a record
 that has ended are due, and their record with them until they are gone: then nothing is left to destroy. What a legal
-hold covers is not.
+hold covers, or may, is not.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from jobs.governance.barred import barred_in
 from jobs.governance.decide import Reason
 from jobs.governance.gate import Gated, policy_of
+from jobs.governance.holds import images_under
 from jobs.governance.records import record_decisions
 from jobs.governance.tombstones import EXPIRED, IMAGE
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
@@ -29,12 +30,11 @@ def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime
     """What is due as (kind, value): kind `image`, or `expired` for a record under which a face stands elsewhere.
 
     Nothing is while there is no record, or no link, at all, as where a folder was removed: a hold may have been there.
-    Where a link alone is lost a face tells of it (`_with_nobody_else`), and beside one under a record on hold nothing
-    is.
+    Where a link alone is lost a face tells of it (`_with_nobody_else`), and beside one under a record on hold, or that
+    may be, nothing is.
     """
-    # Not where a record of it is lost, or its newest line could not be read: a hold may have been in it.
-    unknown = (Reason.BASIS_NOT_FOUND.value, Reason.QUARANTINED.value)
-    lost = F.exists("reasons", lambda reason: F.coalesce(reason.isin(*unknown), F.lit(False)))
+    # Not where a record of it is lost: a hold may have been in it.
+    lost = F.exists("reasons", lambda reason: F.coalesce(reason == Reason.BASIS_NOT_FOUND.value, F.lit(False)))
     revoked = F.col("reason").isin(Reason.BATCH_REVOKED.value, Reason.ERASED.value) & ~lost
     decided = gated.decisions.where(~F.col("on_hold")).select(
         "image_id", "over", F.coalesce(revoked, F.lit(False)).alias("revoked")
@@ -43,16 +43,17 @@ def due(warehouse: Warehouse, settings: Settings, gated: Gated, *, now: datetime
     barred = barred_in(warehouse, settings, warehouse.read(IMAGES).limit(0), basis)
     records = record_decisions(basis, policy=policy_of(settings), now=now, barred=barred)
     faces = faces_under_records(warehouse).select("image_id", "record_id")
-    told = records.where("ended OR on_hold").select("record_id", "ended")
-    under = materialise(faces.join(told, "record_id"))
-    beside_hold = under.where("NOT ended").select("image_id")
+    under = faces.join(records.where("ended").select("record_id"), "record_id")
+    # Also one whose newest line could not be read: a hold may be in that.
+    held = records.where(F.col("on_hold") | (F.col("reason") == Reason.QUARANTINED.value)).select("record_id")
+    beside_hold = images_under(warehouse, materialise(held))
     over = decided.where("over AND NOT revoked").select("image_id")
     whole = (
         decided.where("revoked")
         .select("image_id")
         .unionByName(_with_nobody_else(warehouse, over, faces, records.where("NOT ended")))
     )
-    staying = under.where("ended").join(decided.select("image_id"), "image_id", "left_semi")
+    staying = under.join(decided.select("image_id"), "image_id", "left_semi")
     staying = staying.join(whole, "image_id", "left_anti")
     staying, whole = (some.join(beside_hold, "image_id", "left_anti") for some in (staying, whole))
     images = whole.select(F.lit(IMAGE).alias("kind"), F.col("image_id").alias("value"))

@@ -24,7 +24,7 @@ from udfs.sources import BROKEN_SHARD
 #: knows which picture is meant; or it is that of an image of another batch, whose records are not about this one.
 DUPLICATE_ID: Final = "DUPLICATE_ID"
 OTHER_BATCH: Final = "OTHER_BATCH"
-#: Other bytes for an image that a legal hold keeps as it is.
+#: Other bytes for an image that a legal hold keeps as it is, or may.
 LEGAL_HOLD: Final = "LEGAL_HOLD"
 _NAMED: Final = 3
 # Suffixes that are told of a reason.

@@ -180,7 +180,7 @@ class Player:
         self.killed: tuple[str, str] | None = None
         self.import_all = False
         self.ingest_all = False
-        self.on_hold_with: dict[str, tuple[str, set[bytes]]] = {}
+        self.kept_with: dict[str, tuple[str, set[bytes]]] = {}
         self.were_live: set[str] = set()
         #: Words at a point of a job that ended before it came there: nothing has happened at it.
         self.unmet: list[str] = []
@@ -549,7 +549,7 @@ class Player:
             return
         for name in (what, *BESIDE.get(what, ())):
             self.world.restore("b", name)
-        self.restored, self.on_hold_with, self.must_go, self.last_under = True, {}, {}, {}
+        self.restored, self.kept_with, self.must_go, self.last_under = True, {}, {}, {}
         if what == "index.db":
             self._say_what_is_lost()
         pictures, _ = copy.deepcopy(self.backup)
@@ -576,7 +576,7 @@ class Player:
         self.oracle.lose(table)
         self.must_go, self.last_under = {}, {}
         if table == "images":
-            self.on_hold_with = {}
+            self.kept_with = {}
         answer = self.world.run(job)
         # That there is no record, or that requests wait for what leads to pictures.
         self._expect(answer, {0, 3, *RIGHT.get(job, ())})
@@ -710,7 +710,7 @@ class Player:
         self._vectors(seen, well if after == well and complete else "")
         if well in {*CLEAN_EVERYWHERE, "sync"} or after.startswith("restore") or " inside " in after:
             self._proofs(seen)
-        self._note_held(seen)
+        self._note_kept(seen)
 
     def _look(self) -> Seen:
         """What is there: its pictures against the oracle; then it settles what that was not sure of."""
@@ -733,18 +733,18 @@ class Player:
             if picture_id not in seen.pictures and picture_id not in oracle.unsure_pictures:
                 self._found(9, "a picture is gone that nobody asked to erase", "images", self._cell(picture_id))
         there = _by_picture(seen)
-        for picture_id, (content, labels) in self.on_hold_with.items():
-            if oracle.on_hold(picture_id) and seen.pictures.get(picture_id) != content:
-                self._found(7, "a held picture was destroyed", "images", self._cell(picture_id))
-            elif oracle.on_hold(picture_id) and labels - there.get(picture_id, set()):
-                self._found(7, "a held face was destroyed", "embeddings", self._cell(picture_id))
+        for picture_id, (content, labels) in self.kept_with.items():
+            if oracle.kept(picture_id) and seen.pictures.get(picture_id) != content:
+                self._found(7, "a picture that is held, or may be, was destroyed", "images", self._cell(picture_id))
+            elif oracle.kept(picture_id) and labels - there.get(picture_id, set()):
+                self._found(7, "a face that is held, or may be, was destroyed", "embeddings", self._cell(picture_id))
 
-    def _note_held(self, seen: Seen) -> None:
+    def _note_kept(self, seen: Seen) -> None:
         if self.oracle.blind:
             # Nobody can tell what is held, so it is all that was.
             return
         there = _by_picture(seen)
-        self.on_hold_with = {p: (c, there.get(p, set())) for p, c in seen.pictures.items() if self.oracle.on_hold(p)}
+        self.kept_with = {p: (c, there.get(p, set())) for p, c in seen.pictures.items() if self.oracle.kept(p)}
 
     def _records(self, seen: Seen) -> None:
         oracle = self.oracle
@@ -789,7 +789,7 @@ class Player:
         stored = oracle.pictures.get(picture_id)
         if stored is not None and stored.content != content:
             says = Says.NO
-        if clean and says is Says.NO and not (place == "embeddings" and oracle.on_hold(picture_id)):
+        if clean and says is Says.NO and not (place == "embeddings" and oracle.kept(picture_id)):
             self._found(7 if oracle.on_hold(picture_id) else 8, "a face that is not permitted", place, cell)
         elif clean and place != "embeddings" and key not in seen.faces:
             self._found(9, "a key that no face in the table has", place, cell)
@@ -800,7 +800,7 @@ class Player:
         """Whether an erasure that is complete names this, and nothing has brought it back lawfully."""
         oracle = self.oracle
         unsettled = {r.value for r in oracle.requests if r.open}
-        if picture_id in oracle.pictures and oracle.on_hold(picture_id):
+        if picture_id in oracle.pictures and oracle.kept(picture_id):
             return False
         if (picture_id in oracle.erased_ids and picture_id not in unsettled) or content in oracle.erased_contents:
             return True
@@ -879,10 +879,10 @@ class Player:
         self.last_under = {seen.faces[key][1]: (seen.faces[key][0], records) for key, records in under.items()}
 
     def _over(self, picture_id: str, records: Iterable[str]) -> bool:
-        """Whether one of these has ended, and no hold keeps the picture."""
+        """Whether one of these has ended, and nothing keeps the picture."""
         known = [self.oracle.records[i] for i in records if i in self.oracle.records]
-        on_hold = any(record.newest.hold for record in known) or self.oracle.on_hold(picture_id)
-        return not on_hold and any(self.oracle.ended(record) is Says.YES for record in known)
+        kept = any(record.kept for record in known) or self.oracle.kept(picture_id)
+        return not kept and any(self.oracle.ended(record) is Says.YES for record in known)
 
     def _proofs(self, seen: Seen) -> None:
         """`verify --erased` and `verify --audit` say what is so."""

@@ -91,12 +91,21 @@ class Record:
     came_in: int = -1
     read_in: int = -1
     unread_in: int = -2
-    repeated_in: int = -2
     links: dict[str, list[Link]] = field(default_factory=dict)
 
     @property
     def newest(self) -> Version:
         return self.versions[-1]
+
+    @property
+    def unread(self) -> bool:
+        """Whether a line of it could not be read since its last version: nobody knows what that said."""
+        return self.unread_in >= self.read_in
+
+    @property
+    def kept(self) -> bool:
+        """Whether a legal hold is on it, or may be."""
+        return self.newest.hold or self.unread
 
     @property
     def last_event(self) -> Event | None:
@@ -232,16 +241,15 @@ class Oracle:
         self.assessed_again.pop(batch, None)
 
     def import_record(self, record_id: str, version: Version) -> None:
-        """A line of a basis file was read. The very content of the newest version again is no version more."""
+        """A line of a basis file was read."""
         known = self.records.get(record_id)
         links = self.lost.pop(record_id, {})
         if known is None and not links and (self._is_erased(version) or self._batch_is_erased(version.batch)):
             return
         # One that only links are left of is taken, for by it the pictures of who was erased meanwhile are found.
         record = self.records.setdefault(record_id, Record(came_in=self.ingest, links=links))
-        if record.versions and record.newest == version:
-            record.repeated_in = self.ingest
-        else:
+        # The very content of its newest version again is no version more, but after a line that could not be read.
+        if not record.versions or record.newest != version or record.unread:
             record.versions.append(version)
             record.read_in = self.ingest
         for picture in version.pictures:
@@ -259,11 +267,11 @@ class Oracle:
         """A source has this picture. Not taken: what was erased, another batch's id, other bytes of what is held."""
         there = self.pictures.get(picture)
         if picture in self.erased_ids or content in self.erased_contents:
-            if there is not None and there.batch == batch and there.content != content and not self.on_hold(picture):
+            if there is not None and there.batch == batch and there.content != content and not self.kept(picture):
                 # Its source has other bytes for it, and none that may come: whether the former stay nothing is said of.
                 self._ingested_or_not(picture)
             return
-        if there is not None and (there.batch != batch or there.content == content or self.on_hold(picture)):
+        if there is not None and (there.batch != batch or there.content == content or self.kept(picture)):
             return
         if picture in self.expired_ids and not self._given_since(picture, self.expired_ids[picture]):
             if there is not None:
@@ -332,12 +340,8 @@ class Oracle:
     def standing(self, record: Record) -> tuple[Says, str]:
         """Whether a record permits, apart from pictures, and why not: unread, ended, later, held, denied."""
         version, last = record.newest, record.last_event
-        answer = Says.YES
-        if record.unread_in >= record.read_in:
-            if record.repeated_in <= record.unread_in:
-                return Says.NO, "unread"
-            # The page says both: a later version lifts it, and the same content again changes nothing.
-            answer = Says.MAYBE
+        if record.unread:
+            return Says.NO, "unread"
         erased = self.erased_people.get(version.person)
         if last is None:
             return Says.NO, "no event"
@@ -351,7 +355,7 @@ class Oracle:
             return Says.NO, "held"
         # Last: what has ended has, whatever its form, and whatever the law where it was given.
         lawful = version.granted and not version.lacks and version.law not in self.lawless
-        return (answer, "") if lawful else (Says.NO, "denied")
+        return (Says.YES, "") if lawful else (Says.NO, "denied")
 
     def _link_says(self, picture: str, record: Record) -> Says:
         """A link holds for the content that it was given for; changed bytes need one that was recorded since."""
@@ -388,6 +392,10 @@ class Oracle:
         """A legal hold of any of its records keeps a picture from being served and from being destroyed."""
         return any(picture in r.links and r.newest.hold for r in self.records.values())
 
+    def kept(self, picture: str) -> bool:
+        """A hold, or a line that could not be read and may have set one, keeps it from being destroyed."""
+        return any(picture in r.links and r.kept for r in self.records.values())
+
     def served(self, picture: str) -> dict[str, Says]:
         """For each person that a picture shows, whether that face may be served now."""
         stored = self.pictures.get(picture)
@@ -419,7 +427,7 @@ class Oracle:
         A link that was given for other bytes than are there now is for nobody in it. Where all are, all have to end.
         """
         stored = self.pictures[picture]
-        if self.on_hold(picture) or self.blind:
+        if self.kept(picture) or self.blind:
             return Says.NO
         revoked = self.batches.get(stored.batch, Batch()).revoked
         if revoked is Says.YES or (self.barred(picture) and picture not in self.barred_meanwhile):
@@ -437,9 +445,7 @@ class Oracle:
 
     def ended(self, record: Record) -> Says:
         """Whether a record has ended, for a reason that no later time undoes."""
-        _, why = self.standing(record)
-        unclear = record.unread_in >= record.read_in and why != "unread"
-        return Says.NO if why != "ended" else Says.MAYBE if unclear else Says.YES
+        return Says.YES if self.standing(record)[1] == "ended" else Says.NO
 
     def whose(self, picture: str, person: str) -> set[str]:
         """Whose the face may be that a picture shows as ``person``'s: also theirs to whom a record ever gave its box.
@@ -471,7 +477,7 @@ class Oracle:
         self.carry_out(sweep=True)
         if not self.blind:
             # Ended once, and here again from a backup: the page has it go only where it was erased.
-            self.unsure_pictures |= {p for p in set(self.pictures) & set(self.expired_ids) if not self.on_hold(p)}
+            self.unsure_pictures |= {p for p in set(self.pictures) & set(self.expired_ids) if not self.kept(p)}
 
     def carry_out(self, *, sweep: bool = False) -> None:
         """A pass over all open requests has ended well."""
@@ -494,12 +500,12 @@ class Oracle:
         again = barred if sweep else set()
         for picture in {*self.pictures, *by_name, *(p for i in leaving for p in self.records[i].links)}:
             of = {i for i, r in self.records.items() if picture in r.links}
-            if self.on_hold(picture) or picture in by_name:
+            if self.kept(picture) or picture in by_name:
                 # What it has held before may be barred, too; of one that is missing, or unread, only links tell.
                 now = {self.pictures[picture].content} if picture in self.pictures else set()
                 former = self._contents_of(picture, of & leaving if self._is_known(picture) else of)
                 self.unsure_stones |= former.keys() - now
-            if self.on_hold(picture):
+            if self.kept(picture):
                 continue
             if picture in by_name:
                 if picture in self.pictures:
@@ -509,11 +515,11 @@ class Oracle:
             if picture in again & set(self.pictures):
                 self.destroy(picture, erased=picture in self.erased_ids)
         leaving |= swept
-        # A record of a held picture stays as long, for by it an erasure that waits is found again.
-        kept = {i for i, r in self.records.items() if r.newest.hold or any(self.on_hold(p) for p in r.links)}
+        # A record of a picture that is kept stays as long, for by it an erasure that waits is found again.
+        kept = {i for i, r in self.records.items() if r.kept or any(self.kept(p) for p in r.links)}
         for request in wanted:
-            on_hold = any(p in self.pictures and self.on_hold(p) for p in request.pictures)
-            request.open = on_hold or bool(request.records & kept)
+            kept_back = any(p in self.pictures and self.kept(p) for p in request.pictures)
+            request.open = kept_back or bool(request.records & kept)
         for record_id in leaving - kept:
             del self.records[record_id]
         self.barred_meanwhile = {picture for picture in self.pictures if self.barred(picture)} - barred
@@ -696,7 +702,7 @@ class Oracle:
         if self.blind:
             return
         marked = {p for p, s in self.pictures.items() if p in self.begun or {p, s.content} & self.unsure_stones}
-        self.unclear |= {picture for picture in marked if not self.on_hold(picture)}
+        self.unclear |= {picture for picture in marked if not self.kept(picture)}
         self.unsure_pictures |= self.unclear
         self.begun = set()
 

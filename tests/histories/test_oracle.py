@@ -82,7 +82,23 @@ def test_an_unreadable_line_refuses_each_time_until_a_later_version(oracle: Orac
         assert ann(oracle) is Says.YES
     take(oracle, r=None)
     take(oracle, r=replace(GIVEN, expires_at=102.0))
-    assert ann(oracle) is Says.MAYBE, "the same content again: the page can be read both ways"
+    assert ann(oracle) is Says.YES, "the same content again, after it"
+    take(oracle, r=None)
+    assert ann(oracle) is Says.NO
+
+
+def test_a_line_that_could_not_be_read_suspends_destruction_as_a_hold_does(oracle: Oracle) -> None:
+    take(oracle, r=ended(GIVEN, 5.0))
+    take(oracle, r=None, x="x2")
+    assert (oracle.due("x"), oracle.pictures["x"].content) == (Says.NO, "x1")
+    oracle.ask("person", "ann", 11.0)
+    oracle.carry_out()
+    assert set(oracle.pictures) == {"x"}
+    assert oracle.requests[0].open
+    take(oracle, r=ended(GIVEN, 5.0))
+    oracle.carry_out()
+    assert not oracle.pictures
+    assert not oracle.requests[0].open
 
 
 def test_a_hold_suspends_serving_and_destruction(oracle: Oracle) -> None:

@@ -38,6 +38,7 @@ from jobs.runs.results import FoundToErase
 from jobs.schemas import (
     ALL_TABLES,
     BASIS_LINKS,
+    BASIS_QUARANTINE,
     EMBEDDINGS,
     IMAGES,
     PROCESSING_BASIS,
@@ -239,6 +240,23 @@ def test_guarantee_9_a_picture_to_which_nothing_leads_but_a_face_waits_for_its_l
     assert carried_out(made) == (1, 0, 0, 0)
     assert (image(5),) not in image_rows(made)
     assert barred <= {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
+
+
+def test_guarantee_7_a_line_that_could_not_be_read_may_be_a_hold_and_suspends_what_one_would(made: Indexed) -> None:
+    """Of what it names: by person, by name and in a shared picture; until a version of the record is read again."""
+    warehouse = made.warehouse
+    unread = [(record, "hold.csv", "DATE_REWRITTEN", "d", datetime.now(UTC)) for record in ("r3", "r7")]
+    warehouse.append(made.spark.createDataFrame(unread, BASIS_QUARANTINE.columns), BASIS_QUARANTINE)
+    faces = made.faces_of(3), made.faces_of(7)
+    assert all(faces)
+    ask(made, Target("subject", principal(3)), Target("image", image(7)), Target("subject", principal(5)))
+    assert carried_out(made) == (1, 0, 2, 0)
+    assert image_rows(made) & {(image(3),), (image(5),), (image(7),)} == {(image(3),), (image(7),)}
+    assert (made.faces_of(3), made.faces_of(7)) == faces
+    made.record(3)
+    made.record(7)
+    assert carried_out(made) == (2, 0, 0, 0)
+    assert not image_rows(made) & {(image(3),), (image(7),)}
 
 
 @pytest.mark.faults
