@@ -11,7 +11,7 @@ from jobs.errors import BadInput
 from jobs.governance.basis_lines import is_time
 from jobs.governance.blanks import filled, is_plain
 from jobs.governance.decide import COLLECTION_METHODS
-from jobs.governance.strict_yaml import read_yaml
+from jobs.strict_yaml import read_yaml
 
 _MOST_BYTES: Final = 65_536
 # What YAML calls nothing, beside nothing itself.

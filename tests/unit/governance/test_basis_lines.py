@@ -436,7 +436,9 @@ def test_a_batch_is_the_same_in_every_encoding_that_tells_itself(tmp_path: Path,
         (lines_of(statt="x"), "statt: Extra inputs"),
         (lines_of().replace("supplier", "#"), "supplier: Field required"),
         (lines_of(supplier="[a, b]"), "supplier: must be one text"),
-        (lines_of(supplier="a: b"), "in line 2"),
+        (lines_of(supplier="a: b"), "line 2: is not valid YAML"),
+        (lines_of() + "state: revoked\n", r"line 7: a name stands twice \(first in line 6\)"),
+        (lines_of(supplier="!!binary YQ=="), "line 2: tags"),
     ],
 )
 def test_a_batch_that_is_refused_tells_the_key_or_the_line(tmp_path: Path, text: str | bytes, message: str) -> None:
