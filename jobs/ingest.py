@@ -6,7 +6,7 @@ import click
 
 from jobs.cli import job
 from jobs.errors import SettingsError
-from jobs.governance.batch_file import read_batch
+from jobs.governance.batch_file import assessment_of, is_batch_file
 from jobs.governance.blanks import is_plain
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, open_run
@@ -31,17 +31,17 @@ def main(
     job_: JobContext, source: str | None, batch: str | None, basis: str | None, basis_template: str | None, by_uri: bool
 ) -> Result:
     """Bring images, basis records and the assessment of their source into the warehouse. Repeating changes nothing."""
-    if not batch or not (source or basis or batch.endswith((".yaml", ".yml"))):
+    if not batch or not (source or basis or is_batch_file(batch)):
         missing = "what to bring in (--source or --basis)" if batch else "--batch: which source batch this belongs to"
         raise SettingsError(f"ingest needs {missing}.", hint="see `ingest --help` for examples.")
-    assessment = read_batch(batch) if batch.endswith((".yaml", ".yml")) else None
+    assessment = assessment_of(batch)
     batch_id = str(assessment["source_batch_id"]) if assessment else batch
     if not is_plain(batch_id):
         raise SettingsError("--batch: the id has white space about it, or characters that do not show.")
     job_.check_keys()
     opened = open_source(job_.spark, source, batch_id, job_.settings) if source else None
     if basis_template:
-        return template(opened, batch_id, basis_template)
+        return template(opened, batch_id, assessment, basis_template)
     if job_.dry_run:
         return bring(job_, opened, batch_id, assessment, basis, by_uri)
     with open_run(job_, "ingest") as run:

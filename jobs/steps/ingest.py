@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,13 @@ from jobs.tables.sources import Source
 from udfs.sources import BROKEN_SHARD, UNREADABLE_FOLDER
 
 
-def template(source: Source | None, batch_id: str, path: str) -> Result:
+def template(source: Source | None, batch_id: str, assessment: Mapping[str, Any] | None, path: str) -> Result:
     """Write the files in which a person says what permits the images of a source."""
+    if assessment:
+        raise SettingsError(
+            "--basis-template writes files only: what --batch says would not be recorded.",
+            hint="give the batch by its id; or leave --basis-template out.",
+        )
     if source is None:
         raise SettingsError("--basis-template needs --source.")
     rows = write_template(source.listing().where("reason IS NULL"), batch_id, path)
