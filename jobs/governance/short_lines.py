@@ -150,7 +150,7 @@ def _read(number: int, header: Sequence[str], cells: Sequence[str], terms: Mappi
     if REPLACED in image:
         raise Fault("a program could not read a character of `image`: the name is another one")
     folder, pattern = looked_for(image)
-    # (The name as well: blanks about it may stand for letters that were lost.)
+    # The person's name, too: at its ends may be what stands for a lost letter.
     base = {"record_id": f"line-{number}", "subject": given["subject"]}
     record = _whole({**terms, **base, "event_time": said["given_at"]}, whole)
     if not said.get(WITHDRAWN):
