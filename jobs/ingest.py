@@ -6,7 +6,7 @@ import click
 
 from jobs.cli import job
 from jobs.errors import SettingsError
-from jobs.governance.batch_file import read_batch
+from jobs.governance.batch_file import assessment_of, is_batch_file
 from jobs.governance.blanks import is_plain
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, open_run
@@ -47,10 +47,10 @@ def main(
     by_uri: bool,
 ) -> Result:
     """Bring images, basis records and the assessment of their source into the warehouse. Repeating changes nothing."""
-    if not batch or not (source or basis or batch.endswith((".yaml", ".yml"))):
+    if not batch or not (source or basis or is_batch_file(batch)):
         missing = "what to bring in (--source or --basis)" if batch else "--batch: which source batch this belongs to"
         raise SettingsError(f"ingest needs {missing}.", hint="see `ingest --help` for examples.")
-    assessment = read_batch(batch) if batch.endswith((".yaml", ".yml")) else None
+    assessment = assessment_of(batch)
     batch_id = str(assessment["source_batch_id"]) if assessment else batch
     for option, name in (("--batch", batch_id), ("--id-prefix", id_prefix)):
         if not is_plain(name):
@@ -63,7 +63,7 @@ def main(
     opened = open_source(job_.spark, source, batch_id, job_.settings, id_prefix=id_prefix) if source else None
     given = Given(batch_id, assessment, basis, by_uri, terms, expanded)
     if basis_template:
-        return template(opened, batch_id, basis_template)
+        return template(opened, batch_id, assessment, basis_template)
     if check:
         return check_basis(job_, opened, given)
     if job_.dry_run:

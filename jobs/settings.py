@@ -15,11 +15,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from jobs.addresses import holds_credentials, without_credentials
 from jobs.errors import SettingsError
+from jobs.strict_yaml import Lines, read_values
 from jobs.texts import text_of
 
 ENV_PREFIX = "FACE_REINDEX_"
@@ -28,6 +38,22 @@ SECRETS = ("milvus_token", "milvus_user", "milvus_password", "milvus_reader_toke
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truths_only_where_asked_for(cls, value: Any, info: ValidationInfo) -> Any:
+        """`backup_days: no` is not 0, and `warehouse: on` no text."""
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        section = isinstance(wanted, type) and issubclass(wanted, BaseModel)
+        if wanted is not bool and not section and _holds_truth(value):
+            raise ValueError("true, false, yes, no, on and off are neither number nor text; put quotes about a text")
+        return value
+
+
+def _holds_truth(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_truth, value.values()))
+    return any(map(_holds_truth, value)) if isinstance(value, list) else isinstance(value, bool)
 
 
 def _not_blank(value: str) -> str:
@@ -503,7 +529,7 @@ def load_settings(
     Raises:
         SettingsError: with the file, the key and a hint, for an unknown key, a wrong value, or a secret in the file.
     """
-    data = _read_yaml(Path(path)) if path else {}
+    data, lines = _read_file(Path(path)) if path else ({}, {})
     for secret in SECRETS:
         if secret in data:
             raise SettingsError(
@@ -511,7 +537,7 @@ def load_settings(
                 hint=f"set {ENV_PREFIX}{secret.upper()} in the environment instead.",
             )
     for key in _unknown_keys(data, Settings, ""):
-        raise SettingsError(f"{path}: unknown key '{key}'.{_hint(key)}")
+        raise SettingsError(f"{path}: {_line(lines, key)}unknown key '{key}'.{_hint(key)}")
     environ = os.environ if environ is None else environ
     given = [_apply_override(data, override) for override in overrides]
     for key in _unknown_keys(data, Settings, ""):
@@ -521,33 +547,30 @@ def load_settings(
         return Settings.model_validate({**data, **secrets})
     except ValidationError as error:
         place, what = _described(error)
-        where = "--set" if not path or any(f"{place}.".startswith(f"{key}.") for key in given) else path
-        raise SettingsError(f"{where}: {place}: {what}.") from None
+        if not path or any(f"{place}.".startswith(f"{key}.") for key in given):
+            raise SettingsError(f"--set: {place}: {what}.") from None
+        raise SettingsError(f"{path}: {_line(lines, place)}{place}: {what}.") from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _line(lines: Lines, place: str) -> str:
+    """Where a key of the file stands, to begin a sentence with; of what is not there, nothing."""
+    return f"line {lines[place]}: " if place in lines else ""
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], Lines]:
     try:
-        text = text_of(path.read_bytes())
+        data, lines = read_values(text_of(path.read_bytes()))
     except OSError as error:
         raise SettingsError(
             f"{path}: cannot be read ({error.strerror}).", hint="give --config a readable file."
         ) from None
     except ValueError as error:
         raise SettingsError(f"{path}: {error}.") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path}:{line} is not valid YAML.") from None
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        # PyYAML's own, of what only looks like a date or a number.
-        raise SettingsError(f"{path}: is not valid YAML.") from None
     if data is None:
-        return {}
+        return {}, {}
     if not isinstance(data, dict):
         raise SettingsError(f"{path}: expected 'key: value' lines at the top level.")
-    return data
+    return data, lines
 
 
 def _apply_override(data: dict[str, Any], override: str) -> str:
@@ -567,9 +590,10 @@ def _apply_override(data: dict[str, Any], override: str) -> str:
         if not isinstance(target, dict):
             raise SettingsError(f"--set {key}: '{parent}' is not a section.")
     try:
-        target[leaf] = yaml.safe_load(text) if text else None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        raise SettingsError(f"--set {key}: the value is not valid YAML.", hint="put it in quotes.") from None
+        # On a command line nothing is a comment.
+        target[leaf], _ = read_values(text, comments=())
+    except ValueError as error:
+        raise SettingsError(f"--set {key}: {error}.", hint="put a text in quotes.") from None
     return key
 
 
@@ -606,7 +630,7 @@ def _hint(key: str) -> str:
 def _described(error: ValidationError) -> tuple[str, str]:
     """The key of the first fault, and what is wrong with it."""
     first = error.errors(include_url=False, include_input=False)[0]
-    return ".".join(str(p) for p in first["loc"]) or "settings", str(first["msg"])
+    return ".".join(str(p) for p in first["loc"]) or "settings", str(first["msg"]).removeprefix("Value error, ")
 
 
 __all__ = ["ENV_PREFIX", "SECRETS", "Settings", "all_keys", "load_settings"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 #: What a program puts where it could not read a character: what stood there is lost.
@@ -18,7 +19,9 @@ def text_of(data: bytes) -> str:
         try:
             return data.decode("utf-16")
         except UnicodeDecodeError as error:
-            raise ValueError(f"line {_line(data[: error.start].decode('utf-16', 'ignore'))} is no UTF-16") from None
+            # (At its end perhaps the half of a line break.)
+            before = data[: error.start].decode("utf-16", "ignore").removesuffix("\r")
+            raise ValueError(f"line {_line(before)} is no UTF-16") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -31,4 +34,4 @@ def text_of(data: bytes) -> str:
 
 
 def _line(before: str) -> int:
-    return before.count("\n") + 1
+    return len(re.findall(r"\r\n|\r|\n", before)) + 1

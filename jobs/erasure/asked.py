@@ -11,8 +11,9 @@ from jobs.erasure.kinds import Target
 from jobs.errors import SettingsError
 from jobs.governance.decide import PRINCIPAL_PATTERN
 from jobs.governance.pseudonyms import Pseudonyms, normalised, pseudonyms_of
+from jobs.governance.rewritten import SAID_OF_LOST, name_lost
 from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT
-from jobs.texts import REPLACED, text_of
+from jobs.texts import text_of
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 #: A target and where it stands: an option, or lines of the subject file.
 Asked = dict[Target, list[str]]
 _NAMED: Final = 20
+_LINE_END: Final = re.compile(r"\r\n|\r|\n")
+# Ends of lines to some programs and white space to others: one name or two.
+_MAYBE_END: Final = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 
 def asked_for(
@@ -84,15 +88,20 @@ def _subjects(settings: Settings, path: str) -> Iterator[tuple[Target, str]]:
     except ValueError as error:
         raise SettingsError(f"--subject-file {path}: {error}.", hint="names in it would not be found.") from None
     names = pseudonyms_of(settings)
-    # Not `splitlines`, which ends a line also where a name may hold a strange separator.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if REPLACED in line:
+    for number, line in enumerate(_LINE_END.split(text), start=1):
+        place = f"--subject-file {path}, line {number}"
+        if _MAYBE_END.search(line):
             raise SettingsError(
-                f"--subject-file {path}, line {number}: holds a replaced character (U+FFFD): the name is lost.",
-                hint="take the name from where the file was made from.",
+                f"{place}: holds a separator that may part two names (VT, FF, NEL, U+2028 or the like).",
+                hint="write one name a line.",
+            )
+        if habit := name_lost(line):
+            raise SettingsError(
+                f"{place}: {SAID_OF_LOST[habit]}; several people may be meant by it.",
+                hint="take the name from where the file was made from, or give the pseudonym by --subject.",
             )
         if wanted := normalised(line):
-            yield _subject(line, wanted, names, f"--subject-file {path}, line {number}"), f"line {number}"
+            yield _subject(line, wanted, names, place), f"line {number}"
 
 
 def _subject(line: str, wanted: str, names: Pseudonyms | None, place: str) -> Target:

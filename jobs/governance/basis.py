@@ -366,10 +366,16 @@ def _template(keys: Iterable[str], batch_id: str, out: io.TextIOBase) -> int:
 _BATCH_ID: Final = re.compile(r"[^\W\d_](?:[\w ./:-]*[\w./-])?")
 _BATCH_TEMPLATE: Final = """\
 # The assessment of one source. A batch is unusable until a person has assessed it and set `state: assessed`.
+# A comment stands on a line of its own. A value with # or : in it stands in quotes.
 source_batch_id: {batch_id}
-supplier:              # who supplied the pictures
-collection_method:     # uploaded_by_subject, provided_by_controller, partner_transfer or public_web
-assessment_ref:        # where the assessment is kept (a document's number)
-assessed_at:           # 2026-01-31T12:00:00Z
-state: unassessed      # unassessed, assessed or revoked
+# who supplied the pictures
+supplier:
+# uploaded_by_subject, provided_by_controller, partner_transfer or public_web
+collection_method:
+# where the assessment is kept (a document's number)
+assessment_ref:
+# 2026-01-31T12:00:00Z
+assessed_at:
+# unassessed, assessed or revoked
+state: unassessed
 """

@@ -7,7 +7,8 @@ field that is absent stays absent: the gate refuses what lacks it. Executors rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Final, cast
@@ -33,10 +34,16 @@ from jobs.governance.basis_lines import (
     read_lines,
 )
 from jobs.governance.pseudonyms import Pseudonyms
+from jobs.tables.files import files_below
 from jobs.tables.foreign import open_table
 from jobs.tables.store import looked_up, materialise
 
 _JSON_SCHEMA: Final = ddl(FIELDS)
+# What Hadoop takes for a pattern of names.
+_PATTERN: Final = re.compile(r"[\\{}\[\]*?]")
+# What Spark, Databricks and a Mac leave in folders: no records.
+_MARKS: Final = re.compile(r"_SUCCESS|_(?:committed|started)_\d+|\..*\.crc|\.DS_Store")
+_NAMED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,71 @@ def read_basis(spark: SparkSession, path: str, names: Pseudonyms | None) -> Basi
     """Read basis records from JSON lines, CSV (`….csv`) or a Delta table (`delta:` and its path or name).
 
     Raises:
-        BadInput: a CSV's header or a table's columns are not of the form.
+        BadInput: a CSV's header or a table's columns are not of the form; there is no file, or no line in it; or one of
+            a folder would not be read.
         SettingsError: the file has a `subject` column and no key to pseudonymise it with.
     """
     if path.startswith("delta:"):
-        return _records(_table_lines(spark, path.removeprefix("delta:")), path)
+        return _records(_judged(_table_lines(spark, path.removeprefix("delta:")), read_json), path)
+    refuse_unseen(path, files_below(spark, path))
     if path.lower().endswith(".csv"):
         return _read_csv(spark, path, names)
-    return _records(_lines(spark, path), path)
+    judged = _judged(_lines(spark, path), read_json)
+    if judged.isEmpty():
+        raise _without_lines(path)
+    return _records(judged, path)
+
+
+def _without_lines(path: str) -> BadInput:
+    return BadInput(
+        f"{path}: there is no line in it; nothing was imported.",
+        hint="look at what wrote it: where there is nothing to import, leave --basis out.",
+    )
+
+
+def refuse_unseen(place: str, files: list[str] | None) -> None:
+    """Refuse a place where Spark would read none, or not all, of the ``files`` below it: see `files_below`.
+
+    Raises:
+        BadInput: what it skips may be a withdrawal.
+    """
+    if files is None:
+        raise BadInput(
+            f"--basis {place}: there is nothing at this place.",
+            hint="give one file or folder by its name: * and [ ] stand for themselves.",
+        )
+    if unseen := overlooked(files):
+        more = f" and {len(unseen) - _NAMED} more" if len(unseen) > _NAMED else ""
+        raise BadInput(
+            f"--basis {place}: {', '.join(unseen[:_NAMED])}{more} would not be read; nothing was imported.",
+            hint="no name begins with _ or a dot, and each folder is given by itself; move away what is no basis file.",
+        )
+
+
+def overlooked(files: Iterable[str]) -> list[str]:
+    """Of ``files`` (their paths below the place that is read, or its own name) those that Spark passes over in silence.
+
+    >>> overlooked(["a.jsonl", "_b.jsonl", "old/c.jsonl", "day=1/d.jsonl", "_SUCCESS"])
+    ['_b.jsonl', 'old/c.jsonl']
+    """
+    return [file for file in files if not _is_seen(*file.split("/"))]
+
+
+def _is_seen(*path: str) -> bool:
+    *folders, name = path
+    hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path)
+    return bool(_MARKS.fullmatch(name)) or not (
+        hidden or name.endswith("._COPYING_") or any("=" not in folder for folder in folders)
+    )
+
+
+def escaped(place: str) -> str:
+    """``place`` as Hadoop takes it for that one place, and for no pattern.
+
+    >>> print(escaped("basis[1].jsonl"))
+    basis\\[1\\].jsonl
+    """
+    return _PATTERN.sub(r"\\\g<0>", place)
 
 
 def content_digest(records: DataFrame) -> Column:
@@ -74,16 +138,15 @@ def content_digest(records: DataFrame) -> Column:
 
 def _lines(spark: SparkSession, path: str) -> DataFrame:
     # As bytes: Spark takes what is not UTF-8 for text, too.
-    return spark.read.text(path).select(F.col("value").cast("binary").alias("line"))
+    return spark.read.text(escaped(path)).select(F.col("value").cast("binary").alias("line"))
 
 
 def _judged(lines: DataFrame, read: Callable[[bytes], Line | None]) -> DataFrame:
     return materialise(lines.mapInArrow(read_lines(read), ddl(LINE)))
 
 
-def _records(lines: DataFrame, file: str) -> BasisFile:
+def _records(judged: DataFrame, file: str) -> BasisFile:
     """Each line a whole record. One that stands there again in other words says what nobody can know: it is unread."""
-    judged = _judged(lines, read_json)
     records, unread = judged.where("reason IS NULL").select("record.*"), _unread(judged, file)
     marked = records.select("record_id", content_digest(records).alias("digest"))
     several = materialise(
@@ -152,9 +215,13 @@ def _unknown(found: DataType, known: DataType, place: str = "") -> list[str]:
 
 def _read_csv(spark: SparkSession, path: str, names: Pseudonyms | None) -> BasisFile:
     # As bytes, like the lines below: the beginning of the first file.
-    begins = spark.read.text(path).select(F.col("value").cast("binary").alias("line"), "_metadata.file_block_start")
+    begins = spark.read.text(escaped(path))
+    begins = begins.select(F.col("value").cast("binary").alias("line"), "_metadata.file_block_start")
+    first = [bytes(row["line"]) for row in begins.where("file_block_start = 0").head(2)]
+    if not first:
+        raise _without_lines(path)
     try:
-        layout = csv_layout([bytes(row["line"]) for row in begins.where("file_block_start = 0").head(2)])
+        layout = csv_layout(first)
     except ValueError as error:
         raise BadInput(
             f"{path}: {error}; nothing was imported.", hint="start from `ingest --basis-template FILE.csv`."
@@ -212,4 +279,14 @@ def _merged(rows: DataFrame) -> DataFrame:
     )
 
 
-__all__ = ["CSV_COLUMNS", "BasisFile", "content_digest", "merged_lines", "nothing_unread", "read_basis"]
+__all__ = [
+    "CSV_COLUMNS",
+    "BasisFile",
+    "content_digest",
+    "escaped",
+    "merged_lines",
+    "nothing_unread",
+    "overlooked",
+    "read_basis",
+    "refuse_unseen",
+]

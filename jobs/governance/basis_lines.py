@@ -11,13 +11,13 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.governance.blanks import filled, is_plain, plain, stripped
-from jobs.texts import REPLACED
+from jobs.governance.rewritten import holds_nothing, id_rewritten, name_lost, whole_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,6 +101,10 @@ NO_KEY: Final = "NO_KEY"
 ANOTHER_HEADER: Final = "ANOTHER_HEADER"
 #: Before the cell whose time a spreadsheet has written in its own form.
 DATE_REWRITTEN: Final = "DATE_REWRITTEN"
+#: Before the cell in which a spreadsheet's error stands, or a program's word for nothing.
+NO_VALUE: Final = "NO_VALUE"
+#: Before the habit by which the name of a person was lost.
+NAME_IS_LOST: Final = "NAME_IS_LOST"
 # Where a CSV's cells do not stand as they should, which of them is the record's name can only be guessed: the text may
 # have swallowed other lines, be the rest of one, or have a comma in a name without the quotes about it.
 _UNSURE: Final = ("NOT_CSV", "NOT_UTF_8", "RAGGED_ROW", "LINE_TOO_LONG")
@@ -420,8 +424,11 @@ def csv_cells(text: str, separator: str) -> list[str]:
 def _csv_named(header: Sequence[str], cells: Sequence[str], reason: str) -> tuple[str | None, ...]:
     at = list(header).index("record_id")
     # Of cells that are too many or too few only the first stands where it should.
-    found = _spellings([cells[at].strip('"')] if len(cells) == len(header) or at == 0 else [])
-    return (*found, *((None,) if not found or reason in _UNSURE else ()))
+    name = stripped(cells[at].strip('"')) if len(cells) == len(header) or at == 0 else ""
+    # One that a program rewrote may have meant any other.
+    unsure = reason in _UNSURE or id_rewritten(name) or holds_nothing(name)
+    found = _spellings([name, *filter(None, [whole_number(name)])])
+    return (*found, *((None,) if not found or unsure else ()))
 
 
 def _likely_cells(raw: bytes, separator: str) -> list[str]:
@@ -440,9 +447,7 @@ def _csv_record(
     if len(cells) != len(header):
         raise Unread("RAGGED_ROW")
     values = {name: text for name, cell in zip(header, cells, strict=True) if (text := stripped(cell))}
-    for name in _TIME_CELLS:
-        if is_rewritten(values.get(name, "")):
-            raise Unread(f"{DATE_REWRITTEN}:{name}")
+    _not_rewritten(dict(zip(header, cells, strict=True)), values)
     if "schema_version" in values:
         values["schema_version"] = _VERSION_AS_NUMBER.get(values["schema_version"], values["schema_version"])
     event = {name: values[name] for name in _EVENT_CELLS if name in values}
@@ -459,11 +464,24 @@ def _csv_record(
     return whole
 
 
+def _not_rewritten(cells: Mapping[str, str], values: Mapping[str, str]) -> None:
+    """Refuse what programs have made of ``cells``; ``values``: the filled ones, without blanks about them."""
+    if id_rewritten(values.get("record_id", "")):
+        raise Unread("ID_REWRITTEN")
+    # As it stands: at its end may be what stands for a lost letter.
+    if habit := name_lost(cells.get("subject", "")):
+        raise Unread(f"{NAME_IS_LOST}:{habit}")
+    for name, value in values.items():
+        if holds_nothing(value):
+            raise Unread(f"{NO_VALUE}:{name}")
+    for name in _TIME_CELLS:
+        if is_rewritten(values.get(name, "")):
+            raise Unread(f"{DATE_REWRITTEN}:{name}")
+
+
 def _pseudonyms(subject: str, given: str | None, pseudonyms_of: Callable[[str], list[str]] | None) -> list[str]:
     if pseudonyms_of is None:
         raise Unread(NO_KEY)
-    if REPLACED in subject:
-        raise Unread("NAME_IS_LOST")
     found = pseudonyms_of(subject)
     if given is not None and given not in found:
         raise Unread("CONFLICTING_CELLS")

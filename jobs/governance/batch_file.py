@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from jobs.errors import BadInput
+from jobs.errors import BadInput, SettingsError
 from jobs.governance.basis_lines import is_time
 from jobs.governance.blanks import filled, is_plain
 from jobs.governance.decide import COLLECTION_METHODS
-from jobs.governance.strict_yaml import read_yaml
+from jobs.strict_yaml import NULLS, read_yaml
 
 _MOST_BYTES: Final = 65_536
-#: What YAML calls nothing, beside nothing itself.
-NULLS: Final = ("~", "null", "Null", "NULL")
+# What an earlier template had behind its values. Any other comment there may be the rest of one: `crm #2025`.
+_COMMENTS: Final = (
+    "who supplied the pictures",
+    "uploaded_by_subject, provided_by_controller, partner_transfer or public_web",
+    "where the assessment is kept (a document's number)",
+    "2026-01-31T12:00:00Z",
+    "unassessed, assessed or revoked",
+)
 
 
 def _text(value: Any) -> str | None:
@@ -66,6 +73,26 @@ class SourceBatch(BaseModel):
         return self
 
 
+def is_batch_file(given: str) -> bool:
+    """Whether `--batch` names a file by its ending, in whatever case; else it is an id."""
+    return given.lower().endswith((".yaml", ".yml"))
+
+
+def assessment_of(given: str) -> dict[str, str | None] | None:
+    """What the file says that `--batch` names; None: it is an id.
+
+    Raises:
+        BadInput: the file is not of the form.
+        SettingsError: there is a file of that name which would be taken for an id; a revocation in it would be lost.
+    """
+    if is_batch_file(given):
+        return read_batch(given)
+    with suppress(OSError):
+        if Path(given).suffix and Path(given).is_file():
+            raise SettingsError(f"--batch {given}: is a file, and by its name no YAML.", hint="call it ….yaml.")
+    return None
+
+
 def read_batch(path: str) -> dict[str, str | None]:
     """Read a source batch's assessment: texts, None where nothing stands.
 
@@ -92,7 +119,7 @@ def _yaml(path: str) -> Any:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise ValueError("too long")
-        return read_yaml(data)
+        return read_yaml(data, comments=_COMMENTS)
     except (OSError, ValueError) as error:
         raise BadInput(
             f"--batch {path}: cannot be read ({error if isinstance(error, ValueError) else type(error).__name__}).",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pyspark.errors import AnalysisException
@@ -19,7 +20,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import BadInput, SettingsError
-from jobs.governance.basis_files import BasisFile, merged_lines, nothing_unread
+from jobs.governance.basis_files import BasisFile, escaped, merged_lines, nothing_unread, refuse_unseen
 from jobs.governance.basis_lines import CSV_COLUMNS, EVENT, PROCESSING, ddl
 from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
@@ -114,7 +115,8 @@ def _lines(warehouse: Warehouse, path: str, terms: Terms, names: Pseudonyms) -> 
             f"{path}: " + ("there is no CSV of this name." if size is None else f"it has over {_MOST_BYTES} bytes."),
             hint="with --terms, --basis is one CSV with the columns image, subject and given_at.",
         )
-    whole = spark.read.format("binaryFile").load(path).select("content")
+    refuse_unseen(path, [PurePosixPath(path).name])
+    whole = spark.read.format("binaryFile").load(escaped(path)).select("content")
     lines = materialise(whole.mapInArrow(read_short(terms.cells(), names.of), ddl(SHORT_LINE)))
     faulty = lines.where("fault IS NOT NULL")
     faults = faulty.orderBy("line").limit(_SHOWN).select("line", "fault").collect()

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from jobs.errors import SettingsError
 from jobs.governance.decide import DURATION_PATTERN, LAWFUL_BASES, SPECIAL_CATEGORY_CONDITIONS, JurisdictionRule
-from jobs.governance.strict_yaml import read_yaml
+from jobs.strict_yaml import read_yaml
 
 #: Fields of a record that a jurisdiction may ask for, over those that every record needs.
 REQUIRABLE: Final = (

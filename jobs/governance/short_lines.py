@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobs.governance.basis_lines import (
     CSV_COLUMNS,
     CSV_ROWS,
+    NAME_IS_LOST,
     RECORD,
     SAYS_SEPARATOR,
     Shape,
@@ -30,6 +31,7 @@ from jobs.governance.basis_lines import (
 )
 from jobs.governance.blanks import filled, stripped
 from jobs.governance.decide import BASIS_IN_FORCE
+from jobs.governance.rewritten import SAID_OF_LOST
 from jobs.texts import REPLACED, text_of
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ _BASIS_ENDED: Final = {**_ENDED, "event_state": "BasisEnded"}
 _ROWS: Final = 1000
 # What the reader of whole lines says of one that was made here: of the cells that came from the file.
 _FAULTS: Final = {
-    "NAME_IS_LOST": "a program could not read a character of `subject`: the name is another one",
+    **{f"{NAME_IS_LOST}:{habit}": f"subject {said}" for habit, said in SAID_OF_LOST.items()},
     "VALUE_OF_ANOTHER_TYPE": "given_at is not a time such as 2026-01-31T12:00:00Z",
 }
 
@@ -148,7 +150,8 @@ def _read(number: int, header: Sequence[str], cells: Sequence[str], terms: Mappi
     if REPLACED in image:
         raise Fault("a program could not read a character of `image`: the name is another one")
     folder, pattern = looked_for(image)
-    base = {"record_id": f"line-{number}", "subject": said["subject"]}
+    # The person's name, too: at its ends may be what stands for a lost letter.
+    base = {"record_id": f"line-{number}", "subject": given["subject"]}
     record = _whole({**terms, **base, "event_time": said["given_at"]}, whole)
     if not said.get(WITHDRAWN):
         return ShortLine(number, None, record, image, folder, pattern)

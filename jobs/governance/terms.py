@@ -11,7 +11,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from jobs.errors import BadInput
 from jobs.governance.basis_lines import is_time
-from jobs.governance.batch_file import NULLS
 from jobs.governance.blanks import filled, is_plain, stripped
 from jobs.governance.decide import (
     COLLECTION_METHODS,
@@ -21,7 +20,8 @@ from jobs.governance.decide import (
     SPECIAL_CATEGORY_CONDITIONS,
     STATES_GIVEN,
 )
-from jobs.governance.strict_yaml import read_yaml_with_lines
+from jobs.governance.rewritten import holds_nothing
+from jobs.strict_yaml import NULLS, Lines, read_yaml_with_lines
 from jobs.texts import REPLACED
 
 _MOST_BYTES: Final = 65_536
@@ -30,8 +30,10 @@ _MOST_BYTES: Final = 65_536
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be one text")
-    if not filled(value) or value in NULLS or REPLACED in value:
-        raise ValueError("must not be empty, nor hold what a program could not read")
+    if not filled(value) or value in NULLS or REPLACED in value or holds_nothing(value):
+        raise ValueError(
+            "must not be empty, nor hold what a program could not read, or wrote for nothing (#REF!, NULL)"
+        )
     if len(value.splitlines()) > 1:
         raise ValueError("must stand in one line")
     return stripped(value)
@@ -115,7 +117,8 @@ def read_terms(path: str, batch_id: str) -> Terms:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise ValueError("too long")
-        said, lines = read_yaml_with_lines(data)
+        # No comment behind a value: `crm #2025` is not the batch `crm`.
+        said, lines = read_yaml_with_lines(data, comments=())
     except (OSError, ValueError) as error:
         raise BadInput(
             f"--terms {path}: cannot be read ({error if isinstance(error, ValueError) else type(error).__name__}).",
@@ -139,7 +142,7 @@ def read_terms(path: str, batch_id: str) -> Terms:
     return terms
 
 
-def _faults(error: ValidationError, lines: dict[str, int]) -> list[str]:
+def _faults(error: ValidationError, lines: Lines) -> list[str]:
     """What is wrong, by line and key; a key that is missing has no line."""
     found = []
     for fault in error.errors(include_url=False, include_input=False):

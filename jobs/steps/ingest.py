@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -44,8 +44,13 @@ if TYPE_CHECKING:
 _LOOKED_BACK: Final = 1000
 
 
-def template(source: Source | None, batch_id: str, path: str) -> Result:
+def template(source: Source | None, batch_id: str, assessment: Mapping[str, Any] | None, path: str) -> Result:
     """Write the files in which a person says what permits the images of a source."""
+    if assessment:
+        raise SettingsError(
+            "--basis-template writes files only: what --batch says would not be recorded.",
+            hint="give the batch by its id; or leave --basis-template out.",
+        )
     if source is None:
         raise SettingsError("--basis-template needs --source.")
     met: list[DataFrame] = []

@@ -38,6 +38,21 @@ def children(spark: SparkSession, location: str) -> list[str]:
     return sorted(str(s.getPath().getName()) for s in system.listStatus(path)) if system.exists(path) else []
 
 
+def files_below(spark: SparkSession, location: str) -> list[str] | None:
+    """The paths of all files below a folder, or the name of a file itself; None where nothing is there."""
+    system, path = hadoop_path(spark, location)
+    if not system.exists(path):
+        return None
+    root = system.getFileStatus(path)
+    if root.isFile():
+        return [str(path.getName())]
+    prefix = f"{str(root.getPath().toString()).rstrip('/')}/"
+    found, files = [], system.listFiles(path, True)
+    while files.hasNext():
+        found.append(str(files.next().getPath().toString()).removeprefix(prefix))
+    return sorted(found)
+
+
 def listed(spark: SparkSession, location: str) -> str:
     """The paths of what lies directly under a folder or prefix as one text, however many they are: see `children`."""
     system, path = hadoop_path(spark, location)

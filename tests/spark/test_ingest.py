@@ -706,6 +706,35 @@ def test_guarantee_1_the_rows_of_a_table_are_read_as_strictly(spark: SparkSessio
         read_basis(spark, f"delta:{tmp_path}/wrong", None)
 
 
+def test_guarantee_4_the_file_that_is_named_is_read_and_all_of_it(spark: SparkSession, tmp_path: Path) -> None:
+    """Its name is no pattern that names others, and nothing with a withdrawal in it is passed over in silence."""
+    for name in ("basis[1].jsonl", "basis1.jsonl", "a{1,2}.jsonl", "a1.jsonl", "*.jsonl", "_w.jsonl", ".w.jsonl"):
+        (tmp_path / name).write_text(record(record_id=name))
+    for name in ("basis[1].jsonl", "a{1,2}.jsonl", "*.jsonl"):
+        assert rows(read_basis(spark, str(tmp_path / name), None).records, "record_id") == {(name,)}
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "x.jsonl").write_text(record(record_id="x"))
+    (folder / "_SUCCESS").write_text("")
+    assert rows(read_basis(spark, str(folder), None).records, "record_id") == {("x",)}
+    for name in ("sub/z.jsonl", "_y.jsonl"):
+        (folder / name).write_text(record(record_id=name))
+    (tmp_path / "c.csv").write_text("record_id\n[1]\n")
+    (tmp_path / "c[1].csv").write_text("record_id\nr1\n")
+    assert rows(read_basis(spark, str(tmp_path / "c[1].csv"), None).records, "record_id") == {("r1",)}
+    for name in ("empty.jsonl", "empty.csv"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "blank.jsonl").write_text("\n \n")
+    for name, said in {
+        "_w.jsonl": r"_w\.jsonl would not be read", ".w.jsonl": r"\.w\.jsonl would not be read",
+        "folder": r"_y\.jsonl, sub/z\.jsonl would not be read", "none.jsonl": "nothing at this place",
+        "basis[2].jsonl": "nothing at this place", "empty.jsonl": "no line in it", "empty.csv": "no line in it",
+        "blank.jsonl": "no line in it",
+    }.items():  # fmt: skip
+        with pytest.raises(BadInput, match=said):
+            read_basis(spark, str(tmp_path / name), None)
+
+
 def test_a_csv_of_another_form_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     for text in ("id,images\n1,2", "record_id,images,images\n1,2,3", "Record_id\n1", "", "record_id,\n1,2"):
         with pytest.raises(BadInput, match="nothing was imported"):

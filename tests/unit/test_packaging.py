@@ -33,6 +33,7 @@ CONF = ROOT / "conf"
 # fits a module is its part. `jobs.*` are the entry points: all of jobs/*.py that no other line names.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("udfs", "jobs.errors", "jobs.formatting", "jobs.addresses", "jobs.texts", "jobs.schemas", "jobs.index.protocol"),
+    ("jobs.strict_yaml",),
     ("jobs.run_ids", "jobs.private", "jobs.settings"),
     ("jobs.environment",),
     ("jobs.session", "jobs.index.milvus"),

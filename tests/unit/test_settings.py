@@ -61,6 +61,98 @@ def test_a_fault_is_told_of_where_it_was_made(tmp_path: Path) -> None:
             load_settings(file, ["milvus.alias=people"], {})
 
 
+def refused(folder: Path, text: str) -> str:
+    (folder / "s.yaml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(folder / "s.yaml", environ={})
+    return str(caught.value).removeprefix(f"{folder / 's.yaml'}: ")
+
+
+BOX = "governance:\n  coverage: box\n"
+TWICE = {
+    "a section": BOX + "erasure: {backup_days: 3}\ngovernance:\n  purposes: []\n",
+    "a key": "governance:\n  coverage: box\n  openlineage: yes\n  coverage: any\n",
+    "in braces": "governance: {coverage: box,\n\n\n coverage: any}\n",
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_guarantee_1_a_setting_that_stands_twice_is_refused_by_its_line(tmp_path: Path, name: str) -> None:
+    """The first was dropped: records without a box covered people again."""
+    assert refused(tmp_path, TWICE[name]).startswith("line 4: a name stands twice (first in line ")
+    with pytest.raises(SettingsError, match=r"^--set governance: line 1: a name stands twice"):
+        load_settings(overrides=["governance={coverage: box, coverage: any}"], environ={})
+
+
+@pytest.mark.parametrize(
+    "number", ["010", "-010", "0o17", "1:30", "1:30.5", "0b11", "1_0", "1_0000", "08", "0_7", ".nan", "007"]
+)
+@pytest.mark.parametrize("key", ["erasure.backup_days", "erasure.milvus_gc_hours", "milvus.database"])
+def test_a_number_that_is_another_one_in_another_yaml_is_refused_by_its_line(
+    tmp_path: Path, number: str, key: str
+) -> None:
+    section, name = key.split(".")
+    said = refused(tmp_path, f"{section}:\n\n  {name}: {number}\n")
+    assert said.startswith("line 3: a number that is octal")
+    assert number not in said.removeprefix("line 3")
+    with pytest.raises(SettingsError, match=rf"^--set {key}: line 1: a number that is octal"):
+        load_settings(overrides=[f"{key}={number}"], environ={})
+
+
+@pytest.mark.parametrize("word", ["no", "Off", "YES", "on", "true", "False"])
+@pytest.mark.parametrize(
+    "text", ["warehouse: {}", "erasure: {{backup_days: {}}}", "governance: {{purposes: [p, {}]}}",
+             "milvus: {{index_params: {{M: {}}}}}", "detection: {{thresholds: [0.6, 0.7, {}]}}"]
+)  # fmt: skip
+def test_a_truth_is_no_text_and_no_number(tmp_path: Path, word: str, text: str) -> None:
+    """`backup_days: no` was 0 days."""
+    said = refused(tmp_path, "# a comment\n" + text.format(word))
+    assert said.startswith("line 2: ")
+    assert "yes, no, on and off are neither number nor text" in said
+    (tmp_path / "s.yaml").write_text(f"governance: {{openlineage: {word}}}\nwarehouse: '{word}'\n")
+    settings = load_settings(tmp_path / "s.yaml", environ={})
+    assert (settings.governance.openlineage, settings.warehouse) == (word.lower() in ("yes", "on", "true"), word)
+
+
+def test_plain_values_are_what_they_were(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "warehouse: /data/faces # a comment\n"
+        "governance: {purposes: ['p:a'], allowed_purposes: ['p:a']}\n"
+        "erasure:\n  backup_days: 0\n  milvus_gc_hours: 1.5\n  milvus_queue_hours: 1e2\n"
+        "sync: {max_images: 10_000, max_faces: 0x10}\n"
+        "model:\n  sha256: ~\n  seed: -1\n"
+        "milvus:\n  uri: http://milvus.example:19530\n  database: '007'\n  index_params: {M: 16}\n"
+    )
+    settings = load_settings(tmp_path / "s.yaml", ["planning.core_hour=.04", "staging.path="], {})
+    assert settings.warehouse == "/data/faces"
+    erasure = settings.erasure
+    assert (erasure.backup_days, erasure.milvus_gc_hours, erasure.milvus_queue_hours) == (0, 1.5, 100.0)
+    assert (settings.sync.max_images, settings.sync.max_faces, settings.model.seed) == (10_000, 16, -1)
+    assert (settings.milvus.uri, settings.milvus.database) == ("http://milvus.example:19530", "007")
+    assert (settings.milvus.index_params, settings.planning.core_hour, settings.staging.path) == ({"M": 16}, 0.04, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("milvus:\n  shards: many\n", "line 2: milvus.shards: Input should be a valid integer"),
+        ("milvus:\n  shard: 1\n", "line 2: unknown key 'milvus.shard'"),
+        ("model: &m\n  seed: 1\nsync: *m\n", "line 3: aliases are not read"),
+        ("model:\n  seed: !!int 1\n", "line 2: tags (!) are not read"),
+        ("model:\n  seed: [\n", "line 3: is not valid YAML"),
+        ("model: {}\n? [a]\n: b\n", "line 2: a name must be one text"),
+    ],
+)
+def test_a_fault_in_the_file_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    assert refused(tmp_path, text).startswith(said)
+
+
+def test_on_a_command_line_nothing_is_a_comment() -> None:
+    with pytest.raises(SettingsError, match=r"^--set warehouse: line 1: ` #` behind a value"):
+        load_settings(overrides=["warehouse=/data/faces #2"], environ={})
+    assert load_settings(overrides=["warehouse='/data/faces #2'"], environ={}).warehouse == "/data/faces #2"
+
+
 def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("milvus_token: hunter2\n")

@@ -43,7 +43,7 @@ class Line:
         (folder / "batch.yaml").write_text(yaml.safe_dump(BATCH))
         (folder / "terms.yaml").write_text(yaml.safe_dump(TERMS))
 
-    def said(self, *options: str, basis: str = "people.csv") -> dict[str, Any]:
+    def said(self, *options: str, basis: str = "people[1].csv") -> dict[str, Any]:
         """The last line of an `ingest` of the folder with these options."""
         settings = [f"warehouse={self.folder}/warehouse", f"governance.purposes=[{PURPOSE}]",
                     f"governance.allowed_purposes=[{PURPOSE}]"]  # fmt: skip
@@ -55,9 +55,10 @@ class Line:
         return result
 
     def people(self, *lines: str, check: bool = False, more: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The same with these lines of a short file."""
+        """The same with these lines of a short file, whose name is no pattern of another one's."""
         text = "\n".join(["image,subject,given_at,withdrawn_at", *lines])
-        (self.folder / "people.csv").write_text(text, encoding="utf-8")
+        (self.folder / "people[1].csv").write_text(text, encoding="utf-8")
+        (self.folder / "people1.csv").write_text("image,subject,given_at\n")
         return self.said("--terms", str(self.folder / "terms.yaml"), *(["--check"] if check else []), *more)
 
 
@@ -110,6 +111,10 @@ def test_guarantee_1_a_short_file_is_expanded_shown_checked_and_stored_as_whole_
         assert (result["exit_code"], said in result["message"]) == (1, True), result
         assert "Anna" not in result["message"]
         assert "nobody" not in result["message"]
+    # Spark passes over a file of such a name.
+    (tmp_path / "_people.csv").write_text((tmp_path / "people[1].csv").read_text())
+    result = line.said("--terms", str(tmp_path / "terms.yaml"), basis="_people.csv")
+    assert (result["exit_code"], "_people.csv would not be read" in result["message"]) == (1, True), result
     assert rows(line.warehouse.read(BASIS_LINKS), "image_id", "record_id") == links
 
 

@@ -45,6 +45,8 @@ def test_names_are_the_same_however_a_file_is_written(tmp_path: Path) -> None:
         NAMES.upper().encode(),
         NAMES.strip().encode(),
         NAMES.encode() + b"\r\n\r\n",
+        # Of an old Mac, and of a program that writes \r\n to a file of text.
+        NAMES.replace("\r\n", "\r").encode(),
     ]
     for data in written:
         assert {target.value for target in asked(tmp_path, data)} == {target.value for target in expected}
@@ -57,6 +59,7 @@ def test_names_are_the_same_however_a_file_is_written(tmp_path: Path) -> None:
         (b"Anna\n" + NAMES.encode("cp1252"), "line 2 is not UTF-8"),
         ("Anna\nM\ufffdller\n".encode(), "line 2: holds a replaced character"),
         ("Eva\nAnna\n".encode("utf-16-le"), "line 1 holds a NUL"),
+        (b"Anna\rEva\rJ\xfcrgen Miller\r", "line 3 is not UTF-8"),
         (codecs.BOM_UTF16_LE + NAMES.encode("utf-16-le")[:-1], "line 2 is no UTF-16"),
     ],
 )
@@ -64,3 +67,35 @@ def test_a_name_that_would_be_another_one_is_refused_with_its_line(tmp_path: Pat
     with pytest.raises(SettingsError, match=message) as caught:
         asked(tmp_path, data)
     assert "ller" not in str(caught.value)
+
+
+@pytest.mark.parametrize("between", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_guarantee_9_two_names_that_some_programs_have_on_one_line_are_not_one(tmp_path: Path, between: str) -> None:
+    """It would be nobody's name: whoever asked would stay."""
+    with pytest.raises(SettingsError, match="line 2: holds a separator that may part two names"):
+        asked(tmp_path, f"Eva\nAnna{between}Miller\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "habit"),
+    [
+        ("?ukasz Miller", "a replaced character"),
+        ("??", "a replaced character"),
+        ("\u00bfukasz Miller", "a replaced character"),
+        ("M\x1aller", "a replaced character"),
+        ("1.98501E+11", "a number that a program has rewritten"),
+        ("198501011234.0", "a number that a program has rewritten"),
+        ("#N/A", "a spreadsheet's error"),
+        ("NULL", "a program's word for nothing"),
+        ("nan", "a program's word for nothing"),
+        ("-", "without letters and digits"),
+    ],
+)
+def test_guarantee_9_a_name_that_was_lost_erases_nobody(tmp_path: Path, name: str, habit: str) -> None:
+    with pytest.raises(SettingsError, match=rf"line 2: (?:holds|is) .*{habit}.*several people") as caught:
+        asked(tmp_path, f"Eva\n{name}\n".encode())
+    assert "iller" not in str(caught.value)
+
+
+def test_a_name_that_looks_like_none_is_somebodys(tmp_path: Path) -> None:
+    assert len(asked(tmp_path, b"Null\nNan\nNa\n198501011234\n\n \n")) == 4

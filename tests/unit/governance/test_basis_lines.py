@@ -33,8 +33,10 @@ from jobs.governance.basis_lines import (
     read_json,
     read_lines,
 )
-from jobs.governance.batch_file import read_batch
+from jobs.governance.batch_file import assessment_of, is_batch_file, read_batch
 from jobs.governance.blanks import filled, is_plain
+from jobs.governance.rewritten import name_lost
+from jobs.steps.ingest import template
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -439,12 +441,66 @@ def test_a_batch_is_the_same_in_every_encoding_that_tells_itself(tmp_path: Path,
         (lines_of(statt="x"), "statt: Extra inputs"),
         (lines_of().replace("supplier", "#"), "supplier: Field required"),
         (lines_of(supplier="[a, b]"), "supplier: must be one text"),
-        (lines_of(supplier="a: b"), "in line 2"),
+        (lines_of(supplier="a: b"), "line 2: is not valid YAML"),
+        (lines_of() + "state: revoked\n", r"line 7: a name stands twice \(first in line 6\)"),
+        (lines_of(supplier="!!binary YQ=="), "line 2: tags"),
     ],
 )
 def test_a_batch_that_is_refused_tells_the_key_or_the_line(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         read_batch(batch_file(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [("source_batch_id", "crm #2025", 1), ("assessment_ref", "DPIA #12", 4), ("supplier", "A & B  # 2", 2),
+     ("supplier", "A\n  B #3", 3), ("assessment_ref", "DPIA # unassessed", 4), ("state", "assessed #revoked", 6)]
+)  # fmt: skip
+def test_guarantee_6_the_rest_of_a_value_is_no_comment(tmp_path: Path, name: str, value: str, line: int) -> None:
+    """`crm #2025` was the batch `crm`, another one."""
+    with pytest.raises(BadInput, match=rf"line {line}: ` #` behind a value"):
+        read_batch(batch_file(tmp_path, lines_of(**{name: value})))
+    if "\n" not in value:
+        text = lines_of(**{name: json.dumps(value) + " # mine"}) + "# a comment\n"
+        if name != "state":
+            assert read_batch(batch_file(tmp_path, text))[name] == value
+
+
+@pytest.mark.parametrize("name", ["b.yaml", "b.yml", "b.YAML", "b.YML", "b.batch.Yaml"])
+def test_guarantee_6_a_batch_file_is_none_by_the_case_of_its_ending(tmp_path: Path, name: str) -> None:
+    """It was taken for an id, and the revocation in it was lost beside a source."""
+    (tmp_path / name).write_text(lines_of(state="revoked"))
+    assert is_batch_file(name)
+    assert (assessment_of(str(tmp_path / name)) or {})["state"] == "revoked"
+    with pytest.raises(BadInput, match="cannot be read"):
+        assessment_of(str(tmp_path / "none" / name))
+
+
+def test_guarantee_6_a_file_of_another_ending_is_no_id(tmp_path: Path) -> None:
+    for name in ("b.yaml.txt", "b.json"):
+        (tmp_path / name).write_text(lines_of(state="revoked"))
+        with pytest.raises(SettingsError, match="is a file, and by its name no YAML"):
+            assessment_of(str(tmp_path / name))
+    assert [assessment_of(name) for name in ("crm", "crm.2026", "a" * 5_000, "b.yaml.old", "x\0.y")] == [None] * 5
+
+
+def test_guarantee_6_an_assessment_that_would_not_be_recorded_is_refused_beside_a_template(tmp_path: Path) -> None:
+    revoked = read_batch(batch_file(tmp_path, lines_of(state="revoked")))
+    with pytest.raises(SettingsError, match="what --batch says would not be recorded"):
+        template(None, "b", revoked, str(tmp_path / "t.csv"))
+
+
+def test_a_batch_file_of_an_earlier_template_is_read(tmp_path: Path) -> None:
+    text = (
+        "source_batch_id: b\n"
+        "supplier: s             # who supplied the pictures\n"
+        "collection_method: public_web  # uploaded_by_subject, provided_by_controller, partner_transfer or public_web\n"
+        "assessment_ref: a#1       # where the assessment is kept (a document's number)\n"
+        "assessed_at: 2026-01-31T12:00:00Z # 2026-01-31T12:00:00Z\r\n"
+        "state: assessed      # unassessed, assessed or revoked  \n"
+    )
+    found = read_batch(batch_file(tmp_path, text))
+    assert (found["supplier"], found["assessment_ref"], found["state"]) == ("s", "a#1", "assessed")
 
 
 def test_a_number_or_a_date_is_the_text_that_stands_there(tmp_path: Path) -> None:
@@ -522,10 +578,98 @@ def test_a_date_that_a_spreadsheet_rewrote_is_refused_with_its_cell(cell: str, c
     assert (line.record, line.reason, line.named) == (None, f"DATE_REWRITTEN:{column}", ("r1",))
 
 
-def test_a_name_with_a_replaced_character_is_lost() -> None:
-    line = csv_reader(["record_id", "subject"], lambda _: ["hmac:"])("r1,M\ufffdller".encode())
+def through_excel(name: str) -> str:
+    """As Excel's plain CSV writes it, where its code page lacks letters."""
+    return name.encode("cp1252", "replace").decode("cp1252")
+
+
+LOST = {
+    "M\ufffdller": "REPLACED_CHARACTER",
+    **dict.fromkeys(map(through_excel, ("\u5f20\u4f1f", "\u0141ukasz Nowak", "Ji\u0159\u00ed")), "REPLACED_CHARACTER"),
+    **dict.fromkeys(("\u00bfukasz", "\uff1f\uff1f", "M\x1aller", "M\x1a", "\x1a"), "REPLACED_CHARACTER"),
+    **dict.fromkeys(("1.98501E+11", "1,98501E+11", "1.98501011234E11", "198501011234.0", "2E+05"), "NUMBER_REWRITTEN"),
+    **dict.fromkeys(("#N/A", "#REF!", "#NV", "NULL", "nan", "NaN", "None", "<NA>", "NA", "n/a", "-", "..."), "NO_NAME"),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_guarantee_9_a_name_that_was_lost_on_its_way_is_nobodys(name: str) -> None:
+    """Several people would be one person, and all be erased with the first who asks."""
+    assert name_lost(name) == LOST[name]
+    line = csv_reader(["record_id", "subject"], lambda _: ["hmac:"])(f'r1,"{name}"'.encode())
     assert line is not None
-    assert (line.record, line.reason) == (None, "NAME_IS_LOST")
+    assert (line.record, line.reason, line.named) == (None, f"NAME_IS_LOST:{LOST[name]}", ("r1",))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Null", "Jennifer NULL", "Nan", "Na", "None Rossi", "\u5f20\u4f1f", "O", "198501011234", "850101-1234", "12E5",
+     "123-45-6789", "x@example.org", "Jan 26", "\u0623\u062d\u0645\u062f", "Err", "1.98501", ""]
+)  # fmt: skip
+def test_a_real_name_is_not_lost(name: str) -> None:
+    line = csv_reader(["record_id", "subject"], lambda found: [f"hmac:{found}"])(f'r1,"{name}"'.encode())
+    assert line is not None
+    assert line.record is not None, line.reason
+    assert line.record.get("pseudonyms") == ([f"hmac:{name}"] if name else None)
+
+
+@pytest.mark.parametrize(
+    ("record_id", "also"),
+    [("12.0", "12"), ("12,0", "12"), ("0012.00", "0012"), ("1.23457E+15", None), ("1.2345678901E15", None),
+     ("Jan 26", None), ("Jan-26", None), ("1-Feb", None), ("01. Feb", None), ("M\u00e4r 26", None), ("janv-26", None),
+     ("01.02.2026", None), ("1/2/2026", None), ("2026-02-01", None), ("01.02.2026 00:00", None),
+     ("??-000001", None), ("nan", None), ("#REF!", None), ("NULL", None)]
+)  # fmt: skip
+def test_guarantee_4_a_withdrawal_under_an_id_that_a_program_rewrote_is_not_read(
+    record_id: str, also: str | None
+) -> None:
+    """It would end a new record, and the old one would permit. It bars whom it may mean, and may mean any other."""
+    row = f'"{record_id}",{WHEN},withdrawal,ConsentWithdrawn'
+    line = csv_reader(["record_id", "event_time", "event_type", "event_state"])(row.encode())
+    assert line is not None
+    reason = "NO_VALUE:record_id" if record_id in ("nan", "#REF!", "NULL") else "ID_REWRITTEN"
+    assert (line.record, line.reason) == (None, reason)
+    assert set(line.named) == {record_id, None, *filter(None, [also])}
+    # As JSON an id is the text that a program means.
+    assert read(changed("record_id", to=record_id)).reason is None
+
+
+@pytest.mark.parametrize(
+    "record_id",
+    ["12", "0012", "r-12.0", "12.5", "1.2.10", "123-45-6789", "DEC-12", "set-01", "Jan-000001", "Jan", "12E5",
+     "2026-01", "2026/1/5", "staff-2026-000001", "\u5f20\u4f1f-000001", "r1.0b"]
+)  # fmt: skip
+def test_an_id_that_may_be_meant_is_read_as_it_stands(record_id: str) -> None:
+    line = csv_reader(["record_id", "images"])(f'"{record_id}",a.jpg'.encode())
+    assert line is not None
+    assert line.record is not None, line.reason
+    assert line.record["record_id"] == record_id
+
+
+ERRORS = ["#REF!", "#N/A", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!", "#CALC!", "#GETTING_DATA",
+          "#NV", "#BEZUG!", "#WERT!", "#ZAHL!", "#\u00dcBERLAUF!", "#\u00a1REF!", "#\u00bfNOMBRE?", "#NOM?",
+          "#\u0421\u0421\u042b\u041b\u041a\u0410!", "Err:502", "########", "NULL", "nan", "None", "<NA>"]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_guarantee_1_what_a_spreadsheet_or_a_program_writes_for_nothing_fills_no_field(error: str) -> None:
+    for column in set(CSV_COLUMNS) - {"record_id", "subject"}:
+        line = csv_reader(["record_id", column])(f"r1,{error}".encode())
+        assert line is not None
+        assert (line.record, line.reason, line.named) == (None, f"NO_VALUE:{column}", ("r1",))
+    among = csv_reader(["record_id", "purposes"])(f"r1,p:a; {error}".encode())
+    assert among is not None
+    assert among.reason == "NO_VALUE:purposes"
+
+
+@pytest.mark.parametrize(
+    "text", ["#12", "DPIA #12", "#dpia", "Null", "none of these", "see #REF! there", "#NVidia", "#"]
+)
+def test_a_text_that_only_resembles_an_error_fills_its_field(text: str) -> None:
+    line = csv_reader(["record_id", "impact_assessment"])(f"r1,{text}".encode())
+    assert line is not None
+    assert line.record is not None, line.reason
+    assert line.record["processing"]["impact_assessment"] == text
 
 
 YAML_SCRAPS = st.sampled_from(

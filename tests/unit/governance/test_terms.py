@@ -16,9 +16,9 @@ from jobs.errors import BadInput
 from jobs.governance.basis_lines import CSV_COLUMNS, csv_reader
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.short_lines import Fault, ShortLine, looked_for, short_lines
-from jobs.governance.strict_yaml import read_yaml_with_lines
 from jobs.governance.terms import Terms, read_terms
 from jobs.governance.tombstones import KeyRing
+from jobs.strict_yaml import read_yaml_with_lines
 
 pytestmark = pytest.mark.unit
 
@@ -66,7 +66,7 @@ def test_terms_are_texts_and_become_cells_that_are_read_back(tmp_path: Path) -> 
     [
         (("purposes:\n- p;1\n- p2\n", ""), "purposes is missing"),
         (("jurisdiction: EU\n", ""), "jurisdiction is missing"),
-        (("jurisdiction: EU", "jurisdiction: EU\njurisdiction: CA"), "a name stands twice in line 12"),
+        (("jurisdiction: EU", "jurisdiction: EU\njurisdiction: CA"), "line 12: a name stands twice (first in line 11)"),
         (("jurisdiction: EU", "jurisdiction: EU\nA Person: x"), "line 12: an unknown key"),
         (("jurisdiction: EU", "jurisdiction:"), "line 11: jurisdiction: must not be empty"),
         (("jurisdiction: EU", "jurisdiction: null"), "line 11: jurisdiction: must not be empty"),
@@ -77,8 +77,11 @@ def test_terms_are_texts_and_become_cells_that_are_read_back(tmp_path: Path) -> 
         (("ConsentGiven", "ConsentWithdrawn"), "event_state: must be one of ConsentGiven"),
         (("jurisdiction: EU", "jurisdiction: EU\nexpires_at: 31.10.2026"), "line 12: expires_at: must be a time"),
         (("source_batch_id: b1", "source_batch_id: b2"), "line 1: these are the terms of batch b2, and --batch is b1"),
-        (("jurisdiction: EU", "jurisdiction: &x EU\nexpires_at: *x"), "aliases are not read in line 12"),
+        (("jurisdiction: EU", "jurisdiction: &x EU\nexpires_at: *x"), "line 12: aliases are not read"),
         (("privacy_notice: n", "privacy_notice: \ufffd"), "privacy_notice: must not be empty, nor hold what"),
+        (("privacy_notice: n", "privacy_notice: '#REF!'"), "line 14: privacy_notice: must not be empty, nor hold what"),
+        (("- p2", "- NaN"), "line 2: purposes: must not be empty, nor hold what"),
+        (("source_batch_id: b1", "source_batch_id: b1 #2025"), "line 1: ` #` behind a value begins a comment"),
     ],
 )
 def test_terms_of_another_form_are_refused_by_line(tmp_path: Path, change: tuple[str, str], said: str) -> None:
@@ -123,7 +126,12 @@ def test_a_line_becomes_what_a_whole_line_says() -> None:
         (f"{HEADER}\na.jpg,A Person,31.01.2026,", 2, "as a spreadsheet writes it"),
         (f"{HEADER}\na.jpg,A Person,{DAY},soon", 2, "withdrawn_at is not a time"),
         (f"{HEADER}\na.jpg,A Person,{DAY},{DAY}", 2, "withdrawn_at is not later than given_at"),
-        (f"{HEADER}\na.jpg,A Pers\ufffdn,{DAY},", 2, "the name is another one"),
+        (f"{HEADER}\na.jpg,A Pers\ufffdn,{DAY},", 2, "subject holds a replaced character"),
+        (f"{HEADER}\na.jpg,?ers Persson,{DAY},", 2, "subject holds a replaced character"),
+        (f"{HEADER}\na.jpg,A Person\x1a,{DAY},", 2, "subject holds a replaced character"),
+        (f"{HEADER}\na.jpg,1.98501E+11,{DAY},", 2, "subject is a number that a program has rewritten"),
+        (f"{HEADER}\na.jpg,#N/A,{DAY},", 2, "subject is no name"),
+        (f"{HEADER}\na.jpg,A Person,{DAY},NULL", 2, "withdrawn_at is not a time"),
         (f"{HEADER}\nanna/,A Person,{DAY},", 2, "a folder is written as folder/*"),
         (f"{HEADER}\na**/x.jpg,A Person,{DAY},", 2, "stands for folders"),
         (f'{HEADER}\n"a.jpg,A Person,{DAY},', 2, "has a quote"),
@@ -171,7 +179,10 @@ def test_a_name_without_marks_is_no_pattern() -> None:
 
 
 def test_the_lines_of_a_yaml_file() -> None:
-    assert read_yaml_with_lines(b"# c\na: 1\n\nb:\n  c: 2\n") == ({"a": "1", "b": {"c": "2"}}, {"a": 2, "b": 4})
+    assert read_yaml_with_lines(b"# c\na: 1\n\nb:\n  c: 2\n") == (
+        {"a": "1", "b": {"c": "2"}},
+        {"": 2, "a": 2, "b": 4, "b.c": 5},
+    )
     assert read_yaml_with_lines(b"") == (None, {})
-    with pytest.raises(ValueError, match="a name stands twice in line 3"):
+    with pytest.raises(ValueError, match="line 3: a name stands twice"):
         read_yaml_with_lines(b"a:\n  b: 1\n  b: 2\n")
