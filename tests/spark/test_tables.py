@@ -27,8 +27,9 @@ from jobs.errors import (
     NotProvenError,
     SettingsError,
 )
-from jobs.index.ground_truth import recall_sample
+from jobs.index.ground_truth import MERGING_TASKS, recall_sample
 from jobs.index.staging import Manifest, bucket_count, digests, stage
+from jobs.index.verification import exact_neighbours
 from jobs.runs.history import run_state
 from jobs.runs.lease import Lease, last_act
 from jobs.runs.record import open_run
@@ -39,7 +40,7 @@ from jobs.steps.load import import_staged
 from jobs.steps.maintain import maintain
 from jobs.tables import store
 from tests.milvus.fake import FakeIndex
-from tests.milvus.rows import INFO, make_keys, make_vectors
+from tests.milvus.rows import INFO, make_keys, make_vectors, stage_files
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 from udfs.arrays import EMBEDDING_DIM
 
@@ -363,16 +364,41 @@ def test_staging_refuses_a_key_twice(spark: SparkSession, tmp_path: Path) -> Non
         )
 
 
-def test_the_sample_knows_its_exact_neighbours(spark: SparkSession, tmp_path: Path) -> None:
-    vectors = unit_vectors(40)
-    staged = stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, files_for=lambda rows: -(-rows // 15))
-    removed = spark.createDataFrame([(3,)], "face_id bigint")
-    sample = recall_sample(staged.read(spark), removed, size=8, k=5)
-    matrix = np.array(vectors)
-    for key, exact in zip(sample.ids, sample.exact_ids, strict=True):
-        scores = matrix @ matrix[key]
-        scores[3] = -np.inf
-        assert exact.tolist() == np.argsort(-scores)[:5].tolist()
+@pytest.mark.parametrize(("rows", "files"), [(60, 20), (60, 1), (4, 6)])
+def test_the_sample_knows_its_exact_neighbours(spark: SparkSession, tmp_path: Path, rows: int, files: int) -> None:
+    """Among ties, of fewer rows than k, of tasks without a row: as brute force over all rows at once."""
+    keys, some = make_keys(rows), make_vectors(rows // 2, EMBEDDING_DIM)
+    vectors = np.concatenate([some, some])
+    paths = [file.path for file in stage_files(tmp_path / "s", keys, vectors, files)]
+    removed = spark.createDataFrame([(int(keys[0]),)], "face_id bigint")
+    context, name = spark.sparkContext, f"sample-{rows}-{files}"
+    context.setJobGroup(name, name)
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "4m")  # a file a task
+    try:
+        sample = recall_sample(spark.read.parquet(*paths), removed, size=8, k=5)
+    finally:
+        spark.conf.unset("spark.sql.files.maxPartitionBytes")
+        context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+    left = spark.createDataFrame([(int(key),) for key in keys[1:]], "face_id bigint")
+    drawn = left.orderBy(F.xxhash64("face_id", F.lit(7)), "face_id").limit(8).collect()
+    assert sample.ids.tolist() == [row["face_id"] for row in drawn]
+    place = {int(key): row for row, key in enumerate(keys)}
+    np.testing.assert_array_equal(sample.vectors, vectors[[place[int(key)] for key in sample.ids]])
+    exact = exact_neighbours(sample.vectors, [(keys[1:], vectors[1:])], 5)
+    np.testing.assert_array_equal(sample.exact_ids, exact.ids)
+    np.testing.assert_array_equal(sample.exact_scores, exact.scores)
+
+    tracker = context.statusTracker()
+    stages = {
+        stage: info.numTasks
+        for job in tracker.getJobIdsForGroup(name)
+        if (found := tracker.getJobInfo(job))
+        for stage in found.stageIds
+        if (info := tracker.getStageInfo(stage))
+    }
+    assert stages[max(stages)] == MERGING_TASKS
+    # All files are opened for their keys, and for all vectors; not for the sample's.
+    assert files == 1 or sum(tasks == files for tasks in stages.values()) == 2
 
 
 def test_colliding_ids_get_a_salt_once_and_for_all(spark: SparkSession, tmp_path: Path) -> None:
