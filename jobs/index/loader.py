@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from jobs.index.bulk_import import Importer
-from jobs.index.import_records import DONE, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
+from jobs.index.import_records import DONE, LAG_S, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
 from jobs.index.load_plan import share_out, uses_bulk_import
 from jobs.index.protocol import FLUSH_TIMEOUT_S, VectorIndex
 from jobs.index.staged_files import (
@@ -83,17 +83,21 @@ def _insert_all(
     """Row by row, written by key: a file that was cut off is simply written again."""
     done = {number for number, (_, state) in recorder.known().items() if state == DONE}
     total, rows = sum(file.rows for file in files), 0
+    recorder.starting([file.file_no for file in files if file.file_no not in done])
     for file in files:
         if file.file_no not in done:
             check_file(file, digest(file.path))
+            recorder.check()
             recorder.started([file.file_no], INSERTED)
             written = sum(index.insert(collection, batch) for batch in read_batches(file))
             check_rows(file, written)
             recorder.finished([file.file_no], DONE)
+            recorder.commit(after_s=LAG_S)
         rows += file.rows
         if on_progress:
             on_progress(rows, total)
     index.flush(collection, timeout=FLUSH_TIMEOUT_S)
+    recorder.commit()
     return LoadResult(rows=total, files=len(files), skipped=len([f for f in files if f.file_no in done]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.errors import DependencyUnavailable, NotProvenError
+from jobs.errors import DependencyUnavailable, LeaseLost, NotProvenError
 from jobs.index import bulk_import
 from jobs.index.bulk_import import Importer, Pulse
+from jobs.index.import_records import DONE, FAILED, LAG_S, STARTED, FileState
 from jobs.index.loader import MemoryRecorder, RebuildNeeded, StagedFile, import_path, load_files, sha256_of
 from jobs.index.protocol import Features, ImportState
 from jobs.settings import Settings
@@ -123,49 +124,164 @@ class Killed(BaseException):
 
 
 class KilledAt(MemoryRecorder):
-    """Ends the process at the n-th step: before or after it reaches the record."""
+    """Ends the process at the n-th commit: before or after it is one."""
 
     def __init__(self, step: int, *, recorded: bool) -> None:
         super().__init__()
         self._left, self._recorded = step, recorded
 
-    def _tick(self) -> bool:
+    def _record(self, files: Mapping[int, FileState]) -> None:
         self._left -= 1
-        return self._left == 0
-
-    def started(self, numbers: Sequence[int], job_id: str) -> None:
-        now = self._tick()
-        if now and not self._recorded:
+        if self._left == 0 and not self._recorded:
             raise Killed
-        super().started(numbers, job_id)
-        if now:
-            raise Killed
-
-    def finished(self, numbers: Sequence[int], state: str) -> None:
-        now = self._tick()
-        if now and not self._recorded:
-            raise Killed
-        super().finished(numbers, state)
-        if now:
+        super()._record(files)
+        if self._left == 0:
             raise Killed
 
 
-CASES = list(itertools.product(range(1, 2 * FILES + 2), (True, False), (True, False)))
+class KilledStarting(FakeIndex):
+    """Ends the process at the n-th job: before or after the server has it."""
+
+    def __init__(self, step: int, *, started: bool) -> None:
+        super().__init__()
+        self._left, self._started = step, started
+        self.create(NAME, dim=DIM, shards=1, properties=INFO)
+
+    def start_import(self, name: str, files: Sequence[str], *, token: str = "") -> str:
+        self._left -= 1
+        if self._left == 0 and not self._started:
+            raise Killed
+        job_id = super().start_import(name, files, token=token)
+        if self._left == 0:
+            raise Killed
+        return job_id
 
 
-@pytest.mark.parametrize(("step", "recorded", "remembers"), CASES)
-def test_killed_at_any_step_a_restarted_load_is_exact(
-    files: list[StagedFile], keys: np.ndarray, step: int, recorded: bool, remembers: bool
-) -> None:
-    index, recorder = new_index(), KilledAt(step, recorded=recorded)
-    index.faults = {files[1].path: ["fail"], files[4].path: ["fail_loaded"]}
+def killed_and_restarted(index: FakeIndex, files: list[StagedFile], recorder: MemoryRecorder, remembers: bool) -> None:
+    """What was not on record is gone with the process; ``remembers``: the server still knows its jobs."""
     with pytest.raises(Killed):
         load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
     if not remembers:
         index.jobs.clear()  # task records live only hours on a server
-    load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
+    again = MemoryRecorder(recorder.kept)
+    load_files(index, NAME, files, settings(import_jobs=2), recorder=again)
+    assert {file.state for file in again.kept.values()} == {"done"}
+
+
+COMMITS, JOBS = (
+    7,
+    FILES + 1,
+)  # three times two jobs, their end, a failure, the job for it, its end; a job each, and that
+CASES = list(itertools.product(range(1, COMMITS + 1), (True, False), (True, False)))
+
+
+@pytest.mark.parametrize(("step", "recorded", "remembers"), CASES)
+def test_killed_at_any_commit_a_restarted_load_is_exact(
+    files: list[StagedFile], keys: np.ndarray, step: int, recorded: bool, remembers: bool
+) -> None:
+    index = new_index()
+    index.faults = {files[1].path: ["fail"], files[4].path: ["fail_loaded"]}
+    killed_and_restarted(index, files, KilledAt(step, recorded=recorded), remembers)
     assert exact(index, keys)
-    assert {state for _, state in recorder.known().values()} == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("step", "started", "remembers"), list(itertools.product(range(1, JOBS + 1), (True, False), (True, False)))
+)
+def test_killed_at_any_job_a_restarted_load_is_exact(
+    files: list[StagedFile], keys: np.ndarray, step: int, started: bool, remembers: bool
+) -> None:
+    index = KilledStarting(step, started=started)
+    index.faults = {files[1].path: ["fail"], files[4].path: ["fail_loaded"]}
+    killed_and_restarted(index, files, MemoryRecorder(), remembers)
+    assert exact(index, keys)
+
+
+# -- commits -----------------------------------------------------------------------------------------------------------
+
+
+class Counted(MemoryRecorder):
+    """Counts its commits."""
+
+    commits = 0
+
+    def _record(self, files: Mapping[int, FileState]) -> None:
+        self.commits += 1
+        super()._record(files)
+
+
+def test_many_jobs_are_one_commit_before_any_of_them_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = stage_files(tmp_path, make_keys(48), make_vectors(48), 24)
+    index, recorder = new_index(), Counted()
+    start, numbers = index.start_import, {file.path: file.file_no for file in many}
+    unknown: list[int] = []
+
+    def started(name: str, paths: Sequence[str], *, token: str = "") -> str:
+        unknown.extend(numbers[path] for path in paths if numbers[path] not in recorder.kept)
+        return start(name, paths, token=token)
+
+    monkeypatch.setattr(index, "start_import", started)
+    load_files(index, NAME, many, settings(import_jobs=8), recorder=recorder)
+    assert (len(index.jobs), unknown) == (24, [])
+    # Three times eight jobs, and the end of the last.
+    assert recorder.commits == 4
+    assert {(file.state, bool(file.job_id)) for file in recorder.kept.values()} == {("done", True)}
+    assert all(file.began and file.ended and file.began <= file.ended for file in recorder.kept.values())
+
+
+def test_jobs_of_many_files_are_noted_one_by_one(files: list[StagedFile], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a kill the keys of all that was noted and not started are looked for."""
+    monkeypatch.setattr(bulk_import, "NOTED_FILES", 3)
+    index, recorder = new_index(), Counted()
+    index.features = Features("fake", bulk_import=True, files_per_job=2)
+    start, ahead = index.start_import, []
+
+    def started(name: str, paths: Sequence[str], *, token: str = "") -> str:
+        ahead.append(len(recorder.kept) - len(index.jobs) * 2)
+        return start(name, paths, token=token)
+
+    monkeypatch.setattr(index, "start_import", started)
+    load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
+    assert (ahead, recorder.commits) == ([2, 2, 2], 4)
+
+
+def test_by_rows_all_files_are_one_commit_and_their_end_another(files: list[StagedFile]) -> None:
+    index, recorder = new_index(), Counted()
+    index.features = Features("lite", bulk_import=False)
+    load_files(index, NAME, files, settings(), recorder=recorder)
+    assert recorder.commits == 2
+
+
+def test_what_became_of_a_job_waits_for_others_but_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("jobs.index.import_records.time.monotonic", lambda: now[0])
+    recorder = MemoryRecorder()
+    recorder.starting([0, 1])
+    recorder.started([0], "7")
+    recorder.finished([0], DONE)
+    now[0] += LAG_S - 1
+    recorder.started([1], "8")
+    recorder.commit(after_s=LAG_S)
+    assert {file.job_id for file in recorder.kept.values()} == {""}
+    now[0] += 2
+    recorder.commit(after_s=LAG_S)
+    assert [(file.job_id, file.state) for file in recorder.kept.values()] == [("7", DONE), ("8", STARTED)]
+    recorder.finished([1], FAILED)
+    assert recorder.kept[1].state == FAILED
+
+
+def test_no_job_is_started_by_who_has_lost_the_record(files: list[StagedFile]) -> None:
+    class Lost(MemoryRecorder):
+        def check(self) -> None:
+            if index.jobs:
+                raise LeaseLost("another run took over")
+
+    index = new_index()
+    with pytest.raises(LeaseLost):
+        load_files(index, NAME, files, settings(import_jobs=4), recorder=Lost())
+    assert len(index.jobs) == 1
 
 
 @pytest.mark.parametrize("by", ["import", "insert"])
@@ -178,7 +294,7 @@ def test_guarantee_9_a_collection_is_on_record_before_a_row_is_on_its_way(
     seen: list[bool] = []
 
     def killed(*_: object, **__: object) -> None:
-        seen.append(bool(recorder.known()))
+        seen.append(bool(recorder.kept))
         raise Killed
 
     monkeypatch.setattr(index, "start_import" if by == "import" else "insert", killed)
@@ -188,20 +304,15 @@ def test_guarantee_9_a_collection_is_on_record_before_a_row_is_on_its_way(
 
 
 @pytest.mark.parametrize("two_phase", [False, True])
-@pytest.mark.parametrize(("step", "recorded", "remembers"), [c for c in CASES if c[0] <= 7])
+@pytest.mark.parametrize(("step", "recorded", "remembers"), [c for c in CASES if c[0] < COMMITS])
 def test_killed_with_several_files_a_job(
     files: list[StagedFile], keys: np.ndarray, step: int, recorded: bool, remembers: bool, two_phase: bool
 ) -> None:
     index, recorder = new_index(), KilledAt(step, recorded=recorded)
     index.features = Features("fake", bulk_import=True, files_per_job=2, two_phase_import=two_phase)
     index.faults = {files[3].path: ["fail"]}
-    with pytest.raises(Killed):
-        load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
-    if not remembers and not two_phase:
-        index.jobs.clear()
-    load_files(index, NAME, files, settings(import_jobs=2), recorder=recorder)
+    killed_and_restarted(index, files, recorder, remembers or two_phase)
     assert exact(index, keys)
-    assert {state for _, state in recorder.known().values()} == {"done"}
 
 
 def test_files_share_jobs_where_the_server_takes_several(files: list[StagedFile], keys: np.ndarray) -> None:
@@ -494,13 +605,17 @@ def test_the_digest_can_be_computed_elsewhere(files: list[StagedFile]) -> None:
     assert asked == [file.path for file in files]
 
 
-def test_rows_are_written_by_key_where_there_is_no_import(files: list[StagedFile], keys: np.ndarray) -> None:
+def test_rows_are_written_by_key_where_there_is_no_import(
+    files: list[StagedFile], keys: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = new_index()
     index.features = Features("lite", bulk_import=False)
-    recorder = KilledAt(4, recorded=False)
+    monkeypatch.setattr("jobs.index.loader.LAG_S", 0.0)
+    killed = KilledAt(3, recorded=False)
     with pytest.raises(Killed):
-        load_files(index, NAME, files, settings(), recorder=recorder)
+        load_files(index, NAME, files, settings(), recorder=killed)
     progress: list[tuple[int, int]] = []
+    recorder = MemoryRecorder(killed.kept)
     result = load_files(
         index, NAME, files, settings(), recorder=recorder, on_progress=lambda *rows: progress.append(rows)
     )
