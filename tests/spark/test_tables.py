@@ -39,6 +39,7 @@ from jobs.steps import load
 from jobs.steps.load import import_staged
 from jobs.steps.maintain import maintain
 from jobs.tables import store
+from jobs.tables.store import materialise
 from tests.milvus.fake import FakeIndex
 from tests.milvus.rows import INFO, make_keys, make_vectors, stage_files
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
@@ -294,6 +295,38 @@ def test_chunks_cover_all_parts_once(spark: SparkSession) -> None:
     work = spark.range(100).selectExpr("cast(id % 10 AS int) AS part")
     assert plan_chunks(Worklist(work), 25) == [Chunk(0, 2, 30), Chunk(3, 5, 30), Chunk(6, 8, 30), Chunk(9, 9, 10)]
     assert plan_chunks(Worklist(work.limit(0)), 25) == []
+
+
+def test_a_chunk_reads_the_work_of_its_group_and_not_the_whole(spark: SparkSession) -> None:
+    rows = spark.range(0, 900, 1, 40).selectExpr("cast(id % 90 AS int) AS part", "concat('i', id) AS image_id")
+    work = Worklist(materialise(rows))
+    chunks = plan_chunks(work, 100)
+    assert len(chunks) == 9
+    context, tasks, seen = spark.sparkContext, [], set[int]()
+    for number, chunk in enumerate(work.in_turn(chunks)):
+        context.setJobGroup(f"chunk-{number}", "")
+        if number == 4:
+            # As if executors had gone, with what they kept.
+            spark.catalog.clearCache()
+        with work.of(chunk) as mine:
+            assert mine.count() == mine.select("image_id").distinct().count() == 100
+            parts = {row["part"] for row in mine.collect()}
+        assert parts == set(range(chunk.first, chunk.last + 1))
+        tasks.append(tasks_of(spark, f"chunk-{number}", seen))
+    context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+    # The first of three looks through the whole, and the others through a hundred rows' partition or two.
+    assert all(40 <= first < 50 for first in tasks[::3])
+    assert max(tasks[1], tasks[2], tasks[7], tasks[8]) < 10
+
+
+def tasks_of(spark: SparkSession, group: str, seen: set[int]) -> int:
+    """Tasks that a group of jobs has run in stages that were not ``seen``, which are now."""
+    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+    tracker = spark.sparkContext.statusTracker()
+    jobs = [job for number in tracker.getJobIdsForGroup(group) if (job := tracker.getJobInfo(number))]
+    stages = {stage for job in jobs for stage in job.stageIds} - seen
+    seen |= stages
+    return sum(info.numCompletedTasks for stage in stages if (info := tracker.getStageInfo(stage)))
 
 
 def unit_vectors(n: int, seed: int = 0) -> list[list[float]]:
