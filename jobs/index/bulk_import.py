@@ -298,6 +298,8 @@ class Importer:
                 return []
             # Before the keys are counted: what a job brings in between would be counted neither way.
             alive = self._held(jobs)
+            # It may take hours, after which the server has forgotten what is not on record.
+            self.recorder.commit()
             self._make_countable()
             found = {number: self._present(file) for number, (file, _) in self.doubtful.items()}
             # A request whose answer was lost may have made its job meanwhile.

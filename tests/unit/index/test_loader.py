@@ -349,6 +349,28 @@ def test_a_load_that_ends_with_an_error_has_its_jobs_on_record(servers: Servers,
     assert all(file.job_id for file in recorder.kept.values())
 
 
+def test_what_a_resumed_load_has_followed_is_on_record_before_it_counts_keys(
+    server: Served, files: list[StagedFile], keys: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes long where much is there: killed meanwhile, the next one may find no job at the server any more."""
+    recorder = MemoryRecorder()
+    recorder.starting(range(FILES))
+    for file in files[:3]:
+        server.index.start_import(NAME, [file.path])
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.index, "build_index", killed)
+        with pytest.raises(Killed):
+            load_files(server.index, NAME, files, settings(server), recorder=recorder)
+    assert [file.state for file in recorder.kept.values()] == 3 * [DONE] + 3 * [STARTED]
+    server.core.imports.jobs.clear()
+    result = load_files(server.index, NAME, files, settings(server), recorder=MemoryRecorder(recorder.kept))
+    assert (result.skipped, exact(server, keys)) == (3, True)
+
+
 def test_why_a_load_ended_is_told_although_its_record_is_away_too() -> None:
     class Away(MemoryRecorder):
         def _record(self, files: Mapping[int, FileState]) -> None:
