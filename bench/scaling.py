@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.record import result
 from jobs.formatting import size
+from jobs.index.import_records import LAG_S
 from jobs.index.load_plan import LoadPlan, plan_load
 from jobs.index.protocol import NUMBER_BYTES, Features
 from jobs.index.staging import bucket_count
@@ -78,6 +79,8 @@ def scaling() -> str:
         ),
         f"Milvus data nodes for an import in {NIGHT_H} hours": of_plan(lambda p: f"{p.jobs_in_flight:,}"),
         "staged files, one an import job; waves": of_plan(lambda p: f"{p.files:,}; {p.waves:,}"),
+        # A window of jobs each, and one a minute: `ImportRecorder`.
+        "commits for the import's record": of_plan(lambda p: f"{p.waves + math.ceil(p.seconds / LAG_S):,}"),
         "hours to import": of_plan(lambda p: _number(p.seconds / 3600)),
         "index (AUTO)": of_plan(lambda p: p.index.index_type),
         f"Milvus: memory, both collections, {REPLICAS} replicas": of_plan(lambda p: size(2 * p.memory_bytes)),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +23,7 @@ import tenacity
 
 from jobs.errors import DependencyUnavailable, FaceReindexError
 from jobs.index.collections import default_index
-from jobs.index.import_records import DONE, FAILED, STARTED, ImportRecorder, LoadResult
+from jobs.index.import_records import DONE, FAILED, LAG_S, STARTED, ImportRecorder, LoadResult
 from jobs.index.protocol import ImportState, VectorIndex
 from jobs.index.staged_files import REBUILD, RebuildNeeded, StagedFile, check_file, check_rows, import_path, read_keys
 from jobs.settings import Settings
@@ -32,6 +33,9 @@ T = TypeVar("T")
 POLL_S = 0.3
 OUTAGE_POLL_S = 1.0
 STRAY_POLL_S = 3.0
+#: So many files at most, where jobs take fewer, are noted together before jobs are started for them: after a kill the
+#: keys are looked for of those that were not.
+NOTED_FILES = 64
 
 
 @dataclass
@@ -77,7 +81,8 @@ class Pulse:
 class Importer:
     """One bulk load: a file waits, runs in a job, and is done, or it is doubtful until its keys have been looked for.
 
-    A job takes ``files_per_job`` files, and ``in_flight`` jobs run at once.
+    A job takes ``files_per_job`` files, and ``in_flight`` jobs run at once. As many (of `NOTED_FILES` at the most) are
+    put on record together before the first of them is started (``next_jobs``).
     """
 
     index: VectorIndex
@@ -90,6 +95,7 @@ class Importer:
     in_flight: int = 1
     files_per_job: int = 1
     waiting: deque[StagedFile] = field(default_factory=deque)
+    next_jobs: deque[list[StagedFile]] = field(default_factory=deque)
     running: dict[str, list[StagedFile]] = field(default_factory=dict)
     pulse: Pulse = field(init=False)
     given_up: set[str] = field(default_factory=set)
@@ -128,9 +134,9 @@ class Importer:
     def _resume(self) -> int:
         """Sort the files by what is on record, here and on the server; returns how many were done before.
 
-        Jobs are started in the files' order and recorded one by one, the first also before it is started. So at most
-        one was started without being recorded: that of the first files that are not on record. (If the server still
-        knows it, it is adopted.)
+        Whatever may have been started is on record, with its job or, where a kill came first, without. (If the server
+        still knows it, it is adopted.) Earlier releases recorded a job only after they had started it: so at most one
+        was started without being on record, that of the first files that are not.
         """
         known = self.recorder.known()
         jobs = {job.job_id: job for job in self._jobs()}
@@ -166,10 +172,13 @@ class Importer:
     def _drain(self) -> None:
         """Start and follow jobs until none waits or runs."""
         self._report()
-        while self.waiting or self.running:
-            while self.waiting and len(self.running) < self.in_flight:
-                self._start([self.waiting.popleft() for _ in range(min(self.files_per_job, len(self.waiting)))])
+        while self.waiting or self.next_jobs or self.running:
+            while (self.waiting or self.next_jobs) and len(self.running) < self.in_flight:
+                if not self.next_jobs:
+                    self._note_next_jobs()
+                self._start(self.next_jobs.popleft())
             self._follow_once()
+        self.recorder.commit()
 
     def _follow_all(self) -> None:
         while self.running:
@@ -179,26 +188,32 @@ class Importer:
         time.sleep(POLL_S)
         for job_id in list(self.running):
             self._follow(job_id)
+        self.recorder.commit(after_s=LAG_S)
         self._report()
 
     def _follow_from_now(self, job_id: str, files: list[StagedFile]) -> None:
         self.running[job_id] = files
         self.pulse.begin(job_id)
 
+    def _note_next_jobs(self) -> None:
+        """Put the next jobs on record: killed before that, nobody would know that the collection holds anything."""
+        jobs = max(1, min(self.in_flight, NOTED_FILES // self.files_per_job))
+        for _ in range(min(jobs, math.ceil(len(self.waiting) / self.files_per_job))):
+            files = [self.waiting.popleft() for _ in range(min(self.files_per_job, len(self.waiting)))]
+            for file in files:
+                check_file(file, self._patiently(lambda file=file: self.digest(file.path)))  # type: ignore[misc]
+            self.next_jobs.append(files)
+        self.recorder.starting(file.file_no for files in self.next_jobs for file in files)
+
     def _start(self, files: list[StagedFile]) -> None:
-        for file in files:
-            check_file(file, self._patiently(lambda file=file: self.digest(file.path)))  # type: ignore[misc]
         numbers = [file.file_no for file in files]
-        if not self.recorder.known():
-            # The first of all: killed in between, nobody would know that the collection holds anything.
-            self.recorder.started(numbers, "")
+        self.recorder.check()
         try:
             job_id = self.index.start_import(
                 self.collection, [import_path(file.path) for file in files], token=self._token(files)
             )
         except DependencyUnavailable:
             # The server may have taken it all the same: look once it is back, and by keys in the end.
-            self.recorder.started(numbers, "")
             self._doubt(files, "the server did not answer when the import was started")
             return
         self.recorder.started(numbers, job_id)
@@ -283,6 +298,8 @@ class Importer:
                 return []
             # Before the keys are counted: what a job brings in between would be counted neither way.
             alive = self._held(jobs)
+            # It may take hours, after which the server has forgotten what is not on record.
+            self.recorder.commit()
             self._make_countable()
             found = {number: self._present(file) for number, (file, _) in self.doubtful.items()}
             # A request whose answer was lost may have made its job meanwhile.
@@ -294,7 +311,6 @@ class Importer:
             if distinct == file.rows == copies:
                 self._finish([file])
             elif copies == 0 and file.file_no not in alive:
-                self.recorder.finished([file.file_no], FAILED)
                 again.append(file)
             else:
                 self.recorder.finished([file.file_no], FAILED)
@@ -303,6 +319,8 @@ class Importer:
                     f"keys found in {copies} rows" + (", and its job still runs." if file.file_no in alive else "."),
                     hint=REBUILD,
                 )
+        if again:
+            self.recorder.finished([file.file_no for file in again], FAILED)
         self.why.update({file.file_no: why for file, why in self.doubtful.values()})
         self.doubtful.clear()
         with contextlib.suppress(FaceReindexError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from jobs.index.bulk_import import Importer
-from jobs.index.import_records import DONE, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
+from jobs.index.import_records import DONE, LAG_S, ImportRecorder, KnownImport, LoadResult, MemoryRecorder
 from jobs.index.load_plan import check_collection, share_out, uses_bulk_import
 from jobs.index.protocol import FLUSH_TIMEOUT_S, VectorIndex, VectorType
 from jobs.index.staged_files import (
@@ -58,7 +58,10 @@ def load_files(
     if len(set(numbers)) != len(numbers):
         raise ValueError("two staged files have the same number")
     check_collection(settings, index, collection)
-    if uses_bulk_import(settings, index.features):
+    by_import = uses_bulk_import(settings, index.features)
+    with recorder.committed_at_the_end():
+        if not by_import:
+            return _insert_all(index, collection, files, settings.milvus.vector_type, recorder, digest, on_progress)
         in_flight, files_per_job = share_out(len(files), settings, index.features)
         return Importer(
             index,
@@ -71,7 +74,6 @@ def load_files(
             in_flight=in_flight,
             files_per_job=files_per_job,
         ).run()
-    return _insert_all(index, collection, files, settings.milvus.vector_type, recorder, digest, on_progress)
 
 
 def _insert_all(
@@ -86,13 +88,16 @@ def _insert_all(
     """Row by row, written by key: a file that was cut off is simply written again."""
     done = {number for number, (_, state) in recorder.known().items() if state == DONE}
     total, rows = sum(file.rows for file in files), 0
+    recorder.starting([file.file_no for file in files if file.file_no not in done])
     for file in files:
         if file.file_no not in done:
             check_file(file, digest(file.path))
+            recorder.check()
             recorder.started([file.file_no], INSERTED)
             written = sum(index.insert(collection, batch) for batch in read_batches(file, vector_type))
             check_rows(file, written)
             recorder.finished([file.file_no], DONE)
+            recorder.commit(after_s=LAG_S)
         rows += file.rows
         if on_progress:
             on_progress(rows, total)

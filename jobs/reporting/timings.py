@@ -199,12 +199,13 @@ def _file_outcomes(steps: DataFrame) -> DataFrame:
     number = F.split_part("step", F.lit("/"), F.lit(2)).cast("int").alias("file_no")
     told = steps.where(FileImported.of_step()).select(number, "state", outcome, _seconds("ended_at"))
 
-    def at(state: str) -> Column:
-        return F.max(F.when((F.col("state") == "done") & (F.col("outcome.state") == state), F.col("at")))
+    def last(state: str, at: Column) -> Column:
+        return F.max(F.when((F.col("state") == "done") & (F.col("outcome.state") == state), at))
 
     by_file = told.groupBy("file_no").agg(
-        at("started").alias("begin"),
-        at("done").alias("end"),
+        # Records of earlier releases hold no times: they were made at once.
+        F.coalesce(F.max("outcome.began"), last("started", F.col("at"))).alias("begin"),
+        last("done", F.coalesce("outcome.ended", "at")).alias("end"),
         F.max(F.when(F.col("state") == "forgotten", F.col("at"))).alias("forgotten"),
         F.max_by(F.when(F.col("outcome.job_id") != "", F.col("outcome.job_id")), "at").alias("job"),
         F.count_if(F.col("outcome.state") == "failed").alias("failures"),

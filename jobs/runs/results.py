@@ -131,7 +131,8 @@ class Imported(StepResult):
 class FileImported(StepResult):
     """The last that is known of a staged file's import: its job, and the job's state (`import_records`).
 
-    ``failed``: how often one was over without having loaded it, into this collection.
+    ``failed``: how often one was over without having loaded it, into this collection. ``began``, ``ended``: when the
+    job was started, and seen to be over, in seconds since 1970; it is on record later than that, with others.
     """
 
     STEP = "import/"
@@ -140,6 +141,8 @@ class FileImported(StepResult):
     state: str
     collection: str | None = None
     failed: int | None = field(default=None, metadata=OMITTED)
+    began: float | None = field(default=None, metadata=OMITTED)
+    ended: float | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)

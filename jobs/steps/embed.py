@@ -58,7 +58,7 @@ def _embed(run: Run, work: Worklist, chunks: list[Chunk], spec: EmbedSpec, *, re
     counters = Counters(run.job.spark.sparkContext)
     run.metrics.also(counters.totals())
     with run.job.console.meter("embed", "images") as show:
-        for number, chunk in enumerate(chunks, 1):
+        for number, chunk in enumerate(work.in_turn(chunks), 1):
             run.once(
                 Embedded,
                 lambda chunk=chunk: _embedded(run, work, chunk, spec, counters, recompute=recompute),  # type: ignore[misc]

@@ -3,51 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
-from jobs.index.import_records import FAILED, STARTED
+from jobs.index.import_records import FAILED, FileState, ImportRecorder
 from jobs.runs.record import Run
 from jobs.runs.results import FileImported
 
+# Of the lease; a job that is started a little late brings rows into a collection that is dropped for it.
+_ANSWER_S: Final = 10.0
 
-class RunImportRecorder:
-    """The loader's recorder: one step `import/NUMBER` per staged file, so that a restart adopts or skips it."""
+
+class RunImportRecorder(ImportRecorder):
+    """The loader's recorder: one step `import/NUMBER` per staged file, so that a restart adopts or skips it.
+
+    The first is on record before its job is started, and so the collection before it holds anything
+    (`stores.not_here`).
+    """
 
     def __init__(self, run: Run, collection: str) -> None:
+        super().__init__()
         self._run = run
         self._collection = collection
 
-    def started(self, numbers: Sequence[int], job_id: str) -> None:
-        """Note a job before its outcome is known; the first before it is started, and so the collection before it
-        holds anything (`stores.not_here`)."""
-        self._write(dict.fromkeys(numbers, job_id), STARTED)
+    def check(self) -> None:
+        """Make sure that the run still holds the lease.
+
+        Raises:
+            LeaseLost: it does not.
+        """
+        self._run.lease.check(max_age_s=_ANSWER_S)
 
     def finished(self, numbers: Sequence[int], state: str) -> None:
         """Note a job's end."""
-        known = self.known()
         if state == FAILED:
             # Stalled, failed or forgotten by the server: it is imported again, or the collection built anew.
             self._run.job.console.step("import", "failed or stalled, so its keys were looked for", files=list(numbers))
-        self._write({number: known[number][0] if number in known else "" for number in numbers}, state)
+        super().finished(numbers, state)
 
-    def attempt(self, numbers: Sequence[int]) -> int:
-        """How often the import of these files was over without having loaded them: of that one which failed most."""
-        return max((self._failed(number) for number in numbers), default=0)
+    def _on_record(self) -> Mapping[int, FileState]:
+        return {
+            int(number): FileState(file.job_id, file.state, file.failed or 0, file.began, file.ended)
+            for number, file in self._run.parts(FileImported).items()
+        }
 
-    def _failed(self, number: int) -> int:
-        there = self._run.parts(FileImported).get(str(number))
-        return (there.failed or 0) if there else 0
-
-    def known(self) -> Mapping[int, tuple[str, str]]:
-        """Job id and last state by file number."""
-        return {int(number): (file.job_id, file.state) for number, file in self._run.parts(FileImported).items()}
-
-    def _write(self, jobs: Mapping[int, str], state: str) -> None:
-        of = self._collection
+    def _record(self, files: Mapping[int, FileState]) -> None:
         self._run.record_parts(
             {
                 str(number): FileImported(
-                    job_id=job, state=state, collection=of, failed=(self._failed(number) + (state == FAILED)) or None
+                    job_id=file.job_id,
+                    state=file.state,
+                    collection=self._collection,
+                    failed=file.failed or None,
+                    began=file.began,
+                    ended=file.ended,
                 )
-                for number, job in jobs.items()
+                for number, file in files.items()
             }
         )

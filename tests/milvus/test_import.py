@@ -205,7 +205,7 @@ def test_sigkill_of_the_server_in_mid_import_ends_exact_and_keeps_the_rest(
     recorder = MemoryRecorder()
 
     def crash() -> None:
-        while len(recorder.known()) < 4:
+        while len(recorder.kept) < 4:
             time.sleep(0.01)
         milvus_server.kill()
         milvus_server.start()

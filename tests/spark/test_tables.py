@@ -27,7 +27,7 @@ from jobs.errors import (
     NotProvenError,
     SettingsError,
 )
-from jobs.index.ground_truth import recall_sample
+from jobs.index.ground_truth import MERGING_TASKS, recall_sample
 from jobs.index.milvus.embedded import EmbeddedIndex
 from jobs.index.milvus.vectors import decode, encode, unpacked
 from jobs.index.protocol import IndexSpec, VectorType
@@ -42,7 +42,8 @@ from jobs.steps import load
 from jobs.steps.load import import_staged
 from jobs.steps.maintain import maintain
 from jobs.tables import store
-from tests.milvus.rows import INFO, make_keys, make_table, make_vectors
+from jobs.tables.store import materialise
+from tests.milvus.rows import INFO, make_keys, make_table, make_vectors, stage_files
 from tests.spark.helpers import NOW, job_for, rows, settings_for, warehouse_for
 from udfs.arrays import EMBEDDING_DIM
 
@@ -309,6 +310,38 @@ def test_chunks_cover_all_parts_once(spark: SparkSession) -> None:
     assert plan_chunks(Worklist(work.limit(0)), 25) == []
 
 
+def test_a_chunk_reads_the_work_of_its_group_and_not_the_whole(spark: SparkSession) -> None:
+    rows = spark.range(0, 900, 1, 40).selectExpr("cast(id % 90 AS int) AS part", "concat('i', id) AS image_id")
+    work = Worklist(materialise(rows))
+    chunks = plan_chunks(work, 100)
+    assert len(chunks) == 9
+    context, tasks, seen = spark.sparkContext, [], set[int]()
+    for number, chunk in enumerate(work.in_turn(chunks)):
+        context.setJobGroup(f"chunk-{number}", "")
+        if number == 4:
+            # As if executors had gone, with what they kept.
+            spark.catalog.clearCache()
+        with work.of(chunk) as mine:
+            assert mine.count() == mine.select("image_id").distinct().count() == 100
+            parts = {row["part"] for row in mine.collect()}
+        assert parts == set(range(chunk.first, chunk.last + 1))
+        tasks.append(tasks_of(spark, f"chunk-{number}", seen))
+    context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+    # The first of three looks through the whole, and the others through a hundred rows' partition or two.
+    assert all(40 <= first < 50 for first in tasks[::3])
+    assert max(tasks[1], tasks[2], tasks[7], tasks[8]) < 10
+
+
+def tasks_of(spark: SparkSession, group: str, seen: set[int]) -> int:
+    """Tasks that a group of jobs has run in stages that were not ``seen``, which are now."""
+    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+    tracker = spark.sparkContext.statusTracker()
+    jobs = [job for number in tracker.getJobIdsForGroup(group) if (job := tracker.getJobInfo(number))]
+    stages = {stage for job in jobs for stage in job.stageIds} - seen
+    seen |= stages
+    return sum(info.numCompletedTasks for stage in stages if (info := tracker.getStageInfo(stage)))
+
+
 def unit_vectors(n: int, seed: int = 0) -> list[list[float]]:
     vectors = np.random.default_rng(seed).normal(size=(n, EMBEDDING_DIM))
     unit: list[list[float]] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32).tolist()
@@ -377,16 +410,41 @@ def test_staging_refuses_a_key_twice(spark: SparkSession, tmp_path: Path) -> Non
         )
 
 
-def test_the_sample_knows_its_exact_neighbours(spark: SparkSession, tmp_path: Path) -> None:
-    vectors = unit_vectors(40)
-    staged = stage(faces(spark, vectors), str(tmp_path / "s"), purpose_flags=1, files_for=lambda rows: -(-rows // 15))
-    removed = spark.createDataFrame([(3,)], "face_id bigint")
-    sample = recall_sample(staged.read(spark), removed, size=8, k=5)
-    matrix = np.array(vectors)
-    for key, exact in zip(sample.ids, sample.exact_ids, strict=True):
-        scores = matrix @ matrix[key]
-        scores[3] = -np.inf
-        assert exact.tolist() == np.argsort(-scores)[:5].tolist()
+@pytest.mark.parametrize(("rows", "files"), [(60, 20), (60, 1), (4, 6)])
+def test_the_sample_knows_its_exact_neighbours(spark: SparkSession, tmp_path: Path, rows: int, files: int) -> None:
+    """Among ties, of fewer rows than k, of tasks without a row: as brute force over all rows at once."""
+    keys, some = make_keys(rows), make_vectors(rows // 2, EMBEDDING_DIM)
+    vectors = np.concatenate([some, some])
+    paths = [file.path for file in stage_files(tmp_path / "s", keys, vectors, files)]
+    removed = spark.createDataFrame([(int(keys[0]),)], "face_id bigint")
+    context, name = spark.sparkContext, f"sample-{rows}-{files}"
+    context.setJobGroup(name, name)
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "4m")  # a file a task
+    try:
+        sample = recall_sample(spark.read.parquet(*paths), removed, size=8, k=5)
+    finally:
+        spark.conf.unset("spark.sql.files.maxPartitionBytes")
+        context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+    left = spark.createDataFrame([(int(key),) for key in keys[1:]], "face_id bigint")
+    drawn = left.orderBy(F.xxhash64("face_id", F.lit(7)), "face_id").limit(8).collect()
+    assert sample.ids.tolist() == [row["face_id"] for row in drawn]
+    place = {int(key): row for row, key in enumerate(keys)}
+    np.testing.assert_array_equal(sample.vectors, vectors[[place[int(key)] for key in sample.ids]])
+    exact = exact_neighbours(sample.vectors, [(keys[1:], vectors[1:])], 5)
+    np.testing.assert_array_equal(sample.exact_ids, exact.ids)
+    np.testing.assert_array_equal(sample.exact_scores, exact.scores)
+
+    tracker = context.statusTracker()
+    stages = {
+        stage: info.numTasks
+        for job in tracker.getJobIdsForGroup(name)
+        if (found := tracker.getJobInfo(job))
+        for stage in found.stageIds
+        if (info := tracker.getStageInfo(stage))
+    }
+    assert stages[max(stages)] == MERGING_TASKS
+    # All files are opened for their keys, and for all vectors; not for the sample's.
+    assert files == 1 or sum(tasks == files for tasks in stages.values()) == 2
 
 
 @pytest.mark.parametrize("vector_type", ["float16", "bfloat16"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,16 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.errors import BadInput, NotProvenError, SettingsError
+from jobs.index.staged_files import StagedFile
 from jobs.report import main
 from jobs.reporting import drift as drifting
 from jobs.reporting.collect import Report, collect
 from jobs.reporting.html import render
+from jobs.reporting.timings import import_totals
 from jobs.runs.record import JobContext, open_run
-from jobs.runs.results import Device, Embedded, Planned, Screened, Staged
+from jobs.runs.results import Device, Embedded, FileImported, Planned, Screened, Staged
 from jobs.schemas import EMBEDDINGS, IMAGES, PROCESSING_BASIS
-from tests.spark.helpers import job_for, settings_for, warehouse_for
+from tests.spark.helpers import NOW, job_for, settings_for, warehouse_for
 from tests.spark.indexed import FINGERPRINT, PEOPLE, Indexed, run_of
 from udfs.arrays import EMBEDDING_DIM
 
@@ -231,6 +233,31 @@ def test_the_job_writes_the_page_and_says_where(
     assert list(tmp_path.iterdir()) == []
     code, result = run("--out", str(tmp_path / "nowhere" / "r.html"))
     assert (code, result["error"]) == (1, "BadInput")
+
+
+def test_an_imports_seconds_are_those_of_its_jobs_and_not_of_their_record(spark: SparkSession) -> None:
+    files = tuple(StagedFile(f"f{n}", 10, 100, "0", n) for n in range(2))
+    start = int(NOW.timestamp())
+
+    def told(state: str, began: float | None = None, ended: float | None = None) -> FileImported:
+        return FileImported(job_id="7", state=state, collection="faces_r1", began=began, ended=ended)
+
+    outcomes = [
+        (Staged.name(), 0, Staged(path="s", rows=20, buckets=4, files=files)),
+        # Noted in one commit, and done in another a minute later.
+        (FileImported.name("0"), 1, FileImported(job_id="", state="started", collection="faces_r1")),
+        (FileImported.name("0"), 70, told("done", began=start + 9.0, ended=start + 12.0)),
+        # Of an earlier release: a commit each, at once.
+        (FileImported.name("1"), 20, told("started")),
+        (FileImported.name("1"), 25, told("done")),
+    ]
+    at = [NOW + timedelta(seconds=seconds) for _, seconds, _ in outcomes]
+    rows = [("r1", o[0], "done", at[n], at[n], json.dumps(o[2].record())) for n, o in enumerate(outcomes)]
+    columns = "run_id string, step string, state string, started_at timestamp, ended_at timestamp, result string"
+    totals = import_totals(spark.createDataFrame(rows, columns))
+    assert totals is not None
+    assert totals.seconds is not None
+    assert (totals.loaded_files, totals.seconds[0], totals.seconds[2]) == (2, 3.0, 5.0)
 
 
 def test_without_a_run_there_is_no_report(spark: SparkSession, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ The servers are doubles (tests/milvus/servers), and what is compared is what the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.errors import DependencyUnavailable, NotProvenError
+from jobs.errors import DependencyUnavailable, LeaseLost, NotProvenError
 from jobs.index import bulk_import
 from jobs.index.bulk_import import Importer, Pulse
+from jobs.index.import_records import DONE, FAILED, LAG_S, STARTED, FileState
 from jobs.index.loader import MemoryRecorder, RebuildNeeded, StagedFile, import_path, load_files, sha256_of
 from jobs.index.milvus.embedded import EmbeddedIndex
 from jobs.index.protocol import CollectionInfo, ImportState
@@ -186,50 +187,212 @@ class Killed(BaseException):
 
 
 class KilledAt(MemoryRecorder):
-    """Ends the process at the n-th step: before or after it reaches the record."""
+    """Ends the process at the n-th commit: before or after it is one."""
 
     def __init__(self, step: int, *, recorded: bool) -> None:
         super().__init__()
         self._left, self._recorded = step, recorded
 
-    def _tick(self) -> bool:
+    def _record(self, files: Mapping[int, FileState]) -> None:
         self._left -= 1
-        return self._left == 0
-
-    def started(self, numbers: Sequence[int], job_id: str) -> None:
-        now = self._tick()
-        if now and not self._recorded:
+        if self._left == 0 and not self._recorded:
             raise Killed
-        super().started(numbers, job_id)
-        if now:
-            raise Killed
-
-    def finished(self, numbers: Sequence[int], state: str) -> None:
-        now = self._tick()
-        if now and not self._recorded:
-            raise Killed
-        super().finished(numbers, state)
-        if now:
+        super()._record(files)
+        if self._left == 0:
             raise Killed
 
 
-CASES = list(itertools.product(range(1, 2 * FILES + 2), (True, False), (True, False)))
+def kill_at_job(server: Served, monkeypatch: pytest.MonkeyPatch, step: int, *, started: bool) -> None:
+    """The process ends at the n-th job that it starts: before or after the server has it."""
+    start, left = server.index.start_import, [step]
+
+    def killed(name: str, files: Sequence[str], *, token: str = "") -> str:
+        left[0] -= 1
+        if left[0] == 0 and not started:
+            raise Killed
+        job_id = start(name, files, token=token)
+        if left[0] == 0:
+            raise Killed
+        return job_id
+
+    monkeypatch.setattr(server.index, "start_import", killed)
 
 
-@pytest.mark.parametrize(("step", "recorded", "remembers"), CASES)
-def test_killed_at_any_step_a_restarted_load_is_exact(
-    server: Served, files: list[StagedFile], keys: np.ndarray, step: int, recorded: bool, remembers: bool
+def killed_and_restarted(
+    server: Served, files: list[StagedFile], recorder: MemoryRecorder, *, remembers: bool = True
 ) -> None:
-    recorder, told = KilledAt(step, recorded=recorded), settings(server, import_jobs=2)
-    server.core.faults.add(files[1].path, FAIL)
-    server.core.faults.add(files[4].path, FAIL_SHOWN)
+    """What was not on record is gone with the process; ``remembers``: the server still knows its jobs."""
+    told = settings(server, import_jobs=2)
     with pytest.raises(Killed):
         load_files(server.index, NAME, files, told, recorder=recorder)
     if not remembers:
         server.core.imports.jobs.clear()  # task records live only hours on a server
-    load_files(server.index, NAME, files, told, recorder=recorder)
+    again = MemoryRecorder(recorder.kept)
+    load_files(server.index, NAME, files, told, recorder=again)
+    assert {file.state for file in again.kept.values()} == {DONE}
+
+
+COMMITS = 7
+"""Three times two jobs, their end, a failure, the job for it, its end."""
+JOBS = FILES + 1
+"""One a file, and that after the failure."""
+CASES = list(itertools.product(range(1, COMMITS + 1), (True, False), (True, False)))
+
+
+@pytest.mark.parametrize(("step", "recorded", "remembers"), CASES)
+def test_killed_at_any_commit_a_restarted_load_is_exact(
+    server: Served, files: list[StagedFile], keys: np.ndarray, step: int, recorded: bool, remembers: bool
+) -> None:
+    server.core.faults.add(files[1].path, FAIL)
+    server.core.faults.add(files[4].path, FAIL_SHOWN)
+    killed_and_restarted(server, files, KilledAt(step, recorded=recorded), remembers=remembers)
     assert exact(server, keys)
-    assert {state for _, state in recorder.known().values()} == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("step", "started", "remembers"), list(itertools.product(range(1, JOBS + 1), (True, False), (True, False)))
+)
+def test_killed_at_any_job_a_restarted_load_is_exact(
+    server: Served,
+    files: list[StagedFile],
+    keys: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    started: bool,
+    remembers: bool,
+) -> None:
+    server.core.faults.add(files[1].path, FAIL)
+    server.core.faults.add(files[4].path, FAIL_SHOWN)
+    kill_at_job(server, monkeypatch, step, started=started)
+    killed_and_restarted(server, files, MemoryRecorder(), remembers=remembers)
+    assert exact(server, keys)
+
+
+# -- commits -----------------------------------------------------------------------------------------------------------
+
+
+class Counted(MemoryRecorder):
+    """Counts its commits."""
+
+    commits = 0
+
+    def _record(self, files: Mapping[int, FileState]) -> None:
+        self.commits += 1
+        super()._record(files)
+
+
+def test_many_jobs_are_one_commit_before_any_of_them_is_started(server: Served, tmp_path: Path) -> None:
+    many = stage_files(tmp_path, make_keys(48), make_vectors(48), 24)
+    recorder, ahead = Counted(), list[int]()
+    server.core.faults.always["Import"] = lambda: ahead.append(len(recorder.kept) - len(jobs(server)))
+    load_files(server.index, NAME, many, settings(server, import_jobs=8), recorder=recorder)
+    # Each of them, and the others that may be started beside it.
+    assert ahead == 3 * [8, 7, 6, 5, 4, 3, 2, 1]
+    # Three times eight jobs, and the end of the last.
+    assert recorder.commits == 4
+    assert {(file.state, bool(file.job_id)) for file in recorder.kept.values()} == {(DONE, True)}
+    assert all(file.began and file.ended and file.began <= file.ended for file in recorder.kept.values())
+
+
+def test_jobs_of_many_files_are_noted_one_by_one(
+    servers: Servers, files: list[StagedFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a kill the keys of all that was noted and not started are looked for."""
+    monkeypatch.setattr(bulk_import, "NOTED_FILES", 3)
+    server, recorder, ahead = servers(MANY_FILES), Counted(), list[int]()
+    server.core.faults.always["create"] = lambda: ahead.append(len(recorder.kept) - sum(map(len, jobs(server))))
+    load_files(server.index, NAME, files, settings(server, import_jobs=2), recorder=recorder)
+    assert (ahead, recorder.commits) == ([2, 2, 2], 4)
+
+
+def test_by_rows_all_files_are_one_commit_and_their_end_another(server: Served, files: list[StagedFile]) -> None:
+    recorder = Counted()
+    load_files(server.index, NAME, files, settings(server, load_by="insert"), recorder=recorder)
+    assert recorder.commits == 2
+
+
+def test_what_became_of_a_job_waits_for_others_but_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("jobs.index.import_records.time.monotonic", lambda: now[0])
+    recorder = MemoryRecorder()
+    recorder.starting([0, 1])
+    recorder.started([0], "7")
+    recorder.finished([0], DONE)
+    now[0] += LAG_S - 1
+    recorder.started([1], "8")
+    recorder.commit(after_s=LAG_S)
+    assert {file.job_id for file in recorder.kept.values()} == {""}
+    now[0] += 2
+    recorder.commit(after_s=LAG_S)
+    assert [(file.job_id, file.state) for file in recorder.kept.values()] == [("7", DONE), ("8", STARTED)]
+    recorder.finished([1], FAILED)
+    assert recorder.kept[1].state == FAILED
+
+
+def test_no_job_is_started_by_who_has_lost_the_record(server: Served, files: list[StagedFile]) -> None:
+    class Lost(MemoryRecorder):
+        def check(self) -> None:
+            if jobs(server):
+                raise LeaseLost("another run took over")
+
+    with pytest.raises(LeaseLost):
+        load_files(server.index, NAME, files, settings(server, import_jobs=4), recorder=Lost())
+    assert len(jobs(server)) == 1
+
+
+def test_a_load_that_ends_with_an_error_has_its_jobs_on_record(servers: Servers, files: list[StagedFile]) -> None:
+    server, recorder = servers(MANY_FILES), MemoryRecorder()
+    server.core.faults.add("describe", *[""] * 3, *[CUT] * 999)
+    with pytest.raises(DependencyUnavailable):
+        load_files(server.index, NAME, files, settings(server, import_jobs=A_FILE_A_JOB), recorder=recorder)
+    assert [file.state for file in recorder.kept.values()] == 3 * [DONE] + 3 * [STARTED]
+    assert all(file.job_id for file in recorder.kept.values())
+
+
+def test_what_a_resumed_load_has_followed_is_on_record_before_it_counts_keys(
+    server: Served, files: list[StagedFile], keys: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes long where much is there: killed meanwhile, the next one may find no job at the server any more."""
+    recorder = MemoryRecorder()
+    recorder.starting(range(FILES))
+    for file in files[:3]:
+        server.index.start_import(NAME, [file.path])
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.index, "build_index", killed)
+        with pytest.raises(Killed):
+            load_files(server.index, NAME, files, settings(server), recorder=recorder)
+    assert [file.state for file in recorder.kept.values()] == 3 * [DONE] + 3 * [STARTED]
+    server.core.imports.jobs.clear()
+    result = load_files(server.index, NAME, files, settings(server), recorder=MemoryRecorder(recorder.kept))
+    assert (result.skipped, exact(server, keys)) == (3, True)
+
+
+def test_why_a_load_ended_is_told_although_its_record_is_away_too() -> None:
+    class Away(MemoryRecorder):
+        def _record(self, files: Mapping[int, FileState]) -> None:
+            raise DependencyUnavailable(f"{len(files)} files cannot be put on record")
+
+    def load(recorder: Away, why: str) -> None:
+        with recorder.committed_at_the_end():
+            recorder.started([0], "7")
+            if why:
+                raise RebuildNeeded(why)
+
+    with pytest.raises(RebuildNeeded, match="in doubt"):
+        load(Away(), "in doubt")
+    with pytest.raises(DependencyUnavailable, match="1 files"):
+        load(Away(), "")
+
+
+def test_what_a_last_look_at_keys_finds_is_on_record(server: Served, files: list[StagedFile]) -> None:
+    recorder = MemoryRecorder()
+    server.core.faults.add(files[2].path, FAIL_SHOWN)
+    load_files(server.index, NAME, files, settings(server, import_attempts=1), recorder=recorder)
+    assert {file.state for file in recorder.kept.values()} == {DONE}
 
 
 @pytest.mark.parametrize(("by", "call"), [("import", "Import"), ("insert", "Upsert")])
@@ -238,7 +401,7 @@ def test_guarantee_9_a_collection_is_on_record_before_a_row_is_on_its_way(
 ) -> None:
     """Killed in between, an erasure that meets another index would not know that there is one to look at."""
     recorder, seen = MemoryRecorder(), list[bool]()
-    server.core.faults.add(call, lambda: seen.append(bool(recorder.known())))
+    server.core.faults.add(call, lambda: seen.append(bool(recorder.kept)))
     load_files(server.index, NAME, files, settings(server, load_by=by), recorder=recorder)
     assert seen == [True]
 
@@ -250,7 +413,7 @@ def test_guarantee_9_a_collection_is_on_record_before_a_row_is_on_its_way(
         for profile in (MANY_FILES, TWO_PHASES)
         for case in CASES
         # One that has not committed its jobs has to know them.
-        if case[0] <= 7 and (case[2] or profile is MANY_FILES)
+        if case[0] < COMMITS and (case[2] or profile is MANY_FILES)
     ],
 )
 def test_killed_with_several_files_a_job(
@@ -263,16 +426,10 @@ def test_killed_with_several_files_a_job(
     profile: Profile,
 ) -> None:
     server, recorder = servers(profile), KilledAt(step, recorded=recorded)
-    told = settings(server, import_jobs=2)
     server.core.faults.add(files[3].path, FAIL)
-    with pytest.raises(Killed):
-        load_files(server.index, NAME, files, told, recorder=recorder)
+    killed_and_restarted(server, files, recorder, remembers=remembers)
     assert max(map(len, jobs(server)), default=2) == 2
-    if not remembers:
-        server.core.imports.jobs.clear()
-    load_files(server.index, NAME, files, told, recorder=recorder)
     assert exact(server, keys)
-    assert {state for _, state in recorder.known().values()} == {"done"}
 
 
 def test_files_share_jobs_where_the_server_takes_several(
@@ -549,14 +706,16 @@ def test_the_digest_can_be_computed_elsewhere(server: Served, files: list[Staged
 
 
 def test_rows_are_written_by_key_where_there_is_no_import(
-    tmp_path: Path, files: list[StagedFile], keys: np.ndarray
+    tmp_path: Path, files: list[StagedFile], keys: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder, progress = KilledAt(4, recorded=False), list[tuple[int, int]]()
+    monkeypatch.setattr("jobs.index.loader.LAG_S", 0.0)
+    killed, progress = KilledAt(3, recorded=False), list[tuple[int, int]]()
     told = Settings.model_validate({"milvus": {"uri": str(tmp_path / "faces.db")}})
     with EmbeddedIndex.open(told) as index:
         index.create(NAME, dim=DIM, shards=1, properties=INFO)
         with pytest.raises(Killed):
-            load_files(index, NAME, files, told, recorder=recorder)
+            load_files(index, NAME, files, told, recorder=killed)
+        recorder = MemoryRecorder(killed.kept)
         result = load_files(
             index, NAME, files, told, recorder=recorder, on_progress=lambda *rows: progress.append(rows)
         )
