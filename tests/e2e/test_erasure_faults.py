@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from jobs.erasure import receipts as evidence_of
 from jobs.erasure import run as erasing
 from jobs.erasure.byte_scan import scan
 from jobs.erasure.kinds import Target
@@ -129,7 +130,7 @@ def cut_off_at_its_end(made: Indexed, run_id: str, index: Any, monkeypatch: pyte
     def no_end(w: Any, kind: str, *rest: Any, now: datetime) -> Any:
         return cut() if kind == "erasure-ended" else told(w, kind, *rest, now=now)
 
-    for place, name, by, of in ((audit, "append", no_end, run_id), (erasing, "write_text", cut, None)):
+    for place, name, by, of in ((audit, "append", no_end, run_id), (evidence_of, "write_text", cut, None)):
         with monkeypatch.context() as patched:
             patched.setattr(place, name, by)
             with pytest.raises(Cut), open_run(job_for(made.spark, made.settings, of), "erase") as run:
