@@ -33,6 +33,9 @@ T = TypeVar("T")
 POLL_S = 0.3
 OUTAGE_POLL_S = 1.0
 STRAY_POLL_S = 3.0
+#: So many seconds after a job has failed nothing is there any more of what it has brought, where rows of such a job can
+#: be seen at all: 2.3 drops them at a look every 300 s (internal/rootcoord/import_manager.go cleanupLoop).
+CLEAN_UP_S = 360.0
 #: So many files at most, where jobs take fewer, are noted together before jobs are started for them: after a kill the
 #: keys are looked for of those that were not.
 NOTED_FILES = 64
@@ -297,9 +300,11 @@ class Importer:
             if not self.doubtful:
                 return []
             # Before the keys are counted: what a job brings in between would be counted neither way.
-            alive = self._held(jobs)
+            alive, failed = self._held(jobs), self._failed(jobs)
             # It may take hours, after which the server has forgotten what is not on record.
             self.recorder.commit()
+            if failed and self.index.features.shows_failed_imports:
+                time.sleep(CLEAN_UP_S)
             self._make_countable()
             found = {number: self._present(file) for number, (file, _) in self.doubtful.items()}
             # A request whose answer was lost may have made its job meanwhile.
@@ -308,7 +313,8 @@ class Importer:
         again = []
         for file, why in self.doubtful.values():
             distinct, copies = found[file.file_no]
-            if distinct == file.rows == copies:
+            # What a failed job has brought may be dropped at any time.
+            if distinct == file.rows == copies and file.file_no not in failed:
                 self._finish([file])
             elif copies == 0 and file.file_no not in alive:
                 again.append(file)
@@ -316,7 +322,9 @@ class Importer:
                 self.recorder.finished([file.file_no], FAILED)
                 raise RebuildNeeded(
                     f"Staged file {file.file_no} is in doubt in '{self.collection}' ({why}): {distinct} of {file.rows} "
-                    f"keys found in {copies} rows" + (", and its job still runs." if file.file_no in alive else "."),
+                    f"keys found in {copies} rows"
+                    + (", and its job still runs" if file.file_no in alive else "")
+                    + (", and its job has failed: the server drops them." if file.file_no in failed else "."),
                     hint=REBUILD,
                 )
         if again:
@@ -394,6 +402,18 @@ class Importer:
             if import_path(file.path) in named
             or (number in known and known[number][0] in nameless)
             or nameless - on_record
+        }
+
+    def _failed(self, jobs: Sequence[ImportState]) -> set[int]:
+        """Doubtful files of which the last job has failed, as the server says."""
+        known = self.recorder.known()
+        failed, others = [job for job in jobs if job.state == "failed"], [job for job in jobs if job.state != "failed"]
+        ids = {job.job_id for job in failed}
+        named = {path for job in failed for path in job.files} - {path for job in others for path in job.files}
+        return {
+            number
+            for number, (file, _) in self.doubtful.items()
+            if import_path(file.path) in named or (number in known and known[number][0] in ids)
         }
 
     def _make_countable(self) -> None:

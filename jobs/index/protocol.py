@@ -110,6 +110,8 @@ class Features:
     scalar_index: str = "INVERTED"
     idempotent_import: bool = False
     two_phase_import: bool = False
+    shows_failed_imports: bool = False
+    """Rows of an import that has failed may be seen, until the server looks for such and drops them."""
     compaction: bool = True
     level_zero: bool = False
     """Deletes are kept apart from the rows (level 0), and have to reach them before a compaction can drop any."""

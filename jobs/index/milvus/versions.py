@@ -105,7 +105,7 @@ def detect(version: str) -> Features:
         return replace(EMBEDDED, version=version)  # `milvus-lite server`
     number = parse_version(version)
     if not REST_IMPORT.holds(number):
-        return Features(version, bulk_import=True, files_per_job=1, scalar_index="STL_SORT")
+        return Features(version, bulk_import=True, files_per_job=1, scalar_index="STL_SORT", shows_failed_imports=True)
     return Features(
         version,
         bulk_import=True,

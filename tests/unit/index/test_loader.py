@@ -52,6 +52,13 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_import, "POLL_S", 0.0)
     monkeypatch.setattr(bulk_import, "OUTAGE_POLL_S", 0.0)
     monkeypatch.setattr(bulk_import, "STRAY_POLL_S", 0.0)
+    monkeypatch.setattr(bulk_import, "CLEAN_UP_S", 0.0)
+
+
+@pytest.fixture
+def clean_up(server: Served) -> None:
+    """Before keys are counted the server has looked for what failed tasks have brought."""
+    server.core.faults.always["ReleaseCollection"] = lambda: server.core.clock.skip(360.0)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +148,7 @@ def test_a_file_of_which_nothing_is_there_is_imported_again(
     assert not server.there(NAME).loaded
 
 
-@pytest.mark.parametrize("fault", [FAIL_SHOWN, STALL_SHOWN, LOST, "forgotten"])
+@pytest.mark.parametrize("fault", [STALL_SHOWN, LOST, "forgotten"])
 def test_a_file_that_is_there_after_all_is_not_imported_again(
     server: Served, files: list[StagedFile], keys: np.ndarray, fault: str
 ) -> None:
@@ -157,10 +164,23 @@ def test_a_file_that_is_there_after_all_is_not_imported_again(
     assert recorder.known()[2][1] == "done"
 
 
+@pytest.mark.parametrize("fault", [FAIL_SHOWN, FAIL_HALF])
+def test_what_a_failed_task_has_brought_is_waited_for_to_go_and_imported_again(
+    server: Served, files: list[StagedFile], keys: np.ndarray, fault: str, clean_up: None
+) -> None:
+    server.core.faults.add(files[2].path, fault)
+    recorder = MemoryRecorder()
+    assert load_files(server.index, NAME, files, settings(server), recorder=recorder).retried == 1
+    server.core.clock.skip(3600.0)
+    assert exact(server, keys)
+    assert recorder.known()[2][1] == "done"
+
+
 @pytest.mark.parametrize(
     ("what", "fault", "message"),
     [
-        ("job", FAIL_HALF, "5 of 10 keys found in 5 rows"),
+        ("job", FAIL_HALF, "5 of 10 keys found in 5 rows, and its job has failed: the server drops them"),
+        ("job", FAIL_SHOWN, "10 of 10 keys found in 10 rows, and its job has failed: the server drops them"),
         ("job", STALL, "its job still runs"),
         ("Import", TWICE, "Staged file 2 is in doubt|imported twice"),
     ],
@@ -241,7 +261,13 @@ CASES = list(itertools.product(range(1, COMMITS + 1), (True, False), (True, Fals
 
 @pytest.mark.parametrize(("step", "recorded", "remembers"), CASES)
 def test_killed_at_any_commit_a_restarted_load_is_exact(
-    server: Served, files: list[StagedFile], keys: np.ndarray, step: int, recorded: bool, remembers: bool
+    server: Served,
+    files: list[StagedFile],
+    keys: np.ndarray,
+    clean_up: None,
+    step: int,
+    recorded: bool,
+    remembers: bool,
 ) -> None:
     server.core.faults.add(files[1].path, FAIL)
     server.core.faults.add(files[4].path, FAIL_SHOWN)
@@ -257,6 +283,7 @@ def test_killed_at_any_job_a_restarted_load_is_exact(
     files: list[StagedFile],
     keys: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
+    clean_up: None,
     step: int,
     started: bool,
     remembers: bool,
@@ -390,7 +417,7 @@ def test_why_a_load_ended_is_told_although_its_record_is_away_too() -> None:
 
 def test_what_a_last_look_at_keys_finds_is_on_record(server: Served, files: list[StagedFile]) -> None:
     recorder = MemoryRecorder()
-    server.core.faults.add(files[2].path, FAIL_SHOWN)
+    server.core.faults.add(files[2].path, STALL_SHOWN)
     load_files(server.index, NAME, files, settings(server, import_attempts=1), recorder=recorder)
     assert {file.state for file in recorder.kept.values()} == {DONE}
 
