@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -250,6 +252,23 @@ def test_the_terms_and_the_short_file_of_the_docs_are_accepted(tmp_path: Path) -
     assert [name for name in Terms.model_fields if f"`{name}`" not in page] == []
     lines = list(short_lines(people.encode(), read.cells(), lambda name: [name]))
     assert [(line.line, line.fault) for line in lines] == [(2, None), (3, None), (4, None)]
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), [(["--help"], 0, ""), (["--nope"], 1, "exit code 2")])
+def test_the_wrapper_of_the_docs_ends_well_or_with_the_code(arguments: list[str], code: int, said: str) -> None:
+    """`SystemExit` is what Databricks takes for a failure, also with 0: the wrapper lets none out."""
+    (wrapper,) = blocks(ROOT / "docs/platforms.md", "python")
+    watched = f"try:\n    exec({wrapper!r})\nexcept SystemExit:\n    raise AssertionError"
+    command = [sys.executable, "-c", watched, "status", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, said in done.stderr) == (code, True)
+    assert "AssertionError" not in done.stderr
+
+
+def test_the_versions_of_the_platforms_page_are_the_pinned_ones() -> None:
+    lock = dict(line.split("==") for line in (ROOT / "requirements.lock.txt").read_text().splitlines() if "==" in line)
+    page = (ROOT / "docs/platforms.md").read_text(encoding="utf-8")
+    assert f"| this project | {lock['pyspark']} | 3.11 | {lock['delta_spark']} | 17 |" in page
 
 
 def test_nothing_here_points_at_one_machine() -> None:
