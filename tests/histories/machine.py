@@ -39,7 +39,7 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -793,7 +793,8 @@ class Player:
             self._found(7 if oracle.on_hold(picture_id) else 8, "a face that is not permitted", place, cell)
         elif clean and place != "embeddings" and key not in seen.faces:
             self._found(9, "a key that no face in the table has", place, cell)
-        if not self.restored and self._erased(picture_id, content, person):
+        back = place == "embeddings" and self._is_back(picture_id, seen.under.get(key, ()))
+        if not self.restored and not back and self._erased(picture_id, content, person):
             self._found(9 if place != "embeddings" else 11, "an erased face", place, cell)
 
     def _named(self, picture_id: str, content: str, person: str) -> bool:
@@ -817,6 +818,16 @@ class Player:
         oracle = self.oracle
         waits = picture_id in oracle.pictures and oracle.barred(picture_id)
         return not waits and self._named(picture_id, content, person)
+
+    def _is_back(self, picture_id: str, records: Sequence[str]) -> bool:
+        """Whether a row stands under records that consent to its picture since their people's erasure.
+
+        Such a row is nothing that was erased; where no record covers its face any more, the next night deletes it.
+        """
+        known = [self.oracle.records.get(record_id) for record_id in records]
+        return bool(known) and all(
+            r is not None and picture_id in r.links and self.oracle.given_after(r) for r in known
+        )
 
     def _complete(self, seen: Seen, served: dict[str, dict[str, Says]]) -> None:
         assert seen.live is not None

@@ -464,7 +464,7 @@ class Oracle:
         """Whether one of them consented since their erasure, and the link that led to this picture is lost."""
         lost = self.unlinked.get(picture, set()) & people & self.erased_people.keys()
         records = [r for r in self.records.values() if r.newest.person in lost and picture not in r.links]
-        return any(self._given_after(record) for record in records)
+        return any(self.given_after(record) for record in records)
 
     def barred(self, picture: str) -> bool:
         """Whether a tombstone names a stored picture, by its id or its bytes."""
@@ -532,7 +532,7 @@ class Oracle:
             mine = {i for i, r in self.records.items() if self._names(request, r)}
             if request.kind == "person":
                 # By a consent given since the erasure was last asked for, the person came back.
-                mine = {i for i in mine if not self._given_after(self.records[i])}
+                mine = {i for i in mine if not self.given_after(self.records[i])}
             if request.kind == "picture":
                 request.pictures.add(request.value)
             if request.kind == "batch":
@@ -728,7 +728,7 @@ class Oracle:
         erased = self.erased_people.get(version.person)
         return erased is not None and max((e.at for e in version.events if e.given), default=0.0) <= erased
 
-    def _given_after(self, record: Record) -> bool:
+    def given_after(self, record: Record) -> bool:
         erased, last = self.erased_people.get(record.newest.person), record.last_event
         return erased is None or (last is not None and last.given and last.at > erased)
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,23 @@ def test_what_was_held_is_so_while_nobody_can_tell(tmp_path: Path, table: str) -
     assert [(found.guarantee, found.what) for found in player.findings] == [
         (7, "a face that is held, or may be, was destroyed")
     ]
+
+
+def test_a_row_under_a_consent_given_since_is_nothing_erased_though_no_box_is_about_it_any_more(
+    tmp_path: Path,
+) -> None:
+    rules = ("forget both", "renew all", "swap")
+    cells = ((KEPT, "boxed", "main", ()), ("c1", "boxed", "main", rules))
+    player = played(tmp_path, History(("reindex", "later", "erase"), cells))
+    seen = player.observe()
+    (key,) = [key for key, (picture, _) in seen.faces.items() if picture == "c1-x"]
+    label = seen.faces[key][1]
+    player.step("embed")
+    for under, found in ((("c1-r",), []), (("c1-s",), [(11, "an erased face")]), ((), [(11, "an erased face")])):
+        player.findings.clear()
+        there = replace(seen, under={key: under})
+        player._face("embeddings", key, label, {}, there, clean=False)
+        assert [(each.guarantee, each.what) for each in player.findings] == found
 
 
 @pytest.mark.parametrize("at", ["append tombstones", 1])

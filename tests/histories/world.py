@@ -401,6 +401,9 @@ class World:
             code = -9
             # Its lease ends by itself; a run that comes later is not to wait for it here.
             self.lease_runs_out()
+            if self._processes == [process]:
+                # As its end does.
+                self.close_index()
         finally:
             self._processes.remove(process)
         lines = [line for line in out.getvalue().strip().splitlines() if line.startswith("{")]

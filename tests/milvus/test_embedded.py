@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
@@ -14,7 +15,7 @@ from jobs.index.loader import MemoryRecorder, load_files
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import IndexSpec
 from jobs.settings import Settings
-from tests.milvus.rows import DIM, INFO, make_keys, make_vectors, stage_files
+from tests.milvus.rows import DIM, INFO, make_keys, make_table, make_vectors, stage_files
 
 pytestmark = pytest.mark.milvus
 
@@ -74,6 +75,43 @@ def test_what_was_written_outlives_the_process(tmp_path: Path) -> None:
     assert index.alias_target("faces") == "faces_r1"
     assert index.info("faces_r1") == INFO
     index.close()
+
+
+@pytest.mark.parametrize("at", ["insert", "load", "switch_alias", "drop"])
+@pytest.mark.parametrize("opened_anew", [True, False])
+def test_guarantee_12_a_compaction_that_was_cut_off_is_ended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, opened_anew: bool
+) -> None:
+    """By an error, in the same process, or by a kill."""
+
+    class Cut(BaseException): ...
+
+    def cut(*_: object, **__: object) -> None:
+        raise Cut
+
+    keys = make_keys(60)
+    index = connect(settings(tmp_path / "faces.db"))
+    try:
+        index.create("faces_r1", dim=DIM, shards=1, properties=INFO)
+        index.insert("faces_r1", make_table(keys, make_vectors(60)))
+        index.build_index("faces_r1", IndexSpec("FLAT"), timeout=60)
+        index.load("faces_r1", timeout=60)
+        index.switch_alias("faces", "faces_r1")
+        index.delete("faces_r1", keys[:10])
+        with monkeypatch.context() as patched:
+            patched.setattr(index, at, cut)
+            with pytest.raises(Cut):
+                index.compact("faces_r1", timeout=60)
+        if opened_anew:
+            index.close()
+            index = connect(settings(tmp_path / "faces.db"))
+            index.load("faces_r1", timeout=60)
+        assert index.compact("faces_r1", timeout=60)
+        assert index.list_collections() == ["faces_r1"]
+        assert index.alias_target("faces") == "faces_r1"
+        assert np.concatenate(list(index.keys("faces_r1"))).tolist() == sorted(keys[10:].tolist())
+    finally:
+        index.close()
 
 
 def test_a_path_that_cannot_be_an_embedded_index_is_a_settings_error(tmp_path: Path) -> None:

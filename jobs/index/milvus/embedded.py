@@ -45,9 +45,12 @@ class EmbeddedIndex(MilvusIndex):
         """Write the rows that are there into a fresh collection, which takes the place of this one.
 
         milvus-lite merges files by itself, when there are many, and has no call for it: until then a deleted row stays
-        in its file. Killed at any point, the next `open` ends it or begins anew.
+        in its file. Cut off at any point, the next `open`, or the next one of these, ends it or begins anew.
         """
         spare = name + _SPARE
+        if self.exists(spare) or not self.exists(name):
+            self._end_compactions()
+            self.load(name, timeout=timeout)
         spec, info = self._spec(name), self.info(name)
         assert info is not None  # noqa: S101 - only collections of ours are compacted
         self.create(spare, dim=self._dim(name), shards=1, properties=info)
