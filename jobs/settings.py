@@ -145,6 +145,7 @@ class SourceSettings(_Section):
         (
             ".*", "@eaDir", "@Recycle", "@Recently-Snapshot", "@tmp", "#recycle", "#snapshot", "$RECYCLE.BIN",
             "System Volume Information", "lost+found", "__MACOSX", "Thumbs.db", "ehthumbs*.db", "desktop.ini",
+            "SYNOFILE_THUMB_*", "SYNOPHOTO_THUMB_*",
         ),
         description="Names of files and folders below a source, at any depth, that are skipped and counted: what "
         "systems leave there. `*`, `?` and `[…]` as in a shell; upper and lower case are alike.",
@@ -535,15 +536,9 @@ class Settings(_Section):
         """The embedded index.
 
         Raises:
-            SettingsError: its name is no index's; or it would be another one wherever the job is started, where the
-                warehouse is the same.
+            SettingsError: it would be another one wherever the job is started, where the warehouse is the same.
         """
         path = Path(self.milvus.uri).expanduser()
-        if path.suffix != ".db":
-            raise SettingsError(
-                f"milvus.uri '{self.milvus.uri}': an embedded index is a path that ends in .db.",
-                hint="use for example face-index.db, or http://host:port for a server.",
-            )
         moves = self.warehouse_is_path and "://" not in self.warehouse and not Path(self.warehouse).is_absolute()
         if not path.is_absolute() and not moves:
             raise SettingsError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.errors import DependencyUnavailable, NotProvenError
+from jobs.errors import DependencyUnavailable, NotProvenError, SettingsError
 from jobs.index.milvus.calls import CALL_TIMEOUT_S, prepare_pymilvus
 from jobs.index.milvus.client import MilvusIndex
 from jobs.index.protocol import EMBEDDED, KEY, SCALARS, VECTOR
@@ -32,6 +32,11 @@ class EmbeddedIndex(MilvusIndex):
     @classmethod
     def open(cls, settings: Settings) -> EmbeddedIndex:
         """Open, or make, the folder that ``milvus.uri`` names."""
+        if Path(settings.milvus.uri).suffix != ".db":
+            raise SettingsError(
+                f"milvus.uri '{settings.milvus.uri}': an embedded index is a path that ends in .db.",
+                hint="use for example face-index.db, or http://host:port for a server.",
+            )
         path = settings.index_file
         path.parent.mkdir(parents=True, exist_ok=True)
         return cls(path.resolve(), settings.milvus.search_params)

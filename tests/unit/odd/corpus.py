@@ -132,6 +132,7 @@ FILES: dict[str, tuple[bytes, bytes, str]] = {
     "a JPEG without JFIF": (b"a.jpeg", b"\xff\xd8\xff\xdb a table", IMAGE),
     "a JPEG with a newline before it": (b"a.jpg", b"\n" + JPEG, "NOT_AN_IMAGE"),
     "a place holder of iCloud": (b".IMG_0001.jpg.icloud", b"bplist00", "SKIPPED"),
+    "a NAS's small picture, out of its folder": (b"SYNOFILE_THUMB_M.jpg", JPEG, "SKIPPED"),
     "JPEG XL": (b"a.jxl", b"\xff\x0a", OTHER),
 }  # fmt: skip
 #: Folders, and how a picture in them ends.
@@ -532,6 +533,9 @@ CORPUS: tuple[Entry, ...] = (
 )
 #: What people have reported of other programs, by the entry that is the same here.
 REPORTS: dict[str, str] = {
+    "file: upper case": "jellyfin/jellyfin#1365",
+    "file: a NAS's small picture, out of its folder": "simulot/immich-go#319",
+    "folder: b'@eaDir'": "immich-app/immich#15096",
     "file: a character of no European alphabet": "immich-app/immich#14642",
     "file: Cyrillic": "immich-app/immich#14063",
     "file: half an emoji": "immich-app/CLI#81",
@@ -544,6 +548,7 @@ REPORTS: dict[str, str] = {
     "member of a shard: a name with dots": "webdataset/webdataset#237",
     "member of a shard: a folder with dots": "huggingface/datasets#7150",
     "shard: empty": "webdataset/webdataset#2",
+    "shard: packed under a plain name": "webdataset/webdataset#331",
     "picture: a picture that moves: a film behind it": "immich-app/immich#30654",
     "picture: XMP where Exif should be": "python-pillow/Pillow#7879",
     "picture: an index of more pictures than there are": "python-pillow/Pillow#1138",
@@ -564,4 +569,6 @@ REPORTS: dict[str, str] = {
     "settings: a tab before a comment": "blakeblackshear/frigate#8492",
     "settings: Milvus with a slash behind it": "milvus-io/pymilvus#2670",
     "settings: Milvus without http": "milvus-io/milvus-docs#2420",
+    "environment: no Java": "jupyter/jupyter#248",
+    "environment: a notebook's options": "jupyter/notebook#743",
 }
