@@ -64,13 +64,13 @@ def _not_blank(value: str) -> str:
 
 # What a shell makes something else of, and a word processor's quotes: no place is meant by it as it stands.
 _SHELL: Final = re.compile(r"\$\{?[A-Za-z_]\w*|%[A-Za-z_]\w*%", re.ASCII)
-_QUOTES: Final = "\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb\"'`"
+_QUOTES: Final = '\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"`'
 
 
 def _as_it_stands(value: str) -> str:
     if _SHELL.match(value):
         raise ValueError("begins with a variable of a shell, which is not looked up here; write the whole path")
-    if value[:1] in (*_QUOTES,) or value[-1:] in (*_QUOTES,):
+    if value.strip(_QUOTES) != value or value[:1] == value[-1:] == "'":
         raise ValueError("has quotes that YAML does not know about it, as word processors write them; take them away")
     if value != value.strip():
         raise ValueError("begins or ends with a blank")

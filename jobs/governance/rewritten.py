@@ -47,8 +47,9 @@ _NOBODY: Final = frozenset([*_NOTHING, "NA", "N/A", "n/a", "none", "nil", "undef
 _MARKED: Final = re.compile(
     '\'[0-9=+@-].*|=[ ]*".*|".*"|[\u201c\u201d\u201e].*[\u201c\u201d]|\u00ab.*\u00bb|\u00bb.*\u00ab', re.DOTALL
 )
-# UTF-8 that was read as Windows-1252 or Latin-1: each byte of a letter is a character of its own, and the second is
-# none that a word goes on with; but for a, which is in half of all such names and ends no Portuguese word before these.
+# UTF-8 that was read as Windows-1252 or Latin-1: each byte of a letter is a character of its own. The second is a sign
+# that no word goes on with; behind \u00c3, by which most letters of western Europe begin, any but a no-break space,
+# for Portuguese words end with that (and so \u00e0 alone is not seen).
 _SECOND: Final = (
     "\u0080-\u009f\u00a1-\u00bf\u20ac\u201a\u201e\u2026\u2020\u2021\u02c6\u2030\u2039\u201c\u201d\u2022\u02dc"
     "\u2122\u203a"
