@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 # Also behind a kind of source: `delta:s3a://…`.
 _ADDRESS: Final = re.compile(r"(?:[^/]*:)?(?P<scheme>[^:/]*)://+(?P<rest>.*)", re.DOTALL)
@@ -51,3 +52,14 @@ def without_credentials(text: str) -> str:
     if holds_credentials(text):
         raise ValueError("there are credentials in the address; they belong into the environment")
     return text
+
+
+def with_port(uri: str) -> str:
+    """A Milvus server's address with the port at which pymilvus asks it where none is named, and without a path.
+
+    >>> with_port("http://milvus/"), with_port("https://milvus"), with_port("http://milvus:80")
+    ('http://milvus:19530', 'https://milvus:443', 'http://milvus:80')
+    """
+    parts = urlsplit(uri)
+    default = "" if parts.port else (":443" if parts.scheme == "https" else ":19530")
+    return f"{parts.scheme}://{parts.netloc}{default}"

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -62,10 +62,34 @@ def _not_blank(value: str) -> str:
     return value
 
 
+# What a shell makes something else of, and a word processor's quotes: no place is meant by it as it stands.
+_SHELL: Final = re.compile(r"\$\{?[A-Za-z_]\w*|%[A-Za-z_]\w*%", re.ASCII)
+_QUOTES: Final = '\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"`'
+
+
+def _as_it_stands(value: str) -> str:
+    if _SHELL.match(value):
+        raise ValueError("begins with a variable of a shell, which is not looked up here; write the whole path")
+    if value.strip(_QUOTES) != value or value[:1] == value[-1:] == "'":
+        raise ValueError("has quotes that YAML does not know about it, as word processors write them; take them away")
+    if value != value.strip():
+        raise ValueError("begins or ends with a blank")
+    if re.match(r"[A-Za-z]:[\\/]", value):
+        raise ValueError("is a path of Windows, and jobs run on Linux (in WSL a drive is /mnt/c)")
+    return value
+
+
+def _no_home(value: str) -> str:
+    if value == "~" or value.startswith("~/"):
+        raise ValueError("~ is not looked up here, for a cluster's machines have other homes; write the whole path")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_not_blank)]
 #: A path or an address. Tables, receipts and lineage say where things are.
-Place = Annotated[str, AfterValidator(without_credentials)]
-NamedPlace = Annotated[Name, AfterValidator(without_credentials)]
+HomePlace = Annotated[str, AfterValidator(without_credentials), AfterValidator(_as_it_stands)]
+Place = Annotated[HomePlace, AfterValidator(_no_home)]
+NamedPlace = Annotated[Name, AfterValidator(without_credentials), AfterValidator(_as_it_stands)]
 
 
 def refuse_credentials(text: str, option: str) -> None:
@@ -121,6 +145,7 @@ class SourceSettings(_Section):
         (
             ".*", "@eaDir", "@Recycle", "@Recently-Snapshot", "@tmp", "#recycle", "#snapshot", "$RECYCLE.BIN",
             "System Volume Information", "lost+found", "__MACOSX", "Thumbs.db", "ehthumbs*.db", "desktop.ini",
+            "SYNOFILE_THUMB_*", "SYNOPHOTO_THUMB_*",
         ),
         description="Names of files and folders below a source, at any depth, that are skipped and counted: what "
         "systems leave there. `*`, `?` and `[…]` as in a shell; upper and lower case are alike.",
@@ -172,7 +197,7 @@ class ModelSettings(_Section):
         description="Expected SHA-256 of the weights file (`casia-webface`: of its tensors); a mismatch stops the job.",
     )
     seed: int = Field(0, description="Seed of `random` weights.")
-    cache_dir: Place = Field("~/.cache/face-reindex", description="Where downloaded weights are kept.")
+    cache_dir: HomePlace = Field("~/.cache/face-reindex", description="Where downloaded weights are kept.")
     download_timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for the download to answer.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the networks.")
 
@@ -304,10 +329,22 @@ def _http(value: str) -> str:
     return value
 
 
+def _index(value: str) -> str:
+    """A server's address whole and alone: pymilvus takes what else stands in it for something, or for nothing."""
+    if "://" in value or (not value.endswith(".db") and re.fullmatch(r"\S*:\S*|\d+(?:\.\d+){3}", value)):
+        host = re.fullmatch(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?/?", value, re.ASCII)
+        if not host or not 0 < int(host[1] or 1) < 65_536:
+            raise ValueError(
+                "must be http://host:port or https://host:port, or a file that ends in .db; the database of a server "
+                "is milvus.database"
+            )
+    return value
+
+
 class MilvusSettings(_Section):
     """The vector index."""
 
-    uri: NamedPlace = Field(
+    uri: Annotated[NamedPlace, AfterValidator(_index)] = Field(
         "face-index.db",
         description="A file: embedded milvus-lite; relative only where `warehouse` is, too (both to the folder that a "
         "job is started in). http(s)://host:port: a server.",
@@ -408,7 +445,7 @@ class LoggingSettings(_Section):
 class MetricsSettings(_Section):
     """Numbers for a monitoring system."""
 
-    file: Place | None = Field(
+    file: HomePlace | None = Field(
         None,
         description="Prometheus text file, for node_exporter's textfile collector (so its name must end in `.prom`); "
         "`{job}` in it stands for the job's name.",
@@ -446,7 +483,9 @@ class PlanningSettings(_Section):
 class Settings(_Section):
     """The whole configuration of a job."""
 
-    warehouse: NamedPlace = Field("warehouse", description="Path (local, s3a://…) or catalog schema (`main.faces`).")
+    warehouse: Annotated[NamedPlace, AfterValidator(_no_home)] = Field(
+        "warehouse", description="Path (local, s3a://…) or catalog schema (`main.faces`)."
+    )
     governance: GovernanceSettings = GovernanceSettings()
     sources: SourceSettings = SourceSettings()
     erasure: ErasureSettings = ErasureSettings()
@@ -630,6 +669,8 @@ def _hint(key: str) -> str:
 def _described(error: ValidationError) -> tuple[str, str]:
     """The key of the first fault, and what is wrong with it."""
     first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "tuple_type":
+        first["msg"] = "must be a list, such as [a, b]"
     return ".".join(str(p) for p in first["loc"]) or "settings", str(first["msg"]).removeprefix("Value error, ")
 
 

@@ -31,6 +31,15 @@ _FLOAT: Final = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.(?:
 _OTHER_NUMBER: Final = re.compile(
     r"[-+]?(?:0[\d_]+|0[oObB][\d_]*|\d[\d_]*(?::[0-5]?\d)+(?:\.[\d_]*)?|\d+_[\d_]*)|\.(?:nan|NaN|NAN)", re.ASCII
 )
+# How PyYAML begins its sentence, and what people have done.
+_HABITS: Final = (
+    ("found character '\\t'", "there is a tab where only blanks may stand"),
+    ("found character ", "a value that begins with @, % or ` needs quotes about it"),
+    ("expected escape sequence", "a backslash in double quotes begins something else; use single quotes"),
+    ("found unknown escape", "a backslash in double quotes begins something else; use single quotes"),
+    ("mapping values are not allowed", "a colon with a blank behind it inside a value; put quotes about the value"),
+    ("but found another document", "there is more than one document (---)"),
+)
 _COMMENT: Final = re.compile(r"[ \t]+#[ \t]*([^\r\n\x85\u2028\u2029]*)")
 
 
@@ -154,5 +163,11 @@ def _read(text: str, reader: _Reader) -> Any:
         return None if node is None else reader.value(node)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
-        what = str(error.problem) if isinstance(error, _Refused) else "is not valid YAML"
+        what = str(error.problem) if isinstance(error, _Refused) else f"is not valid YAML{_likely(error)}"
         raise ValueError(f"line {mark.line + 1}: {what}" if mark else what) from None
+
+
+def _likely(error: Exception) -> str:
+    """What people do most, to go on with, by how PyYAML begins its sentence; never with the text that stands there."""
+    problem = str(getattr(error, "problem", None) or "")
+    return next((f": {said}" for start, said in _HABITS if problem.startswith(start)), "")

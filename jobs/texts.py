@@ -6,15 +6,32 @@ import codecs
 import re
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# What other programs' files begin with, and what they are: to read one line by line says nothing of it.
+_OTHERS = (
+    (b"PK\x03\x04", "it is a workbook (.xlsx, .ods) or another archive"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "it is a workbook (.xls) or another file of Microsoft's"),
+    (b"\x1f\x8b", "it is packed (gzip)"),
+    (b"PAR1", "it is a Parquet file"),
+    (b"%PDF-", "it is a PDF"),
+    (b"{\\rtf", "it is a file of a word processor (RTF)"),
+)
 #: What a program puts where it could not read a character: what stood there is lost.
 REPLACED = "\ufffd"
+
+
+def no_text(data: bytes) -> str | None:
+    """What a file is that is none of text, by how it begins: to end a sentence with."""
+    return next((what for start, what in _OTHERS if data.startswith(start)), None)
 
 
 def text_of(data: bytes) -> str:
     """UTF-8 with or without a byte order mark, or UTF-16 with one, as Windows' editors and Excel write them.
 
-    Raises ValueError, with the line, for any other encoding: a name decoded by a guess would be another name.
+    Raises ValueError, with the line, for any other encoding: a name decoded by a guess would be another name. And for
+    what is no text at all, with what it is.
     """
+    if other := no_text(data):
+        raise ValueError(f"{other}; save it as text (a table: in Excel as CSV UTF-8)")
     if data.startswith(_UTF_16):
         try:
             return data.decode("utf-16")

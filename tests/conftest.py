@@ -1,13 +1,14 @@
-"""Fixtures for all tests: one Spark session, and pictures that may be passed on."""
+"""Fixtures for all tests: one Spark session, and pictures that may be passed on. And what no test may say."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -28,6 +29,56 @@ hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 PURPOSE = "face-reindex:DuplicateDetection"
+
+#: What jobs and `doctor` say of an error that nobody foresaw: whoever meets it has found a defect, passed or not.
+UNFORESEEN = re.compile(r"\ban unforeseen \w+\.")
+_READ = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
+    """What a test reads of its own output is no longer there when it ends: it is kept for the look at it."""
+    made = yield
+    if isinstance(made, pytest.CaptureFixture):
+        kept = request.node.stash.setdefault(_READ, [])
+        # (An attribute of this one object; the class is pytest's.)
+        vars(made)["readouterr"] = _keeping(made.readouterr, kept)
+    return made
+
+
+def _keeping(read: Callable[[], Any], kept: list[str]) -> Callable[[], Any]:
+    def readouterr() -> Any:
+        found = read()
+        kept.extend(part if isinstance(part, str) else part.decode("utf-8", "replace") for part in found)
+        return found
+
+    return readouterr
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that says `unforeseen` fails, unless it is marked so; and so does one that is marked and says it not."""
+    report = yield
+    if not report.passed:
+        return report
+    texts = [text for name, text in report.sections if name.endswith(report.when)]
+    said = _first_unforeseen([*texts, *(read := item.stash.get(_READ, []))])
+    read.clear()
+    wanted = report.when == "call" and item.get_closest_marker("unforeseen") is not None
+    if said and not wanted:
+        report.outcome = "failed"
+        report.longrepr = (
+            f"It says {said!r}, as jobs do of an error that nobody foresaw. Give that error a reason of its own; a "
+            "test that is about this very message has the marker `unforeseen`."
+        )
+    elif wanted and not said:
+        report.outcome = "failed"
+        report.longrepr = "It has the marker `unforeseen`, and its output says nothing of the kind: take it away."
+    return report
+
+
+def _first_unforeseen(texts: list[str]) -> str | None:
+    return next((found[0] for text in texts if (found := UNFORESEEN.search(text))), None)
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ from jobs.governance.basis_lines import (
     csv_layout,
     csv_reader,
     ddl,
+    other_form,
     read_json,
     read_lines,
 )
@@ -73,10 +74,15 @@ def read_basis(spark: SparkSession, path: str, names: Pseudonyms | None) -> Basi
     refuse_unseen(path, files_below(spark, path))
     if path.lower().endswith(".csv"):
         return _read_csv(spark, path, names)
-    judged = _judged(_lines(spark, path), read_json)
-    if judged.isEmpty():
+    lines = _lines(spark, path)
+    if not (first := lines.where(F.col("line").cast("string").rlike(r"\S")).head(1)):
         raise _without_lines(path)
-    return _records(judged, path)
+    if other := other_form(bytes(first[0]["line"])):
+        raise BadInput(
+            f"{path}: {other}; nothing was imported.",
+            hint="records are JSON lines or a CSV; docs/basis-record.md has both.",
+        )
+    return _records(_judged(lines, read_json), path)
 
 
 def _without_lines(path: str) -> BadInput:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs.governance.blanks import filled, is_plain, plain, stripped
 from jobs.governance.rewritten import holds_nothing, id_rewritten, name_lost, whole_number
+from jobs.texts import no_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -202,6 +203,29 @@ def read_json(raw: bytes) -> Line | None:
         return Line(None, unread.reason, tuple(_spellings(found)) or (None,), _digest(raw))
 
 
+def other_form(first: bytes) -> str | None:
+    """What a file is that is given as JSON lines and has none, by its first line; None: it may well have them.
+
+    Read by the line, each of its lines would be one that cannot be read, and may have been a withdrawal of anybody's.
+    """
+    if other := no_text(first):
+        return f"{other}; save a table as `CSV UTF-8`, and call it ….csv"
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "it is UTF-16; save it as UTF-8"
+    text = first.decode("utf-8", "replace").removeprefix("\ufeff").strip()
+    if text.startswith("[") or text == "{":
+        return (
+            "it is one JSON over many lines; write each record in a line of its own (`jq -c '.[]'` does so to a list)"
+        )
+    if text.startswith(("---", "record_id:")):
+        return "it is YAML; write each record as JSON, in a line of its own"
+    try:
+        csv_layout([first])
+    except ValueError:
+        return None
+    return "it is a CSV by its first line; call it ….csv"
+
+
 def _digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
@@ -364,6 +388,8 @@ def csv_layout(lines: Sequence[bytes]) -> Layout:
     The names are among `CSV_COLUMNS`, each at most once. Raises ValueError, with what is wrong.
     """
     first, *others = [*lines, b""]
+    if other := no_text(first):
+        raise ValueError(f"{other}; save it as `CSV UTF-8`")
     if first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first:
         raise ValueError("it is UTF-16, as Excel's `Unicode Text` is; save it as `CSV UTF-8`")
     try:
@@ -374,8 +400,33 @@ def csv_layout(lines: Sequence[bytes]) -> Layout:
         return csv_layout(others)
     found = [Layout(names, mark) for mark in CSV_ROWS if (names := csv_header(first, mark))]
     if not found:
-        raise ValueError("the header has unknown columns, one twice, or lacks record_id")
+        raise ValueError(f"the header has unknown columns, one twice, or lacks record_id{_header_fault(text)}")
     return found[0]
+
+
+def _header_fault(text: str) -> str:
+    """What is wrong with it, to go on with; without the words that stand there, which may be somebody's name."""
+    if not filled(text):
+        return ": its first line is empty"
+    if text.startswith("{"):
+        return ": it is JSON; call it ….jsonl"
+    mark = max(CSV_ROWS, key=text.count)
+    names = [name.strip().strip('"') for name in text.split(mark)]
+    meant = [stripped(name).lower() for name in names]
+    if len(names) == 1 and "record_id" in text.lower():
+        return ": nothing that is read stands between its names (a comma, a semicolon or a tab)"
+    if not set(meant) & set(CSV_COLUMNS):
+        return ": its first line has none of their names"
+    for number, (name, known) in enumerate(zip(text.split(mark), meant, strict=True), start=1):
+        if not filled(name):
+            return f": column {number} has no name"
+        if known not in CSV_COLUMNS:
+            return f": column {number} is unknown"
+        if name.removeprefix('"').removesuffix('"') != known:
+            return f": column {number} is {known} but for blanks, quotes or capitals; write it as it stands here"
+        if known in meant[: number - 1]:
+            return f": column {number} is {known} once more"
+    return ": there is no record_id"
 
 
 def csv_header(raw: bytes, separator: str = ",") -> list[str] | None:

@@ -42,15 +42,42 @@ _NOTHING: Final = frozenset(["NULL", "null", "(null)", "[null]", "\\N", "None", 
 # Where a person's name should stand, nobody's is (R's word among them).
 _NOBODY: Final = frozenset([*_NOTHING, "NA", "N/A", "n/a", "none", "nil", "undefined"])
 
+# By which marks people and programs keep a spreadsheet from reading a text as a number: '0012, '+49, ="0012". And the
+# quotes of a word processor, or of another CSV, about the whole. (No single ones: 'Ala' is a name, so is 't Hooft.)
+_MARKED: Final = re.compile(
+    '\'[0-9=+@-].*|=[ ]*".*|".*"|[\u201c\u201d\u201e].*[\u201c\u201d]|\u00ab.*\u00bb|\u00bb.*\u00ab', re.DOTALL
+)
+# UTF-8 that was read as Windows-1252 or Latin-1: each byte of a letter is a character of its own. The second is a sign
+# that no word goes on with; behind \u00c3, by which most letters of western Europe begin, any but a no-break space,
+# for Portuguese words end with that (and so \u00e0 alone is not seen).
+_SECOND: Final = (
+    "\u0080-\u009f\u00a1-\u00bf\u20ac\u201a\u201e\u2026\u2020\u2021\u02c6\u2030\u2039\u201c\u201d\u2022\u02dc"
+    "\u2122\u203a"
+)
+_MORE: Final = "\u0192\u0160\u0152\u017d\u0161\u0153\u017e\u0178\u2018\u2019\u2013\u2014"
+_LATIN, _CYRILLIC = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f", "\u0400-\u04ff"
+_MISREAD: Final = re.compile(
+    f"\u00c3[{_SECOND}{_MORE}]|[\u00c2\u00c4\u00c5\u00ce-\u00d1\u00d8-\u00da][{_SECOND}]"
+    f"|[\u00e0-\u00ef][{_SECOND}{_MORE}][{_SECOND}{_MORE}]"
+    # The same by a Mac, which has signs of mathematics there; and one alphabet read as another.
+    f"|[\u2202-\u2265]|[{_LATIN}][{_CYRILLIC}]|[{_CYRILLIC}][{_LATIN}]"
+    # What web pages, addresses and JSON write for a letter.
+    r"|&(?:[A-Za-z]{2,8}|#\d+|#x[0-9A-Fa-f]+);|(?:%[0-9A-Fa-f]{2}){2}|\\u[0-9A-Fa-f]{4}"
+)
+
 #: By which habit a name was lost.
 REPLACED_CHARACTER: Final = "REPLACED_CHARACTER"
 NUMBER_REWRITTEN: Final = "NUMBER_REWRITTEN"
 NO_NAME: Final = "NO_NAME"
+TEXT_MARKS: Final = "TEXT_MARKS"
+MISREAD: Final = "MISREAD"
 #: What a person is told of each, behind where the name stands.
 SAID_OF_LOST: Final = {
     REPLACED_CHARACTER: "holds a replaced character (U+FFFD, ?, \u00bf or SUB): the name is lost",
     NUMBER_REWRITTEN: "is a number that a program has rewritten (1.98501E+11, 123.0)",
     NO_NAME: "is no name: a spreadsheet's error, a program's word for nothing, or without letters and digits",
+    TEXT_MARKS: 'has marks about it by which a program took it for a text (\'0012, ="0012", or quotes about the whole)',
+    MISREAD: "was read in another encoding or alphabet than it was written in (M\u00c3\u00bcller, M&uuml;ller)",
 }
 
 
@@ -68,10 +95,16 @@ def name_lost(name: str) -> str | None:
 
     >>> name_lost("?ukasz Nowak"), name_lost("1.98501E+11"), name_lost("-"), name_lost("Jennifer Null")
     ('REPLACED_CHARACTER', 'NUMBER_REWRITTEN', 'NO_NAME', None)
+    >>> name_lost("M\u00c3\u00bcller"), name_lost("'0012"), name_lost("'t Hooft")
+    ('MISREAD', 'TEXT_MARKS', None)
     """
     if _LOST.search(name):
         return REPLACED_CHARACTER
     text = stripped(name)
+    if _MISREAD.search(name):
+        return MISREAD
+    if _MARKED.fullmatch(text):
+        return TEXT_MARKS
     if _POWER.fullmatch(text) or _FRACTION.fullmatch(text):
         return NUMBER_REWRITTEN
     nobody = text in _NOBODY or _ERROR.fullmatch(text) or not any(unicodedata.category(c)[0] in "LN" for c in text)
@@ -84,6 +117,8 @@ def id_rewritten(record_id: str) -> bool:
     >>> id_rewritten("12.0"), id_rewritten("Jan 26"), id_rewritten("01.02.2026"), id_rewritten("DEC-12")
     (True, True, True, False)
     """
+    if _MISREAD.search(record_id) or _MARKED.fullmatch(record_id):
+        return True
     if _LOST.search(record_id) or _POWER.fullmatch(record_id) or _FRACTION.fullmatch(record_id):
         return True
     by_month = _DAY_OR_YEAR.fullmatch(record_id) and not re.search("[A-Z]{2}", record_id)

@@ -52,6 +52,7 @@ SHORT_LINE: Final[dict[str, Shape]] = {
 _ENDED: Final = {"event_type": "withdrawal", "event_state": "ConsentWithdrawn", "validity_duration": ""}
 _BASIS_ENDED: Final = {**_ENDED, "event_state": "BasisEnded"}
 _ROWS: Final = 1000
+_LINE_END: Final = re.compile(r"\r\n|\r|\n")
 # What the reader of whole lines says of one that was made here: of the cells that came from the file.
 _FAULTS: Final = {
     **{f"{NAME_IS_LOST}:{habit}": f"subject {said}" for habit, said in SAID_OF_LOST.items()},
@@ -99,30 +100,27 @@ def short_lines(
 ) -> Iterator[ShortLine]:
     """The lines of a file that say something; ``terms`` are cells of a whole CSV, by column."""
     try:
-        lines = text_of(data).split("\n")
+        # As Spark parts a whole CSV.
+        lines = _LINE_END.split(text_of(data))
     except ValueError as error:
         yield ShortLine(0, str(error))
         return
-    first = next((n for n, text in enumerate(lines) if filled(text) and not SAYS_SEPARATOR.fullmatch(_bare(text))), 0)
+    first = next((n for n, text in enumerate(lines) if filled(text) and not SAYS_SEPARATOR.fullmatch(text)), 0)
     try:
-        header, separator = _header(_bare(lines[first]))
+        header, separator = _header(lines[first])
     except Fault as fault:
         yield ShortLine(first + 1, str(fault))
         return
     whole = csv_reader(CSV_COLUMNS, pseudonyms_of)
     for number, text in enumerate(lines[first + 1 :], start=first + 2):
         try:
-            cells = csv_cells(_bare(text), separator)
+            cells = csv_cells(text, separator)
             if any(map(filled, cells)):
                 yield _read(number, header, cells, terms, whole)
         except Unread:
             yield ShortLine(number, "has a quote that stands about no whole cell, or a line break in a cell")
         except Fault as fault:
             yield ShortLine(number, str(fault))
-
-
-def _bare(text: str) -> str:
-    return text.removesuffix("\r")
 
 
 def _header(text: str) -> tuple[list[str], str]:

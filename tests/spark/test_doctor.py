@@ -77,6 +77,7 @@ def test_a_warehouse_that_cannot_be_written_and_an_address_where_nobody_is(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.unforeseen
 def test_an_error_half_way_leaves_nothing(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

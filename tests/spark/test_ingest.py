@@ -743,6 +743,13 @@ def test_a_csv_of_another_form_is_refused(spark: SparkSession, tmp_path: Path) -
         imported(spark, tmp_path, "record_id,images\na,b\nimages,record_id\nb,a", "bad.csv")
 
 
+def test_a_file_that_has_no_json_lines_is_refused_as_a_whole(spark: SparkSession, tmp_path: Path) -> None:
+    """Each of its lines would have been set aside, as one that may be anybody's withdrawal."""
+    for text, said in (("\n[\n" + record() + "\n]", "one JSON over many lines"), ("record_id\nr1", "it is a CSV")):
+        with pytest.raises(BadInput, match=f"{said}.*nothing was imported"):
+            imported(spark, tmp_path, text)
+
+
 def test_guarantee_6_a_revoked_batch_is_in_force_again_by_a_later_assessment_only(
     spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 `python -m tests.unit.environments FOLDER` goes through the table in one process, with a `java` in FOLDER that answers
 for its version, notes what it inherits, and ends as JVMs end that do not start. So a row costs no JVM.
+
+The rows are part of the corpus of what people bring: tests/unit/odd/corpus.py.
 """
 
 from __future__ import annotations
@@ -9,10 +11,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jobs.errors import FaceReindexError
 
@@ -177,6 +181,34 @@ def outcome(row: Row, folder: Path, base: dict[str, str], where: dict[str, str])
         ended = (f"unforeseen {type(error).__name__}: {error}", -1)
     noted = {path.name: path.read_text() for path in notes.iterdir()}
     return {"error": ended[0], "exit_code": ended[1], "said": said, **noted}
+
+
+def all_told(folder: Path) -> dict[str, dict[str, Any]]:
+    """What comes of all rows, by their names, from one process of their own."""
+    command = [sys.executable, "-m", "tests.unit.environments", str(folder)]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return {told["name"]: told for told in map(json.loads, done.stdout.splitlines())}
+
+
+def check(row: Row, told: dict[str, Any]) -> None:
+    """What was ``told`` of a row is all that it says, and nothing else was changed or said."""
+    where = told["where"]
+    assert (told["exit_code"], row.error.format(**where) in told["error"]) == (row.exit_code, True), told
+    assert told["error"].count("Next step: ") == 1
+    # What is changed without a word is what nobody can have meant.
+    lines = [line for line in told["said"] if not line.startswith("Spark is starting")]
+    assert (len(lines), row.said in "".join(lines)) == (1 if row.said else 0, True), lines
+    assert ("arguments" in told) == row.java
+    if row.java:
+        inherited = dict(line.split("=", 1) for line in told["environment"].splitlines() if "=" in line)
+        for name, value in row.inherits.items():
+            assert inherited.get(name) == (value and value.format(**where)), name
+        for text in row.properties:
+            assert text.format(**where) in told["properties"]
+        if row.arguments:
+            assert tuple(told["arguments"].splitlines()[-len(row.arguments) :]) == row.arguments
 
 
 def main(folder: Path) -> None:

@@ -10,7 +10,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from jobs.addresses import holds_credentials
+from jobs.addresses import holds_credentials, with_port
 from jobs.cli import NO_PLACES
 from jobs.errors import SettingsError
 from jobs.settings import Settings, load_settings
@@ -92,3 +92,21 @@ def test_guarantee_14_no_option_takes_an_address_with_a_secret(
 def test_the_shipped_places_are_taken() -> None:
     for file in ("local.yaml", "cluster.yaml"):
         load_settings(Path(__file__).parents[2] / "conf" / file, environ={})
+
+
+@pytest.mark.parametrize(
+    ("uri", "asked"),
+    [
+        ("http://milvus", "http://milvus:19530"),
+        ("http://milvus/", "http://milvus:19530"),
+        ("https://milvus", "https://milvus:443"),
+        ("https://milvus:19531/", "https://milvus:19531"),
+        ("http://[::1]", "http://[::1]:19530"),
+    ],
+)
+def test_without_a_port_milvus_is_asked_where_pymilvus_asks(uri: str, asked: str) -> None:
+    from pymilvus.client.connection_manager import ConnectionConfig
+
+    assert with_port(uri) == asked
+    port = ConnectionConfig.from_uri(uri, db_name="default", token="").address.rpartition(":")[2]
+    assert asked.endswith(f":{port}")

@@ -1,54 +1,19 @@
-"""What a job inherits: it works, or says in one sentence why not. Never an unforeseen error."""
+"""What a job inherits, in detail; whole environments are in tests/unit/odd/corpus.py."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jobs import environment
 from jobs.errors import SettingsError
-from tests.unit.environments import ROWS, Row
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Of all rows, from one process of their own."""
-    folder = tmp_path_factory.mktemp("environments")
-    command = [sys.executable, "-m", "tests.unit.environments", str(folder)]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return {told["name"]: told for told in map(json.loads, done.stdout.splitlines())}
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_an_inherited_environment(outcomes: dict[str, dict[str, Any]], row: Row) -> None:
-    told = outcomes[row.name]
-    where = told["where"]
-    assert (told["exit_code"], row.error.format(**where) in told["error"]) == (row.exit_code, True), told
-    assert told["error"].count("Next step: ") == 1
-    # What is changed without a word is what nobody can have meant.
-    lines = [line for line in told["said"] if not line.startswith("Spark is starting")]
-    assert (len(lines), row.said in "".join(lines)) == (1 if row.said else 0, True), lines
-    assert ("arguments" in told) == row.java
-    if row.java:
-        inherited = dict(line.split("=", 1) for line in told["environment"].splitlines() if "=" in line)
-        for name, value in row.inherits.items():
-            assert inherited.get(name) == (value and value.format(**where)), name
-        for text in row.properties:
-            assert text.format(**where) in told["properties"]
-        if row.arguments:
-            assert tuple(told["arguments"].splitlines()[-len(row.arguments) :]) == row.arguments
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,12 @@ class EmbeddedIndex(MilvusIndex):
     @classmethod
     def open(cls, settings: Settings) -> EmbeddedIndex:
         """Open, or make, the folder that ``milvus.uri`` names."""
-        path = settings.index_file
-        if path.suffix != ".db":
+        if Path(settings.milvus.uri).suffix != ".db":
             raise SettingsError(
                 f"milvus.uri '{settings.milvus.uri}': an embedded index is a path that ends in .db.",
                 hint="use for example face-index.db, or http://host:port for a server.",
             )
+        path = settings.index_file
         path.parent.mkdir(parents=True, exist_ok=True)
         return cls(path.resolve(), settings.milvus.search_params)
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import tenacity
 
+from jobs.addresses import with_port
 from jobs.errors import DependencyUnavailable, FaceReindexError, NotPermitted, SettingsError
 from jobs.index.milvus.calls import CALL_TIMEOUT_S, CREDENTIALS, privilege_in, safe_text
 from jobs.settings import Settings
@@ -90,7 +91,7 @@ class RestClient:
                 "milvus.rest_uri is not set, and Milvus has no REST interface on its gRPC port once that speaks TLS.",
                 hint="set milvus.rest_uri to https://HOST:PORT, with its proxy.http.port; or milvus.load_by=insert.",
             )
-        return milvus.uri.rstrip("/")
+        return with_port(milvus.uri)
 
     def post(
         self,

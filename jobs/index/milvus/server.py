@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from jobs.addresses import with_port
 from jobs.environment import proxy_before
 from jobs.errors import DependencyUnavailable, SettingsError
 from jobs.index.milvus.calls import CALL_TIMEOUT_S, call, prepare_pymilvus
@@ -20,7 +21,6 @@ from jobs.index.protocol import Features, ImportState
 from jobs.settings import Settings
 
 CONNECT_TIMEOUT_S = 20.0
-DEFAULT_PORT = 19530
 
 
 class ServerIndex(MilvusIndex):
@@ -43,8 +43,8 @@ class ServerIndex(MilvusIndex):
         prepare_pymilvus()
         from pymilvus import MilvusClient
 
-        parts = urlsplit(settings.milvus.uri)
-        where = f"{parts.scheme}://{parts.hostname}:{parts.port or DEFAULT_PORT}"
+        where = with_port(settings.milvus.uri)
+        host, port = urlsplit(where).hostname, urlsplit(where).port
         token = bearer(settings)
 
         def attempt() -> Any:
@@ -56,7 +56,7 @@ class ServerIndex(MilvusIndex):
                 **tls(settings),
             )
 
-        client = _connected(attempt, where, parts.hostname or "", parts.port or DEFAULT_PORT)
+        client = _connected(attempt, where, host or "", port or 0)
         version = call("tell its version", where, lambda: str(client.get_server_version(timeout=CALL_TIMEOUT_S)))
         features = detect(version)
         imports: ImportApi | None = None

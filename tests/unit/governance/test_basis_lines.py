@@ -578,6 +578,11 @@ def test_a_date_that_a_spreadsheet_rewrote_is_refused_with_its_cell(cell: str, c
     assert (line.record, line.reason, line.named) == (None, f"DATE_REWRITTEN:{column}", ("r1",))
 
 
+def read_as(name: str, encoding: str) -> str:
+    """UTF-8 as a program reads it that takes it for this encoding."""
+    return name.encode().decode(encoding)
+
+
 def through_excel(name: str) -> str:
     """As Excel's plain CSV writes it, where its code page lacks letters."""
     return name.encode("cp1252", "replace").decode("cp1252")
@@ -588,6 +593,30 @@ LOST = {
     **dict.fromkeys(map(through_excel, ("\u5f20\u4f1f", "\u0141ukasz Nowak", "Ji\u0159\u00ed")), "REPLACED_CHARACTER"),
     **dict.fromkeys(("\u00bfukasz", "\uff1f\uff1f", "M\x1aller", "M\x1a", "\x1a"), "REPLACED_CHARACTER"),
     **dict.fromkeys(("1.98501E+11", "1,98501E+11", "1.98501011234E11", "198501011234.0", "2E+05"), "NUMBER_REWRITTEN"),
+    **dict.fromkeys(
+        (
+            read_as(name, encoding)
+            for name in ("M\u00fcller", "Wei\u00df", "Jos\u00e9", "Jan \u017di\u017eka", "\u00d6zil")
+            for encoding in ("cp1252", "latin-1", "mac_roman")
+        ),
+        "MISREAD",
+    ),
+    **dict.fromkeys(
+        (
+            read_as("\u5f20\u4f1f", "cp1252"),
+            read_as("\u0418\u0432\u0430\u043d", "latin-1"),
+            "M\u00fcnchen".encode("cp1252").decode("cp1251"),
+            "M&uuml;ller",
+            "M&#252;ller",
+            "M%C3%BCller",
+            "M\\u00fcller",
+        ),
+        "MISREAD",
+    ),
+    **dict.fromkeys(
+        ("'0012", "'+4912", '=""0012""', '""Anna Miller""', "\u201cAnna\u201d", "\u201eAnna\u201c", "\u00abAnna\u00bb"),
+        "TEXT_MARKS",
+    ),
     **dict.fromkeys(("#N/A", "#REF!", "#NV", "NULL", "nan", "NaN", "None", "<NA>", "NA", "n/a", "-", "..."), "NO_NAME"),
 }
 
@@ -595,7 +624,7 @@ LOST = {
 @pytest.mark.parametrize("name", LOST)
 def test_guarantee_9_a_name_that_was_lost_on_its_way_is_nobodys(name: str) -> None:
     """Several people would be one person, and all be erased with the first who asks."""
-    assert name_lost(name) == LOST[name]
+    assert name_lost(name.replace('""', '"')) == LOST[name]
     line = csv_reader(["record_id", "subject"], lambda _: ["hmac:"])(f'r1,"{name}"'.encode())
     assert line is not None
     assert (line.record, line.reason, line.named) == (None, f"NAME_IS_LOST:{LOST[name]}", ("r1",))
@@ -604,7 +633,10 @@ def test_guarantee_9_a_name_that_was_lost_on_its_way_is_nobodys(name: str) -> No
 @pytest.mark.parametrize(
     "name",
     ["Null", "Jennifer NULL", "Nan", "Na", "None Rossi", "\u5f20\u4f1f", "O", "198501011234", "850101-1234", "12E5",
-     "123-45-6789", "x@example.org", "Jan 26", "\u0623\u062d\u0645\u062f", "Err", "1.98501", ""]
+     "123-45-6789", "x@example.org", "Jan 26", "\u0623\u062d\u0645\u062f", "Err", "1.98501", "", "'t Hooft",
+     "'Abd al-Rahman", "'Ala'", "JO\u00c3O", "IRM\u00c3", "MAGALH\u00c3ES", "O\u2019Reilly", "NICCOL\u00d2\u2019",
+     "\u00dc\u017e\u00fcm", "Nguy\u1ec5n V\u0103n \u00c2n", "\u00c5ngstr\u00f6m", "\u00d8. \u00c4. \u00d1", "AT&T",
+     "100% sure", "Ivan \u0418\u0432\u0430\u043d"]
 )  # fmt: skip
 def test_a_real_name_is_not_lost(name: str) -> None:
     line = csv_reader(["record_id", "subject"], lambda found: [f"hmac:{found}"])(f'r1,"{name}"'.encode())
@@ -618,7 +650,8 @@ def test_a_real_name_is_not_lost(name: str) -> None:
     [("12.0", "12"), ("12,0", "12"), ("0012.00", "0012"), ("1.23457E+15", None), ("1.2345678901E15", None),
      ("Jan 26", None), ("Jan-26", None), ("1-Feb", None), ("01. Feb", None), ("M\u00e4r 26", None), ("janv-26", None),
      ("01.02.2026", None), ("1/2/2026", None), ("2026-02-01", None), ("01.02.2026 00:00", None),
-     ("??-000001", None), ("nan", None), ("#REF!", None), ("NULL", None)]
+     ("??-000001", None), ("'0012", None), ("M\u00c3\u00bc-1", None),
+     ("\u201cr1\u201d", None), ("nan", None), ("#REF!", None), ("NULL", None)]
 )  # fmt: skip
 def test_guarantee_4_a_withdrawal_under_an_id_that_a_program_rewrote_is_not_read(
     record_id: str, also: str | None
