@@ -61,9 +61,9 @@ _MISREAD: Final = re.compile(
     f"|[\u00e0-\u00ef][{_SECOND}{_MORE}][{_SECOND}{_MORE}]"
     # The same by a Mac, which has signs of mathematics there; and one alphabet read as another.
     f"|[\u2202-\u2265]|[{_LATIN}][{_CYRILLIC}]|[{_CYRILLIC}][{_LATIN}]"
-    # What web pages, addresses and JSON write for a letter.
-    r"|&(?:[A-Za-z]{2,8}|#\d+|#x[0-9A-Fa-f]+);|(?:%[0-9A-Fa-f]{2}){2}|\\u[0-9A-Fa-f]{4}"
 )
+# What web pages, addresses and JSON write for a letter. (An id may have been made so.)
+_WRITTEN_OUT: Final = re.compile(r"&(?:[A-Za-z]{2,8}|#\d+|#x[0-9A-Fa-f]+);|(?:%[0-9A-Fa-f]{2}){2}|\\u[0-9A-Fa-f]{4}")
 
 #: By which habit a name was lost.
 REPLACED_CHARACTER: Final = "REPLACED_CHARACTER"
@@ -101,7 +101,7 @@ def name_lost(name: str) -> str | None:
     if _LOST.search(name):
         return REPLACED_CHARACTER
     text = stripped(name)
-    if _MISREAD.search(name):
+    if _MISREAD.search(name) or _WRITTEN_OUT.search(name):
         return MISREAD
     if _MARKED.fullmatch(text):
         return TEXT_MARKS
