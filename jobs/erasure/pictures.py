@@ -23,7 +23,7 @@ from jobs.erasure.kinds import (
 from jobs.governance.tombstones import BATCH, FACE, IMAGE, LEFT, LEFT_CONTENT
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
 from jobs.tables.faces import faces_under_records, known_faces
-from jobs.tables.links import content_of_link
+from jobs.tables.links import awaits, content_of_link
 from jobs.tables.store import Warehouse, looked_up, materialise
 
 
@@ -73,7 +73,7 @@ def _around(warehouse: Warehouse, ids: DataFrame) -> DataFrame:
     """Rows, links and faces of the images ``ids``, in one frame, so that they are computed at once."""
     frames = (
         warehouse.read(IMAGES).select("image_id", "content_sha256"),
-        warehouse.read(BASIS_LINKS).select("image_id", "record_id", content_of_link()),
+        warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256"),
         known_faces(warehouse).select("image_id", "face_id", F.explode_outer("basis_record_ids").alias("record_id")),
     )
     missing = {"record_id": "string", "content_sha256": "string", "face_id": "bigint"}
@@ -118,18 +118,21 @@ def whole_images(
 
 
 def _given(near: Near) -> DataFrame:
-    """For which bytes each record was given: image_id, record_id, `people`, `contents`, `now`, `counts`.
+    """For which bytes each record was given: image_id, record_id, `people`, `contents`, `awaits`, `now`, `counts`.
 
     `people`: whom it is about (null: it is lost); `contents`: the hashes that its links name; `now`: that of the image,
     null where its row is missing, or was not read. `counts`: by it somebody is in the picture as it is now. That is:
-    given for these bytes, or for none yet. All count where nobody can tell: without `now`, or if the record is lost.
+    given for these bytes, or for the first ones; not what `awaits` what an ingestion brings, for none has brought
+    these. All count where nobody can tell: without `now`, or if the record is lost.
     """
-    given = near.links.groupBy("image_id", "record_id").agg(F.collect_set("content_sha256").alias("contents"))
+    given = near.links.groupBy("image_id", "record_id").agg(
+        F.collect_set(content_of_link()).alias("contents"), F.bool_and(awaits()).alias("awaits")
+    )
     people = near.records.groupBy("record_id").agg(F.collect_set("pii_principal_id").alias("people"))
     now = that_were_read(near.images).withColumnRenamed("content_sha256", "now")
     given = given.join(now, "image_id", "left").join(people, "record_id", "left")
-    of_others = (F.size("contents") > 0) & F.col("people").isNotNull()
-    former = of_others & ~F.array_contains("contents", F.col("now"))
+    for_others = ~F.array_contains("contents", F.col("now")) & (F.size("contents") > 0)
+    former = F.col("people").isNotNull() & F.col("now").isNotNull() & (for_others | F.col("awaits"))
     return given.withColumn("counts", ~F.coalesce(former, F.lit(False)))
 
 
@@ -194,7 +197,7 @@ def _hashes(named: DataFrame, near: Near) -> DataFrame:
 
     Where that of one is missing, or was not read, its links have the hash of the bytes that they hold for.
     """
-    own, linked = that_were_read(near.images), near.links.select("image_id", "content_sha256").dropna()
+    own, linked = that_were_read(near.images), near.links.select("image_id", content_of_link()).dropna()
     known = own.withColumn("own", F.lit(True)).unionByName(linked.withColumn("own", F.lit(False)))
     found = known.distinct().join(named, "image_id")
     best = F.max("own").over(Window.partitionBy("image_id"))

@@ -17,7 +17,7 @@ from jobs.governance.records import current_records
 from jobs.governance.tombstones import FACE, IMAGE
 from jobs.private import new_file
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
-from jobs.tables.links import content_of_link
+from jobs.tables.links import awaits, content_of_link
 from jobs.tables.store import Warehouse, materialise, utc_text
 
 #: Details that one answer lists; the counts are always whole.
@@ -105,17 +105,19 @@ def _not_ones_own(warehouse: Warehouse, images: DataFrame, own: DataFrame) -> Da
     """Those of ``images`` (image_id) that may be another's, or another's too.
 
     A record was given for it which is not among one's ``own``; or none was for the bytes that it holds now (a link is,
-    that names these or none), for somebody may have brought them without a record.
+    that names these or the first ones), for somebody may have brought them without a record.
     """
     wanted = F.broadcast(images)
     now = warehouse.read(IMAGES).select("image_id", F.col("content_sha256").alias("now"))
-    links = warehouse.read(BASIS_LINKS).select("image_id", "record_id", content_of_link())
-    links = links.join(wanted, "image_id", "left_semi")
-    given = links.groupBy("image_id", "record_id").agg(F.collect_set("content_sha256").alias("contents"))
+    links = warehouse.read(BASIS_LINKS).join(wanted, "image_id", "left_semi")
+    given = links.groupBy("image_id", "record_id").agg(
+        F.collect_set(content_of_link()).alias("contents"), F.bool_and(awaits()).alias("awaits")
+    )
     given = given.join(own.select("record_id", F.lit(True).alias("own")), "record_id", "left")
     given = given.join(now.join(wanted, "image_id", "left_semi"), "image_id", "left")
     # Of a picture whose row is missing there is nothing to copy.
-    for_now = (F.size("contents") == 0) | F.coalesce(F.array_contains("contents", F.col("now")), F.lit(True))
+    first = (F.size("contents") == 0) & ~F.col("awaits")
+    for_now = first | F.coalesce(F.array_contains("contents", F.col("now")), F.lit(True))
     alone = F.bool_and(F.coalesce("own", F.lit(False))) & F.bool_or(for_now)
     ones_own = given.groupBy("image_id").agg(alone.alias("alone")).where("alone")
     return images.join(ones_own, "image_id", "left_anti")

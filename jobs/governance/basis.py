@@ -25,8 +25,16 @@ from jobs.governance.persons import identified
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT, KeyRing, Stones, digests, given_at, given_since
 from jobs.private import new_file
-from jobs.schemas import BASIS_LINKS, BASIS_QUARANTINE, PROCESSING_BASIS, SOURCE_BATCHES, TOMBSTONES
-from jobs.tables.links import append_links, links_to_content, waiting_links
+from jobs.schemas import (
+    BASIS_LINKS,
+    BASIS_QUARANTINE,
+    ERASURE_ITEMS,
+    PROCESSING_BASIS,
+    SOURCE_BATCHES,
+    TOMBSTONES,
+)
+from jobs.tables.images import Left
+from jobs.tables.links import append_links, awaiting, links_to_content, waiting_links
 from jobs.tables.store import Warehouse, looked_up, materialise
 
 TEMPLATE_ROWS: Final = 1_000_000
@@ -38,7 +46,8 @@ class BasisImported:
     """What an import of basis records found and did.
 
     ``nameless``: unread lines of which it is not sure that they tell a record that is known here. ``barred``: records
-    of erased people and batches, not stored; ``barred_links``: links to erased images, not stored.
+    of erased people and batches, not stored; ``barred_links``: links to erased images, not stored. ``waiting``: links
+    to images that were left as they were, though their source may have other bytes: `link_images`.
     """
 
     records: int
@@ -48,6 +57,7 @@ class BasisImported:
     nameless: int = 0
     barred: int = 0
     barred_links: int = 0
+    waiting: int = 0
 
 
 def import_basis(
@@ -109,13 +119,23 @@ def link_images(
     *,
     ring: KeyRing,
     names: Pseudonyms | None = None,
+    left: Left | None = None,
     now: datetime,
-) -> int:
-    """Link the records of an import to the bytes that came in after it; returns the new links."""
+) -> tuple[int, int]:
+    """Link the records of an import to the bytes that came in after it; returns the new links, and those that wait.
+
+    Of images that were ``left`` as they were the records are about what their source has, and not about what is there:
+    such a link permits nothing. (But a legal hold keeps what is there by it.)
+    """
     stones = Stones.read(warehouse.read(TOMBSTONES), ring)
     every = identified(warehouse, file.records, names, stones, now=now)
     given = _given(_not_erased(warehouse, every, stones), image_id)
-    return append_links(warehouse, links_to_content(warehouse, given), now=now)
+    if left is None:
+        return append_links(warehouse, links_to_content(warehouse, given), now=now), 0
+    to_content = links_to_content(warehouse, given)
+    waiting = materialise(left.of(to_content))
+    links = to_content.join(waiting, waiting.columns, "left_anti").unionByName(awaiting(warehouse, waiting))
+    return append_links(warehouse, links, now=now), waiting.count()
 
 
 def named_images(file: BasisFile, image_id: Callable[[Column], Column]) -> DataFrame:
@@ -223,7 +243,8 @@ def _not_erased(warehouse: Warehouse, records: DataFrame, stones: Stones) -> Dat
     """``records`` without those of erased people that give nothing since, and of erased batches not assessed since.
 
     A record that is stored stays open to new versions: a legal hold that suspends its erasure ends by one. So does one
-    that only links are left of: without it nobody could tell whose pictures these are, and erase them.
+    that only links are left of: without it nobody could tell whose pictures these are, and erase them. And a legal hold
+    that comes by another record suspends an erasure that is not complete.
     """
     people = stones.barring(records.select(_PERSON).distinct(), {SUBJECT: _PERSON}, _PERSON)
     batches = stones.barring(records.select(_BATCH).distinct(), {BATCH: _BATCH}, _BATCH)
@@ -244,10 +265,19 @@ def _not_erased(warehouse: Warehouse, records: DataFrame, stones: Stones) -> Dat
     # Of these alone, so that neither all records nor all links are shuffled.
     wanted = looked_up(ids, count)
     known = [warehouse.read(spec).select("record_id") for spec in (PROCESSING_BASIS, BASIS_LINKS)]
-    stored = known[0].unionByName(known[1]).join(wanted, "record_id", "left_semi").distinct()
+    stored = known[0].unionByName(known[1]).join(wanted, "record_id", "left_semi")
+    stored = stored.unionByName(_suspending(warehouse, marked.where(gone))).distinct()
     stored = looked_up(stored.withColumn("_stored", F.lit(True)), count)
     kept = marked.join(stored, "record_id", "left").where(~gone | F.col("_stored"))
     return kept.select(*records.columns)
+
+
+def _suspending(warehouse: Warehouse, records: DataFrame) -> DataFrame:
+    """Those of ``records`` (record_id) with a legal hold whose person, or batch, an open request names."""
+    asked = warehouse.read(ERASURE_ITEMS).where(F.col("kind").isin(SUBJECT, BATCH)).select("value").distinct()
+    held = records.where("legal_hold_ref IS NOT NULL")
+    held = held.select("record_id", F.explode(F.array(_PERSON, _BATCH)).alias("value"))
+    return held.join(asked, "value", "left_semi").select("record_id")
 
 
 def _not_to_erased(links: DataFrame, stones: Stones) -> DataFrame:

@@ -119,7 +119,7 @@ def bring(job_: JobContext, source: Source | None, given: Given) -> Result:
         # After the records: one given anew admits an image whose former permission had expired.
         job_.console.step("images", "started", source=source.kind)
         with job_.watching("images", f"ingest images of batch {batch_id}"):
-            images = ingest_images(
+            images, left = ingest_images(
                 warehouse,
                 source,
                 inline=not given.by_uri,
@@ -135,12 +135,14 @@ def bring(job_: JobContext, source: Source | None, given: Given) -> Result:
         if source:
             # What is given beside pictures is given for these, also where they came in place of others.
             with job_.watching("basis", f"link basis records of batch {batch_id}"):
-                since = link_images(warehouse, records, image_ids, ring=ring, names=names, now=utc_now())
-            done = replace(done, new_links=done.new_links + since)
+                since, waiting = link_images(
+                    warehouse, records, image_ids, ring=ring, names=names, left=left, now=utc_now()
+                )
+            done = replace(done, new_links=done.new_links + since, waiting=waiting)
         counts["basis"] = asdict(done)
         job_.console.step("basis", "done", **counts["basis"])
         parts += said_of_records(done)
-        code = code or int(done.nameless > 0)
+        code = code or int(done.nameless > 0 or done.waiting > 0)
     if source:
         parts += said_of_images(images, with_basis=basis is not None)
         # Part of the source was not even listed, or is taken for another batch's: whoever waits for it has to know.

@@ -38,6 +38,11 @@ def said_of_records(done: BasisImported) -> list[str]:
         parts.append(f"{done.barred} not taken: the persons, or the batches, were erased")
     if done.barred_links:
         parts.append(f"{counted(done.barred_links, 'link')} not taken: the images were erased")
+    if done.waiting:
+        parts.append(
+            f"{counted(done.waiting, 'link')} PERMIT NOTHING: their pictures were left as they were (not taken, or out "
+            "of reach), and what is given beside a source is given for what it has: ingest both again"
+        )
     if done.quarantined:
         parts.append(
             f"{counted(done.quarantined, 'line')} could not be read (table basis_quarantine): records they name "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
@@ -16,6 +16,7 @@ from jobs.schemas import IMAGES
 from jobs.tables.links import bind_waiting
 from jobs.tables.sources import IMAGES_A_TASK, Source
 from jobs.tables.store import Warehouse, looked_up, materialise
+from udfs.listing import UNREADABLE_FOLDER
 from udfs.names import OTHER_SUFFIX
 from udfs.reading import UNREAD_PREFIX
 from udfs.sources import BROKEN_SHARD
@@ -63,6 +64,24 @@ class Ingested:
         return self.listed - sum(self.refused.values())
 
 
+@dataclass(frozen=True, eq=False)
+class Left:
+    """What an ingestion left as it was, though its source may have other bytes for it: what is given beside these is
+    not given for what is there.
+
+    ``settled``: image_id of all that was read and stored, found as it was, or barred for good. ``listed``: of all that
+    the source has; None: part of it could not be listed.
+    """
+
+    settled: DataFrame
+    listed: DataFrame | None
+
+    def of(self, images: DataFrame) -> DataFrame:
+        """Those of ``images`` (image_id, …) that were left."""
+        others = images.join(self.settled, "image_id", "left_anti")
+        return others if self.listed is None else others.join(self.listed, "image_id", "left_semi")
+
+
 #: Of rows with image_id and content_sha256, those that may be taken; the second frame's rows have no content yet.
 Admit = Callable[[DataFrame], DataFrame]
 
@@ -77,8 +96,8 @@ def ingest_images(
     dry_run: bool = False,
     admit: Admit | None = None,
     on_hold: DataFrame | None = None,
-) -> Ingested:
-    """Bring a source into `images`; a second time changes nothing.
+) -> tuple[Ingested, Left | None]:
+    """Bring a source into `images`; a second time changes nothing. Returns counts, and what was left (None: nothing).
 
     Bytes are read once for images whose id is new, and (as a hash only) for those whose id is known. A changed
     image replaces its former row, and permissions given for the former bytes do not hold for the new ones
@@ -94,6 +113,7 @@ def ingest_images(
     refused |= _totals(aside)
     broken = _broken(entries)
     taken = listed - sum(refused.values())
+    own = listing
     if admit is not None:
         listing = materialise(admit(listing))
     barred = taken - listing.count() if admit is not None else 0
@@ -103,25 +123,22 @@ def ingest_images(
     # Where nothing is known, as at a first ingestion, nothing needs to be read to compare it.
     compared = materialise(_changed(source, listing, known)) if added < taken else None
     altered = compared.where("kept IS NULL") if compared is not None else None
+    left = []
     if altered is not None and on_hold is not None:
-        kept_back = altered.join(on_hold, "image_id", "left_semi").count()
-        if kept_back:
+        held = materialise(altered.join(on_hold, "image_id", "left_semi").select("image_id"))
+        if kept_back := held.count():
             refused[LEGAL_HOLD] = kept_back
             taken -= kept_back
-            altered = materialise(altered.join(on_hold, "image_id", "left_anti"))
+            altered = materialise(altered.join(held, "image_id", "left_anti"))
+            left.append(held)
     changed = altered.count() if altered is not None else 0
     out_of_reach = _by_reason(compared, "kept") if compared is not None else {}
+    if compared is not None and out_of_reach:
+        left.append(compared.where("kept IS NOT NULL").select("image_id"))
     unchanged = taken - added - changed
     if not dry_run:
         remaining = warehouse.read(IMAGES).count() - changed
-        parts = [(new, added, F.lit(None))]
-        if altered is not None and changed:
-            # What was permitted is bound to the former bytes before they go.
-            bind_waiting(warehouse, altered, now=now, before_they_go=True)
-            warehouse.delete_matching(IMAGES, altered, ["image_id"])
-            for first, when in ((True, F.lit(None)), (False, F.lit(now))):
-                wanted = materialise(listing.join(altered.where(F.col("first") == first), "image_id", "left_semi"))
-                parts.append((wanted, wanted.count(), when))
+        parts = [(new, added, F.lit(None)), *_giving_place(warehouse, listing, altered, changed, now=now)]
         for wanted, count, changed_at in parts:
             if count:
                 _append(
@@ -135,12 +152,39 @@ def ingest_images(
             # They had a row, which is gone.
             lost = altered.join(warehouse.read(IMAGES), "image_id", "left_anti").count()
         added, changed, barred = added - kept_out + lost, changed - lost, barred + kept_out
-        bind_waiting(warehouse, listing, now=now)
+        bind_waiting(warehouse, _without(listing, left), now=now)
     unread = _unread(warehouse, listing)
-    return Ingested(
+    done = Ingested(
         listed, added, changed, unchanged, barred, refused, _totals(unread), out_of_reach, batches, broken, twice,
         _told({**aside, **unread}),
     )  # fmt: skip
+    unlisted = bool(refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER})
+    if not (left or unlisted or refused.keys() & {DUPLICATE_ID, OTHER_BATCH}):
+        return done, None
+    every = entries.where("image_id IS NOT NULL").select("image_id").distinct()
+    return done, Left(_without(own, left), None if unlisted else every)
+
+
+def _giving_place(
+    warehouse: Warehouse, listing: DataFrame, altered: DataFrame | None, count: int, *, now: datetime
+) -> list[tuple[DataFrame, int, Column]]:
+    """Delete the ``count`` images that have other bytes; what comes in their place, how many, and when it changed."""
+    if altered is None or not count:
+        return []
+    # What was permitted is bound to the former bytes before they go.
+    bind_waiting(warehouse, altered, now=now, before_they_go=True)
+    warehouse.delete_matching(IMAGES, altered, ["image_id"])
+    parts = []
+    for first, when in ((True, F.lit(None)), (False, F.lit(now))):
+        wanted = materialise(listing.join(altered.where(F.col("first") == first), "image_id", "left_semi"))
+        parts.append((wanted, wanted.count(), when))
+    return parts
+
+
+def _without(listing: DataFrame, left: Sequence[DataFrame]) -> DataFrame:
+    """The image_id of a listing, but of these."""
+    ids = listing.select("image_id")
+    return reduce(lambda rest, some: rest.join(some, "image_id", "left_anti"), left, ids)
 
 
 def counted_by(entries: DataFrame) -> tuple[dict[str, int], dict[str, dict[str, int]]]:

@@ -24,10 +24,13 @@ _KEYS = ["image_id", "record_id"]
 
 def waiting_links(warehouse: Warehouse, given: DataFrame) -> DataFrame:
     """Of ``given`` (image_id, record_id), new links to images that are not there, or not read, yet."""
+    return awaiting(warehouse, given.join(contents(warehouse).select("image_id"), "image_id", "left_anti"))
+
+
+def awaiting(warehouse: Warehouse, given: DataFrame) -> DataFrame:
+    """Links of those of ``given`` (image_id, record_id) that have none yet, for what is to come."""
     known = warehouse.read(BASIS_LINKS).select(*_KEYS)
-    there = contents(warehouse).select("image_id")
-    waiting = given.join(known, _KEYS, "left_anti").join(there, "image_id", "left_anti")
-    return waiting.select(*_KEYS, F.lit(AWAITED).alias("content_sha256"))
+    return given.join(known, _KEYS, "left_anti").select(*_KEYS, F.lit(AWAITED).alias("content_sha256"))
 
 
 def links_to_content(warehouse: Warehouse, given: DataFrame) -> DataFrame:
@@ -49,6 +52,11 @@ def append_links(warehouse: Warehouse, links: DataFrame, *, now: datetime) -> in
 def content_of_link() -> Column:
     """The hash of what a link was given for; null: of nothing yet."""
     return F.nullif(F.col("content_sha256"), F.lit(AWAITED)).alias("content_sha256")
+
+
+def awaits() -> Column:
+    """Whether a link is for what an ingestion is to bring."""
+    return F.col("content_sha256").eqNullSafe(AWAITED)
 
 
 def bind_waiting(warehouse: Warehouse, images: DataFrame, *, now: datetime, before_they_go: bool = False) -> int:

@@ -15,6 +15,7 @@ found, so that everything is certain again afterwards.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Mapping
@@ -244,7 +245,10 @@ class Oracle:
         """A line of a basis file was read."""
         known = self.records.get(record_id)
         links = self.lost.pop(record_id, {})
-        if known is None and not links and (self._is_erased(version) or self._batch_is_erased(version.batch)):
+        # One with a hold suspends an erasure that is not complete.
+        suspends = version.hold and {version.person, version.batch} & {r.value for r in self.requests if r.open}
+        erased = self._is_erased(version) or self._batch_is_erased(version.batch)
+        if known is None and not links and not suspends and erased:
             return
         # One that only links are left of is taken, for by it the pictures of who was erased meanwhile are found.
         record = self.records.setdefault(record_id, Record(came_in=self.ingest, links=links))
@@ -266,12 +270,30 @@ class Oracle:
     def ingest_picture(self, picture: str, content: str, batch: str) -> None:
         """A source has this picture. Not taken: what was erased, another batch's id, other bytes of what is held."""
         there = self.pictures.get(picture)
+        before = dataclasses.replace(there) if there is not None else None
+        self._take(picture, content, batch, there)
+        if self.pictures.get(picture) == before and content != (before and before.content):
+            self._leave_what_is_there(picture)
+
+    def _leave_what_is_there(self, picture: str) -> None:
+        """What was given beside bytes that were not taken was given for these, and is for nothing that is there."""
+        for record in self.records.values():
+            links = record.links.get(picture, [])
+            given = [link for link in links if link.ingest < self.ingest]
+            if links and len(given) < len(links):
+                record.links[picture] = given or [Link(None, self.ingest)]
+
+    def _take(self, picture: str, content: str, batch: str, there: Stored | None) -> None:
         if picture in self.erased_ids or content in self.erased_contents:
             if there is not None and there.batch == batch and there.content != content and not self.kept(picture):
                 # Its source has other bytes for it, and none that may come: whether the former stay nothing is said of.
                 self._ingested_or_not(picture)
             return
-        if there is not None and (there.batch != batch or there.content == content or self.kept(picture)):
+        if there is not None and there.batch == batch and there.content == content:
+            # Its source says that these are the bytes.
+            self._bind(picture, first=not there.changed)
+            return
+        if there is not None and (there.batch != batch or self.kept(picture)):
             return
         if picture in self.expired_ids and not self._given_since(picture, self.expired_ids[picture]):
             if there is not None:
@@ -284,11 +306,15 @@ class Oracle:
             self._ingested_or_not(picture)
         self.expired_ids.pop(picture, None)
         self.pictures[picture] = Stored(content, batch, self.ingest, changed=there is not None)
+        self._bind(picture, first=there is None or (there.content == UNREAD and not there.changed))
+
+    def _bind(self, picture: str, *, first: bool) -> None:
+        """What waits for a picture is for its ``first`` bytes; what comes in the run that brings some, for these."""
+        content = self.pictures[picture].content
         for record in self.records.values() if content != UNREAD else ():
             links = record.links.get(picture, ())
-            waits = all(link.content is None for link in links)
+            waits = first and all(link.content is None for link in links)
             for link in links:
-                # What comes in the very run that brings the bytes is given for them.
                 if waits or link.ingest == self.ingest:
                     link.content, link.ingest = content, self.ingest
 
@@ -368,9 +394,13 @@ class Oracle:
         return Says.any_of(answers)
 
     def _is_in(self, picture: str, record_id: str) -> bool:
-        """Whether a record was given for the bytes that a picture holds now, or for none yet: in force or not."""
-        contents = {link.content for link in self.records[record_id].links.get(picture, ())}
-        return contents == {None} or self.pictures[picture].content in contents
+        """Whether a record was given for the bytes that a picture holds now: in force or not."""
+        links = self.records[record_id].links.get(picture, ())
+        return self.pictures[picture].content in {link.content for link in links}
+
+    def _awaits(self, picture: str, record_id: str) -> bool:
+        """Whether a record was given for none yet, but for what an ingestion brings."""
+        return {link.content for link in self.records[record_id].links.get(picture, ())} == {None}
 
     def _is_known(self, picture: str) -> bool:
         """Whether anybody knows what a picture holds: its row is there, and was read."""
@@ -435,7 +465,7 @@ class Oracle:
         records = {i: r for i, r in self.records.items() if picture in r.links}
         if not records:
             return revoked
-        inside = {i: r for i, r in records.items() if self._is_in(picture, i)}
+        inside = {i: r for i, r in records.items() if self._is_in(picture, i) or self._awaits(picture, i)}
         over = Says.all_of(*(self.ended(record) for record in (inside or records).values()))
         former = [r for i, r in records.items() if i not in inside]
         if any(self.standing(r) != (Says.YES, "") and self.ended(r) is Says.NO for r in former):

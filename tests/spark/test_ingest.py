@@ -79,7 +79,7 @@ def bring(spark: SparkSession, tmp_path: Path, source: str, *overrides: str, inl
     warehouse = warehouse_for(spark, settings)
     return ingest_images(
         warehouse, open_source(spark, source, "b1", settings), inline=inline, now=NOW, images_a_part=1000
-    )
+    )[0]
 
 
 def images(spark: SparkSession, tmp_path: Path) -> DataFrame:
@@ -353,7 +353,7 @@ def test_guarantee_13_what_was_erased_is_not_taken_in_again(spark: SparkSession,
     (tmp_path / "photos" / "bytes.jpg").rename(tmp_path / "photos" / "another.jpg")
     source = open_source(spark, photos, "b1", settings)
     admit = admission(warehouse, settings)
-    done = ingest_images(warehouse, source, inline=True, now=NOW, images_a_part=1000, admit=admit)
+    done, _ = ingest_images(warehouse, source, inline=True, now=NOW, images_a_part=1000, admit=admit)
     assert (done.listed, done.new, done.barred) == (3, 1, 2)
     assert [row["uri"].rsplit("/", 1)[1] for row in images(spark, tmp_path).collect()] == ["other.jpg"]
 

@@ -60,6 +60,12 @@ class Place:
         for name, data in pictures.items():
             (self.folder / "photos" / f"{name}.jpg").write_bytes(JPEG + data)
 
+    def out_of_reach(self, name: str) -> None:
+        """Put a link that leads nowhere in a picture's place."""
+        path = self.folder / "photos" / f"{name}.jpg"
+        path.unlink(missing_ok=True)
+        path.symlink_to(self.folder / "photos" / "gone.jpg")
+
     def ingest(self, *, images: bool = False, basis: bool = False) -> Ingested | None:
         """What `ingest --source … --basis …` does, in its order."""
         self.now += timedelta(seconds=1)
@@ -69,7 +75,7 @@ class Place:
             import_basis(self.warehouse, file, source.image_id, ring=RING, now=self.now, before_images=images)
         if not images:
             return None
-        done = ingest_images(
+        done, left = ingest_images(
             self.warehouse,
             source,
             inline=True,
@@ -78,7 +84,7 @@ class Place:
             on_hold=images_on_hold(self.warehouse, named_images(file, source.image_id) if file else None),
         )
         if file:
-            link_images(self.warehouse, file, source.image_id, ring=RING, now=self.now)
+            link_images(self.warehouse, file, source.image_id, ring=RING, left=left, now=self.now)
         return done
 
     def reasons(self) -> dict[str, str | None]:
@@ -147,6 +153,13 @@ def test_guarantee_1_what_was_given_for_a_picture_to_come_is_not_for_one_that_a_
     place.ingest(basis=True)
     spark.sql(f"RESTORE TABLE {images} TO VERSION AS OF {former}")
     assert place.reasons() == {"a": "CONTENT_AWAITED"}
+    # An ingestion that lists it, and cannot read it, brings nothing.
+    place.out_of_reach("a")
+    done = place.ingest(images=True)
+    assert done is not None
+    assert done.out_of_reach == {"NOT_FOUND": 1}
+    assert place.reasons() == {"a": "CONTENT_AWAITED"}
+    (tmp_path / "photos" / "a.jpg").unlink()
     # What its source has now is what the permission was given for; also where the former bytes come back once more.
     place.put(a=b"mine")
     place.ingest(images=True)
@@ -156,6 +169,37 @@ def test_guarantee_1_what_was_given_for_a_picture_to_come_is_not_for_one_that_a_
     place.put(a=b"somebody else's")
     place.ingest(images=True)
     assert place.reasons() == {"a": None}, "its source says that these are the bytes"
+
+
+def test_guarantee_1_what_is_given_beside_a_source_is_not_for_pictures_that_are_left_as_they_were(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Out of reach, or on hold: it is about what the source has."""
+    place = Place(spark, tmp_path)
+    place.put(a=b"anna's", b=b"anna's")
+    on_hold = {**json.loads(record("ra", "b.jpg")), "legal_hold_ref": "case-1"}
+    (tmp_path / "basis.jsonl").write_text(json.dumps(on_hold))
+    place.ingest(images=True, basis=True)
+    place.out_of_reach("a")
+    place.put(b=b"ben's")
+    (tmp_path / "basis.jsonl").write_text(record("rb", "a.jpg", "b.jpg"))
+    place.ingest(images=True, basis=True)
+    assert rows(place.warehouse.read(BASIS_LINKS).where("record_id = 'rb'"), "content_sha256") == {(AWAITED,)}
+    assert place.reasons() == {"a": "CONTENT_AWAITED", "b": "LEGAL_HOLD"}
+    # The hold ends: what is there is still about nobody but whom it was given for.
+    (tmp_path / "basis.jsonl").write_text(record("ra", "b.jpg"))
+    place.ingest(basis=True)
+    gated = gate_warehouse(place.warehouse, place.settings, now=place.now, ingested_by=place.now)
+    covered = [
+        {each["record_id"] for each in row["covered"]} for row in gated.decisions.where("reason IS NULL").collect()
+    ]
+    assert covered == [{"ra"}]
+    # Both again, and within reach.
+    (tmp_path / "photos" / "a.jpg").unlink()
+    place.put(a=b"ben's")
+    (tmp_path / "basis.jsonl").write_text(record("rb", "a.jpg", "b.jpg"))
+    place.ingest(images=True, basis=True)
+    assert place.reasons() == {"a": None, "b": None}
 
 
 def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothing(
@@ -168,7 +212,7 @@ def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothin
         frame = spark.createDataFrame([(i, JPEG + data) for i, data in pictures], "image_id string, content binary")
         frame.write.parquet(str(tmp_path / name))
         source = open_source(spark, str(tmp_path / name), batch, settings)
-        return ingest_images(warehouse, source, inline=True, now=NOW, images_a_part=1000, admit=admit)
+        return ingest_images(warehouse, source, inline=True, now=NOW, images_a_part=1000, admit=admit)[0]
 
     ingest("first", "b1", ("x", b"1"), ("y", b"1"))
     before = rows(warehouse.read(IMAGES), "image_id", "content", "source_batch_id")
