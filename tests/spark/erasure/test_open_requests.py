@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +30,8 @@ from jobs.erasure.requests import (
 from jobs.erasure.rows import destroy_rows, is_blind
 from jobs.erasure.run import Outcome, erase_pending
 from jobs.governance import audit
-from jobs.governance.basis import record_batch
+from jobs.governance.basis import BasisImported, import_basis, record_batch
+from jobs.governance.basis_files import read_basis
 from jobs.governance.changes import changed_since
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.tombstones import CONTENT, EXPIRED, IMAGE, LEFT, LEFT_CONTENT, key_ring
@@ -37,6 +39,7 @@ from jobs.runs.history import holds_stage
 from jobs.runs.results import FoundToErase
 from jobs.schemas import (
     ALL_TABLES,
+    AWAITED,
     BASIS_LINKS,
     BASIS_QUARANTINE,
     EMBEDDINGS,
@@ -178,16 +181,18 @@ def test_guarantee_6_what_comes_in_after_a_later_assessment_is_not_taken_by_the_
 def test_guarantee_9_others_are_those_who_are_recorded_for_a_picture_as_it_is(made: Indexed) -> None:
     """A permission for former bytes keeps no picture of somebody who is erased; one that has lapsed does."""
     warehouse, ring, now = made.warehouse, key_ring(made.settings), datetime.now(UTC)
-    content = {person: hashlib.sha256(picture(f"picture {person}")).hexdigest() for person in (5, 6, 8)}
+    content = {person: hashlib.sha256(picture(f"picture {person}")).hexdigest() for person in (2, 5, 6, 8)}
     links = [(image(5), "r7", "7" * 64), (image(6), "r7", "7" * 64), (image(6), "r7", content[6])]
-    links += [(image(8), "r9", content[8])]
+    # Who waits for what an ingestion brings is not in what is there.
+    links += [(image(8), "r9", content[8]), (image(2), "r7", AWAITED)]
     bound = [(name, record_id, now, bytes_) for name, record_id, bytes_ in links]
     warehouse.append(made.spark.createDataFrame(bound, BASIS_LINKS.columns), BASIS_LINKS)
     # Both people of picture 8 go: one asks for it, and of the other the consent has ended.
     due = made.spark.createDataFrame([("image", image(8)), ("expired", "r9")], "kind string, value string")
     assert request_all(warehouse, due, ring, kind=EXPIRY, run_id="x", now=now) == 2
-    ask(made, *(Target("subject", principal(person)) for person in (5, 6, 8)))
+    ask(made, *(Target("subject", principal(person)) for person in (2, 5, 6, 8)))
     went = pass_over(made)
+    assert {(IMAGE, image(2)), (CONTENT, content[2])} <= went
     assert {(IMAGE, image(5)), (CONTENT, content[5]), ("shared", image(6)), (IMAGE, image(8))} <= went
     assert not went & {(IMAGE, image(6)), (CONTENT, content[6])}
     stones = {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
@@ -240,6 +245,30 @@ def test_guarantee_9_a_picture_to_which_nothing_leads_but_a_face_waits_for_its_l
     assert carried_out(made) == (1, 0, 0, 0)
     assert (image(5),) not in image_rows(made)
     assert barred <= {digest for (digest,) in rows(warehouse.read(TOMBSTONES), "digest")}
+
+
+def test_guarantee_7_a_hold_by_a_new_record_suspends_what_is_still_open(made: Indexed, tmp_path: Path) -> None:
+    """And none that is complete: then nothing is there that it could keep."""
+    warehouse, ring = made.warehouse, key_ring(made.settings)
+
+    def given(record_id: str, on_hold: str | None) -> BasisImported:
+        line = {
+            "record_id": record_id, "pii_principal_id": principal(3), "source_batch_id": "b1",
+            "images": [image(3)], "legal_hold_ref": on_hold,
+        }  # fmt: skip
+        (tmp_path / "hold.jsonl").write_text(json.dumps(line))
+        file = read_basis(made.spark, str(tmp_path / "hold.jsonl"), None)
+        return import_basis(warehouse, file, lambda key: key, ring=ring, now=datetime.now(UTC))
+
+    ask(made, Target("subject", principal(3)))
+    assert given("h3", "case-1").new_versions == 1
+    assert carried_out(made) == (0, 1, 0, 0)
+    assert (image(3),) in image_rows(made)
+    assert given("h3", None).new_versions == 1
+    assert carried_out(made) == (1, 0, 0, 0)
+    assert (image(3),) not in image_rows(made)
+    done = given("another", "case-2")
+    assert (done.new_versions, done.barred) == (0, 1)
 
 
 def test_guarantee_7_a_line_that_could_not_be_read_may_be_a_hold_and_suspends_what_one_would(made: Indexed) -> None:
