@@ -183,8 +183,10 @@ class Run:
 
     def forget(self, *kinds: type[StepResult]) -> None:
         """Forget completed steps, because what they made is gone and has to be made again."""
-        for name in [name for kind in kinds for name in self._done if kind.is_name(name)]:
-            self._append({name: {}}, utc_now(), 0.0, state="forgotten")
+        names = [name for kind in kinds for name in self._done if kind.is_name(name)]
+        if names:
+            self._append(dict.fromkeys(names, {}), utc_now(), 0.0, state="forgotten")
+        for name in names:
             del self._done[name]
 
     @contextmanager
