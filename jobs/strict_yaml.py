@@ -51,14 +51,16 @@ class _Refused(yaml.MarkedYAMLError):  # type: ignore[misc]  # PyYAML has no typ
 
 
 class _Composer(yaml.BaseLoader):  # type: ignore[misc]
-    """Texts, lists and mappings as nodes. No aliases, no tags."""
+    """Texts, lists and mappings as nodes. No aliases, no anchors, no tags: `&Sons Ltd` would be the text `Ltd`."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise _Refused("aliases are not read", event.start_mark)
+            raise _Refused("aliases are not read: a value that begins with * needs quotes about it", event.start_mark)
+        if event.anchor is not None:
+            raise _Refused("anchors are not read: a value that begins with & needs quotes about it", event.start_mark)
         if event.tag is not None:
-            raise _Refused("tags (!) are not read", event.start_mark)
+            raise _Refused("tags (!) are not read: a value that begins with ! needs quotes about it", event.start_mark)
         return super().compose_node(parent, index)
 
 

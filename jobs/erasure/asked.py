@@ -11,7 +11,7 @@ from jobs.erasure.kinds import Target
 from jobs.errors import SettingsError
 from jobs.governance.decide import PRINCIPAL_PATTERN
 from jobs.governance.pseudonyms import Pseudonyms, normalised, pseudonyms_of
-from jobs.governance.rewritten import SAID_OF_LOST, name_lost
+from jobs.governance.rewritten import MAYBE_END, MAYBE_TWO, SAID_OF_LOST, name_lost
 from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT
 from jobs.texts import text_of
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 Asked = dict[Target, list[str]]
 _NAMED: Final = 20
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
-# Ends of lines to some programs and white space to others: one name or two.
-_MAYBE_END: Final = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 
 def asked_for(
@@ -90,9 +88,10 @@ def _subjects(settings: Settings, path: str) -> Iterator[tuple[Target, str]]:
     names = pseudonyms_of(settings)
     for number, line in enumerate(_LINE_END.split(text), start=1):
         place = f"--subject-file {path}, line {number}"
-        if _MAYBE_END.search(line):
+        # Also at its ends: of a name that has one there, the other may be missing.
+        if MAYBE_END.search(line):
             raise SettingsError(
-                f"{place}: holds a separator that may part two names (VT, FF, NEL, U+2028 or the like).",
+                f"{place}: {SAID_OF_LOST[MAYBE_TWO]}.",
                 hint="write one name a line.",
             )
         if habit := name_lost(line):

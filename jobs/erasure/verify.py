@@ -209,7 +209,26 @@ def _erased_keys(
 
 
 def _read_canaries(path: str) -> dict[str, bytes]:
+    """What to look for in every file, by name.
+
+    Raises:
+        BadInput: it is no such file, or a name stands twice in it: one of the two would not be looked for.
+    """
+    twice = False
+
+    def of_pairs(pairs: list[tuple[str, str]]) -> dict[str, str]:
+        nonlocal twice
+        twice = twice or len(dict(pairs)) < len(pairs)
+        return dict(pairs)
+
     try:
-        return {name: bytes.fromhex(text) for name, text in json.loads(Path(path).read_text(encoding="utf-8")).items()}
+        found = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=of_pairs)
+        canaries = {name: bytes.fromhex(text) for name, text in found.items()}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         raise BadInput(f"--canaries {path}: expected a JSON object of names and hexadecimal bytes.") from None
+    if twice:
+        raise BadInput(
+            f"--canaries {path}: a name stands twice, and one of the two would not be looked for.",
+            hint="give each a name of its own.",
+        )
+    return canaries

@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import PurePosixPath
 from typing import Any, Final, cast
+from urllib.parse import unquote
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, DataType, StructType
+from pyspark.sql.types import ArrayType, BinaryType, DataType, MapType, StructType
 
 from jobs.errors import BadInput, SettingsError
 from jobs.governance.basis_lines import (
@@ -28,9 +30,9 @@ from jobs.governance.basis_lines import (
     RECORD,
     Line,
     csv_layout,
-    csv_reader,
     ddl,
     other_form,
+    read_csv_lines,
     read_json,
     read_lines,
 )
@@ -203,8 +205,27 @@ def _table_lines(spark: SparkSession, place: str) -> DataFrame:
             f"delta:{place}: the table has unknown columns {unknown} or lacks record_id; nothing was imported.",
             hint="rename them in a view; docs/basis-record.md has the columns.",
         )
+    if binary := binary_columns(frame.schema):
+        raise BadInput(
+            f"delta:{place}: the columns {binary} are binary, and no text; nothing was imported.",
+            hint="make them texts in a view: CAST(record_id AS STRING), or how they were encoded.",
+        )
     options = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX", "timeZone": "UTC"}
     return frame.select(F.to_json(F.struct("*"), options).cast("binary").alias("line"))
+
+
+def binary_columns(found: DataType, place: str = "") -> list[str]:
+    """Names of columns, and of fields in them at any depth, that JSON would hold as base64: as other texts."""
+    if isinstance(found, BinaryType):
+        return [place]
+    if isinstance(found, ArrayType):
+        return binary_columns(found.elementType, place)
+    if isinstance(found, MapType):
+        return [*binary_columns(found.keyType, place), *binary_columns(found.valueType, place)]
+    if not isinstance(found, StructType):
+        return []
+    inside = [binary_columns(field.dataType, f"{place}.{field.name}" if place else field.name) for field in found]
+    return [name for names in inside for name in names]
 
 
 def _unknown(found: DataType, known: DataType, place: str = "") -> list[str]:
@@ -220,20 +241,22 @@ def _unknown(found: DataType, known: DataType, place: str = "") -> list[str]:
 
 
 def _read_csv(spark: SparkSession, path: str, names: Pseudonyms | None) -> BasisFile:
-    # As bytes, like the lines below: the beginning of the first file.
-    begins = spark.read.text(escaped(path))
-    begins = begins.select(F.col("value").cast("binary").alias("line"), "_metadata.file_block_start")
-    first = [bytes(row["line"]) for row in begins.where("file_block_start = 0").head(2)]
+    # Which file a line is of is asked where that one begins: each has its header there, read in the same pass.
+    begun = F.when(F.col("_metadata.file_block_start") == 0, F.col("_metadata.file_path")).alias("file")
+    # As bytes: Spark takes what is not UTF-8 for text, too.
+    lines = spark.read.text(escaped(path)).select(F.col("value").cast("binary").alias("line"), begun)
+    first = lines.where("file IS NOT NULL").head(2)
     if not first:
         raise _without_lines(path)
     try:
-        layout = csv_layout(first)
+        layout = csv_layout([bytes(row["line"]) for row in first if row["file"] == first[0]["file"]])
     except ValueError as error:
         raise BadInput(
-            f"{path}: {error}; nothing was imported.", hint="start from `ingest --basis-template FILE.csv`."
+            f"{_file_in(path, first[0]['file'])}: {error}; nothing was imported.",
+            hint="start from `ingest --basis-template FILE.csv`.",
         ) from None
-    judged = _judged(_lines(spark, path), csv_reader(layout.names, names.of if names else None, layout.separator))
-    _refuse_whole(path, {row["reason"] for row in judged.select("reason").distinct().collect()})
+    judged = materialise(lines.mapInArrow(read_csv_lines(layout, names.of if names else None), ddl(LINE)))
+    refuse_whole(path, {row["reason"] for row in judged.select("reason").distinct().collect()})
     unread = _unread(judged, path)
     # A record is one or several lines: where one of them cannot be read, none of them is.
     broken = looked_up(unread.select("record_id").dropna().distinct())
@@ -251,16 +274,42 @@ def merged_lines(rows: DataFrame, unread: DataFrame, path: str) -> BasisFile:
     )
 
 
-def _refuse_whole(path: str, reasons: set[str | None]) -> None:
-    if NO_KEY in reasons:
+def refuse_whole(path: str, reasons: Iterable[str | None]) -> None:
+    """Refuse files of which one line's reason says that none of the others can be relied on.
+
+    Raises:
+        BadInput: one of them begins with another header, or has a second one.
+        SettingsError: they name persons, and there is no key.
+    """
+    found = {reason for reason in reasons if reason}
+    begin = f"{ANOTHER_HEADER}:"
+    if others := sorted(_file_in(path, reason.removeprefix(begin)) for reason in found if reason.startswith(begin)):
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        raise BadInput(
+            f"{path}: {', '.join(others[:_NAMED])}{more} begin(s) with another header than the first file, or with "
+            "none; nothing was imported.",
+            hint="each file of a folder begins with the same columns in the same order; give others by themselves.",
+        )
+    if ANOTHER_HEADER in found:
+        raise BadInput(
+            f"{path}: a second header with other columns; nothing was imported.", hint="give each file by itself."
+        )
+    if NO_KEY in found:
         raise SettingsError(
             f"{path}: the column `subject` names persons, and there is no key to pseudonymise them with.",
             hint="set FACE_REINDEX_HMAC_KEY in the environment (keep it safe: it links records to persons).",
         )
-    if ANOTHER_HEADER in reasons:
-        raise BadInput(
-            f"{path}: a second header with other columns; nothing was imported.", hint="give each file by itself."
-        )
+
+
+def _file_in(place: str, file: str) -> str:
+    """The place of a ``file`` as Spark tells it (a URI), below the ``place`` that is read; that itself, if it is one.
+
+    >>> _file_in("/in/b 1.csv", "file:///in/b%201.csv/day=1/p.csv"), _file_in("/in/b 1.csv", "file:///in/b%201.csv")
+    ('/in/b 1.csv/day=1/p.csv', '/in/b 1.csv')
+    """
+    root = PurePosixPath(place).name
+    below = unquote(file).rpartition(f"/{root}/")[2] if f"/{root}/" in unquote(file) else ""
+    return f"{place.rstrip('/')}/{below}" if below else place
 
 
 def _merged(rows: DataFrame) -> DataFrame:
@@ -288,6 +337,7 @@ def _merged(rows: DataFrame) -> DataFrame:
 __all__ = [
     "CSV_COLUMNS",
     "BasisFile",
+    "binary_columns",
     "content_digest",
     "escaped",
     "merged_lines",
@@ -295,4 +345,5 @@ __all__ = [
     "overlooked",
     "read_basis",
     "refuse_unseen",
+    "refuse_whole",
 ]

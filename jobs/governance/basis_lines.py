@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.governance.blanks import filled, is_plain, plain, stripped
+from jobs.governance.decide import PRINCIPAL_PATTERN
 from jobs.governance.rewritten import holds_nothing, id_rewritten, name_lost, whole_number
 from jobs.texts import no_text
 
@@ -97,7 +98,7 @@ CSV_COLUMNS: Final = (
     "authority_disclosed_at",
     "schema_version",
 )
-#: Reasons that concern the whole file: the reader stops there.
+#: Reasons that concern the whole file: the reader stops there. (The second, where it begins a file, before its place.)
 NO_KEY: Final = "NO_KEY"
 ANOTHER_HEADER: Final = "ANOTHER_HEADER"
 #: Before the cell whose time a spreadsheet has written in its own form.
@@ -177,18 +178,67 @@ def read_lines(
     """A `mapInArrow` function: rows of one binary column become rows of ``LINE``."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
-        schema = pa.schema(list(arrow_type(LINE)))
         for batch in batches:
-            lines = [line for raw in batch.column(0).to_pylist() if (line := read(raw)) is not None]
-            rows = [
-                {"record": line.record, "reason": line.reason, "line_digest": line.digest, "named": list(line.named)}
-                for line in lines
-            ]
-            yield pa.RecordBatch.from_pylist(rows, schema=schema)
+            yield _arrow(map(read, batch.column(0).to_pylist()))
 
     return run
+
+
+def read_csv_lines(
+    layout: Layout, pseudonyms_of: Callable[[str], list[str]] | None = None
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """The same of CSVs that all have this layout. Rows: a line; and, of those in its first block, which file it is of.
+
+    A file that begins with another header, or with none, is `ANOTHER_HEADER` with its place: by the columns of this
+    one an image's name would be read as a person.
+    """
+    read = csv_reader(layout.names, pseudonyms_of, layout.separator)
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        heads = _Heads(layout)
+        for batch in batches:
+            rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            yield _arrow(heads.fault(raw, file) or read(raw) for raw, file in rows)
+
+    return run
+
+
+class _Heads:
+    """Looks at the header of each file as its lines come by, in their order."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.file: str | None = None
+        self.awaited = False
+
+    def fault(self, raw: bytes, file: str | None) -> Line | None:
+        """What there is to say of a line that is its file's header, and another one; ``file`` is null past a block."""
+        if file != self.file:
+            self.file, self.awaited = file, file is not None
+        if not self.awaited or _says_separator(raw):
+            return None
+        self.awaited = False
+        if csv_header(raw, self.layout.separator) == self.layout.names:
+            return None
+        return Line(None, f"{ANOTHER_HEADER}:{file}", (None,), _digest(raw))
+
+
+def _says_separator(raw: bytes) -> bool:
+    try:
+        return SAYS_SEPARATOR.fullmatch(_text(raw).rstrip("\r\n")) is not None
+    except Unread:
+        return False
+
+
+def _arrow(lines: Iterable[Line | None]) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    rows = [
+        {"record": line.record, "reason": line.reason, "line_digest": line.digest, "named": list(line.named)}
+        for line in lines
+        if line is not None
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=pa.schema(list(arrow_type(LINE))))
 
 
 def read_json(raw: bytes) -> Line | None:
@@ -362,6 +412,8 @@ def _checked(record: dict[str, Any]) -> dict[str, Any]:
         raise Unread("ID_NOT_PLAIN")
     if record["source_batch_id"] is not None:
         record["source_batch_id"] = stripped(record["source_batch_id"])
+    if _principal_rewritten(record["pii_principal_id"]):
+        raise Unread("PSEUDONYM_REWRITTEN")
     # Events of every version are kept: one without its time or state could never be mended.
     for event in record["events"] or ():
         if event["event_time"] is None or not (filled(event["event_type"]) and filled(event["event_state"])):
@@ -372,6 +424,13 @@ def _checked(record: dict[str, Any]) -> dict[str, Any]:
         raise Unread("FACE_WITHOUT_BOX")
     record["face_box"] = None if face is None else face["box"]
     return record
+
+
+def _principal_rewritten(person: str | None) -> bool:
+    """Whether a pseudonym is one but for capitals and blanks: whoever asks to be erased is not found under it."""
+    if person is None or re.fullmatch(PRINCIPAL_PATTERN, person):
+        return False
+    return re.fullmatch(PRINCIPAL_PATTERN, "".join(plain(person).split()).lower()) is not None
 
 
 @dataclass(frozen=True)
@@ -493,7 +552,8 @@ def _likely_cells(raw: bytes, separator: str) -> list[str]:
 def _csv_record(
     header: Sequence[str], cells: Sequence[str], pseudonyms_of: Callable[[str], list[str]] | None
 ) -> dict[str, Any]:
-    if set(cells) <= set(CSV_COLUMNS) and "record_id" in cells:
+    # No record, person or picture is called so: rows behind it would stand under the wrong names.
+    if "record_id" in (stripped(cell).lower() for cell in cells):
         raise Unread(ANOTHER_HEADER)
     if len(cells) != len(header):
         raise Unread("RAGGED_ROW")

@@ -31,11 +31,13 @@ _MONTH: Final = (
 # 1-Feb, 01. Feb, Jan 26, Jan-26. Excel writes no month in capitals, so DEC-12 is an id.
 _DAY_OR_YEAR: Final = re.compile(rf"\d{{1,2}}\.?[ -](?:{_MONTH})\.?|(?:{_MONTH})\.?[ -](?:\d\d|\d{{4}})", re.IGNORECASE)
 
-# Whatever the language: #REF!, #BEZUG!, #\u00a1DIV/0!, #NAME?, #\u00bfNOMBRE?; LibreOffice's Err:502; a column too
-# narrow.
+# Whatever the language: #REF!, #BEZUG!, #\u00a1DIV/0!, #NAME?, #\u00bfNOMBRE?; Bloomberg's `#N/A N/A`; LibreOffice's
+# Err:502; a column too narrow. (What is capitals alone is known by `_is_error`.)
 _ERROR: Final = re.compile(
-    r"#[\u00a1\u00bf]?[^\W\d_][^\Wa-z]*(?:/[^\Wa-z]+)?[!?]"
-    r"|#(?:N/A|N/D|N/B|N/V|NV|I/T|\u041d/\u0414|YOK|HI\u00c1NYZIK|GETTING_DATA|#+)|Err:\d{3}"
+    r"#[\u00a1\u00bf]?[^\W\d_][^\Wa-z]*(?:/[^\Wa-z]+)?[!?]|#N/A .*|##+"
+    # English and others, Portuguese, French, Polish, Czech, Russian, Ukrainian, Swedish, Turkish.
+    r"|(?:Err|Erro|Erreur|B\u0142\u0105d|Chyba|\u041e\u0448\u0438\u0431\u043a\u0430|"
+    r"\u041f\u043e\u043c\u0438\u043b\u043a\u0430|Fel|Hata)[ \u00a0]?:\d{3}"
 )
 # What SQL, Python, pandas, NumPy and JSON write for nothing, by case: Null and Nan are people's names.
 _NOTHING: Final = frozenset(["NULL", "null", "(null)", "[null]", "\\N", "None", "nan", "NaN", "-nan", "NaT", "<NA>"])
@@ -65,18 +67,23 @@ _MISREAD: Final = re.compile(
 # What web pages, addresses and JSON write for a letter. (An id may have been made so.)
 _WRITTEN_OUT: Final = re.compile(r"&(?:[A-Za-z]{2,8}|#\d+|#x[0-9A-Fa-f]+);|(?:%[0-9A-Fa-f]{2}){2}|\\u[0-9A-Fa-f]{4}")
 
+#: Ends of lines to some programs and white space to others: one name or two.
+MAYBE_END: Final = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+
 #: By which habit a name was lost.
 REPLACED_CHARACTER: Final = "REPLACED_CHARACTER"
 NUMBER_REWRITTEN: Final = "NUMBER_REWRITTEN"
 NO_NAME: Final = "NO_NAME"
 TEXT_MARKS: Final = "TEXT_MARKS"
 MISREAD: Final = "MISREAD"
+MAYBE_TWO: Final = "MAYBE_TWO"
 #: What a person is told of each, behind where the name stands.
 SAID_OF_LOST: Final = {
     REPLACED_CHARACTER: "holds a replaced character (U+FFFD, ?, \u00bf or SUB): the name is lost",
     NUMBER_REWRITTEN: "is a number that a program has rewritten (1.98501E+11, 123.0)",
     NO_NAME: "is no name: a spreadsheet's error, a program's word for nothing, or without letters and digits",
     TEXT_MARKS: 'has marks about it by which a program took it for a text (\'0012, ="0012", or quotes about the whole)',
+    MAYBE_TWO: "holds a separator that may part two names (VT, FF, NEL, U+2028 or the like)",
     MISREAD: "was read in another encoding or alphabet than it was written in (M\u00c3\u00bcller, M&uuml;ller)",
 }
 
@@ -87,7 +94,20 @@ def holds_nothing(cell: str) -> bool:
     >>> holds_nothing("#REF!"), holds_nothing("a;#NV"), holds_nothing("NULL"), holds_nothing("Null")
     (True, True, True, False)
     """
-    return any(part in _NOTHING or _ERROR.fullmatch(part) for part in map(str.strip, (cell, *cell.split(";"))))
+    return any(part in _NOTHING or _is_error(part) for part in map(str.strip, (cell, *cell.split(";"))))
+
+
+def _is_error(text: str) -> bool:
+    """A spreadsheet's. Those for what is not there have no mark at their end, and a word of each language's own.
+
+    >>> _is_error("#NEN\u00cd_K_DISPOZICI"), _is_error("#\u0394/\u03a5"), _is_error("#DIV/0!"), _is_error("#2025")
+    (True, True, True, False)
+    """
+    text = unicodedata.normalize("NFC", text)
+    word = text.removeprefix("#")
+    if word != text and word[:1].isupper() and all(letter.isupper() or letter in "/_" for letter in word):
+        return True
+    return _ERROR.fullmatch(text) is not None
 
 
 def name_lost(name: str) -> str | None:
@@ -103,11 +123,13 @@ def name_lost(name: str) -> str | None:
     text = stripped(name)
     if _MISREAD.search(name) or _WRITTEN_OUT.search(name):
         return MISREAD
+    if MAYBE_END.search(text):
+        return MAYBE_TWO
     if _MARKED.fullmatch(text):
         return TEXT_MARKS
     if _POWER.fullmatch(text) or _FRACTION.fullmatch(text):
         return NUMBER_REWRITTEN
-    nobody = text in _NOBODY or _ERROR.fullmatch(text) or not any(unicodedata.category(c)[0] in "LN" for c in text)
+    nobody = text in _NOBODY or _is_error(text) or not any(unicodedata.category(c)[0] in "LN" for c in text)
     return NO_NAME if text and nobody else None
 
 

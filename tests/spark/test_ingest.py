@@ -741,6 +741,16 @@ def test_a_csv_of_another_form_is_refused(spark: SparkSession, tmp_path: Path) -
             imported(spark, tmp_path, text, "bad.csv")
     with pytest.raises(BadInput, match="second header"):
         imported(spark, tmp_path, "record_id,images\na,b\nimages,record_id\nb,a", "bad.csv")
+    folder = tmp_path / "many.csv"
+    folder.mkdir()
+    (folder / "1 a.csv").write_text("record_id,images\nr1,a.jpg\n")
+    (folder / "2.csv").write_text("\ufeffrecord_id,images\r\nr2,b.jpg\r\n")
+    (folder / "_SUCCESS").write_text("")
+    assert rows(read_basis(spark, str(folder), None).records, "record_id") == {("r1",), ("r2",)}
+    # The longest is read first.
+    (folder / "2.csv").write_text("record_id,images,subject\n" + "r2,b.jpg,Anna\n" * 9)
+    with pytest.raises(BadInput, match=r"many\.csv/1 a\.csv begin\(s\) with another header.*nothing was imported"):
+        read_basis(spark, str(folder), None)
 
 
 def test_a_file_that_has_no_json_lines_is_refused_as_a_whole(spark: SparkSession, tmp_path: Path) -> None:

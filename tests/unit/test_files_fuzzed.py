@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.erasure.verify import _read_canaries
-from jobs.errors import FaceReindexError, SettingsError
+from jobs.errors import BadInput, FaceReindexError, SettingsError
 from jobs.governance.jurisdictions import load_rules
 from jobs.index.protocol import CollectionInfo
 from jobs.session import packaged_conf
@@ -39,6 +39,16 @@ def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path: Path, data: bytes
     with contextlib.suppress(FaceReindexError):
         load_settings(overrides=["warehouse=" + data.decode("utf-8", "replace")], environ={})
     CollectionInfo.from_json(data.decode("utf-8", "replace"))
+
+
+def test_guarantee_10_a_canary_under_another_ones_name_is_refused(tmp_path: Path) -> None:
+    """The first of the two was not looked for."""
+    path = tmp_path / "canaries.json"
+    path.write_text('{"a": "00ff", "b": "0102"}')
+    assert _read_canaries(str(path)) == {"a": b"\x00\xff", "b": b"\x01\x02"}
+    path.write_text('{"a": "00ff", "b": "0102", "a": "00ff"}')
+    with pytest.raises(BadInput, match="a name stands twice"):
+        _read_canaries(str(path))
 
 
 @pytest.mark.parametrize(

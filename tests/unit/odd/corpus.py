@@ -389,6 +389,11 @@ CSVS: dict[str, tuple[bytes, list[str] | Refused]] = {
     "letters of web pages": (saved(f"r1,a.jpg,M&uuml;ller,{GIVEN}"), ["NAME_IS_LOST:MISREAD: r1"]),
     "letters that were lost": (saved(f"r1,a.jpg,?ukasz,{GIVEN}"), ["NAME_IS_LOST:REPLACED_CHARACTER: r1"]),
     "a spreadsheet's error": (saved(f"r1,#REF!,Anna,{GIVEN}"), ["NO_VALUE:images: r1"]),
+    "a spreadsheet's error in Czech": (saved(f"r1,#NEN\u00cd_K_DISPOZICI,Anna,{GIVEN}"), ["NO_VALUE:images: r1"]),
+    "two names in a cell": (saved(f"r1,a.jpg,Anna\u2028Bea,{GIVEN}"), ["NAME_IS_LOST:MAYBE_TWO: r1"]),
+    "another file behind it": (
+        saved(ONE, "record_id,subject,images,notes"), [*TAKEN, "ANOTHER_HEADER: record_id"],
+    ),
     "a list as Python writes it": (saved(f"r1,\"['a.jpg']\",Anna,{GIVEN}"), ["VALUE_OF_ANOTHER_TYPE: r1"]),
 }  # fmt: skip
 #: The first line of a file that is given as JSON lines, and why it has none (None: it may have).
@@ -431,6 +436,9 @@ SHORT_CSVS: dict[str, tuple[bytes, list[str | Refused]]] = {
         saved(f"a.jpg,M\u00c3\u00bcller,{DAY}", header=SHORT), [Refused("2: subject was read in another encoding")],
     ),
     "a person of no name": (saved(f"a.jpg,N/A,{DAY}", header=SHORT), [Refused("2: subject is no name")]),
+    "two names in a cell": (
+        saved(f"a.jpg,Anna\x0bBea,{DAY}", header=SHORT), [Refused("2: subject holds a separator that may")],
+    ),
 }  # fmt: skip
 #: A file of who is to be erased, and how many people it names.
 SUBJECTS: dict[str, tuple[bytes, int | Refused]] = {
@@ -464,6 +472,9 @@ BATCHES: dict[str, tuple[bytes, str | Refused]] = {
     "a number behind a #": (BATCH.replace("b1", "crm #2025").encode(), Refused("line 1: ` #` behind a value")),
     "a tab": (
         BATCH.replace("supplier: ", "\tsupplier: ").encode(), Refused("line 2: is not valid YAML: there is a tab"),
+    ),
+    "an ampersand before a name": (
+        BATCH.replace("supplier: s", "supplier: &Sons Ltd").encode(), Refused("line 2: anchors are not read"),
     ),
     "a key twice": ((BATCH + "state: revoked\n").encode(), Refused("line 7: a name stands twice (first in line 6)")),
     "a key of one's own": ((BATCH + "note: x\n").encode(), Refused("Extra inputs are not permitted")),
