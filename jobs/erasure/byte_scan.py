@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from jobs.erasure.parquet_chunks import chunks_of
 from jobs.errors import SettingsError
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, keyed_text
 from jobs.index.protocol import SCALARS
@@ -48,9 +49,10 @@ _INDEX_EVENT: Final = b"\x07"
 #: How footers and pages begin: the head of field 1, of 32 bits (Thrift's compact protocol).
 _FIRST_IS_I32: Final = b"\x15"
 #: How often the bytes of a file are looked at in search of Parquet that begins and ends anywhere. Once is the rule.
-_EFFORT: Final = 16
-#: What opening a piece costs, in bytes that could be read meanwhile.
+_EFFORT: Final = 32
+#: What opening a piece costs, in bytes that could be read meanwhile, and a byte of a footer.
 _OPENING_BYTES: Final = 512
+_FOOTER_COSTS: Final = 8
 #: Marks that may be the begin of one piece: so many are looked at, and so many tried; and the chunks compared for that.
 _MARKS_SEEN, _MARKS_TRIED, _CHUNKS_SEEN = 64, 4, 8
 _SHARE_BYTES: Final = 64 * 2**20
@@ -260,14 +262,8 @@ class _Footer:
     edges: list[tuple[int, int]]
 
     @classmethod
-    def of(cls, begin: int, end: int, metadata: pq.FileMetaData) -> _Footer:
-        """The footer with its chunks' places; one of 0 is none: some writers give it where there is no dictionary."""
-        chunks = []
-        for group in (metadata.row_group(at) for at in range(metadata.num_row_groups)):
-            for column in (group.column(at) for at in range(group.num_columns)):
-                places = (column.dictionary_page_offset or 0, column.data_page_offset)
-                if (size := column.total_compressed_size) > 0 and (known := [p for p in places if p > 0]):
-                    chunks.append((min(known), min(known) + size))
+    def of(cls, begin: int, end: int, metadata: pq.FileMetaData, chunks: list[tuple[int, int]]) -> _Footer:
+        """The footer, with the edges of its chunks."""
         edges: list[tuple[int, int]] = []
         for first, last in sorted(chunks):
             if edges and first <= edges[-1][1]:
@@ -311,11 +307,12 @@ class _Pieces:
             # Every writer begins with the version, field 1, an i32. Before a footer at least a mark stands.
             if self._closed[at] or begin < len(_MAGIC) or self._data[begin : begin + 1] != _FIRST_IS_I32:
                 continue
-            if not self._may(mark - begin):
+            if not self._may(_FOOTER_COSTS * (mark - begin)):
                 return
             held = self._held.slice(begin - len(_MAGIC), mark - begin + 2 * len(_MAGIC))
             try:
-                footer = _Footer.of(begin, mark + len(_MAGIC), pq.read_metadata(pa.BufferReader(held)))
+                metadata = pq.read_metadata(pa.BufferReader(held))
+                footer = _Footer.of(begin, mark + len(_MAGIC), metadata, chunks_of(self._data[begin : mark - 4]))
             except (pa.ArrowException, OSError, ValueError):
                 continue  # the mark was none: it may stand in a value by chance
             yield footer

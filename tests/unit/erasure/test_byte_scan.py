@@ -236,7 +236,7 @@ def compressed(column: str, which: str, **more: Any) -> bytes:
     """Parquet in which a canary stands compressed: no search of bytes finds it. Other columns stand as they are."""
     canary = CANARIES[which].decode()
     table = pa.table({column: [canary[:-1] + "x", canary, canary]} | more)
-    packed = {name: "none" for name in more} | {column: "zstd"}
+    packed = dict.fromkeys(more, "none") | {column: "zstd"}
     data = parquet(table, compression=packed, use_dictionary=False, write_statistics=False)
     assert CANARIES[which] not in data
     return data
