@@ -234,7 +234,7 @@ def _search_piece(
             return begin, failed
         if best is None or len(failed) < len(best[1]):
             best = begin, failed
-    return best or (footer.begin, {"footer"} if footer.chunks else set())
+    return best or (footer.begin, {"footer"} if footer.metadata.num_row_groups else set())
 
 
 def _is_binlog(data: bytes) -> bool:
@@ -278,6 +278,14 @@ class _Footer:
         return self.begin - (self.edges[-1][1] if self.edges else len(_MAGIC))
 
 
+def _chunks_of(footer: bytes) -> list[tuple[int, int]]:
+    """The places of the chunks, if they are told: pyarrow may still understand what is damaged."""
+    try:
+        return chunks_of(footer)
+    except ValueError:
+        return []
+
+
 class _Pieces:
     """The Parquet files in the bytes of a file: the whole of it, or pieces between two marks.
 
@@ -312,7 +320,7 @@ class _Pieces:
             held = self._held.slice(begin - len(_MAGIC), mark - begin + 2 * len(_MAGIC))
             try:
                 metadata = pq.read_metadata(pa.BufferReader(held))
-                footer = _Footer.of(begin, mark + len(_MAGIC), metadata, chunks_of(self._data[begin : mark - 4]))
+                footer = _Footer.of(begin, mark + len(_MAGIC), metadata, _chunks_of(self._data[begin : mark - 4]))
             except (pa.ArrowException, OSError, ValueError):
                 continue  # the mark was none: it may stand in a value by chance
             yield footer
