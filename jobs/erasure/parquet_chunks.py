@@ -28,13 +28,18 @@ def chunks_of(footer: bytes) -> list[tuple[int, int]]:
         ValueError: it is no such footer.
     """
     found = []
-    for group in _Compact(footer).struct(_WANTED, 0).get(_GROUPS) or ():
-        for column in group.get(_COLUMNS) or ():
-            told = column.get(_METADATA) or {}
-            size, places = told.get(_SIZE) or 0, [told.get(field) or 0 for field in (_DATA, _DICTIONARY)]
+    for group in _of(list, _Compact(footer).struct(_WANTED, 0).get(_GROUPS)):
+        for column in _of(list, group.get(_COLUMNS)):
+            told = _of(dict, column.get(_METADATA))
+            size, *places = (_of(int, told.get(field)) for field in (_SIZE, _DATA, _DICTIONARY))
             if size > 0 and (known := [place for place in places if place > 0]):
                 found.append((min(known), min(known) + size))
     return found
+
+
+def _of(kind: type[Any], value: object) -> Any:
+    """A value if it is of that kind, else an empty one: readers pass over a field of another type."""
+    return value if isinstance(value, kind) else kind()
 
 
 class _Compact:

@@ -412,6 +412,16 @@ def test_the_places_of_chunks_are_those_that_pyarrow_reads(size: int) -> None:
 
 
 def test_what_is_no_footer_has_no_chunks() -> None:
+    # Numbers, structs and lists where others belong.
+    for other in (
+        b"\x46\x02\0",
+        b"\x4c\0\0",
+        b"\x49\x16\x02\0",
+        b"\x49\x1c\x16\x02\0\0",
+        b"\x49\x1c\x19\x1c\x36\x02\0\0\0",
+    ):
+        assert chunks_of(other) == []
+    assert chunks_of(b"\x49\x1c\x19\x1c\x3c\x76\x0a\x26\x08\0\0\0\0") == [(4, 9)]
     for wrong in (
         b"",
         b"\x15",
