@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.erasure import byte_scan
-from jobs.erasure.byte_scan import UNREADABLE, _list_all, _parquet_in, _refuse_unseen, _search, refuse_empty
+from jobs.erasure.byte_scan import UNREADABLE, _list_all, _refuse_unseen, _search, refuse_empty
+from jobs.erasure.parquet_chunks import chunks_of
 from jobs.erasure.verify import _not_proven
 from jobs.errors import NotProvenError, SettingsError
 from jobs.governance.tombstones import FACE, SUBJECT, KeyRing, keyed_text
@@ -45,7 +46,7 @@ TOMBSTONES = stones(FACE, FACE_ID) | stones(SUBJECT, PERSON)
 
 def parquet(table: pa.Table, **options: Any) -> bytes:
     written = io.BytesIO()
-    pq.write_table(table, written, compression="zstd", **options)
+    pq.write_table(table, written, **{"compression": "zstd"} | options)
     return written.getvalue()
 
 
@@ -206,11 +207,9 @@ def test_a_file_that_is_being_written_is_searched_when_it_is_whole(
     assert search(tmp_path, path.name, no_footer(data)) == {(PERSON_FOUND, "pii_principal_id")}
 
 
-def test_parquet_is_found_wherever_it_begins() -> None:
-    one, two = parquet(pa.table({"a": [1]})), parquet(pa.table({"b": [NEEDLE]}), write_statistics=False)
-    pieces = [(begin, end, file.schema_arrow.names) for begin, end, file in _parquet_in(b"head" + one + b"-" + two)]
-    assert (4, 4 + len(one), ["a"]) in pieces
-    assert (5 + len(one), 5 + len(one) + len(two), ["b"]) in pieces
+def test_parquet_is_found_wherever_it_begins(tmp_path: Path) -> None:
+    parts = b"head PAR1" + compressed("a", "first") + b"-" + compressed("b", "second") + b"tail"
+    assert search(tmp_path, "1.vlog", parts, **CANARIES) == {("first", "a"), ("second", "b")}
 
 
 def test_guarantee_10_the_message_tells_what_is_there_from_what_is_not_known() -> None:
@@ -227,6 +226,244 @@ def test_guarantee_10_the_message_tells_what_is_there_from_what_is_not_known() -
     there = str(_not_proven([], 0, ["2 keys in faces_r1"]))
     assert there.startswith("What was erased is still there: 0 findings in files; 2 keys in faces_r1.")
     assert "VACUUM" not in there
+
+
+# -- marks and whole files in values -----------------------------------------------------------------------------------
+
+CANARIES = {name: f"somebody who is the {name} of those who were erased".encode() for name in ("first", "second")}
+
+
+def compressed(column: str, which: str, **more: Any) -> bytes:
+    """Parquet in which a canary stands compressed: no search of bytes finds it. Other columns stand as they are."""
+    canary = CANARIES[which].decode()
+    table = pa.table({column: [canary[:-1] + "x", canary, canary]} | more)
+    packed = dict.fromkeys(more, "none") | {column: "zstd"}
+    data = parquet(table, compression=packed, use_dictionary=False, write_statistics=False)
+    assert CANARIES[which] not in data
+    return data
+
+
+def tiny(**columns: pa.Array) -> bytes:
+    """As small as Parquet can be, so that much of it goes into a picture."""
+    written = io.BytesIO()
+    table = pa.table(columns or {"q": pa.array([], pa.int8())})
+    pq.write_table(table, written, store_schema=False, write_statistics=False, use_dictionary=False)
+    return written.getvalue()
+
+
+def picture(middle: bytes, size: int = 3_000) -> bytes:
+    noise = np.random.default_rng(5).bytes(size)
+    return b"\xff\xd8\xff\xe0" + noise + middle + noise
+
+
+def unfit() -> bytes:
+    """Parquet whose footer is understood, and whose column is not: its pages are gone."""
+    data = tiny(x=keys(*range(50)))
+    n = int.from_bytes(data[-8:-4], "little") + 8
+    return data[:4] + bytes(len(data) - n - 4) + data[-n:]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts what is opened as Parquet, footers and pieces."""
+    count, real = [0], pq.ParquetFile.__init__
+
+    def counted(self: pq.ParquetFile, *given: Any, **named: Any) -> None:
+        count[0] += 1
+        real(self, *given, **named)
+
+    monkeypatch.setattr(pq.ParquetFile, "__init__", counted)
+    return count
+
+
+@pytest.mark.parametrize("inner", [tiny(), tiny(y=keys(1, 2)), unfit(), b"PAR1" * 40])
+@pytest.mark.parametrize(
+    ("name", "head"), [("part-0.zstd.parquet", b""), ("part-0.parquet.tmp", b""), ("5.vlog", b"head PAR1")]
+)
+def test_guarantee_10_a_picture_that_is_parquet_too_hides_nothing_and_is_no_finding(
+    name: str, head: bytes, inner: bytes, tmp_path: Path
+) -> None:
+    """Somebody put a whole Parquet file into a picture: the table around it is searched as ever."""
+    data = compressed("name", "first", content=[picture(inner), b"\xff\xd8", b""])
+    assert inner in data
+    assert search(tmp_path, name, head + data, **CANARIES) == {("first", "name")}
+
+
+def test_guarantee_10_a_picture_that_is_parquet_too_is_told_apart_from_damage(tmp_path: Path) -> None:
+    """The table around it is damaged: that is told, and what can be read of the rest is searched."""
+    data = compressed("name", "first", content=[picture(unfit() + tiny(z=keys(FACE_ID))), b"", b""])
+    at = data.index(unfit()) - 500
+    damaged = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    assert search(tmp_path, "a.parquet", damaged, **CANARIES) == {("first", "name")}
+    at = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0).column(1).data_page_offset
+    damaged = data[:at] + bytes(8) + data[at + 8 :]
+    found = {("first", "name"), (UNREADABLE, "content"), (FACE_FOUND, "z")}
+    assert search(tmp_path, "a.parquet", damaged, **CANARIES) == found
+
+
+def test_guarantee_10_marks_in_a_picture_cost_no_look_each(tmp_path: Path, opened: list[int]) -> None:
+    """What is opened is counted: a footer and a piece for each Parquet file, however many marks stand in it."""
+    small = tiny(y=keys(1))
+    for marks in (b"PAR1" * 200_000, small * 3_000, small[-40:] * 20_000):
+        data = compressed("name", "first", content=[picture(marks), b"", b""])
+        opened[0] = 0
+        assert search(tmp_path, "a.parquet", data, **CANARIES) == {("first", "name")}
+        assert opened[0] == 2
+        opened[0] = 0
+        assert search(tmp_path, "5.vlog", b"-" + data + b"-" + data, **CANARIES) == {("first", "name")}
+        assert opened[0] == 4
+
+
+def test_guarantee_10_marks_in_a_picture_that_lies_by_itself_are_opened_at_most_some_times_each(
+    tmp_path: Path, opened: list[int]
+) -> None:
+    """Nothing around it is read, so that each may be something. It grows with the bytes, and not with their square."""
+    counts = []
+    for times in (50, 100, 200):
+        opened[0] = 0
+        assert search(tmp_path, "a.jpg", picture(unfit() * times)) == {(UNREADABLE, "x")}
+        counts.append(opened[0] / times)
+    assert max(counts) <= 1 + byte_scan._MARKS_TRIED + 1
+    # It is looked at twice, for it may have been written at that moment.
+    assert counts[2] <= 1.1 * counts[1] <= 1.3 * counts[0]
+
+
+def test_guarantee_10_footers_that_all_lead_to_the_same_bytes_are_given_up_and_told(
+    tmp_path: Path, opened: list[int]
+) -> None:
+    """Each would cost a look at all that stands before it: four openings a footer, for it is looked at twice."""
+    held = tiny(x=keys(*np.random.default_rng(5).integers(0, 2**60, 2_000).tolist()))
+    footer = held[-8 - int.from_bytes(held[-8:-4], "little") :]
+    assert search(tmp_path, "a.jpg", held + footer * 400) == {(UNREADABLE, "footer")}
+    assert opened[0] < 400
+
+
+def test_a_picture_with_marks_by_chance_is_no_finding(tmp_path: Path) -> None:
+    for marks in (b"PAR1", b"PAR1\x15\x04PAR1", b"PAR1" * 1_000, b"PAR1\x15\x02\x19" + b"\x07\0\0\0PAR1"):
+        assert search(tmp_path, "a.jpg", picture(marks)) == set()
+        assert search(tmp_path, "b.png", b"\x89PNG" + marks + marks) == set()
+    assert search(tmp_path, "c.jpg", picture(tiny())) == set()
+
+
+def test_guarantee_10_the_end_of_parquet_without_its_begin_is_a_finding(tmp_path: Path) -> None:
+    assert search(tmp_path, "5.vlog", compressed("a", "first")[4:]) == {(UNREADABLE, "footer")}
+    assert search(tmp_path, "6.vlog", tiny()[4:]) == set()
+
+
+# -- binlogs without their footer --------------------------------------------------------------------------------------
+
+
+def index_file(part: bytes) -> bytes:
+    """As Milvus writes a part of an index: its bytes as they are."""
+    head = binlog("100", keys(1)).partition(b"PAR1")[0]
+    return head[:-33] + struct.pack("<Qbii", 1, 7, 33 + len(part), 0) + struct.pack("<QQ", 1, 2) + part
+
+
+def length_flipped(data: bytes) -> bytes:
+    return data[:-8] + b"\xff\xff\xff\xff" + data[-4:]
+
+
+def last_byte_gone(data: bytes) -> bytes:
+    return data[:-1]
+
+
+def begun_anew(data: bytes) -> bytes:
+    return no_footer(data) + data
+
+
+@pytest.mark.parametrize("damage", [no_footer, length_flipped, last_byte_gone, begun_anew])
+def test_guarantee_10_a_binlog_whose_footer_cannot_be_read_is_a_finding(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    whole = binlog("100", pa.array(range(ROWS), pa.int64()))
+    assert search(tmp_path, "449", whole) == set()
+    assert search(tmp_path, "449", damage(whole)) == {(UNREADABLE, "footer")}
+    # The same bytes without its magic number are nobody's binlog.
+    assert search(tmp_path, "450", b"\xff\xd8\xff\xe0" + damage(whole)[4:].replace(whole, b"")) == set()
+
+
+def test_guarantee_10_each_payload_of_a_binlog_is_read(tmp_path: Path) -> None:
+    two = binlog("100", keys(1, FACE_ID)) + binlog("101", keys(2))[4:]
+    assert search(tmp_path, "449", two) == {(FACE_FOUND, "100")}
+    assert search(tmp_path, "449", two[:-1]) == {(FACE_FOUND, "100"), (UNREADABLE, "footer")}
+
+
+def test_a_part_of_an_index_that_holds_a_mark_by_chance_is_no_finding(tmp_path: Path) -> None:
+    assert search(tmp_path, "HNSW_0", index_file(b"vectors PAR1 vectors")) == set()
+
+
+def test_guarantee_10_a_damaged_footer_ends_no_process(tmp_path: Path) -> None:
+    """Its chunks' places are read from it without pyarrow, which would: each byte of it is another one once."""
+    data = compressed("name", "first")
+    for at in range(len(data) - 8 - int.from_bytes(data[-8:-4], "little"), len(data)):
+        found = search(tmp_path, "a.parquet", data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :], **CANARIES)
+        assert {name for name, _ in found} <= {"first", UNREADABLE}
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_places_of_chunks_are_those_that_pyarrow_reads(size: int) -> None:
+    table = pa.table({f"c{i}": pa.array([{"a": [1, 2]}, {"a": []}, None]) for i in range(20)} | {"t": ["x", "y", "z"]})
+    data = parquet(table, row_group_size=size, write_page_index=True)
+    metadata = pq.read_metadata(io.BytesIO(data))
+    columns = [metadata.row_group(g).column(c) for g in range(3 // size) for c in range(metadata.num_columns)]
+    begins = [min(filter(None, (c.dictionary_page_offset, c.data_page_offset))) for c in columns]
+    wanted = [(at, at + c.total_compressed_size) for at, c in zip(begins, columns, strict=True)]
+    assert chunks_of(data[-8 - int.from_bytes(data[-8:-4], "little") : -8]) == wanted
+
+
+def test_what_is_no_footer_has_no_chunks() -> None:
+    # Numbers, structs and lists where others belong.
+    for other in (
+        b"\x46\x02\0",
+        b"\x4c\0\0",
+        b"\x49\x16\x02\0",
+        b"\x49\x1c\x16\x02\0\0",
+        b"\x49\x1c\x19\x1c\x36\x02\0\0\0",
+    ):
+        assert chunks_of(other) == []
+    assert chunks_of(b"\x49\x1c\x19\x1c\x3c\x76\x0a\x26\x08\0\0\0\0") == [(4, 9)]
+    for wrong in (
+        b"",
+        b"\x15",
+        b"\x1c" * 1_000,
+        b"\x19" * 1_000,
+        b"\x15" + b"\xff" * 1_000,
+        b"\x19\xf5\xff\xff\xff\x7f",
+    ):
+        with pytest.raises(ValueError, match=r"footer|bytes|bits|type"):
+            chunks_of(wrong)
+
+
+# -- dictionaries ------------------------------------------------------------------------------------------------------
+
+
+def many() -> pa.Array:
+    """Values of which one is a canary, as a dictionary that Parquet compresses."""
+    canary = CANARIES["first"].decode()
+    return pa.array([canary[:-1] + "x", canary] * 2).dictionary_encode()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        many(),
+        many().cast(pa.dictionary(pa.int32(), pa.binary())),
+        pa.StructArray.from_arrays([many(), pa.array(range(4))], ["x", "y"]),
+        pa.ListArray.from_arrays(pa.array([0, 0, 1, 2, 4], pa.int32()), many()),
+        pa.FixedSizeListArray.from_arrays(many(), 1),
+        pa.MapArray.from_arrays(pa.array([0, 0, 1, 2, 4], pa.int32()), pa.array(list("abcd")), many()),
+        pa.MapArray.from_arrays(pa.array([0, 0, 1, 2, 4], pa.int32()), many(), pa.array(list("abcd"))),
+        pa.StructArray.from_arrays([pa.ListArray.from_arrays(pa.array([0, 0, 1, 2, 4], pa.int32()), many())], ["x"]),
+    ],
+    ids=["text", "bytes", "struct", "list", "fixed", "map's values", "map's keys", "deep"],
+)
+def test_guarantee_10_what_stands_in_a_dictionary_is_found(values: pa.Array, tmp_path: Path) -> None:
+    """A pandas Categorical is one: Arrow brings it back with its values beside the column."""
+    data = parquet(pa.table({"name": values}), write_statistics=False)
+    read = pq.read_table(io.BytesIO(data)).column("name")
+    assert "dictionary" in str(read.type)
+    assert CANARIES["first"] not in data
+    assert search(tmp_path, "a.parquet", data, **CANARIES) == {("first", "name")}
 
 
 # -- places ------------------------------------------------------------------------------------------------------------
