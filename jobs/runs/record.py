@@ -185,7 +185,7 @@ class Run:
         """Forget completed steps, because what they made is gone and has to be made again."""
         names = [name for kind in kinds for name in self._done if kind.is_name(name)]
         if names:
-            self._append(dict.fromkeys(names, {}), utc_now(), 0.0, state="forgotten")
+            self._append({name: {} for name in names}, utc_now(), 0.0, state="forgotten")
         for name in names:
             del self._done[name]
 
