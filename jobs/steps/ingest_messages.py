@@ -30,10 +30,22 @@ def said_of_expansion(done: Expanded) -> str:
     )
 
 
-def said_of_records(done: BasisImported) -> list[str]:
-    """What an import of basis records did, in parts of a sentence."""
+def said_of_records(done: BasisImported, taken_for: str | None = None) -> list[str]:
+    """What an import of basis records did, in parts of a sentence; ``taken_for``: what names without a source were."""
     links = counted(done.new_links, "new link")
     parts = [f"{counted(done.records, 'basis record')}: {done.new_versions} new, {links} to images"]
+    if done.absent_links:
+        parts.append(
+            f"{done.absent_links} of the new links {'is' if done.absent_links == 1 else 'are'} for images that are not "
+            "here yet"
+        )
+    if done.held_absent:
+        parts.append(
+            f"a legal hold names images that are not here ({counted(done.held_absent, 'link')}): if they are here under "
+            "other names, nothing keeps them"
+        )
+    if taken_for and (done.absent_links or done.held_absent):
+        parts.append(f"names were taken for {taken_for}: --ids-of and --batch say otherwise")
     if done.barred:
         parts.append(f"{done.barred} not taken: the persons, or the batches, were erased")
     if done.barred_links:
