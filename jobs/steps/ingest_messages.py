@@ -41,8 +41,8 @@ def said_of_records(done: BasisImported, taken_for: str | None = None) -> list[s
         )
     if done.held_absent:
         parts.append(
-            f"a legal hold names images that are not here ({counted(done.held_absent, 'link')}): if they are here under "
-            "other names, nothing keeps them"
+            f"a legal hold names images that are not here ({counted(done.held_absent, 'link')}): under another name "
+            "nothing keeps them"
         )
     if taken_for and (done.absent_links or done.held_absent):
         parts.append(f"names were taken for {taken_for}: --ids-of and --batch say otherwise")

@@ -81,9 +81,7 @@ def test_what_names_are_can_be_said_for_a_basis_file_without_a_source() -> None:
     assert said("table", "s/") == said(None, "s/") == Naming("b", "s/")
     # A source's own prefix: it is opened with it.
     assert said(None, "s/", source=True) is None
-    for refused in (
-        lambda: said("files", "s/"), lambda: said("table", source=True), lambda: said("table", basis=False),
-        lambda: said(None, "s/", basis=False),
-    ):  # fmt: skip
+    wrong = [("files", "s/", False, True), ("table", "", True, True), ("table", "", False, False)]
+    for ids_of, prefix, source, basis in (*wrong, (None, "s/", False, False)):
         with pytest.raises(SettingsError):
-            refused()
+            said(ids_of, prefix, source=source, basis=basis)
