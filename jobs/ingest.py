@@ -11,7 +11,8 @@ from jobs.governance.blanks import is_plain
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, open_run
 from jobs.steps.check import check_basis
-from jobs.steps.ingest import Given, bring, template
+from jobs.steps.ingest import Given, bring, counts_at_start, template
+from jobs.tables.naming import Naming
 from jobs.tables.sources import open_source
 
 _EXAMPLES = """
@@ -33,6 +34,11 @@ spark-submit --properties-file conf/spark-yarn.conf jobs/ingest.py --source delt
 @click.option("--check", is_flag=True, help="Say by reason what the gate will say to --basis; store nothing.")
 @click.option("--basis-template", help="Write a CSV (and batch YAML) for this source, to be completed by a person.")
 @click.option("--id-prefix", default="", help="What stands before the ids of this table here, as others have the same.")
+@click.option(
+    "--ids-of",
+    type=click.Choice(["files", "table"]),
+    help="Without --source: whose names --basis gives: files' (or shards'), or a table's (with its --id-prefix).",
+)
 @click.option("--by-uri", is_flag=True, help="Keep addresses and not bytes: originals stay where they are.")
 def main(
     job_: JobContext,
@@ -44,6 +50,7 @@ def main(
     check: bool,
     basis_template: str | None,
     id_prefix: str,
+    ids_of: str | None,
     by_uri: bool,
 ) -> Result:
     """Bring images, basis records and the assessment of their source into the warehouse. Repeating changes nothing."""
@@ -55,23 +62,46 @@ def main(
     for option, name in (("--batch", batch_id), ("--id-prefix", id_prefix)):
         if not is_plain(name):
             raise SettingsError(f"{option}: there is white space about it, or characters that do not show.")
-    if id_prefix and not source:
-        raise SettingsError("--id-prefix is a source's.", hint="name the table with --source.")
+    naming = said_naming(batch_id, ids_of, id_prefix, source=bool(source), basis=bool(basis))
     if check:
         job_.warehouse.read_only = job_.dry_run = True
     job_.check_keys()
     opened = open_source(job_.spark, source, batch_id, job_.settings, id_prefix=id_prefix) if source else None
-    given = Given(batch_id, assessment, basis, by_uri, terms, expanded)
+    given = Given(batch_id, assessment, basis, by_uri, terms, expanded, naming)
     if basis_template:
         return template(opened, batch_id, assessment, basis_template)
     if check:
         return check_basis(job_, opened, given)
     if job_.dry_run:
         return bring(job_, opened, given)
-    with open_run(job_, "ingest") as run:
-        done = bring(job_, opened, given)
+    with open_run(job_, "ingest", {"counts": counts_at_start(opened)}) as run:
+        done = bring(job_, opened, given, run.facts)
         run.facts["counts"] = done.data["counts"]
         return run.end(done)
+
+
+def said_naming(batch_id: str, ids_of: str | None, id_prefix: str, *, source: bool, basis: bool) -> Naming | None:
+    """How names in ``basis`` become ids, as options without a source say; None: they do not.
+
+    Raises:
+        SettingsError: there is nothing that they could be about, or they contradict each other.
+    """
+    if source:
+        if ids_of:
+            raise SettingsError("--ids-of: the --source tells that by itself.", hint="leave it out.")
+        return None
+    if not (ids_of or id_prefix):
+        return None
+    if not basis:
+        raise SettingsError(
+            "--ids-of and --id-prefix are about a table that comes in, or about names in a basis file.",
+            hint="give --source or --basis as well.",
+        )
+    if ids_of == "files":
+        if id_prefix:
+            raise SettingsError("--id-prefix: ids of files have none.", hint="leave it out, or say --ids-of table.")
+        return Naming(batch_id)
+    return Naming(batch_id, id_prefix)
 
 
 if __name__ == "__main__":

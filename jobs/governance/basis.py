@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from pathlib import Path
@@ -29,6 +29,7 @@ from jobs.schemas import (
     BASIS_LINKS,
     BASIS_QUARANTINE,
     ERASURE_ITEMS,
+    IMAGES,
     PROCESSING_BASIS,
     SOURCE_BATCHES,
     TOMBSTONES,
@@ -46,8 +47,11 @@ class BasisImported:
     """What an import of basis records found and did.
 
     ``nameless``: unread lines of which it is not sure that they tell a record that is known here. ``barred``: records
-    of erased people and batches, not stored; ``barred_links``: links to erased images, not stored. ``waiting``: links
-    to images that were left as they were, though their source may have other bytes: `link_images`.
+    of erased people and batches, not stored; ``barred_links``: links to erased images, not stored.
+    ``absent_links``: of the new links, those to images that are not here; ``held_absent``: links of records on hold to
+    such images, new or not: `with_absent` counts both, once the images are in. ``left_links``: links to images that
+    were left as they were, though their source may have other bytes: `link_images`. ``waiting`` and ``on_hold``: among
+    which links (image_id, record_id) the absent ones are; None: there are none.
     """
 
     records: int
@@ -57,7 +61,17 @@ class BasisImported:
     nameless: int = 0
     barred: int = 0
     barred_links: int = 0
-    waiting: int = 0
+    left_links: int = 0
+    absent_links: int = 0
+    held_absent: int = 0
+    waiting: DataFrame | None = field(default=None, repr=False, compare=False)
+    on_hold: DataFrame | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Its numbers by their names, for the record."""
+        named = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, int)}
 
 
 def import_basis(
@@ -93,15 +107,18 @@ def import_basis(
     given = _given(records, image_id)
     waiting = materialise(waiting_links(warehouse, given))
     links = _not_to_erased(waiting, stones)
-    barred_links = 0 if links is waiting else waiting.count() - links.count()
+    expected = links.count()
+    barred_links = 0 if links is waiting else waiting.count() - expected
+    expecting = links.select("image_id", "record_id") if expected else None
     links = links if before_images else links.unionByName(links_to_content(warehouse, given))
     new_unread = materialise(_new_unread(warehouse, unread, stored, fresh, now))
     read = every.count()
     taken = read if records is every else records.count()
     lines = _counted(unread, stored.where("read_at IS NOT NULL"), versions)
     counts = BasisImported(
-        read, fresh.count(), 0, lines["all"], lines["nameless"], barred=read - taken, barred_links=barred_links
-    )
+        read, fresh.count(), 0, lines["all"], lines["nameless"], barred=read - taken, barred_links=barred_links,
+        waiting=expecting, on_hold=_on_hold(versions, given, stones),
+    )  # fmt: skip
     if not warehouse.read_only:
         # What bars comes first, and a link to a record that is not there yet is refused: a gate that looks in between,
         # and an import that is cut off in between, permit less and not more.
@@ -110,6 +127,18 @@ def import_basis(
         if counts.new_versions:
             warehouse.append(fresh, PROCESSING_BASIS)
     return replace(counts, new_links=append_links(warehouse, links, now=now))
+
+
+def with_absent(warehouse: Warehouse, done: BasisImported, coming: DataFrame | None = None) -> BasisImported:
+    """``done`` with what of its links is to images that are neither here nor ``coming`` (image_id)."""
+
+    def absent(links: DataFrame | None) -> int:
+        if links is None:
+            return 0
+        links = links.join(warehouse.read(IMAGES).select("image_id"), "image_id", "left_anti")
+        return (links if coming is None else links.join(coming, "image_id", "left_anti")).count()
+
+    return replace(done, absent_links=absent(done.waiting), held_absent=absent(done.on_hold))
 
 
 def link_images(
@@ -286,6 +315,14 @@ def _not_to_erased(links: DataFrame, stones: Stones) -> DataFrame:
     if erased is None:
         return links
     return materialise(links.join(erased, F.col("row_key") == F.col("image_id"), "left_anti"))
+
+
+def _on_hold(versions: DataFrame, given: DataFrame, stones: Stones) -> DataFrame | None:
+    """Links (image_id, record_id) of the records on hold, but for erased images; None: there is no such record."""
+    held = versions.where("legal_hold_ref IS NOT NULL").select("record_id")
+    if held.isEmpty():
+        return None
+    return _not_to_erased(materialise(given.join(held, "record_id", "left_semi")), stones)
 
 
 def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, ring: KeyRing, now: datetime) -> bool:

@@ -20,6 +20,7 @@ from jobs.runs.lease import last_act
 from jobs.runs.results import AliasSet, FileImported, Imported, Promoted, Staged, Verified, present_name
 from jobs.runs.step_result import StepResult
 from jobs.schemas import BASIS_LINKS, IMAGE_STATUS, IMAGES, PROCESSING_BASIS, RUN_STEPS, RUNS
+from jobs.tables.naming import namings_on_record
 from jobs.tables.source_keys import source_key
 from jobs.tables.store import Warehouse
 
@@ -163,13 +164,24 @@ def last_outcomes(warehouse: Warehouse) -> DataFrame:
     """
     names = ("status", "reason", "faces", "run_id", "decided_at")
     last = warehouse.read(IMAGE_STATUS).groupBy("image_id").agg(F.max_by(F.struct(*names), "decided_at").alias("last"))
-    images = warehouse.read(IMAGES).select(
-        "image_id", source_key().alias("source_key"), "uri", F.col("root").alias("source"), "source_batch_id"
+    images, prefixes = _with_prefixes(warehouse, warehouse.read(IMAGES))
+    images = images.select(
+        "image_id", source_key(prefixes).alias("source_key"), "uri", F.col("root").alias("source"), "source_batch_id"
     )
     found = images.join(last.select("image_id", "last.*"), "image_id", "left")
     lacking = _missing(warehouse, found.where(F.col("reason") == Reason.FIELD_MISSING.value).select("image_id"))
     named = found.join(lacking, "image_id", "left")
     return named.withColumn("status", F.coalesce("status", F.lit("undecided")))
+
+
+def _with_prefixes(warehouse: Warehouse, images: DataFrame) -> tuple[DataFrame, Column | None]:
+    """``images`` with the prefixes of table ids of their batches, and these; None: no table came in with one."""
+    ways = {batch: sorted(way for way in of if way is not None) for batch, of in namings_on_record(warehouse).items()}
+    known = [(batch, prefixes) for batch, prefixes in ways.items() if any(prefixes)]
+    if not known:
+        return images, None
+    of_batch = warehouse.spark.createDataFrame(known, "source_batch_id string, prefixes array<string>")
+    return images.join(F.broadcast(of_batch), "source_batch_id", "left"), F.col("prefixes")
 
 
 def _missing(warehouse: Warehouse, images: DataFrame) -> DataFrame:

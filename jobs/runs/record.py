@@ -263,8 +263,10 @@ def _scalars(record: Record) -> dict[str, Any]:
 
 
 @contextmanager
-def open_run(job: JobContext, name: str) -> Iterator[Run]:
+def open_run(job: JobContext, name: str, facts: Mapping[str, Any] | None = None) -> Iterator[Run]:
     """Take the lease, load what an earlier start of the same run did, and record how it ends.
+
+    ``facts``: what its record says from its start on (`Run.facts`).
 
     Raises:
         SettingsError: the run id exists with other settings, and resuming it would mix two configurations; or a key
@@ -280,7 +282,7 @@ def open_run(job: JobContext, name: str) -> Iterator[Run]:
     job.warehouse.fence = lease
     lease.keep()
     metrics = RunMetrics(job.settings.metrics.file, name, run_id, active=lambda: job.watcher.active)
-    run = Run(job, run_id, lease, utc_now(), metrics)
+    run = Run(job, run_id, lease, utc_now(), metrics, dict(facts or {}))
     clean = True
     try:
         with job.watching("record", "read what this run has done"):

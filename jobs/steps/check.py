@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from jobs.errors import SettingsError
 from jobs.formatting import counted
 from jobs.governance.barred import barred_in
-from jobs.governance.basis import import_basis, link_images, named_images
+from jobs.governance.basis import import_basis, link_images, named_images, with_absent
 from jobs.governance.decide import Reason
 from jobs.governance.gate import gate_warehouse, policy_of
 from jobs.governance.missing import missing_fields
@@ -19,7 +19,7 @@ from jobs.governance.tombstones import admission, key_ring
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, utc_now
 from jobs.schemas import IMAGES, PROCESSING_BASIS
-from jobs.steps.ingest import Given, ids_apart, image_ids_of, read_records, settle_batch
+from jobs.steps.ingest import Given, ids_apart, naming_for, read_records, settle_batch
 from jobs.steps.ingest_messages import said_of_records
 from jobs.tables.images import to_come
 from jobs.tables.supposed import SupposedWarehouse
@@ -52,16 +52,18 @@ def check_basis(job_: JobContext, source: Source | None, given: Given) -> Result
     records = read_records(job_, supposed, source, given, said)
     assert records is not None  # noqa: S101 - a file was given
     code = int(settle_batch(supposed, given, ring, said, now=now))
-    image_ids = image_ids_of(job_, source, given.batch_id)
+    naming = naming_for(job_.warehouse, source, given, records)
+    image_ids = naming.image_id
     with job_.watching("check", f"ask the gate about basis records of batch {given.batch_id}"):
         done = import_basis(supposed, records, image_ids, ring=ring, names=names, now=now, before_images=bool(source))
         images = named_images(records, image_ids).select("image_id").distinct()
         if source:
             images = _suppose_images(job_, supposed, source, now)
             link_images(supposed, records, image_ids, ring=ring, names=names, now=now)
+        done = with_absent(supposed, done)
         by_record, lacking = _records_by_reason(job_, supposed, records.records.select("record_id"), now)
         by_image = _images_by_reason(job_, supposed, images, now)
-    said += said_of_records(done)[1:]
+    said += said_of_records(done, None if source else naming.words)[1:]
     fields = ", ".join(f"{name} in {count}" for name, count in lacking.items())
     said.append(f"{_told(by_record, 'basis record')}{f' (empty: {fields})' if fields else ''}")
     said.append(_told(by_image, "image"))

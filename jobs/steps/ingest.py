@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.errors import BadInput, SettingsError
 from jobs.formatting import counted
-from jobs.governance.basis import import_basis, is_void, link_images, named_images, record_batch, write_template
+from jobs.governance.basis import (
+    import_basis,
+    is_void,
+    link_images,
+    named_images,
+    record_batch,
+    with_absent,
+    write_template,
+)
 from jobs.governance.basis_files import BasisFile, read_basis
 from jobs.governance.expansion import expand, write_whole
 from jobs.governance.holds import images_on_hold
@@ -31,14 +40,12 @@ from jobs.steps.ingest_messages import (
     said_of_others,
     said_of_records,
 )
-from jobs.tables.images import OTHER_BATCH, counted_by, ids_of_others, ingest_images
-from jobs.tables.sources import FolderSource, Source, TableSource
+from jobs.tables.images import OTHER_BATCH, counted_by, ids_of_others, ingest_images, to_come
+from jobs.tables.naming import Naming, naming_of
+from jobs.tables.sources import Source, TableSource
 from jobs.tables.store import Warehouse, materialise
 from udfs.listing import UNREADABLE_FOLDER
 from udfs.sources import BROKEN_SHARD
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column
 
 #: Of how many runs it is looked up how a table came in.
 _LOOKED_BACK: Final = 1000
@@ -79,6 +86,7 @@ class Given:
     """What `ingest` is given beside a source: the batch and its assessment, a file of records, how bytes are kept.
 
     ``terms``: a file of what the lines of ``basis`` have in common; ``expanded``: where their whole records go as CSV.
+    ``naming``: how names in ``basis`` become ids, where that is said and not told by a source, or by the tables.
     """
 
     batch_id: str
@@ -87,6 +95,7 @@ class Given:
     by_uri: bool = False
     terms: str | None = None
     expanded: str | None = None
+    naming: Naming | None = None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -94,13 +103,23 @@ class Given:
         return self.assessment or {"source_batch_id": self.batch_id, "state": "unassessed"}
 
 
-def bring(job_: JobContext, source: Source | None, given: Given) -> Result:
+def counts_at_start(source: Source | None) -> dict[str, Any]:
+    """What the record of a run says before anything of ``source`` is here: how its names become ids."""
+    return {"names": source.naming.record} if source else {}
+
+
+def bring(job_: JobContext, source: Source | None, given: Given, facts: dict[str, Any] | None = None) -> Result:
     """The batch first, then records, then images, then the links of records to what came in; counts, and what to do.
+
+    ``facts``: what the run's record says; from the first image on that images came in, and how.
 
     Raises:
         BadInput, SettingsError: ids of a table are another batch's, or had another prefix before (`ids_apart`).
     """
-    warehouse, counts, parts = job_.warehouse, dict[str, Any](), list[str]()
+    warehouse, counts, parts = job_.warehouse, counts_at_start(source), list[str]()
+    facts = {} if facts is None else facts
+    # Of what fails before them no image is here.
+    facts.pop("counts", None)
     batch_id, basis = given.batch_id, given.basis
     names, ring = pseudonyms_of(job_.settings), key_ring(job_.settings)
     if table := ids_apart(warehouse, source):
@@ -108,7 +127,8 @@ def bring(job_: JobContext, source: Source | None, given: Given) -> Result:
     # First, so that a file which cannot be read leaves nothing behind.
     records = read_records(job_, warehouse, source, given, parts)
     code = int(settle_batch(warehouse, given, ring, parts, now=utc_now()))
-    image_ids = image_ids_of(job_, source, batch_id)
+    naming = naming_for(warehouse, source, given, records)
+    image_ids = naming.image_id
     if records:
         job_.console.step("basis", "started")
         with job_.watching("basis", f"import basis records of batch {batch_id}"):
@@ -118,6 +138,7 @@ def bring(job_: JobContext, source: Source | None, given: Given) -> Result:
     if source:
         # After the records: one given anew admits an image whose former permission had expired.
         job_.console.step("images", "started", source=source.kind)
+        facts["counts"] = counts
         with job_.watching("images", f"ingest images of batch {batch_id}"):
             images, left = ingest_images(
                 warehouse,
@@ -138,11 +159,15 @@ def bring(job_: JobContext, source: Source | None, given: Given) -> Result:
                 since, waiting = link_images(
                     warehouse, records, image_ids, ring=ring, names=names, left=left, now=utc_now()
                 )
-            done = replace(done, new_links=done.new_links + since, waiting=waiting)
-        counts["basis"] = asdict(done)
+            done = replace(done, new_links=done.new_links + since, left_links=waiting)
+        # In a dry run no image came in: it is those that would have that count.
+        coming = to_come(warehouse, source, None)[0] if source and job_.dry_run else None
+        done = with_absent(warehouse, done, coming)
+        counts["basis"] = done.counts
         job_.console.step("basis", "done", **counts["basis"])
-        parts += said_of_records(done)
-        code = code or int(done.nameless > 0 or done.waiting > 0)
+        parts += said_of_records(done, None if source else naming.words)
+        # A hold on nothing keeps nothing. Beside a source its pictures were looked for.
+        code = code or int(done.nameless > 0 or done.left_links > 0 or (done.held_absent > 0 and not source))
     if source:
         parts += said_of_images(images, with_basis=basis is not None)
         # Part of the source was not even listed, or is taken for another batch's: whoever waits for it has to know.
@@ -234,9 +259,17 @@ def read_records(
     return done.file
 
 
-def image_ids_of(job_: JobContext, source: Source | None, batch_id: str) -> Callable[[Column], Column]:
-    """How the names in a basis file become image ids: as the source makes them, else as a folder would."""
-    return (source or FolderSource(job_.spark, ".", batch_id, job_.settings)).image_id
+def naming_for(warehouse: Warehouse, source: Source | None, given: Given, records: BasisFile | None) -> Naming:
+    """How the names in a basis file become ids: as the source makes them, as was said, else as the batch's images came.
+
+    Raises:
+        SettingsError: the tables do not tell that for sure (`naming_of`).
+    """
+    if source:
+        return source.naming
+    if given.naming or records is None:
+        return given.naming or Naming(given.batch_id)
+    return naming_of(warehouse, given.batch_id, records.records.select(F.explode("images").alias("key")))
 
 
 def _is_known(warehouse: Warehouse, batch_id: str) -> bool:

@@ -30,18 +30,30 @@ def said_of_expansion(done: Expanded) -> str:
     )
 
 
-def said_of_records(done: BasisImported) -> list[str]:
-    """What an import of basis records did, in parts of a sentence."""
+def said_of_records(done: BasisImported, taken_for: str | None = None) -> list[str]:
+    """What an import of basis records did, in parts of a sentence; ``taken_for``: what names without a source were."""
     links = counted(done.new_links, "new link")
     parts = [f"{counted(done.records, 'basis record')}: {done.new_versions} new, {links} to images"]
+    if done.absent_links:
+        parts.append(
+            f"{done.absent_links} of the new links {'is' if done.absent_links == 1 else 'are'} for images that are not "
+            "here yet"
+        )
+    if done.held_absent:
+        parts.append(
+            f"a legal hold names images that are not here ({counted(done.held_absent, 'link')}): under another name "
+            "nothing keeps them"
+        )
+    if taken_for and (done.absent_links or done.held_absent):
+        parts.append(f"names were taken for {taken_for}: --ids-of and --batch say otherwise")
     if done.barred:
         parts.append(f"{done.barred} not taken: the persons, or the batches, were erased")
     if done.barred_links:
         parts.append(f"{counted(done.barred_links, 'link')} not taken: the images were erased")
-    if done.waiting:
+    if done.left_links:
         parts.append(
-            f"{counted(done.waiting, 'link')} PERMIT NOTHING: their pictures were left as they were (not taken, or out "
-            "of reach), and what is given beside a source is given for what it has: ingest both again"
+            f"{counted(done.left_links, 'link')} PERMIT NOTHING: their pictures were left as they were (not taken, or "
+            "out of reach), and what is given beside a source is given for what it has: ingest both again"
         )
     if done.quarantined:
         parts.append(

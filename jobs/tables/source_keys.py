@@ -19,8 +19,28 @@ def hashed_id(batch_id: Column, source_key: Column) -> Column:
     return F.when(source_key.isNotNull(), digest)
 
 
-def source_key() -> Column:
+def is_hash(image_id: Column) -> Column:
+    """Whether an id has the form of `hashed_id`, as ids of a table's own may have, too."""
+    return image_id.rlike(_HASH)
+
+
+def source_key(prefixes: Column | None = None) -> Column:
     """Of rows of `images`: the path below the folder, a shard's key, or a table's own id; null: it is not kept.
+
+    ``prefixes``: what the ids of tables begin with in the row's batch, as far as it is on record (`namings_on_record`);
+    null: nothing is. A basis file names an image without it. Null as well where several of them could be meant.
+    """
+    image_id = F.col("image_id")
+    own = image_id
+    if prefixes is not None:
+        fitting = F.filter(prefixes, lambda prefix: F.startswith(image_id, prefix))
+        rest = F.substring(image_id, F.length(F.get(fitting, F.lit(0))) + 1, F.length(image_id))
+        own = F.when(prefixes.isNull(), image_id).when(F.size(fitting) == 1, rest)
+    return F.coalesce(key_of_name(), F.when(~is_hash(image_id), own))
+
+
+def key_of_name() -> Column:
+    """Of rows of `images`: the name that the id is a hash of; null: it is none, or the name is not kept.
 
     A path is not stored a second time: it is found in `uri`, and is right where it makes the image's id.
     """
@@ -30,8 +50,7 @@ def source_key() -> Column:
     in_shard = F.concat(shard, F.lit("/"), F.regexp_replace(member, _STEM, "$1$2"))
     candidates = [_below(uri, place), in_shard, _below(F.concat(above, in_shard), place), uri]
     batch_id, image_id = F.col("source_batch_id"), F.col("image_id")
-    known = [F.when(hashed_id(batch_id, key) == image_id, key) for key in candidates]
-    return F.coalesce(*known, F.when(~image_id.rlike(_HASH), image_id))
+    return F.coalesce(*(F.when(hashed_id(batch_id, key) == image_id, key) for key in candidates))
 
 
 def _below(address: Column, place: Column) -> Column:

@@ -18,7 +18,7 @@ from jobs.errors import BadInput, SettingsError
 from jobs.settings import Settings, refuse_credentials
 from jobs.tables.files import exists, hadoop_path
 from jobs.tables.foreign import is_table_name, open_table, table_layout
-from jobs.tables.source_keys import hashed_id
+from jobs.tables.naming import Naming
 from jobs.tables.store import looked_up_in_parts, materialise
 from udfs.kinds import HEAD_BYTES, image_kind
 from udfs.listing import FOLDER_SCHEMA, LISTING_SCHEMA, ListSpec, check_place, has_file, list_folders
@@ -68,9 +68,14 @@ class Source(ABC):
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
         """Rows of image_id, content, uri, content_sha256, byte_size for the listed rows in ``wanted``."""
 
+    @property
+    def naming(self) -> Naming:
+        """How its names become ids of images."""
+        return Naming(self.batch_id)
+
     def image_id(self, source_key: Column) -> Column:
         """The id of an image."""
-        return hashed_id(F.lit(self.batch_id), source_key)
+        return self.naming.image_id(source_key)
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -239,9 +244,10 @@ class TableSource(Source):
         read = named.mapInArrow(read_files(self._spec(keep_bytes=keep_bytes)), FILE_SCHEMA)
         return read.withColumnRenamed("source_key", "image_id")
 
-    def image_id(self, source_key: Column) -> Column:
+    @property
+    def naming(self) -> Naming:
         """A table brings its own ids, behind a prefix; where it has names only, they are made as a file's."""
-        return F.concat(F.lit(self.id_prefix), source_key) if self.layout.own_ids else super().image_id(source_key)
+        return Naming(self.batch_id, self.id_prefix if self.layout.own_ids else None)
 
 
 def _around(place: str) -> str:

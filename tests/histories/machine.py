@@ -266,8 +266,9 @@ class Player:
             arguments += ["--source", f"parquet:{self._source(pictures)}"]
         # What another batch has under a known id may be refused one by one, or as a whole.
         # So does a line that was not read, where its record is not known.
-        # And what is given beside a picture that is left as it was.
-        usual = {0, 1} if any(line.version is None for line in lines) or (lines and pictures) else {0}
+        # And what is given beside a picture that is left as it was; without a source, a hold on none that is there.
+        unread = any(line.version is None or (line.version.hold and not pictures) for line in lines)
+        usual = {0, 1} if unread or (lines and pictures) else {0}
         usual = {0, 1, 3} if batch == "other" else usual
         answer = self.world.run("ingest", *arguments, at=at)
         self._expect(answer, usual if at is None else {*usual, -9})

@@ -30,11 +30,12 @@ from jobs.governance.basis_files import _JSON_SCHEMA, read_basis
 from jobs.governance.batch_file import read_batch
 from jobs.governance.batches import current_batches
 from jobs.governance.decide import LAWFUL_BASES, STATES
+from jobs.governance.holds import images_on_hold
 from jobs.governance.pseudonyms import Pseudonyms
 from jobs.governance.records import current_records
 from jobs.governance.tombstones import CONTENT, IMAGE, SUBJECT, KeyRing, Stones, admission
 from jobs.ingest import main as ingest
-from jobs.runs.history import run_state
+from jobs.runs.history import last_outcomes, run_state
 from jobs.schemas import (
     BASIS_LINKS,
     BASIS_QUARANTINE,
@@ -164,13 +165,17 @@ def test_tables_as_others_write_them(spark: SparkSession, tmp_path: Path, folder
 def test_guarantee_6_two_tables_with_the_same_ids_meet_under_a_prefix_only(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither replaces the other; the prefix is on record, and the table does not come in a second time without."""
+    """Neither replaces the other; the prefix is on record, and the table does not come in a second time without.
+
+    Nor is a basis file without a source about other images than one with it (Guarantee 7): see the end.
+    """
     for name in ("first", "second"):
         frame = spark.createDataFrame([("1", JPEG + name.encode()), ("2", JPEG)], "image_id string, content binary")
         frame.write.parquet(str(tmp_path / name))
 
     def said(name: str, *more: str) -> tuple[int, str]:
-        given = ["--source", f"parquet:{tmp_path / name}", "--batch", name, "--quiet", *more]
+        source = [] if "--basis" in more else ["--source", f"parquet:{tmp_path / name}"]
+        given = [*source, "--batch", name, "--quiet", *more]
         with pytest.raises(SystemExit) as ended:
             ingest.main([*given, "--set", f"warehouse={tmp_path}/warehouse"], prog_name="ingest")
         return int(ended.value.code or 0), "".join(capsys.readouterr())
@@ -192,6 +197,31 @@ def test_guarantee_6_two_tables_with_the_same_ids_meet_under_a_prefix_only(
     }  # fmt: skip
     code, text = said("second")
     assert (code, "came into batch second with 's/'" in text) == (2, True)
+
+    warehouse = warehouse_for(spark, settings_for(tmp_path))
+    outcomes = last_outcomes(warehouse)
+    # What basis files call them, by which a hold comes without a source.
+    assert rows(outcomes, "image_id", "source_key") == {("1", "1"), ("2", "2"), ("s/1", "1"), ("s/2", "2")}
+    basis = tmp_path / "hold.jsonl"
+    basis.write_text(record(record_id="hold", images=["2", "gone"], legal_hold_ref="case 1"))
+    code, text = said("second", "--basis", str(basis))
+    assert (code, "2 new links" in text, "1 of the new links is for images that are not here" in text) == (
+        1,
+        True,
+        True,
+    )
+    assert ("a legal hold names images that are not here (1 link)" in text, "with 's/' before them" in text) == (
+        True,
+        True,
+    )
+    assert rows(images_on_hold(warehouse), "image_id") == {("s/2",), ("s/gone",)}
+    shutil.rmtree(tmp_path / "warehouse" / "runs")
+    basis.write_text(record(record_id="consent", images=["1", "later"]))
+    code, text = said("first", "--basis", str(basis))
+    assert (code, "not on record with which --id-prefix" in text, "--ids-of table" in text) == (2, True, True)
+    code, text = said("first", "--basis", str(basis), "--ids-of", "table")
+    assert (code, "1 of the new links is for images that are not here" in text) == (0, True)
+    assert rows(warehouse.read(BASIS_LINKS).where("record_id = 'consent'"), "image_id") == {("1",), ("later",)}
 
 
 def test_webdataset_shards(spark: SparkSession, tmp_path: Path) -> None:

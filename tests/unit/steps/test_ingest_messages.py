@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.steps.ingest_messages import said_of_images
+from jobs.governance.basis import BasisImported
+from jobs.steps.ingest_messages import said_of_images, said_of_records
 from jobs.tables.images import Ingested
 
 pytestmark = pytest.mark.unit
@@ -29,3 +30,13 @@ def test_of_one_key_it_is_told_where_it_stands_twice_and_of_a_table_how_to_find_
     )
     table = Ingested(4, 0, 0, 0, refused={"DUPLICATE_ID": 4})
     assert "group the source by image_id" in said_of_images(table, with_basis=True)[2]
+
+
+def test_guarantee_7_it_is_said_of_how_many_links_no_image_is_here_and_that_a_hold_is_among_them() -> None:
+    here = BasisImported(2, 2, 3)
+    assert said_of_records(here, "names of files") == ["2 basis records: 2 new, 3 new links to images"]
+    yet = BasisImported(2, 2, 3, absent_links=1)
+    assert said_of_records(yet)[1:] == ["1 of the new links is for images that are not here yet"]
+    held = said_of_records(BasisImported(2, 0, 0, held_absent=2), "names of files")
+    assert "a legal hold names images that are not here (2 links)" in held[1]
+    assert held[2].startswith("names were taken for names of files: --ids-of")
