@@ -66,12 +66,12 @@ class Seen:
 def namings_on_record(warehouse: Warehouse) -> dict[str, frozenset[str | None]]:
     """By batch, how images came into it as far as it is on record: `Naming.prefix` of each way."""
     wanted = "job = 'ingest' AND (counts LIKE {wanted} OR state = 'failed')"
-    return ways_by_batch(
-        warehouse.rows(RUNS, "run_id, state, counts", where=wanted, order_by="recorded_at", wanted='%"names"%')
+    return _ways_by_batch(
+        warehouse.rows(RUNS, "run_id, state, counts", where=wanted, order_by="recorded_at", wanted="%names%")
     )
 
 
-def ways_by_batch(rows: Iterable[Mapping[str, Any]]) -> dict[str, frozenset[str | None]]:
+def _ways_by_batch(rows: Iterable[Mapping[str, Any]]) -> dict[str, frozenset[str | None]]:
     """The same of ``rows`` of `runs` (run_id, state, counts), the oldest first.
 
     A run says it as it begins, so that one that was killed has said it. Where it fails before an image came in, it does
@@ -157,4 +157,4 @@ def _seen(warehouse: Warehouse, batch_id: str, on_record: frozenset[str | None],
     return Seen(own, hashed)
 
 
-__all__ = ["Naming", "Seen", "agreed", "naming_of", "namings_on_record", "ways_by_batch"]
+__all__ = ["Naming", "Seen", "agreed", "naming_of", "namings_on_record"]

@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from jobs.errors import SettingsError
 from jobs.ingest import said_naming
-from jobs.tables.naming import Naming, Seen, agreed, ways_by_batch
+from jobs.tables.control import DeltaRsTable
+from jobs.tables.naming import Naming, Seen, agreed, namings_on_record
+from jobs.tables.store import Warehouse
 
 pytestmark = pytest.mark.unit
 
 
-def row(run_id: str, state: str, naming: Naming | None) -> dict[str, str]:
-    counts = {} if naming is None else {"names": naming.record, "images": {"new": 1}}
-    return {"run_id": run_id, "state": state, "counts": json.dumps(counts)}
+def row(run_id: str, state: str, naming: Naming | None) -> tuple[str, str, str]:
+    counts = {"images": {"new": 1}} if naming is None else {"names": naming.record, "images": {"new": 1}}
+    return run_id, state, json.dumps(counts)
 
 
-def test_guarantee_7_how_images_came_in_is_on_record_also_of_a_run_that_was_killed() -> None:
-    files, table, other = Naming("b"), Naming("b", ""), Naming("c%_\\é", "s/")
+def read_from(folder: Path, rows: Sequence[tuple[str, str, str]]) -> dict[str, frozenset[str | None]]:
+    """What is on record in a table of runs; no Spark, as it lies in a local folder."""
+    columns = ("run_id", "state", "counts", "job", "recorded_at")
+    schema = pa.schema([(name, pa.string()) for name in columns[:-1]] + [(columns[-1], pa.timestamp("us", "UTC"))])
+    DeltaTable.create(folder / "runs", schema)
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    table = DeltaRsTable(str(folder / "runs"))
+    table.append([(*row, "ingest", began + timedelta(hours=n)) for n, row in enumerate(rows)], None)
+    table.append([("night", "done", json.dumps({"names": {"batch": "b", "prefix": "n/"}}), "reindex", began)], None)
+    return namings_on_record(Warehouse(lambda: pytest.fail("Spark"), str(folder), is_path=True, read_only=True))
+
+
+def test_guarantee_7_how_images_came_in_is_on_record_also_of_a_run_that_was_killed(tmp_path: Path) -> None:
+    files, table, other = Naming("b"), Naming("b", ""), Naming("c%_\\é'", "s/")
     rows = [
         row("done", "running", files), row("done", "done", files),
         row("killed", "running", table),
         # Refused before anything came in; and failed when something may have.
         row("refused", "running", Naming("b", "x/")), row("refused", "failed", None),
         row("failed", "running", other), row("failed", "failed", other),
-        row("records alone", "running", None), row("records alone", "failed", None),
+        row("records alone", "running", None), row("records alone", "failed", None), ("old", "done", ""),
     ]  # fmt: skip
-    assert ways_by_batch(rows) == {"b": {None, ""}, "c%_\\é": {"s/"}}
+    assert read_from(tmp_path / "1", rows) == {"b": {None, ""}, "c%_\\é'": {"s/"}}
     # Killed, and refused when it was given again under its id: what came in before the kill is here.
     again = [row("r", "running", table), row("r", "running", table), row("r", "failed", None)]
-    assert ways_by_batch(again) == {"b": {""}}
-    assert ways_by_batch([{"run_id": "r", "state": "failed", "counts": ""}]) == {}
+    assert read_from(tmp_path / "2", again) == {"b": {""}}
+    nothing = Warehouse(lambda: pytest.fail("Spark"), str(tmp_path / "3"), is_path=True, read_only=True)
+    assert namings_on_record(nothing) == {}
 
 
 @pytest.mark.parametrize(
