@@ -267,6 +267,7 @@ def test_guarantee_7_a_hold_by_a_new_record_suspends_what_is_still_open(made: In
     assert given("h3", None).new_versions == 1
     assert carried_out(made) == (1, 0, 0, 0)
     assert (image(3),) not in image_rows(made)
+    assert forget_items(warehouse)
     done = given("another", "case-2")
     assert (done.new_versions, done.barred) == (0, 1)
 
