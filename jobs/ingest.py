@@ -12,7 +12,7 @@ from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, open_run
 from jobs.steps.check import check_basis
 from jobs.steps.ingest import Given, bring, counts_at_start, template
-from jobs.tables.naming import Naming
+from jobs.tables.naming import said_naming
 from jobs.tables.sources import open_source
 
 _EXAMPLES = """
@@ -34,11 +34,7 @@ spark-submit --properties-file conf/spark-yarn.conf jobs/ingest.py --source delt
 @click.option("--check", is_flag=True, help="Say by reason what the gate will say to --basis; store nothing.")
 @click.option("--basis-template", help="Write a CSV (and batch YAML) for this source, to be completed by a person.")
 @click.option("--id-prefix", default="", help="What stands before the ids of this table here, as others have the same.")
-@click.option(
-    "--ids-of",
-    type=click.Choice(["files", "table"]),
-    help="Without --source: whose names --basis gives: files' (or shards'), or a table's (with its --id-prefix).",
-)
+@click.option("--ids-of", type=click.Choice(["files", "table"]), help="Without --source: whose names --basis gives.")
 @click.option("--by-uri", is_flag=True, help="Keep addresses and not bytes: originals stay where they are.")
 def main(
     job_: JobContext,
@@ -78,30 +74,6 @@ def main(
         done = bring(job_, opened, given, run.facts)
         run.facts["counts"] = done.data["counts"]
         return run.end(done)
-
-
-def said_naming(batch_id: str, ids_of: str | None, id_prefix: str, *, source: bool, basis: bool) -> Naming | None:
-    """How names in ``basis`` become ids, as options without a source say; None: they do not.
-
-    Raises:
-        SettingsError: there is nothing that they could be about, or they contradict each other.
-    """
-    if source:
-        if ids_of:
-            raise SettingsError("--ids-of: the --source tells that by itself.", hint="leave it out.")
-        return None
-    if not (ids_of or id_prefix):
-        return None
-    if not basis:
-        raise SettingsError(
-            "--ids-of and --id-prefix are about a table that comes in, or about names in a basis file.",
-            hint="give --source or --basis as well.",
-        )
-    if ids_of == "files":
-        if id_prefix:
-            raise SettingsError("--id-prefix: ids of files have none.", hint="leave it out, or say --ids-of table.")
-        return Naming(batch_id)
-    return Naming(batch_id, id_prefix)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,30 @@ class Seen:
     hashed: bool = False
 
 
+def said_naming(batch_id: str, ids_of: str | None, id_prefix: str, *, source: bool, basis: bool) -> Naming | None:
+    """How names in ``basis`` become ids, as options without a source say; None: they do not.
+
+    Raises:
+        SettingsError: there is nothing that they could be about, or they contradict each other.
+    """
+    if source:
+        if ids_of:
+            raise SettingsError("--ids-of: the --source tells that by itself.", hint="leave it out.")
+        return None
+    if not (ids_of or id_prefix):
+        return None
+    if not basis:
+        raise SettingsError(
+            "--ids-of and --id-prefix are about a table that comes in, or about names in a basis file.",
+            hint="give --source or --basis as well.",
+        )
+    if ids_of == "files":
+        if id_prefix:
+            raise SettingsError("--id-prefix: ids of files have none.", hint="leave it out, or say --ids-of table.")
+        return Naming(batch_id)
+    return Naming(batch_id, id_prefix)
+
+
 def namings_on_record(warehouse: Warehouse) -> dict[str, frozenset[str | None]]:
     """By batch, how images came into it as far as it is on record: `Naming.prefix` of each way."""
     wanted = "job = 'ingest' AND (counts LIKE {wanted} OR state = 'failed')"

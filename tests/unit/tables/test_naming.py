@@ -12,9 +12,8 @@ import pytest
 from deltalake import DeltaTable
 
 from jobs.errors import SettingsError
-from jobs.ingest import said_naming
 from jobs.tables.control import DeltaRsTable
-from jobs.tables.naming import Naming, Seen, agreed, namings_on_record
+from jobs.tables.naming import Naming, Seen, agreed, namings_on_record, said_naming
 from jobs.tables.store import Warehouse
 
 pytestmark = pytest.mark.unit
