@@ -1,7 +1,8 @@
-"""Numbers as people read them, in the plan, in the report and in messages: counts, bytes, times, shares, rates."""
+"""Numbers and lists as people read them, in plan, report and messages: counts, bytes, times, shares, rates, names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -23,6 +24,15 @@ def counted(number: int, noun: str) -> str:
     ('1 image', '0 faces', '1200 basis records')
     """
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def the_first(names: Sequence[str], most: int) -> str:
+    """At most so many names, and how many more there are.
+
+    >>> the_first(["a", "b", "c"], 2), the_first(["a", "b"], 2)
+    ('a, b and 1 more', 'a, b')
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def short(number: int) -> str:

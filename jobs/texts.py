@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+#: Marks that UTF-16 begins with.
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # What other programs' files begin with, and what they are: to read one line by line says nothing of it.
 _OTHERS = (
     (b"PK\x03\x04", "it is a workbook (.xlsx, .ods) or another archive"),
@@ -17,6 +18,8 @@ _OTHERS = (
 )
 #: What a program puts where it could not read a character: what stood there is lost.
 REPLACED = "\ufffd"
+#: Ends of lines, whichever system wrote them; Spark parts a file so, too.
+LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def no_text(data: bytes) -> str | None:
@@ -32,7 +35,7 @@ def text_of(data: bytes) -> str:
     """
     if other := no_text(data):
         raise ValueError(f"{other}; save it as text (a table: in Excel as CSV UTF-8)")
-    if data.startswith(_UTF_16):
+    if data.startswith(UTF_16):
         try:
             return data.decode("utf-16")
         except UnicodeDecodeError as error:
@@ -51,4 +54,4 @@ def text_of(data: bytes) -> str:
 
 
 def _line(before: str) -> int:
-    return len(re.findall(r"\r\n|\r|\n", before)) + 1
+    return len(LINE_END.findall(before)) + 1

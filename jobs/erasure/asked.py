@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.erasure.kinds import Target
 from jobs.errors import SettingsError
+from jobs.formatting import the_first
 from jobs.governance.decide import PRINCIPAL_PATTERN
 from jobs.governance.pseudonyms import Pseudonyms, normalised, pseudonyms_of
 from jobs.governance.rewritten import MAYBE_END, MAYBE_TWO, SAID_OF_LOST, name_lost
 from jobs.governance.tombstones import BATCH, IMAGE, SUBJECT
-from jobs.texts import text_of
+from jobs.texts import LINE_END, text_of
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 #: A target and where it stands: an option, or lines of the subject file.
 Asked = dict[Target, list[str]]
 _NAMED: Final = 20
-_LINE_END: Final = re.compile(r"\r\n|\r|\n")
 
 
 def asked_for(
@@ -64,9 +64,7 @@ def names_persons(asked: Asked) -> bool:
 
 def places(asked: Sequence[Sequence[str]]) -> str:
     """Where it was asked for, for a message: the first few."""
-    every = [place for some in asked for place in some]
-    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
-    return ", ".join(every[:_NAMED]) + more
+    return the_first([place for some in asked for place in some], _NAMED)
 
 
 def nothing_found(unknown: Mapping[str, Sequence[str]]) -> str:
@@ -86,7 +84,7 @@ def _subjects(settings: Settings, path: str) -> Iterator[tuple[Target, str]]:
     except ValueError as error:
         raise SettingsError(f"--subject-file {path}: {error}.", hint="names in it would not be found.") from None
     names = pseudonyms_of(settings)
-    for number, line in enumerate(_LINE_END.split(text), start=1):
+    for number, line in enumerate(LINE_END.split(text), start=1):
         place = f"--subject-file {path}, line {number}"
         # Also at its ends: of a name that has one there, the other may be missing.
         if MAYBE_END.search(line):

@@ -300,7 +300,7 @@ def _of_lost_records(touched: DataFrame, near: Near, leaving: DataFrame) -> Data
 def _in_doubt(
     doubtful: DataFrame | None, near: Near, leaving: DataFrame, waits: Sequence[DataFrame]
 ) -> DataFrame | None:
-    """What stays, as (kind, kept_by), because nobody can tell whose it is, or whether a hold is on it; None: nothing.
+    """What stays, as `kept_on_hold`, because nobody can tell whose it is, or whether a hold is on it; None: nothing.
 
     ``doubtful`` images, with their bytes and faces; and the records of requests that wait (request_id): by these, when
     all are ingested again, their pictures are found.
@@ -315,15 +315,15 @@ def _in_doubt(
     for requests in waits:
         kept = leaving.join(requests, "request_id", "left_semi")
         parts.append((RECORD, kept.select(F.col("record_id").alias("value"))))
-    marks = [frame.select(F.lit(kind).alias("kind"), F.col("value").alias("kept_by")) for kind, frame in parts]
+    unknown = F.lit(True).alias("unknown")
+    marks = [frame.select(F.lit(kind).alias("kind"), F.col("value").alias("kept_by"), unknown) for kind, frame in parts]
     return reduce(DataFrame.unionByName, marks) if marks else None
 
 
 def _marked(found: DataFrame, on_hold: DataFrame | None, doubt: DataFrame | None) -> DataFrame:
     """``found`` with what is on hold, and what of it is unknown: see `find`. Of both a hold is what is said."""
-    known = [on_hold, None if doubt is None else doubt.withColumn("unknown", F.lit(True))]
     waits = F.col("kind") == UNLINKED
-    marks = [frame for frame in known if frame is not None]
+    marks = [frame for frame in (on_hold, doubt) if frame is not None]
     if not marks:
         return found.withColumns({"on_hold": F.lit(False), "unknown": waits})
     by = reduce(DataFrame.unionByName, marks).groupBy("kind", "kept_by").agg(F.bool_and("unknown").alias("unknown"))

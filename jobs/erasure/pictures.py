@@ -23,7 +23,7 @@ from jobs.erasure.kinds import (
 from jobs.governance.tombstones import BATCH, FACE, IMAGE, LEFT, LEFT_CONTENT
 from jobs.schemas import BASIS_LINKS, IMAGES, PROCESSING_BASIS
 from jobs.tables.faces import faces_under_records, known_faces
-from jobs.tables.links import awaits, content_of_link
+from jobs.tables.links import by_record, content_of_link
 from jobs.tables.store import Warehouse, looked_up, materialise
 
 
@@ -125,12 +125,9 @@ def _given(near: Near) -> DataFrame:
     given for these bytes, or for the first ones; not what `awaits` what an ingestion brings, for none has brought
     these. All count where nobody can tell: without `now`, or if the record is lost.
     """
-    given = near.links.groupBy("image_id", "record_id").agg(
-        F.collect_set(content_of_link()).alias("contents"), F.bool_and(awaits()).alias("awaits")
-    )
     people = near.records.groupBy("record_id").agg(F.collect_set("pii_principal_id").alias("people"))
     now = that_were_read(near.images).withColumnRenamed("content_sha256", "now")
-    given = given.join(now, "image_id", "left").join(people, "record_id", "left")
+    given = by_record(near.links).join(now, "image_id", "left").join(people, "record_id", "left")
     for_others = ~F.array_contains("contents", F.col("now")) & (F.size("contents") > 0)
     former = F.col("people").isNotNull() & F.col("now").isNotNull() & (for_others | F.col("awaits"))
     return given.withColumn("counts", ~F.coalesce(former, F.lit(False)))

@@ -17,7 +17,7 @@ from jobs.governance.records import current_records
 from jobs.governance.tombstones import FACE, IMAGE
 from jobs.private import new_file
 from jobs.schemas import BASIS_LINKS, EMBEDDINGS, IMAGES, PROCESSING_BASIS
-from jobs.tables.links import awaits, content_of_link
+from jobs.tables.links import by_record
 from jobs.tables.store import Warehouse, materialise, utc_text
 
 #: Details that one answer lists; the counts are always whole.
@@ -109,10 +109,7 @@ def _not_ones_own(warehouse: Warehouse, images: DataFrame, own: DataFrame) -> Da
     """
     wanted = F.broadcast(images)
     now = warehouse.read(IMAGES).select("image_id", F.col("content_sha256").alias("now"))
-    links = warehouse.read(BASIS_LINKS).join(wanted, "image_id", "left_semi")
-    given = links.groupBy("image_id", "record_id").agg(
-        F.collect_set(content_of_link()).alias("contents"), F.bool_and(awaits()).alias("awaits")
-    )
+    given = by_record(warehouse.read(BASIS_LINKS).join(wanted, "image_id", "left_semi"))
     given = given.join(own.select("record_id", F.lit(True).alias("own")), "record_id", "left")
     given = given.join(now.join(wanted, "image_id", "left_semi"), "image_id", "left")
     # Of a picture whose row is missing there is nothing to copy.

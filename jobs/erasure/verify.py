@@ -85,9 +85,8 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
         unknown = [f"{count} keys in {name} that no embedding stands for" for name, count in strays.items() if count]
         raise _not_proven(hits, found.count(), [*in_index, *unknown])
     unfinished = waiting.count()
-    left = [f"open requests ({unfinished}) name"] * bool(unfinished) + ["a legal hold keeps, or may"] * (
-        on_hold is not None
-    )
+    left = [f"open requests ({unfinished}) name"] if unfinished else []
+    left += ["a legal hold keeps, or may"] if on_hold is not None else []
     not_looked_for = "; not looked for: what " + " and what ".join(left) if left else ""
     return Result(
         f"nothing of {len(digests)} tombstones and {len(needles)} canaries is left in {len(everywhere)} places and "

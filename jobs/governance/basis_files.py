@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, MapType, StructType
 
 from jobs.errors import BadInput, SettingsError
+from jobs.formatting import the_first
 from jobs.governance.basis_lines import (
     ANOTHER_HEADER,
     CSV_COLUMNS,
@@ -106,9 +107,8 @@ def refuse_unseen(place: str, files: list[str] | None) -> None:
             hint="give one file or folder by its name: * and [ ] stand for themselves.",
         )
     if unseen := overlooked(files):
-        more = f" and {len(unseen) - _NAMED} more" if len(unseen) > _NAMED else ""
         raise BadInput(
-            f"--basis {place}: {', '.join(unseen[:_NAMED])}{more} would not be read; nothing was imported.",
+            f"--basis {place}: {the_first(unseen, _NAMED)} would not be read; nothing was imported.",
             hint="no name begins with _ or a dot, and each folder is given by itself; move away what is no basis file.",
         )
 
@@ -284,9 +284,8 @@ def refuse_whole(path: str, reasons: Iterable[str | None]) -> None:
     found = {reason for reason in reasons if reason}
     begin = f"{ANOTHER_HEADER}:"
     if others := sorted(_file_in(path, reason.removeprefix(begin)) for reason in found if reason.startswith(begin)):
-        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
         raise BadInput(
-            f"{path}: {', '.join(others[:_NAMED])}{more} begin(s) with another header than the first file, or with "
+            f"{path}: {the_first(others, _NAMED)} begin(s) with another header than the first file, or with "
             "none; nothing was imported.",
             hint="each file of a folder begins with the same columns in the same order; give others by themselves.",
         )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobs.governance.blanks import filled, is_plain, plain, stripped
 from jobs.governance.decide import PRINCIPAL_PATTERN
 from jobs.governance.rewritten import holds_nothing, id_rewritten, name_lost, whole_number
-from jobs.texts import no_text
+from jobs.texts import UTF_16, no_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -260,7 +260,7 @@ def other_form(first: bytes) -> str | None:
     """
     if other := no_text(first):
         return f"{other}; save a table as `CSV UTF-8`, and call it ….csv"
-    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if first.startswith(UTF_16):
         return "it is UTF-16; save it as UTF-8"
     text = first.decode("utf-8", "replace").removeprefix("\ufeff").strip()
     if text.startswith("[") or text == "{":
@@ -449,7 +449,7 @@ def csv_layout(lines: Sequence[bytes]) -> Layout:
     first, *others = [*lines, b""]
     if other := no_text(first):
         raise ValueError(f"{other}; save it as `CSV UTF-8`")
-    if first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first:
+    if first.startswith(UTF_16) or b"\0" in first:
         raise ValueError("it is UTF-16, as Excel's `Unicode Text` is; save it as `CSV UTF-8`")
     try:
         text = _text(first).rstrip("\r\n")

@@ -32,7 +32,7 @@ from jobs.governance.basis_lines import (
 from jobs.governance.blanks import filled, stripped
 from jobs.governance.decide import BASIS_IN_FORCE
 from jobs.governance.rewritten import SAID_OF_LOST
-from jobs.texts import REPLACED, text_of
+from jobs.texts import LINE_END, REPLACED, text_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,7 +52,6 @@ SHORT_LINE: Final[dict[str, Shape]] = {
 _ENDED: Final = {"event_type": "withdrawal", "event_state": "ConsentWithdrawn", "validity_duration": ""}
 _BASIS_ENDED: Final = {**_ENDED, "event_state": "BasisEnded"}
 _ROWS: Final = 1000
-_LINE_END: Final = re.compile(r"\r\n|\r|\n")
 # What the reader of whole lines says of one that was made here: of the cells that came from the file.
 _FAULTS: Final = {
     **{f"{NAME_IS_LOST}:{habit}": f"subject {said}" for habit, said in SAID_OF_LOST.items()},
@@ -101,7 +100,7 @@ def short_lines(
     """The lines of a file that say something; ``terms`` are cells of a whole CSV, by column."""
     try:
         # As Spark parts a whole CSV.
-        lines = _LINE_END.split(text_of(data))
+        lines = LINE_END.split(text_of(data))
     except ValueError as error:
         yield ShortLine(0, str(error))
         return

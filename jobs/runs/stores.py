@@ -14,6 +14,7 @@ from uuid import uuid4
 from pyspark.sql import functions as F
 
 from jobs.errors import SettingsError, StoreMissing
+from jobs.formatting import the_first
 from jobs.governance import audit
 from jobs.index.collections import collections_of
 from jobs.index.protocol import CollectionInfo, VectorIndex
@@ -220,5 +221,5 @@ def _filled(warehouse: Warehouse) -> DataFrame:
 
 
 def _said(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    shown = the_first(names, _NAMED)
     return f"Collection {shown} is" if len(names) == 1 else f"Collections {shown} are"

@@ -54,9 +54,16 @@ def content_of_link() -> Column:
     return F.nullif(F.col("content_sha256"), F.lit(AWAITED)).alias("content_sha256")
 
 
-def awaits() -> Column:
-    """Whether a link is for what an ingestion is to bring."""
-    return F.col("content_sha256").eqNullSafe(AWAITED)
+def by_record(links: DataFrame) -> DataFrame:
+    """What each record was given for, by image: image_id, record_id, `contents`, and `awaits`.
+
+    ``links``: image_id, record_id, content_sha256. `contents`: the hashes that they name. `awaits`: each of them is for
+    what an ingestion is to bring, and so for nothing that is there.
+    """
+    return links.groupBy(*_KEYS).agg(
+        F.collect_set(content_of_link()).alias("contents"),
+        F.bool_and(F.col("content_sha256").eqNullSafe(AWAITED)).alias("awaits"),
+    )
 
 
 def bind_waiting(warehouse: Warehouse, images: DataFrame, *, now: datetime, before_they_go: bool = False) -> int:

@@ -87,10 +87,8 @@ def test_an_unreadable_line_refuses_each_time_until_a_later_version(oracle: Orac
     assert ann(oracle) is Says.NO
 
 
-def test_a_line_that_could_not_be_read_suspends_destruction_as_a_hold_does(oracle: Oracle) -> None:
-    take(oracle, r=ended(GIVEN, 5.0))
-    take(oracle, r=None, x="x2")
-    assert (oracle.due("x"), oracle.pictures["x"].content) == (Says.NO, "x1")
+def suspends_an_erasure(oracle: Oracle) -> None:
+    """What is on record of `r` does so until a version without a hold is read."""
     oracle.ask("person", "ann", 11.0)
     oracle.carry_out()
     assert set(oracle.pictures) == {"x"}
@@ -99,19 +97,19 @@ def test_a_line_that_could_not_be_read_suspends_destruction_as_a_hold_does(oracl
     oracle.carry_out()
     assert not oracle.pictures
     assert not oracle.requests[0].open
+
+
+def test_a_line_that_could_not_be_read_suspends_destruction_as_a_hold_does(oracle: Oracle) -> None:
+    take(oracle, r=ended(GIVEN, 5.0))
+    take(oracle, r=None, x="x2")
+    assert (oracle.due("x"), oracle.pictures["x"].content) == (Says.NO, "x1")
+    suspends_an_erasure(oracle)
 
 
 def test_a_hold_suspends_serving_and_destruction(oracle: Oracle) -> None:
     take(oracle, r=replace(ended(GIVEN, 5.0), hold=True))
     assert (ann(oracle), oracle.due("x")) == (Says.NO, Says.NO)
-    oracle.ask("person", "ann", 11.0)
-    oracle.carry_out()
-    assert set(oracle.pictures) == {"x"}
-    assert oracle.requests[0].open
-    take(oracle, r=ended(GIVEN, 5.0))
-    oracle.carry_out()
-    assert not oracle.pictures
-    assert not oracle.requests[0].open
+    suspends_an_erasure(oracle)
 
 
 def test_expiry_is_erasure_and_a_later_permission_brings_it_back(oracle: Oracle) -> None:

@@ -48,7 +48,7 @@ class EmbeddedIndex(MilvusIndex):
         in its file. Cut off at any point, the next `open`, or the next one of these, ends it or begins anew.
         """
         spare = name + _SPARE
-        if self.exists(spare) or not self.exists(name):
+        if self.exists(spare):
             self._end_compactions()
             self.load(name, timeout=timeout)
         spec, info = self._spec(name), self.info(name)
