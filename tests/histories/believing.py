@@ -82,6 +82,8 @@ class Told(Player):
         super().__init__(world, cells)
         world.oracle = self.oracle
         self.rng = random.Random(5)
+        #: Of whom a face stood in the table, in which picture with which content.
+        self.stood: set[tuple[str, str, str]] = set()
 
     def _ask(self, asked: list[tuple[str, str]], *, at: str | int | None = None) -> bool:
         return bool(asked) and at is not None
@@ -106,14 +108,18 @@ class Told(Player):
         contents = {p: stored.content for p, stored in oracle.pictures.items() if p not in gone}
         served = {p: oracle.served(p) for p in contents}
         shown = [(p, who) for p, said in served.items() for who, says in said.items() if says is Says.YES]
-        faces = {hash(key): (key[0], label_of(vector_of(key[1], contents[key[0]]))) for key in shown}
+        live = {hash(key): label_of(vector_of(key[1], contents[key[0]])) for key in shown}
+        # What is kept stays in the table, whoever may be served of it; while nobody can tell what is, what was.
+        stays = set(self.kept_with) if self.oracle.blind else {p for p in contents if self.oracle.kept(p)}
+        kept = {(p, who) for p, who, content in self.stood if p in stays and contents.get(p) == content}
+        people = {hash(key): key for key in sorted({*shown, *kept})}
+        self.stood = {(p, who, contents[p]) for p, who in people.values()}
+        faces = {key: (p, label_of(vector_of(who, contents[p]))) for key, (p, who) in people.items()}
         records = {i: record.newest.person for i, record in oracle.records.items() if i not in gone}
         links = {(p, i) for i in records for p in oracle.records[i].links if p not in gone}
-        live = {key: label for key, (_, label) in faces.items()}
-        people = {key: who for key, (_, who) in zip(faces, shown, strict=True)}
         under = {
-            key: tuple(i for i, who in records.items() if (p, i) in links and who == people[key])
-            for key, (p, _) in faces.items()
+            key: tuple(i for i, person in records.items() if (p, i) in links and person == who)
+            for key, (p, who) in people.items()
         }
         return Seen(contents, faces, records, links, {"live": live}, "live", under)
 

@@ -170,7 +170,7 @@ def test_random_histories_are_random(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(stateful, "Player", Told)
     found: list[Player] = []
     make: Any = lambda: Believing(tmp_path)  # noqa: E731
-    for number in range(4):
+    for number in range(12):
         stateful.play_random(make, found.append, number=number, cells=20)
     assert not [str(finding) for player in found for finding in player.findings]
     assert len({tuple(player.schedule) for player in found}) > 3
