@@ -303,10 +303,11 @@ class Importer:
             alive, failed = self._held(jobs), self._failed(jobs)
             # It may take hours, after which the server has forgotten what is not on record.
             self.recorder.commit()
-            if failed and self.index.features.shows_failed_imports:
+            found = self._found()
+            if self.index.features.shows_failed_imports and any(found[number][1] for number in failed):
+                # What a failed job has not shown yet it never shows; what it has is dropped.
                 time.sleep(CLEAN_UP_S)
-            self._make_countable()
-            found = {number: self._present(file) for number, (file, _) in self.doubtful.items()}
+                found = self._found()
             # A request whose answer was lost may have made its job meanwhile.
             if {job.job_id for job in self._jobs()} <= {job.job_id for job in jobs}:
                 break
@@ -415,6 +416,11 @@ class Importer:
             for number, (file, _) in self.doubtful.items()
             if import_path(file.path) in named or (number in known and known[number][0] in ids)
         }
+
+    def _found(self) -> dict[int, tuple[int, int]]:
+        """What is there now of each doubtful file: see `_present`."""
+        self._make_countable()
+        return {number: self._present(file) for number, (file, _) in self.doubtful.items()}
 
     def _make_countable(self) -> None:
         """Index and load the collection as it is now: one that was loaded before an import lags behind it."""

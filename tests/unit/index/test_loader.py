@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,6 +174,17 @@ def test_what_a_failed_task_has_brought_is_waited_for_to_go_and_imported_again(
     server.core.clock.skip(3600.0)
     assert exact(server, keys)
     assert recorder.known()[2][1] == "done"
+
+
+@pytest.mark.parametrize(("fault", "waits"), [(FAIL, False), (FAIL_HALF, True), (FAIL_SHOWN, True)])
+def test_only_what_a_failed_task_has_shown_is_waited_for(
+    server: Served, files: list[StagedFile], monkeypatch: pytest.MonkeyPatch, fault: str, waits: bool
+) -> None:
+    monkeypatch.setattr(bulk_import, "CLEAN_UP_S", -1.0)
+    server.core.faults.add(files[2].path, fault)
+    # Nobody can sleep for less than no time.
+    with pytest.raises(ValueError, match="non-negative") if waits else nullcontext():
+        assert load_files(server.index, NAME, files, settings(server), recorder=MemoryRecorder()).retried == 1
 
 
 @pytest.mark.parametrize(
