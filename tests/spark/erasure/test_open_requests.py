@@ -297,7 +297,8 @@ def test_guarantee_7_while_nobody_can_tell_what_is_on_hold_nothing_goes_by_name_
     links = warehouse.read(BASIS_LINKS).collect()
     warehouse.delta(BASIS_LINKS).delete()
     ask(made, Target("image", image(5)), Target("batch", "b2"))
-    assert carried_out(made) == (0, 0, 2, 0)
+    # The hold on one picture is told by the record that its face stands under; of the batch nobody can tell.
+    assert carried_out(made) == (0, 1, 1, 0)
     assert image_rows(made) >= {(image(4),), (image(5),)}
     assert made.faces_of(4)
     assert made.faces_of(5)
