@@ -22,8 +22,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.embedding.faces import remove_unpermitted_faces
-from jobs.erasure.byte_scan import _COLUMNS, UNREADABLE, places_of, scan
+from jobs.erasure.byte_scan import UNREADABLE, places_of, scan
 from jobs.erasure.kinds import Target
+from jobs.erasure.parquet_columns import COLUMNS
 from jobs.erasure.purging import vacuum_due
 from jobs.erasure.receipts import receipts
 from jobs.erasure.requests import pending, request
@@ -512,7 +513,7 @@ def test_guarantee_13_whatever_verify_erased_searches_is_swept(after: Pass, made
     searched = 0
     for spec in ALL_TABLES:
         rows = warehouse.read(spec)
-        for column in set(rows.columns) & set(_COLUMNS):
+        for column in set(rows.columns) & set(COLUMNS):
             # Beside another column stands an image that stays: an erased one would be found by itself.
             other = "another" if spec is IMAGES else image(5)
             known = {**kept, "image_id": next(erased) if column == "image_id" else other}

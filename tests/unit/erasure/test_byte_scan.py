@@ -17,6 +17,7 @@ import pytest
 from jobs.erasure import byte_scan
 from jobs.erasure.byte_scan import UNREADABLE, _list_all, _refuse_unseen, _search, refuse_empty
 from jobs.erasure.parquet_chunks import chunks_of
+from jobs.erasure.parquet_pieces import MARKS_TRIED
 from jobs.erasure.verify import _not_proven
 from jobs.errors import NotProvenError, SettingsError
 from jobs.governance.tombstones import FACE, SUBJECT, KeyRing, keyed_text
@@ -323,7 +324,7 @@ def test_guarantee_10_marks_in_a_picture_that_lies_by_itself_are_opened_at_most_
         opened[0] = 0
         assert search(tmp_path, "a.jpg", picture(unfit() * times)) == {(UNREADABLE, "x")}
         counts.append(opened[0] / times)
-    assert max(counts) <= 1 + byte_scan._MARKS_TRIED + 1
+    assert max(counts) <= 1 + MARKS_TRIED + 1
     # It is looked at twice, for it may have been written at that moment.
     assert counts[2] <= 1.1 * counts[1] <= 1.3 * counts[0]
 
