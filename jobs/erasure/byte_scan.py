@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any, Final
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.erasure.parquet_columns import Look
+from jobs.erasure.parquet_columns import Hit, Look
 from jobs.erasure.parquet_pieces import Footer, Pieces
+from jobs.erasure.sieve import Sieve
 from jobs.errors import SettingsError
-from jobs.tables.store import materialise
+from jobs.tables.store import looked_up, materialise
 from udfs.reading import ReadFailure, file_system, open_stream
 
 if TYPE_CHECKING:
@@ -53,20 +54,27 @@ def scan(
     needles: Mapping[str, bytes],
     *,
     keys: Mapping[str, bytes] | None = None,
-    tombstones: Sequence[str] = (),
+    tombstones: DataFrame | None = None,
 ) -> DataFrame:
-    """Where ``needles`` (by name), or values of ``tombstones`` (digests under ``keys``), stand: needle, file, place.
+    """Where ``needles`` (by name), or values of ``tombstones`` (`digest` under ``keys``), stand: needle, file, place.
 
     By executors, one file at a time; ``places`` are folders or prefixes that they can read. Beside needles stands
     `UNREADABLE`.
     """
+    stones = None if tombstones is None else tombstones.select("digest").distinct()
+    count = 0 if stones is None else stones.count()
+    sieve = Sieve() if stones is None else Sieve.of(stones, count)
     files = materialise(_files(spark, places))
     size = files.agg(F.sum("byte_size").alias("bytes")).first()
     # A task of its own for each small file would cost more than its search.
     least = spark.sparkContext.defaultParallelism
     shares = max(least, math.ceil((size["bytes"] or 0) / _SHARE_BYTES)) if size else least
-    search = _searching(dict(needles), dict(keys or {}), frozenset(tombstones))
-    return files.repartition(shares).mapInArrow(search, FOUND_SCHEMA)
+    search = _searching(Look(dict(needles), dict(keys or {}), sieve))
+    found = files.repartition(shares).mapInArrow(search, f"{FOUND_SCHEMA}, digest string")
+    if stones is not None:
+        is_stone = looked_up(stones.withColumn("is_stone", F.lit(True)), count)
+        found = found.join(is_stone, "digest", "left").where("digest IS NULL OR is_stone")
+    return found.select("needle", "file", "place").distinct()
 
 
 def refuse_empty(spark: SparkSession, places: Sequence[str]) -> None:
@@ -118,40 +126,36 @@ def _list_all(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_arrays([named, names, sizes], names=["named", "uri", "byte_size"])
 
 
-def _searching(
-    needles: dict[str, bytes], keys: dict[str, bytes], tombstones: frozenset[str]
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _searching(look: Look) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         for batch in batches:
             for uri in batch.column("uri").to_pylist():
-                hits = sorted(set(_search(uri, needles, keys, tombstones)))
-                columns = list(zip(*[(n, uri, p) for n, p in hits], strict=True)) or [(), (), ()]
+                hits = list(set(_search(uri, look)))
+                columns = list(zip(*[(n, uri, p, d) for n, p, d in hits], strict=True)) or [(), (), (), ()]
                 yield pa.RecordBatch.from_arrays(
-                    [pa.array(list(c), pa.string()) for c in columns], names=["needle", "file", "place"]
+                    [pa.array(list(c), pa.string()) for c in columns], names=["needle", "file", "place", "digest"]
                 )
 
     return run
 
 
-def _search(
-    uri: str, needles: dict[str, bytes], keys: dict[str, bytes], tombstones: frozenset[str]
-) -> Iterator[tuple[str, str]]:
-    """What stands in a file, and where in it: (needle, place). A file that is removed meanwhile holds nothing.
+def _search(uri: str, look: Look) -> Iterator[Hit]:
+    """What stands in a file, and where in it. A file that is removed meanwhile holds nothing.
 
     Parquet that cannot be read has not been searched, which is a finding (`UNREADABLE`), unless it is being written:
     one that has changed since it was read is read again.
     """
     before = b""
     while (data := _bytes_of(uri)) is not None:
-        yield from ((name, "bytes") for name, needle in needles.items() if needle in data)
-        unread = yield from _search_parquet(uri, data, Look(needles, keys, tombstones))
+        yield from ((name, "bytes", None) for name, needle in look.needles.items() if needle in data)
+        unread = yield from _search_parquet(uri, data, look)
         if not unread:
             return
         digest = hashlib.sha256(data).digest()
         if digest == before:
-            yield from ((UNREADABLE, place) for place in unread)
+            yield from ((UNREADABLE, place, None) for place in unread)
             return
         before = digest
         del data
@@ -166,7 +170,7 @@ def _bytes_of(uri: str) -> bytes | None:
         return None
 
 
-def _search_parquet(uri: str, data: bytes, look: Look) -> Generator[tuple[str, str], None, set[str]]:
+def _search_parquet(uri: str, data: bytes, look: Look) -> Generator[Hit, None, set[str]]:
     """Search the Parquet files in a file; what of them could not be read: columns, or "footer".
 
     Of a file named ``*.parquet`` the whole has to be one, if it is not empty; in a binlog each mark belongs to one.
@@ -186,7 +190,7 @@ def _search_parquet(uri: str, data: bytes, look: Look) -> Generator[tuple[str, s
     return unread
 
 
-def _search_piece(pieces: Pieces, footer: Footer, look: Look) -> Generator[tuple[str, str], None, tuple[int, set[str]]]:
+def _search_piece(pieces: Pieces, footer: Footer, look: Look) -> Generator[Hit, None, tuple[int, set[str]]]:
     """Search what a footer describes: where it begins, and what could not be read of it.
 
     Where it may begin at several marks, the one with which the most is readable counts. None fits: its "footer" is all

@@ -1,13 +1,14 @@
-"""What stands in the columns of a Parquet file: bytes that are looked for, and values that a tombstone matches."""
+"""What stands in the columns of a Parquet file: bytes that are looked for, and values that a tombstone may match."""
 
 from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from jobs.erasure.sieve import Sieve
 from jobs.governance.tombstones import CONTENT, FACE, IMAGE, SUBJECT, keyed_text
 from jobs.index.protocol import SCALARS
 from jobs.schemas import ALL_TABLES
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+#: What was found: a needle's name, or what a tombstone is of; in which column; and the digest that may be a tombstone.
+Hit: TypeAlias = tuple[str, str, str | None]
 _ROWS: Final = 65_536
 #: Of Milvus's delete logs up to 2.5: each value is JSON with a key and a time, or both with a comma between.
 _DELETES: Final = "delta"
@@ -35,13 +38,13 @@ _NO_KEYS: Final = frozenset(re.findall(r"(\w+) bigint", ", ".join(t.columns for 
 
 @dataclass(frozen=True)
 class Look:
-    """What is looked for in columns: ``needles`` by name, and values whose digest under ``keys`` is a tombstone."""
+    """What is looked for in columns: ``needles`` by name, and values whose digest under ``keys`` passes the sieve."""
 
     needles: dict[str, bytes]
     keys: dict[str, bytes]
-    tombstones: frozenset[str]
+    sieve: Sieve
 
-    def through(self, file: pq.ParquetFile) -> Generator[tuple[str, str], None, set[str]]:
+    def through(self, file: pq.ParquetFile) -> Generator[Hit, None, set[str]]:
         """Search one column of one row group after the other; the names of columns that could not be read."""
         import pyarrow as pa
 
@@ -60,19 +63,19 @@ class Look:
                     failed.add(column)
         return failed
 
-    def _in_column(self, column: str, read: pa.Table) -> Iterator[tuple[str, str]]:
+    def _in_column(self, column: str, read: pa.Table) -> Iterator[Hit]:
         for values in read.columns:
             for piece in _buffers(values) if self.needles else ():
-                yield from ((name, column) for name, needle in self.needles.items() if needle in piece)
-            kinds = _kinds_of(column, values.type) if self.tombstones else ()
-            for value in _values_of(column, values) if kinds else ():
-                yield from ((f"tombstone of {kind}", column) for kind in kinds if self._is_stone(kind, value))
+                yield from ((name, column, None) for name, needle in self.needles.items() if needle in piece)
+            for kind in _kinds_of(column, values.type) if self.sieve.parts else ():
+                for some in _values_of(column, values):
+                    yield from ((f"tombstone of {kind}", column, digest) for digest in self._passing(kind, some))
 
-    def _is_stone(self, kind: str, value: object) -> bool:
-        text = keyed_text(kind, value)
-        return text is not None and any(
-            hmac.digest(key, text, "sha256").hex() in self.tombstones for key in self.keys.values()
-        )
+    def _passing(self, kind: str, values: Iterable[object]) -> Iterator[str]:
+        texts = [text for value in values if (text := keyed_text(kind, value)) is not None]
+        for key in self.keys.values():
+            for digest in self.sieve.passing([hmac.digest(key, text, "sha256") for text in texts]):
+                yield digest.hex()
 
 
 def _kinds_of(column: str, type_: pa.DataType) -> tuple[str, ...]:
@@ -84,14 +87,14 @@ def _kinds_of(column: str, type_: pa.DataType) -> tuple[str, ...]:
     return (*kinds, FACE) if may_be_key else kinds
 
 
-def _values_of(column: str, values: pa.ChunkedArray) -> Iterator[object]:
+def _values_of(column: str, values: pa.ChunkedArray) -> Iterator[Sequence[object]]:
+    """The values of a column, so many at once; those of delete logs are the numbers in them."""
     for chunk in values.chunks:
         for start in range(0, len(chunk), _ROWS):
-            for value in chunk.slice(start, _ROWS).to_pylist():
-                if column == _DELETES and isinstance(value, str):
-                    yield from re.findall(r"-?\d+", value)
-                else:
-                    yield value
+            some = chunk.slice(start, _ROWS).to_pylist()
+            if column == _DELETES:
+                some = [n for v in some for n in (re.findall(r"-?\d+", v) if isinstance(v, str) else [v])]
+            yield some
 
 
 def _buffers(values: pa.ChunkedArray) -> Iterator[bytes]:

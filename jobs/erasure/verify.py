@@ -29,7 +29,7 @@ from jobs.runs.staging_paths import recorded_bases
 from jobs.runs.stores import not_here, own_collections, own_live
 from jobs.schemas import EMBEDDINGS, ERASURE_ITEMS, ERASURE_STEPS, PROCESSING_BASIS, TOMBSTONES
 from jobs.tables.faces import known_faces
-from jobs.tables.store import materialise
+from jobs.tables.store import looked_up, materialise
 
 _NAMED: Final = 5
 _LOOKED_FOR: Final = (IMAGE, CONTENT, FACE, SUBJECT)
@@ -61,8 +61,8 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
     stones = stones.join(_left_alone(job, every, waiting, on_hold), "digest", "left_anti")
     back = _back_again(job, stones).unionByName(_faces_permitted(job))
     stones = materialise(stones.join(back, "digest", "left_anti"))
-    # Every task looks for all of them in the bytes of its file.
-    digests = {row["digest"] for row in stones.select("digest").toLocalIterator()}
+    digests = stones.select("digest").distinct()
+    looked_for = digests.count()
     everywhere = [*places_of(warehouse, settings, sorted(recorded_bases(warehouse))), *places]
     needles = _read_canaries(canaries) if canaries else {}
     # An embedded index is open in one process at a time, and its files are searched next: it is closed before.
@@ -78,7 +78,7 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
             hint=missing.hint,
         )
     with job.watching("verify-erased"):
-        found = materialise(scan(job.spark, everywhere, needles, keys=ring.keys, tombstones=sorted(digests)))
+        found = materialise(scan(job.spark, everywhere, needles, keys=ring.keys, tombstones=digests))
     hits = [row.asDict() for row in found.orderBy("file", "needle").limit(1_000).collect()]
     if hits or any(keys.values()) or any(strays.values()):
         in_index = [f"{count} keys in {name}" for name, count in keys.items() if count]
@@ -89,11 +89,11 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
     left += ["a legal hold keeps, or may"] if on_hold is not None else []
     not_looked_for = "; not looked for: what " + " and what ".join(left) if left else ""
     return Result(
-        f"nothing of {len(digests)} tombstones and {len(needles)} canaries is left in {len(everywhere)} places and "
+        f"nothing of {looked_for} tombstones and {len(needles)} canaries is left in {len(everywhere)} places and "
         f"{len(keys)} collections{not_looked_for}",
         data={
             "places": everywhere,
-            "tombstones": len(digests),
+            "tombstones": looked_for,
             "collections": sorted(keys),
             "open_requests": unfinished,
             "on_hold": on_hold is not None,
@@ -186,7 +186,7 @@ def _erased_keys(
         NotProvenError: a collection has rows that its keys do not account for.
     """
     warehouse, milvus = job.warehouse, job.settings.milvus
-    faces = F.broadcast(stones.where(F.col("kind") == FACE).select("digest"))
+    faces = looked_up(stones.where(F.col("kind") == FACE).select("digest"))
     known = known_faces(warehouse).select("face_id")
     found: dict[str, int] = {}
     strays: dict[str, int] = {}

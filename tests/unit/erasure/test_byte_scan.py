@@ -17,7 +17,9 @@ import pytest
 from jobs.erasure import byte_scan
 from jobs.erasure.byte_scan import UNREADABLE, _list_all, _refuse_unseen, _search, refuse_empty
 from jobs.erasure.parquet_chunks import chunks_of
+from jobs.erasure.parquet_columns import Look
 from jobs.erasure.parquet_pieces import MARKS_TRIED
+from jobs.erasure.sieve import Sieve
 from jobs.erasure.verify import _not_proven
 from jobs.errors import NotProvenError, SettingsError
 from jobs.governance.tombstones import FACE, SUBJECT, KeyRing, keyed_text
@@ -43,6 +45,7 @@ def stones(kind: str, *values: object) -> frozenset[str]:
 
 
 TOMBSTONES = stones(FACE, FACE_ID) | stones(SUBJECT, PERSON)
+SIEVE = Sieve.of_few([bytes.fromhex(digest) for digest in TOMBSTONES])
 
 
 def parquet(table: pa.Table, **options: Any) -> bytes:
@@ -73,7 +76,8 @@ def binlog(column: str, values: pa.Array) -> bytes:
 def search(folder: Path, name: str, data: bytes, **needles: bytes) -> set[tuple[str, str]]:
     path = folder / name
     path.write_bytes(data)
-    return set(_search(str(path), needles, RING, TOMBSTONES))
+    hits = _search(str(path), Look(needles, RING, SIEVE))
+    return {(needle, place) for needle, place, digest in hits if digest is None or digest in TOMBSTONES}
 
 
 def keys(*values: int) -> pa.Array:
@@ -193,7 +197,7 @@ def test_files_that_are_no_parquet_as_a_whole_are_no_findings(tmp_path: Path) ->
 def test_a_file_that_is_removed_while_it_is_searched_is_no_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert list(_search(str(tmp_path / "gone.parquet"), {}, RING, TOMBSTONES)) == []
+    assert list(_search(str(tmp_path / "gone.parquet"), Look({}, RING, SIEVE))) == []
     path = tmp_path / "part.parquet"
     monkeypatch.setattr("jobs.erasure.byte_scan.time.sleep", lambda _: path.unlink())
     assert search(tmp_path, path.name, no_footer(people())) == set()
