@@ -114,6 +114,73 @@ def test_guarantee_12_a_compaction_that_was_cut_off_is_ended_by_the_next(
         index.close()
 
 
+KILLED = """
+import os, shutil, sys
+from pathlib import Path
+import milvus_lite.db
+from jobs.index.milvus.connect import connect
+from jobs.settings import Settings
+index = connect(Settings.model_validate({"milvus": {"uri": sys.argv[1]}}))
+
+def killed(where, *others, **named):
+    if sys.argv[3] == "rename":
+        rename(where, *others)
+    else:
+        first = sorted(path for path in Path(where).rglob("*") if path.is_file())
+        for path in (path for path in first if (path.name == "schema.json") == (sys.argv[3] == "schema")):
+            path.unlink()
+    os._exit(9)
+
+rename, at = os.rename, sys.argv[3]
+if at == "rename":
+    # That which takes a collection's place, and not those of its files.
+    milvus_lite.db.os = type("os", (), {**vars(os), "rename": staticmethod(
+        lambda a, b: killed(a, b) if Path(a).name.endswith("__compacted") else rename(a, b))})
+else:
+    milvus_lite.db.shutil.rmtree = killed
+index.load("faces_r1", timeout=60)
+index.compact("faces_r1", timeout=60) if sys.argv[2] == "compact" else index.drop("faces_r1")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "at"),
+    [("compact", "schema"), ("compact", "data"), ("compact", "rename"), ("drop", "schema"), ("drop", "data")],
+)
+def test_guarantee_12_killed_while_files_go_nothing_is_left_of_them(tmp_path: Path, call: str, at: str) -> None:
+    """Whichever of a collection's files the database removes first: one of them says that it is there."""
+    keys, vectors, path = make_keys(60), make_vectors(60), tmp_path / "faces.db"
+    index = connect(settings(path))
+    index.create("faces_r1", dim=DIM, shards=1, properties=INFO)
+    index.insert("faces_r1", make_table(keys, vectors))
+    index.build_index("faces_r1", IndexSpec("FLAT"), timeout=60)
+    index.load("faces_r1", timeout=60)
+    if call == "compact":
+        index.switch_alias("faces", "faces_r1")
+    index.delete("faces_r1", keys[:10])
+    index.flush("faces_r1", timeout=60)
+    index.close()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path), call, at], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert killed.returncode == 9, killed.stderr
+    index = connect(settings(path))
+    try:
+        if call == "compact":
+            assert (index.list_collections(), index.alias_target("faces")) == (["faces_r1"], "faces_r1")
+            index.load("faces_r1", timeout=60)
+            assert np.concatenate(list(index.keys("faces_r1"))).tolist() == sorted(keys[10:].tolist())
+            assert index.compact("faces_r1", timeout=60)
+            gone = vectors[3].tobytes()
+        else:
+            assert index.list_collections() == []
+            gone = vectors[30].tobytes()
+            index.create("faces_r1", dim=DIM, shards=1, properties=INFO)
+    finally:
+        index.close()
+    assert not [file for file in path.rglob("*") if file.is_file() and gone in file.read_bytes()]
+
+
 def test_a_path_that_cannot_be_an_embedded_index_is_a_settings_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"ends in \.db"):
         connect(settings(tmp_path / "faces"))

@@ -119,6 +119,9 @@ class MilvusIndex(MilvusRows):
             )
         self._specs.pop(name, None)
         self._vector_types.pop(name, None)
+        self._drop(name)
+
+    def _drop(self, name: str) -> None:
         self._call("drop the collection", name, self._client.drop_collection, name, timeout=CALL_TIMEOUT_S)
 
     # -- index, memory, search -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ import pyarrow as pa
 from jobs.errors import DependencyUnavailable, NotProvenError, SettingsError
 from jobs.index.milvus.calls import CALL_TIMEOUT_S, prepare_pymilvus
 from jobs.index.milvus.client import MilvusIndex
-from jobs.index.protocol import EMBEDDED, KEY, SCALARS, VECTOR
+from jobs.index.protocol import EMBEDDED, KEY, SCALARS, VECTOR, CollectionInfo, VectorType
 from jobs.settings import Settings
 
 _SPARE = "__compacted"
+_DROPPED = "__dropped"
 _COPY_ROWS = 2_000
 
 
@@ -27,6 +29,7 @@ class EmbeddedIndex(MilvusIndex):
         client = _open(path)
         version = client.get_server_version(timeout=CALL_TIMEOUT_S)
         super().__init__(client, str(path), replace(EMBEDDED, version=version), search_params)
+        self._remove_remains()
         self._end_compactions()
 
     @classmethod
@@ -40,6 +43,28 @@ class EmbeddedIndex(MilvusIndex):
         path = settings.index_file
         path.parent.mkdir(parents=True, exist_ok=True)
         return cls(path.resolve(), settings.milvus.search_params)
+
+    def create(
+        self, name: str, *, dim: int, shards: int, properties: CollectionInfo, vector_type: VectorType = "float32"
+    ) -> None:
+        """As `MilvusIndex.create`; what a drop or a creation that was cut off has left of that name is removed."""
+        self._remove_remains()
+        super().create(name, dim=dim, shards=shards, properties=properties, vector_type=vector_type)
+
+    def _drop(self, name: str) -> None:
+        """Under another name first: milvus-lite removes file after file, and whether a collection is there is told by
+        one of them. Cut off at any point, it is there whole, or `_remove_remains` removes the rest."""
+        self._remove_remains()
+        self._call("rename", name, self._client.rename_collection, name, name + _DROPPED, timeout=CALL_TIMEOUT_S)
+        super()._drop(name + _DROPPED)
+
+    def _remove_remains(self) -> None:
+        """Remove what is left of collections whose drop or creation was cut off: nobody else sees, or removes, it."""
+        from milvus_lite.db import COLLECTIONS_DIRNAME, SCHEMA_FILENAME  # type: ignore[import-untyped]
+
+        for folder in (self._path / COLLECTIONS_DIRNAME).iterdir():
+            if folder.is_dir() and (folder.name.endswith(_DROPPED) or not (folder / SCHEMA_FILENAME).exists()):
+                shutil.rmtree(folder)
 
     def compact(self, name: str, *, timeout: float) -> bool:
         """Write the rows that are there into a fresh collection, which takes the place of this one.
@@ -91,6 +116,10 @@ class EmbeddedIndex(MilvusIndex):
                 self._take_its_place(name)
             else:
                 self.drop(spare)
+        # Renamed, and cut off before its aliases followed.
+        for name in self.list_collections():
+            for alias in self.aliases_of(name + _SPARE):
+                self.switch_alias(alias, name)
 
     def close(self) -> None:
         """Close the client and give back the folder's lock, which closing the client alone would keep."""
