@@ -7,6 +7,7 @@ suffix, or with another one, are rows like any other. Names are bytes here and a
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -120,6 +121,50 @@ def has_file(uri: str, suffixes: tuple[str, ...], skip: tuple[str, ...]) -> bool
             return any(name.lower().endswith(suffixes) and not skips(name) for name in names)
     names = (info.base_name for info in system.get_file_info(fs.FileSelector(path)))
     return any(name.lower().endswith(suffixes) and not skips(name) for name in names)
+
+
+def occupied(root: str, read: ReadSpec) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """A `mapInArrow` function: of rows (image_id, uri), the image_id of those at whose address below ``root`` something
+    stands, whatever it is: of a member of a shard (``#``), the shard. A link on the way is something, too."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
+            for batch in batches:
+                found = list(pool.map(lambda uri: _is_occupied(uri, root, read), batch.column("uri").to_pylist()))
+                yield batch.select(["image_id"]).filter(pa.array(found, pa.bool_()))
+
+    return run
+
+
+def _is_occupied(uri: str, root: str, read: ReadSpec) -> bool:
+    """Whether something stands at an address, or at what comes before a ``#`` in it. What cannot be seen does."""
+    ends = [at for at, char in enumerate(uri) if char == "#"]
+    places = (uri[:end] for end in (*ends, len(uri)) if end >= len(root))
+    try:
+        system, _, prefix = file_system(uri, timeout_s=read.timeout_s, attempts=_TRIES)
+        if not prefix:
+            return any(_stands(raw(place), raw(root)) for place in places)
+        from pyarrow import fs
+
+        infos = system.get_file_info([place.removeprefix(prefix) for place in places])
+        return any(info.type != fs.FileType.NotFound for info in infos)
+    except (OSError, ReadFailure):
+        return True
+
+
+def _stands(place: bytes, root: bytes) -> bool:
+    at = root
+    for part in filter(None, place[len(root) :].split(b"/")):
+        at = os.path.join(at, part)  # noqa: PTH118 - of bytes
+        try:
+            mode = os.lstat(at).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if stat.S_ISLNK(mode):
+            return True
+    return os.path.lexists(at)
 
 
 def _rows(some: list[_Met], spec: ListSpec, counts: Counts, pool: ThreadPoolExecutor) -> list[_Row]:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 #: What Milvus's binlogs begin with (0xFFFABC), and the type of an event that holds a part of an index.
 _BINLOG: Final = (0xFFFABC).to_bytes(4, "little")
 _INDEX_EVENT: Final = b"\x07"
+#: How Parquet begins, and that whose footer is encrypted.
+_BEGINS: Final = (b"PAR1", b"PARE")
 _SHARE_BYTES: Final = 64 * 2**20
 _LISTED: Final = "named string, uri string, byte_size bigint"
 FOUND_SCHEMA: Final = "needle string, file string, place string"
@@ -150,7 +152,7 @@ def _search(uri: str, look: Look) -> Iterator[Hit]:
     before = b""
     while (data := _bytes_of(uri)) is not None:
         yield from ((name, "bytes", None) for name, needle in look.needles.items() if needle in data)
-        unread = yield from _search_parquet(uri, data, look)
+        unread = yield from (_search_arrow if _is_arrow(uri) else _search_parquet)(uri, data, look)
         if not unread:
             return
         digest = hashlib.sha256(data).digest()
@@ -170,18 +172,40 @@ def _bytes_of(uri: str) -> bytes | None:
         return None
 
 
+def _is_arrow(uri: str) -> bool:
+    """Whether a file is a stream of Arrow batches: milvus-lite's log of what it has not written yet."""
+    return uri.lower().endswith(".arrow")
+
+
+def _search_arrow(_: str, data: bytes, look: Look) -> Generator[Hit, None, set[str]]:
+    """Search the batches of an Arrow stream; what of them could not be read: "batch"."""
+    import pyarrow as pa
+
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
+            for batch in stream:
+                # Else offsets that lead anywhere would be followed.
+                batch.validate(full=True)
+                yield from look.in_table(pa.Table.from_batches([batch]))
+    except (pa.ArrowException, OSError, ValueError):
+        return {"batch"} if data else set()
+    return set()
+
+
 def _search_parquet(uri: str, data: bytes, look: Look) -> Generator[Hit, None, set[str]]:
     """Search the Parquet files in a file; what of them could not be read: columns, or "footer".
 
-    Of a file named ``*.parquet`` the whole has to be one, if it is not empty; in a binlog each mark belongs to one.
-    What lies in a piece that was read or is told of is searched where it can be, and is no finding of its own.
+    Of a file named ``*.parquet`` the whole has to be one, if it is not empty, and of one that begins as Parquet does,
+    plain or encrypted, at least its beginning; in a binlog each mark belongs to one. What lies in a piece that was read
+    or is told of is searched where it can be, and is no finding of its own.
     """
     pieces = Pieces(data)
     unread: set[str] = set()
-    whole = not data or not uri.lower().endswith(".parquet")
+    named = uri.lower().endswith(".parquet")
+    whole = not data or not (named or data.startswith(_BEGINS))
     for footer in pieces.footers():
         begin, failed = yield from _search_piece(pieces, footer, look)
-        whole = whole or pieces.is_whole(footer)
+        whole = whole or pieces.is_whole(footer) or not (named or begin or failed)
         if not pieces.is_told(footer):
             unread |= failed
         pieces.tell(begin, footer)

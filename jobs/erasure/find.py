@@ -294,7 +294,8 @@ def _of_lost_records(touched: DataFrame, near: Near, leaving: DataFrame) -> Data
     named = touched.where(F.col("named") & ~is_of_pass()).select("image_id")
     known = near.records.select("record_id").unionByName(leaving.select("record_id"))
     lost = near.links.join(known, "record_id", "left_anti").select("image_id")
-    return near.images.join(named, "image_id", "left_semi").join(lost, "image_id", "left_semi")
+    images = near.images.select("image_id", "content_sha256")
+    return images.join(named, "image_id", "left_semi").join(lost, "image_id", "left_semi")
 
 
 def _in_doubt(

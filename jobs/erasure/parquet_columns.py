@@ -58,13 +58,14 @@ class Look:
                 try:
                     # No threads: this process was forked, and holds one column at a time.
                     read = file.read_row_group(group, columns=[column], use_threads=False)
-                    yield from self._in_column(column, read)
+                    yield from self.in_table(read)
                 except (pa.ArrowException, OSError, ValueError):
                     failed.add(column)
         return failed
 
-    def _in_column(self, column: str, read: pa.Table) -> Iterator[Hit]:
-        for values in read.columns:
+    def in_table(self, read: pa.Table) -> Iterator[Hit]:
+        """Search the columns of what was read."""
+        for column, values in zip(read.column_names, read.columns, strict=True):
             for piece in _buffers(values) if self.needles else ():
                 yield from ((name, column, None) for name, needle in self.needles.items() if needle in piece)
             for kind in _kinds_of(column, values.type) if self.sieve.parts else ():

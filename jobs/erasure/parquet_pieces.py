@@ -104,12 +104,14 @@ class Pieces:
             yield footer
 
     def begins(self, footer: Footer) -> Iterator[int]:
-        """Marks where the file of a footer may begin, the likely ones first, and not many."""
+        """Marks where the file of a footer may begin, the likely ones first, and not many.
+
+        The nearest first: before it another file of the same layout may stand, whose pages fit the footer, too.
+        """
         first = self._marks[0]
-        likely = [first] if self.is_whole(footer) else []
         at = bisect.bisect_right(self._marks, footer.last_begin)
         near = range(at - 1, max(at - 1 - _MARKS_SEEN, -1), -1)
-        likely += [self._marks[i] for i in near if not self._closed[i] and self._has_pages(self._marks[i], footer)]
+        likely = [self._marks[i] for i in near if not self._closed[i] and self._has_pages(self._marks[i], footer)]
         for begin in dict.fromkeys((*likely[:MARKS_TRIED], *([first] if first <= footer.last_begin else []))):
             if not self._may(sum(last - start for start, last in footer.chunks)):
                 return

@@ -30,9 +30,9 @@ from jobs.tables.store import Warehouse, looked_up, materialise
 class Near(NamedTuple):
     """What there is of the images that a pass touches, under their image_id: few rows, computed once.
 
-    ``images``: content_sha256. ``links``: record_id, content_sha256; also of faces, whose link may be lost; ``linked``:
-    without these. ``faces``: face_id, record_id (null: under none). ``records``: record_id, pii_principal_id, of those
-    that are there.
+    ``images``: content_sha256, and ``at``: when these bytes came in. ``links``: record_id, content_sha256, ``at``: when
+    it was recorded; also of faces, whose link may be lost; ``linked``: without these. ``faces``: face_id, record_id
+    (null: under none). ``records``: record_id, pii_principal_id, of those that are there.
     """
 
     images: DataFrame
@@ -54,10 +54,10 @@ def near_to(warehouse: Warehouse, touched: DataFrame, asked: Targets, count: int
         basis = warehouse.read(PROCESSING_BASIS).select(*records.columns)
         records = materialise(basis.join(named, "record_id", "left_semi").distinct())
     images, links, faces = (around.where(F.col("what") == what) for what in _WHAT)
-    linked = ("image_id", "record_id", "content_sha256")
+    linked = ("image_id", "record_id", "content_sha256", "at")
     unlinked = faces.join(records.select("record_id"), "record_id", "left_semi")
     return Near(
-        images.select("image_id", "content_sha256"),
+        images.select("image_id", "content_sha256", "at"),
         links.select(*linked).unionByName(unlinked.select(*linked)),
         links.select("image_id"),
         faces.select("image_id", "face_id", "record_id"),
@@ -66,17 +66,17 @@ def near_to(warehouse: Warehouse, touched: DataFrame, asked: Targets, count: int
 
 
 _WHAT: Final = ("image", "link", "face")
-_AROUND: Final = "what string, image_id string, record_id string, content_sha256 string, face_id bigint"
+_AROUND: Final = "what string, image_id string, record_id string, content_sha256 string, at timestamp, face_id bigint"
 
 
 def _around(warehouse: Warehouse, ids: DataFrame) -> DataFrame:
     """Rows, links and faces of the images ``ids``, in one frame, so that they are computed at once."""
     frames = (
-        warehouse.read(IMAGES).select("image_id", "content_sha256"),
-        warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256"),
+        warehouse.read(IMAGES).select("image_id", "content_sha256", F.col("ingested_at").alias("at")),
+        warehouse.read(BASIS_LINKS).select("image_id", "record_id", "content_sha256", F.col("recorded_at").alias("at")),
         known_faces(warehouse).select("image_id", "face_id", F.explode_outer("basis_record_ids").alias("record_id")),
     )
-    missing = {"record_id": "string", "content_sha256": "string", "face_id": "bigint"}
+    missing = {"record_id": "string", "content_sha256": "string", "at": "timestamp", "face_id": "bigint"}
     rows = []
     for what, frame in zip(_WHAT, frames, strict=True):
         nulls = {name: F.lit(None).cast(type_) for name, type_ in missing.items() if name not in frame.columns}
@@ -122,15 +122,17 @@ def _given(near: Near) -> DataFrame:
 
     `people`: whom it is about (null: it is lost); `contents`: the hashes that its links name; `now`: that of the image,
     null where its row is missing, or was not read. `counts`: by it somebody is in the picture as it is now. That is:
-    given for these bytes, or for the first ones; not what `awaits` what an ingestion brings, for none has brought
-    these. All count where nobody can tell: without `now`, or if the record is lost.
+    given for these bytes, or for the first ones; not what `awaits` what an ingestion brings, if none has brought
+    anything since. All count where nobody can tell: without `now`, or if the record is lost.
     """
     people = near.records.groupBy("record_id").agg(F.collect_set("pii_principal_id").alias("people"))
-    now = that_were_read(near.images).withColumnRenamed("content_sha256", "now")
-    given = by_record(near.links).join(now, "image_id", "left").join(people, "record_id", "left")
+    now = that_were_read(near.images).withColumnsRenamed({"content_sha256": "now", "at": "came_at"})
+    given = by_record(near.links, F.max("at").alias("given_at")).join(now, "image_id", "left")
+    given = given.join(people, "record_id", "left")
     for_others = ~F.array_contains("contents", F.col("now")) & (F.size("contents") > 0)
-    former = F.col("people").isNotNull() & F.col("now").isNotNull() & (for_others | F.col("awaits"))
-    return given.withColumn("counts", ~F.coalesce(former, F.lit(False)))
+    to_come = F.col("awaits") & ~F.coalesce(F.col("came_at") > F.col("given_at"), F.lit(False))
+    former = F.col("people").isNotNull() & F.col("now").isNotNull() & (for_others | to_come)
+    return given.withColumn("counts", ~F.coalesce(former, F.lit(False))).drop("came_at", "given_at")
 
 
 def people_shown(near: Near, leaving: DataFrame, bare: DataFrame | None) -> DataFrame:
@@ -194,7 +196,8 @@ def _hashes(named: DataFrame, near: Near) -> DataFrame:
 
     Where that of one is missing, or was not read, its links have the hash of the bytes that they hold for.
     """
-    own, linked = that_were_read(near.images), near.links.select("image_id", content_of_link()).dropna()
+    own = that_were_read(near.images).select("image_id", "content_sha256")
+    linked = near.links.select("image_id", content_of_link()).dropna()
     known = own.withColumn("own", F.lit(True)).unionByName(linked.withColumn("own", F.lit(False)))
     found = known.distinct().join(named, "image_id")
     best = F.max("own").over(Window.partitionBy("image_id"))

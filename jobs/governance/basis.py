@@ -50,8 +50,9 @@ class BasisImported:
     of erased people and batches, not stored; ``barred_links``: links to erased images, not stored.
     ``absent_links``: of the new links, those to images that are not here; ``held_absent``: links of records on hold to
     such images, new or not: `with_absent` counts both, once the images are in. ``left_links``: links to images that
-    were left as they were, though their source may have other bytes: `link_images`. ``waiting`` and ``on_hold``: among
-    which links (image_id, record_id) the absent ones are; None: there are none.
+    were left as they were, though their source may have other bytes: `link_images`. ``held_idle``: legal holds that
+    keep nothing, for they name no image, or are not taken. ``waiting`` and ``on_hold``: among which links (image_id,
+    record_id) the absent ones are; None: there are none.
     """
 
     records: int
@@ -64,6 +65,7 @@ class BasisImported:
     left_links: int = 0
     absent_links: int = 0
     held_absent: int = 0
+    held_idle: int = 0
     waiting: DataFrame | None = field(default=None, repr=False, compare=False)
     on_hold: DataFrame | None = field(default=None, repr=False, compare=False)
 
@@ -117,6 +119,7 @@ def import_basis(
     lines = _counted(unread, stored.where("read_at IS NOT NULL"), versions)
     counts = BasisImported(
         read, fresh.count(), 0, lines["all"], lines["nameless"], barred=read - taken, barred_links=barred_links,
+        held_idle=_idle_holds(warehouse, None if records is every else every, versions),
         waiting=expecting, on_hold=_on_hold(versions, given, stones),
     )  # fmt: skip
     if not warehouse.read_only:
@@ -159,11 +162,10 @@ def link_images(
     stones = Stones.read(warehouse.read(TOMBSTONES), ring)
     every = identified(warehouse, file.records, names, stones, now=now)
     given = _given(_not_erased(warehouse, every, stones), image_id)
-    if left is None:
-        return append_links(warehouse, links_to_content(warehouse, given), now=now), 0
-    to_content = links_to_content(warehouse, given)
-    waiting = materialise(left.of(to_content))
-    links = to_content.join(waiting, waiting.columns, "left_anti").unionByName(awaiting(warehouse, waiting))
+    links = materialise(links_to_content(warehouse, given))
+    if left is None or (waiting := left.of(links)).isEmpty():
+        return append_links(warehouse, links, now=now), 0
+    links = links.join(waiting, waiting.columns, "left_anti").unionByName(awaiting(warehouse, waiting))
     return append_links(warehouse, links, now=now), waiting.count()
 
 
@@ -323,6 +325,21 @@ def _on_hold(versions: DataFrame, given: DataFrame, stones: Stones) -> DataFrame
     if held.isEmpty():
         return None
     return _not_to_erased(materialise(given.join(held, "record_id", "left_semi")), stones)
+
+
+def _idle_holds(warehouse: Warehouse, every: DataFrame | None, versions: DataFrame) -> int:
+    """How many records on hold keep nothing: of those that are taken, if no image was ever named by them.
+
+    ``every``: what the file has, if not all of it is taken.
+    """
+    is_held, is_bare = F.col("legal_hold_ref").isNotNull(), F.coalesce(F.size("images"), F.lit(0)) < 1
+    idle = materialise(versions.where(is_held & is_bare).select("record_id"))
+    count = 0
+    if not idle.isEmpty():
+        count = idle.join(warehouse.read(BASIS_LINKS), "record_id", "left_anti").count()
+    if every is not None:
+        count += every.where(is_held).join(versions, "record_id", "left_anti").count()
+    return count
 
 
 def record_batch(warehouse: Warehouse, batch: Mapping[str, Any], *, ring: KeyRing, now: datetime) -> bool:

@@ -167,11 +167,14 @@ def bring(job_: JobContext, source: Source | None, given: Given, facts: dict[str
         job_.console.step("basis", "done", **counts["basis"])
         parts += said_of_records(done, None if source else naming.words)
         # A hold on nothing keeps nothing. Beside a source its pictures were looked for.
-        code = code or int(done.nameless > 0 or done.left_links > 0 or (done.held_absent > 0 and not source))
+        idle = done.held_idle > 0 or (done.held_absent > 0 and not source)
+        code = code or int(done.nameless > 0 or done.left_links > 0 or idle)
     if source:
         parts += said_of_images(images, with_basis=basis is not None)
-        # Part of the source was not even listed, or is taken for another batch's: whoever waits for it has to know.
-        code = code or int(bool(images.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER, OTHER_BATCH}))
+        # Part of the source was not even listed, or is taken for another batch's, or what was given for it permits
+        # nothing: whoever waits for it has to know.
+        unmet = images.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER, OTHER_BATCH}
+        code = code or int(bool(unmet) or images.unbound > 0)
     if isinstance(source, TableSource) and source.id_prefix:
         parts.append(f"its ids begin with {source.id_prefix} here")
     message = ("dry run: " if job_.dry_run else "") + "; ".join(parts)

@@ -44,6 +44,11 @@ def said_of_records(done: BasisImported, taken_for: str | None = None) -> list[s
             f"a legal hold names images that are not here ({counted(done.held_absent, 'link')}): under another name "
             "nothing keeps them"
         )
+    if done.held_idle:
+        parts.append(
+            f"{counted(done.held_idle, 'legal hold')} KEEPING NOTHING: no image is named, or its person was erased: "
+            "name the images, by a record of somebody who is in them"
+        )
     if taken_for and (done.absent_links or done.held_absent):
         parts.append(f"names were taken for {taken_for}: --ids-of and --batch say otherwise")
     if done.barred:
@@ -88,6 +93,11 @@ def said_of_images(images: Ingested, *, with_basis: bool) -> list[str]:
     if images.out_of_reach:
         kept = sum(images.out_of_reach.values())
         parts.append(f"{kept} could not be read this time and stay as they were: {_counted(images.out_of_reach)}")
+    if images.unbound:
+        parts.append(
+            f"{counted(images.unbound, 'link')} PERMIT NOTHING: given for pictures to come, and those came in place of "
+            "others: give their records again"
+        )
     if "OUTSIDE_ROOTS" in {*images.unread, *images.out_of_reach}:
         parts.append("`sources.roots` in the settings names the places beside the source's own that may be read")
     if images.changed and not with_basis:

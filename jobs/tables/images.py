@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.schemas import IMAGES
-from jobs.tables.links import bind_waiting
+from jobs.tables.links import bind_before_they_go, bind_waiting
 from jobs.tables.sources import IMAGES_A_TASK, Source
 from jobs.tables.store import Warehouse, looked_up, materialise
 from udfs.listing import UNREADABLE_FOLDER
@@ -42,7 +42,8 @@ class Ingested:
     ``unread``: of the images that are there now, those without bytes or digest, by reason. ``out_of_reach``: images
     that could not be read this time, and stay as they were, by reason. ``batches``: some of those that refused ids
     belong to; ``broken``: some of the shards that break off; ``twice``: for some ids, two places that have one.
-    ``suffixes``: of the files among ``refused`` and of ``unread``, how many have which suffix, by reason.
+    ``suffixes``: of the files among ``refused`` and of ``unread``, how many have which suffix, by reason. ``unbound``:
+    links that were given for what was to come, and that nobody can tell the bytes of (`bind_waiting`).
     """
 
     listed: int
@@ -57,6 +58,7 @@ class Ingested:
     broken: tuple[str, ...] = ()
     twice: tuple[tuple[str, str], ...] = ()
     suffixes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    unbound: int = 0
 
     @property
     def images(self) -> int:
@@ -70,16 +72,24 @@ class Left:
     not given for what is there.
 
     ``settled``: image_id of all that was read and stored, found as it was, or barred for good. ``listed``: of all that
-    the source has; None: part of it could not be listed.
+    the source has; None: part of it could not be listed. What it has that could be no image is only counted: whether
+    it stands in place of one that is here is looked up, by the address in ``stored`` (image_id, uri).
     """
 
+    source: Source
+    stored: DataFrame
     settled: DataFrame
     listed: DataFrame | None
 
     def of(self, images: DataFrame) -> DataFrame:
-        """Those of ``images`` (image_id, …) that were left."""
-        others = images.join(self.settled, "image_id", "left_anti")
-        return others if self.listed is None else others.join(self.listed, "image_id", "left_semi")
+        """Those of ``images`` (image_id, …) that were left, computed once."""
+        others = materialise(images.join(self.settled, "image_id", "left_anti"))
+        if self.listed is None or others.isEmpty():
+            return others
+        absent = others.select("image_id").join(self.listed, "image_id", "left_anti").distinct()
+        hidden = self.source.still_there(self.stored.join(absent, "image_id", "left_semi"))
+        left = others.select("image_id").join(self.listed, "image_id", "left_semi").unionByName(hidden)
+        return materialise(others.join(left, "image_id", "left_semi"))
 
 
 #: Of rows with image_id and content_sha256, those that may be taken; the second frame's rows have no content yet.
@@ -96,8 +106,8 @@ def ingest_images(
     dry_run: bool = False,
     admit: Admit | None = None,
     on_hold: DataFrame | None = None,
-) -> tuple[Ingested, Left | None]:
-    """Bring a source into `images`; a second time changes nothing. Returns counts, and what was left (None: nothing).
+) -> tuple[Ingested, Left]:
+    """Bring a source into `images`; a second time changes nothing. Returns counts, and what was left as it was.
 
     Bytes are read once for images whose id is new, and (as a hash only) for those whose id is known. A changed
     image replaces its former row, and permissions given for the former bytes do not hold for the new ones
@@ -135,7 +145,7 @@ def ingest_images(
     out_of_reach = _by_reason(compared, "kept") if compared is not None else {}
     if compared is not None and out_of_reach:
         left.append(compared.where("kept IS NOT NULL").select("image_id"))
-    unchanged = taken - added - changed
+    unchanged, unbound = taken - added - changed, 0
     if not dry_run:
         remaining = warehouse.read(IMAGES).count() - changed
         parts = [(new, added, F.lit(None)), *_giving_place(warehouse, listing, altered, changed, now=now)]
@@ -152,17 +162,16 @@ def ingest_images(
             # They had a row, which is gone.
             lost = altered.join(warehouse.read(IMAGES), "image_id", "left_anti").count()
         added, changed, barred = added - kept_out + lost, changed - lost, barred + kept_out
-        bind_waiting(warehouse, _without(listing, left), now=now)
+        unbound = bind_waiting(warehouse, _without(listing, left), now=now)
     unread = _unread(warehouse, listing)
     done = Ingested(
         listed, added, changed, unchanged, barred, refused, _totals(unread), out_of_reach, batches, broken, twice,
-        _told({**aside, **unread}),
+        _told({**aside, **unread}), unbound,
     )  # fmt: skip
     unlisted = bool(refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER})
-    if not (left or unlisted or refused.keys() & {DUPLICATE_ID, OTHER_BATCH}):
-        return done, None
     every = entries.where("image_id IS NOT NULL").select("image_id").distinct()
-    return done, Left(_without(own, left), None if unlisted else every)
+    stored = warehouse.read(IMAGES).select("image_id", "uri")
+    return done, Left(source, stored, _without(own, left), None if unlisted else every)
 
 
 def _giving_place(
@@ -172,7 +181,7 @@ def _giving_place(
     if altered is None or not count:
         return []
     # What was permitted is bound to the former bytes before they go.
-    bind_waiting(warehouse, altered, now=now, before_they_go=True)
+    bind_before_they_go(warehouse, altered, now=now)
     warehouse.delete_matching(IMAGES, altered, ["image_id"])
     parts = []
     for first, when in ((True, F.lit(None)), (False, F.lit(now))):

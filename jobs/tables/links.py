@@ -54,35 +54,57 @@ def content_of_link() -> Column:
     return F.nullif(F.col("content_sha256"), F.lit(AWAITED)).alias("content_sha256")
 
 
-def by_record(links: DataFrame) -> DataFrame:
-    """What each record was given for, by image: image_id, record_id, `contents`, and `awaits`.
+def by_record(links: DataFrame, *more: Column) -> DataFrame:
+    """What each record was given for, by image: image_id, record_id, `contents`, and `awaits`; and ``more`` of them.
 
     ``links``: image_id, record_id, content_sha256. `contents`: the hashes that they name. `awaits`: each of them is for
-    what an ingestion is to bring, and so for nothing that is there.
+    what an ingestion is to bring, and so for nothing that was there.
     """
     return links.groupBy(*_KEYS).agg(
         F.collect_set(content_of_link()).alias("contents"),
         F.bool_and(F.col("content_sha256").eqNullSafe(AWAITED)).alias("awaits"),
+        *more,
     )
 
 
-def bind_waiting(warehouse: Warehouse, images: DataFrame, *, now: datetime, before_they_go: bool = False) -> int:
-    """Bind the links that wait for ``images`` (image_id) to their first content; returns how many.
+def bind_waiting(warehouse: Warehouse, images: DataFrame, *, now: datetime) -> int:
+    """Bind the links that wait for ``images`` (image_id) to their first content.
 
-    From then on a link holds for these bytes, also where the table of images is lost and filled anew.
-
-    ``before_they_go``: only those of earlier releases, for other bytes are about to come in place of these. One that is
-    AWAITED was not given for what is there and was not ingested since.
+    From then on a link holds for these bytes, also where the table of images is lost and filled anew. Returns how many
+    AWAITED ones stay unbound although their image is here: its bytes came in place of others, and whether it was given
+    for the one or the other nobody can tell.
     """
+    waiting = _waiting_for(warehouse, images, content_of_link())
+    if waiting is None:
+        return 0
+    there = materialise(waiting.join(contents(warehouse), "image_id"))
+    _bind(warehouse, there, now=now)
+    return there.where("changed_at IS NOT NULL AND awaits").count()
+
+
+def bind_before_they_go(warehouse: Warehouse, images: DataFrame, *, now: datetime) -> None:
+    """Bind the links of earlier releases that wait for ``images`` (image_id): other bytes are about to come in place.
+
+    One that is AWAITED was not given for what is there, and was not ingested since.
+    """
+    waiting = _waiting_for(warehouse, images, F.col("content_sha256"))
+    if waiting is not None:
+        _bind(warehouse, waiting.join(contents(warehouse), "image_id"), now=now)
+
+
+def _waiting_for(warehouse: Warehouse, images: DataFrame, content: Column) -> DataFrame | None:
+    """Links (image_id, record_id, `awaits`) of ``images`` none of which has a ``content``; None: there are no links."""
     links = warehouse.read(BASIS_LINKS)
     if links.isEmpty():
-        return 0
-    ids = looked_up(images.select("image_id").distinct())
-    mine = links.join(ids, "image_id", "left_semi")
-    bound = F.count("content_sha256" if before_they_go else content_of_link()).alias("bound")
-    waiting = mine.groupBy(*_KEYS).agg(bound).where("bound = 0").select(*_KEYS)
-    first = contents(warehouse).where("changed_at IS NULL")
-    return append_links(warehouse, waiting.join(first, "image_id").select(*_KEYS, "content_sha256"), now=now)
+        return None
+    mine = links.join(looked_up(images.select("image_id").distinct()), "image_id", "left_semi")
+    bound, awaits = F.count(content).alias("bound"), F.bool_and(F.col("content_sha256").eqNullSafe(AWAITED))
+    return mine.groupBy(*_KEYS).agg(bound, awaits.alias("awaits")).where("bound = 0").drop("bound")
+
+
+def _bind(warehouse: Warehouse, waiting: DataFrame, *, now: datetime) -> None:
+    first = waiting.where("changed_at IS NULL").select(*_KEYS, "content_sha256")
+    append_links(warehouse, first, now=now)
 
 
 def without_link(warehouse: Warehouse, under: DataFrame, images: DataFrame) -> DataFrame:

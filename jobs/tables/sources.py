@@ -21,7 +21,7 @@ from jobs.tables.foreign import is_table_name, open_table, table_layout
 from jobs.tables.naming import Naming
 from jobs.tables.store import looked_up_in_parts, materialise
 from udfs.kinds import HEAD_BYTES, image_kind
-from udfs.listing import FOLDER_SCHEMA, LISTING_SCHEMA, ListSpec, check_place, has_file, list_folders
+from udfs.listing import FOLDER_SCHEMA, LISTING_SCHEMA, ListSpec, check_place, has_file, list_folders, occupied
 from udfs.names import of_command_line, raw, text
 from udfs.reading import UNREAD_PREFIX, ReadFailure, address_within, usable_address
 from udfs.sources import (
@@ -67,6 +67,14 @@ class Source(ABC):
     @abstractmethod
     def read(self, wanted: DataFrame, *, keep_bytes: bool) -> Sequence[DataFrame]:
         """Rows of image_id, content, uri, content_sha256, byte_size for the listed rows in ``wanted``."""
+
+    def still_there(self, images: DataFrame) -> DataFrame:
+        """Of ``images`` (image_id, uri) those (image_id) at whose place the source has something, an image or not."""
+        root, uri = (self.root or "").rstrip("/"), F.col("uri")
+        mine = images.where((uri == root) | uri.startswith(root + "/") | uri.startswith(root + "#"))
+        return mine.select("image_id", "uri").mapInArrow(
+            occupied(root, self._spec(keep_bytes=False)), "image_id string"
+        )
 
     @property
     def naming(self) -> Naming:
@@ -243,6 +251,10 @@ class TableSource(Source):
         )
         read = named.mapInArrow(read_files(self._spec(keep_bytes=keep_bytes)), FILE_SCHEMA)
         return read.withColumnRenamed("source_key", "image_id")
+
+    def still_there(self, images: DataFrame) -> DataFrame:
+        """None: each row of a table is listed."""
+        return images.select("image_id").where(F.lit(False))
 
     @property
     def naming(self) -> Naming:

@@ -406,9 +406,16 @@ class Oracle:
         """Whether anybody knows what a picture holds: its row is there, and was read."""
         return picture in self.pictures and self.pictures[picture].content != UNREAD
 
+    def _may_be_for(self, picture: str, record_id: str) -> bool:
+        """Whether a record was given for what an ingestion brings, and one has brought other bytes since."""
+        last = max((link.ingest for link in self.records[record_id].links.get(picture, ())), default=0)
+        return self._awaits(picture, record_id) and self.pictures[picture].ingest > last
+
     def _inside(self, picture: str, record_ids: Iterable[str]) -> set[str]:
         """Those of the records whose people may be in a picture as it is now."""
-        return {i for i in record_ids if not self._is_known(picture) or self._is_in(picture, i)}
+        if not self._is_known(picture):
+            return set(record_ids)
+        return {i for i in record_ids if self._is_in(picture, i) or self._may_be_for(picture, i)}
 
     def permits(self, picture: str, record: Record) -> Says:
         """Whether a record permits this picture as it is now."""
@@ -616,6 +623,8 @@ class Oracle:
             waits = contents == {None} and not self._is_known(picture)
             if waits:
                 contents = {link.content for r in self.records.values() for link in r.links.get(picture, ())}
+            elif contents == {None} and self._may_be_for(picture, record_id):
+                contents = {self.pictures[picture].content}
             for content in contents:
                 if content is not None:
                     found.setdefault(content, set()).update(self._people([record_id]))

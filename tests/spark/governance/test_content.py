@@ -12,15 +12,20 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from jobs.erasure.find import find
+from jobs.erasure.kinds import Target
+from jobs.erasure.ledger import begin, write_down
+from jobs.erasure.requests import pending, request
+from jobs.erasure.rows import destroy_rows
 from jobs.governance.basis import import_basis, link_images, named_images, record_batch
 from jobs.governance.basis_files import read_basis
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.holds import images_on_hold
-from jobs.governance.tombstones import KeyRing
-from jobs.schemas import AWAITED, BASIS_LINKS, IMAGES
+from jobs.governance.tombstones import LEFT, LEFT_CONTENT, SUBJECT, KeyRing
+from jobs.schemas import AWAITED, BASIS_LINKS, IMAGES, TOMBSTONES
 from jobs.tables.images import Admit, Ingested, ingest_images
 from jobs.tables.sources import open_source
-from jobs.tables.store import Warehouse
+from jobs.tables.store import Warehouse, materialise
 from tests.conftest import PURPOSE
 from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
 
@@ -162,7 +167,7 @@ def test_guarantee_1_what_was_given_for_a_picture_to_come_is_not_for_one_that_a_
     (tmp_path / "photos" / "a.jpg").unlink()
     # What its source has now is what the permission was given for; also where the former bytes come back once more.
     place.put(a=b"mine")
-    place.ingest(images=True)
+    assert place.ingest(images=True) == Ingested(1, 0, 1, 0, unbound=1)
     assert place.reasons() == {"a": CHANGED}
     spark.sql(f"RESTORE TABLE {images} TO VERSION AS OF {former}")
     assert place.reasons() == {"a": "CONTENT_AWAITED"}
@@ -174,18 +179,21 @@ def test_guarantee_1_what_was_given_for_a_picture_to_come_is_not_for_one_that_a_
 def test_guarantee_1_what_is_given_beside_a_source_is_not_for_pictures_that_are_left_as_they_were(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    """Out of reach, or on hold: it is about what the source has."""
-    place = Place(spark, tmp_path)
+    """Out of reach, on hold, or only counted, for no suffix says what it is: it is about what the source has."""
+    place, scan = Place(spark, tmp_path), tmp_path / "photos" / "c"
     place.put(a=b"anna's", b=b"anna's")
+    scan.write_bytes(JPEG + b"anna's")
     on_hold = {**json.loads(record("ra", "b.jpg")), "legal_hold_ref": "case-1"}
     (tmp_path / "basis.jsonl").write_text(json.dumps(on_hold))
     place.ingest(images=True, basis=True)
     place.out_of_reach("a")
     place.put(b=b"ben's")
-    (tmp_path / "basis.jsonl").write_text(record("rb", "a.jpg", "b.jpg"))
+    scan.unlink()
+    scan.symlink_to(tmp_path / "no disk" / "c")
+    (tmp_path / "basis.jsonl").write_text(record("rb", "a.jpg", "b.jpg", "c"))
     place.ingest(images=True, basis=True)
     assert rows(place.warehouse.read(BASIS_LINKS).where("record_id = 'rb'"), "content_sha256") == {(AWAITED,)}
-    assert place.reasons() == {"a": "CONTENT_AWAITED", "b": "LEGAL_HOLD"}
+    assert place.reasons() == {"a": "CONTENT_AWAITED", "b": "LEGAL_HOLD", "c": "CONTENT_AWAITED"}
     # The hold ends: what is there is still about nobody but whom it was given for.
     (tmp_path / "basis.jsonl").write_text(record("ra", "b.jpg"))
     place.ingest(basis=True)
@@ -197,9 +205,62 @@ def test_guarantee_1_what_is_given_beside_a_source_is_not_for_pictures_that_are_
     # Both again, and within reach.
     (tmp_path / "photos" / "a.jpg").unlink()
     place.put(a=b"ben's")
-    (tmp_path / "basis.jsonl").write_text(record("rb", "a.jpg", "b.jpg"))
+    scan.unlink()
+    # Of what the source has not at all, what was there is meant.
+    (tmp_path / "basis.jsonl").write_text(record("rb", "a.jpg", "b.jpg", "c"))
     place.ingest(images=True, basis=True)
-    assert place.reasons() == {"a": None, "b": None}
+    assert place.reasons() == {"a": None, "b": None, "c": None}
+
+
+def test_guarantee_16_who_waited_for_bytes_that_were_brought_since_may_be_in_them(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Given beside a source out of reach; then it brings other bytes: nobody can tell, so it permits nothing."""
+    place = Place(spark, tmp_path)
+    place.put(a=b"former")
+    place.ingest(images=True)
+    place.out_of_reach("a")
+    waiting = {**json.loads(record("rp", "a.jpg")), "pii_principal_id": "hmac:" + "b" * 64}
+    (tmp_path / "basis.jsonl").write_text(json.dumps(waiting))
+    place.ingest(images=True, basis=True)
+    (tmp_path / "photos" / "a.jpg").unlink()
+    place.put(a=b"of both")
+    done = place.ingest(images=True)
+    assert (done.unbound if done else None) == 1
+    (tmp_path / "basis.jsonl").write_text(record("rq", "a.jpg"))
+    place.ingest(basis=True)
+    assert place.reasons() == {"a": "OTHERS_REFUSED"}
+    # Erased is who waited: without a box the other one's record covers nobody in it.
+    warehouse = place.warehouse
+    request(warehouse, [Target(SUBJECT, waiting["pii_principal_id"])], RING, run_id="e", now=place.now)
+    targets = materialise(pending(warehouse))
+    found = find(warehouse, targets)
+    items = write_down(warehouse, targets, found, RING, now=place.now)
+    begin(warehouse, targets, found, RING, run_id="e", now=place.now)
+    destroy_rows(warehouse, items)
+    assert warehouse.read(TOMBSTONES).where(F.col("kind").isin(LEFT, LEFT_CONTENT)).count() == 2
+    assert place.reasons() == {"a": "OTHERS_REFUSED"}
+
+
+def test_guarantee_7_a_hold_that_keeps_nothing_is_counted(spark: SparkSession, tmp_path: Path) -> None:
+    """It names no image, now or before; or it is of somebody who was erased, by a record that is not known."""
+    place = Place(spark, tmp_path)
+    place.put(a=b"of two")
+
+    def idle(*records: dict[str, Any]) -> int:
+        (tmp_path / "basis.jsonl").write_text("\n".join(map(json.dumps, records)))
+        file = read_basis(spark, str(tmp_path / "basis.jsonl"), None)
+        source = open_source(spark, str(tmp_path / "photos"), "b1", place.settings)
+        return import_basis(place.warehouse, file, source.image_id, ring=RING, now=place.now).held_idle
+
+    named, bare = json.loads(record("ra", "a.jpg")), json.loads(record("rb"))
+    held = {"legal_hold_ref": "case-1"}
+    assert idle(named, bare) == 0
+    assert idle({**named, "images": [], **held}, {**bare, **held}) == 1
+    digest = RING.digest(SUBJECT, named["pii_principal_id"])
+    stone = spark.createDataFrame([(SUBJECT, RING.current, digest, "er-1", place.now)], TOMBSTONES.columns)
+    place.warehouse.append(stone, TOMBSTONES)
+    assert idle({**named, "record_id": "rc", **held}) == 1
 
 
 def test_guarantee_6_an_id_of_another_batch_or_twice_in_a_source_replaces_nothing(

@@ -187,10 +187,10 @@ def test_guarantee_10_a_damaged_column_of_a_binlog_is_a_finding_too(tmp_path: Pa
 def test_files_that_are_no_parquet_as_a_whole_are_no_findings(tmp_path: Path) -> None:
     """Milvus's own, those of milvus-lite, and checksums; and Parquet that nothing was written into yet."""
     whole = parquet(pa.table({"record_id": ["r1"]}))
-    assert search(tmp_path, "000001.vlog", b"PAR1 stands here by chance, and PAR1 once more") == set()
+    assert search(tmp_path, "000001.vlog", b"Here PAR1 stands by chance, and PAR1 once more") == set()
     assert search(tmp_path, ".part-0.snappy.parquet.crc", b"crc\0\0\0\x02\0") == set()
     assert search(tmp_path, "446", b"PAR1 in a header" + binlog("100", keys(1))) == set()
-    assert search(tmp_path, "447", whole + whole) == set()
+    assert search(tmp_path, "447", whole + whole) == search(tmp_path, "448", whole + bytes(100)) == set()
     assert search(tmp_path, "part-1.snappy.parquet", b"") == set()
 
 
@@ -210,6 +210,40 @@ def test_a_file_that_is_being_written_is_searched_when_it_is_whole(
     more = iter([data[:-1000], data])
     monkeypatch.setattr("jobs.erasure.byte_scan.time.sleep", lambda _: path.write_bytes(next(more)))
     assert search(tmp_path, path.name, no_footer(data)) == {(PERSON_FOUND, "pii_principal_id")}
+
+
+@pytest.mark.parametrize("name", ["448", "part-0.parquet.tmp"])
+@pytest.mark.parametrize("begin", [b"PAR1", b"PARE"])
+def test_guarantee_10_what_begins_as_parquet_and_is_none_is_a_finding_under_any_name(
+    tmp_path: Path, name: str, begin: bytes
+) -> None:
+    assert search(tmp_path, name, begin + people()[4:-1]) == {(UNREADABLE, "footer")}
+
+
+@pytest.mark.parametrize("between", [b"", bytes(64)])
+def test_guarantee_10_of_files_of_one_layout_behind_one_another_each_is_searched(
+    tmp_path: Path, between: bytes
+) -> None:
+    plain = {"compression": "none", "use_dictionary": False}
+    files = [parquet(pa.table({"face_id": keys(n), "pii_principal_id": [f"hmac3:{n:064x}"]}), **plain) for n in (1, 2)]
+    wanted = parquet(pa.table({"face_id": keys(FACE_ID), "pii_principal_id": [f"{PERSON:70}"[:70]]}), **plain)
+    for at in range(3):
+        data = between.join((*files[:at], wanted, *files[at:]))
+        assert (FACE_FOUND, "face_id") in search(tmp_path, "joined", data)
+
+
+def test_guarantee_10_a_key_is_found_in_a_log_of_arrow_batches(tmp_path: Path) -> None:
+    written = io.BytesIO()
+    with pa.ipc.new_stream(written, pa.schema([("face_id", pa.int64())])) as stream:
+        stream.write_table(pa.table({"face_id": keys(1, FACE_ID)}))
+        whole = written.getvalue()
+        stream.write_table(pa.table({"face_id": keys(*range(100))}))
+        cut_off = written.getvalue()[:-200]
+    found = {(FACE_FOUND, "face_id")}
+    # Nobody has ended it, for it is still written to.
+    assert search(tmp_path, "wal_data_000001.arrow", whole) == found
+    assert search(tmp_path, "wal_data_000001.arrow", cut_off) == found | {(UNREADABLE, "batch")}
+    assert search(tmp_path, "wal_data_000001.arrow", b"") == set()
 
 
 def test_parquet_is_found_wherever_it_begins(tmp_path: Path) -> None:

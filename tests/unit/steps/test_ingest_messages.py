@@ -40,3 +40,10 @@ def test_guarantee_7_it_is_said_of_how_many_links_no_image_is_here_and_that_a_ho
     held = said_of_records(BasisImported(2, 0, 0, held_absent=2), "names of files")
     assert "a legal hold names images that are not here (2 links)" in held[1]
     assert held[2].startswith("names were taken for names of files: --ids-of")
+    idle = said_of_records(BasisImported(1, 1, 0, held_idle=1))
+    assert idle[1].startswith("1 legal hold KEEPING NOTHING: no image is named, or its person was erased")
+
+
+def test_guarantee_1_it_is_said_of_links_that_were_given_for_what_came_in_place_of_others() -> None:
+    said = said_of_images(Ingested(1, 0, 1, 0, unbound=2), with_basis=True)
+    assert said[1].startswith("2 links PERMIT NOTHING: given for pictures to come, and those came in place of others")
