@@ -221,7 +221,14 @@ def is_of_this_machine(host: str) -> bool:
     return bool(host)
 
 
-# --- Places for temporary files --------------------------------------------------------------------------------------
+# --- Names of files, and places for temporary ones -------------------------------------------------------------------
+
+
+def name_files_in_utf_8(environ: Environ = os.environ) -> None:
+    """Have Java name files as this process does. In a locale of one byte it finds no `Müller`, and lists none."""
+    given = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or ""
+    if not re.search(r"(?i)utf-?8", given):
+        environ["LC_ALL" if environ.get("LC_ALL") else "LC_CTYPE"] = "C.UTF-8"
 
 
 def native_folders(options: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

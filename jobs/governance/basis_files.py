@@ -38,7 +38,7 @@ from jobs.governance.basis_lines import (
     read_lines,
 )
 from jobs.governance.pseudonyms import Pseudonyms
-from jobs.tables.files import files_below
+from jobs.tables.files import files_below, refuse_unnamed
 from jobs.tables.foreign import open_table
 from jobs.tables.store import looked_up, materialise
 
@@ -75,6 +75,7 @@ def read_basis(spark: SparkSession, path: str, names: Pseudonyms | None) -> Basi
     if path.startswith("delta:"):
         return _records(_judged(_table_lines(spark, path.removeprefix("delta:")), read_json), path)
     refuse_unseen(path, files_below(spark, path))
+    refuse_unnamed(spark, f"--basis {path}", path)
     if path.lower().endswith(".csv"):
         return _read_csv(spark, path, names)
     lines = _lines(spark, path)
