@@ -72,6 +72,7 @@ FILES: dict[str, tuple[bytes, bytes, str]] = {
     "two pictures in one": (b"a.MPO", JPEG, IMAGE),
     "AVIF": (b"a.avif", b"\0\0\0\x14ftypavif\0\0\0\0avif", IMAGE),
     "a phone's": (b"IMG_0001.HEIC", HEIC, IMAGE),
+    "HEIF": (b"a.heif", HEIC, IMAGE),
     "JPEG 2000": (b"a.j2k", b"\xff\x4f\xff\x51 tiles", IMAGE),
     "no suffix": (b"IMG_0001", JPEG, IMAGE),
     "a suffix that says nothing": (b"a.bin", PNG, IMAGE),
