@@ -147,6 +147,14 @@ def leave_spark_connect(say: Say, environ: Environ = os.environ) -> None:
             say("SPARK_REMOTE is left aside: a job starts Spark itself, and is no client of Spark Connect.")
 
 
+def leave_notebooks(say: Say, environ: Environ = os.environ) -> None:
+    """Have spark-submit run a script by Python, where a shell has it start notebooks."""
+    given = environ.get("PYSPARK_DRIVER_PYTHON", "")
+    if re.match(r"jupyter|ipython|notebook", Path(given).name):
+        del environ["PYSPARK_DRIVER_PYTHON"]
+        say(f"PYSPARK_DRIVER_PYTHON ({given}) is left aside: a job is no notebook.")
+
+
 def leave_other_sparks(say: Say, environ: Environ = os.environ) -> None:
     """Start the Spark that PySpark brings, unless SPARK_HOME names another of its version.
 
