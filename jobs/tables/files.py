@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import BadInput
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Object stores that show a file once it is written to its end, and cannot rename one.
 _WHOLE_AT_ONCE: Final = ("s3", "s3a", "s3n", "gs")
+# What Spark, Databricks and a Mac leave in folders beside what is to be read.
+_MARKS: Final = re.compile(r"_SUCCESS|_(?:committed|started)_\d+|\..*\.crc|\.DS_Store")
 _NAMED: Final = 5
 
 
@@ -59,6 +62,23 @@ def files_below(spark: SparkSession, location: str) -> list[str] | None:
     while files.hasNext():
         found.append(str(files.next().getPath().toString()).removeprefix(prefix))
     return sorted(found)
+
+
+def overlooked(files: Iterable[str]) -> list[str]:
+    """Of ``files`` (their paths below the place that is read, or its own name) those that Spark passes over in silence.
+
+    >>> overlooked(["a.jsonl", "_b.jsonl", "old/c.jsonl", "day=1/d.jsonl", "_SUCCESS"])
+    ['_b.jsonl', 'old/c.jsonl']
+    """
+    return [file for file in files if not _is_seen(*file.split("/"))]
+
+
+def _is_seen(*path: str) -> bool:
+    *folders, name = path
+    hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path)
+    return bool(_MARKS.fullmatch(name)) or not (
+        hidden or name.endswith("._COPYING_") or any("=" not in folder for folder in folders)
+    )
 
 
 def refuse_unnamed(spark: SparkSession, given: str, location: str) -> None:

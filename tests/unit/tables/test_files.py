@@ -1,4 +1,4 @@
-"""Names that Java's listings pass over in silence are told before anything is read."""
+"""What Java's and Spark's listings pass over in silence is told before anything is read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.errors import BadInput
 from jobs.tables.files import unnamed
+from jobs.tables.sources import refuse_unread
 from tests.unit.odd.corpus import put
+from tests.unit.udfs.listed import SKIP
 
 pytestmark = pytest.mark.unit
 
@@ -38,3 +41,23 @@ def test_of_a_file_or_of_nothing_there_is_no_listing(tmp_path: Path) -> None:
     put(bytes(tmp_path) + b"/" + LATIN_1, b"{}")
     assert unnamed(f"{tmp_path}/{LATIN_1.decode('utf-8', 'surrogateescape')}", "UTF-8") == []
     assert unnamed(f"{tmp_path}/none", "UTF-8") == []
+
+
+@pytest.mark.parametrize(
+    ("files", "unread"),
+    [
+        (["part-0.parquet", "day=1/part-0.parquet", "_SUCCESS", "_metadata", "._part-0.parquet", "notes.txt"], []),
+        (["a.parquet", "old/b.parquet", "_c.parquet", ".d.parquet"], ["old/b.parquet", "_c.parquet"]),
+        (["a.parquet", "day=1/old/b.PARQUET"], ["day=1/old/b.PARQUET"]),
+        (["_temporary/0/a.parquet", "_delta_log/01.checkpoint.parquet", "a.parquet"], []),
+        ([], []),
+    ],
+)
+def test_a_table_that_would_be_read_in_part_is_refused(files: list[str], unread: list[str]) -> None:
+    """Pictures in such files were left out, with exit code 0."""
+    if not unread:
+        refuse_unread("photos", files, SKIP)
+        return
+    with pytest.raises(BadInput) as refused:
+        refuse_unread("photos", files, SKIP)
+    assert f"parquet:photos: {', '.join(unread)} would not be read; nothing was taken." in str(refused.value)
