@@ -532,7 +532,9 @@ def test_guarantee_6_a_file_of_another_ending_is_no_id(tmp_path: Path) -> None:
         (tmp_path / name).write_text(lines_of(state="revoked"))
         with pytest.raises(SettingsError, match="is a file, and by its name no YAML"):
             assessment_of(str(tmp_path / name))
-    assert [assessment_of(name) for name in ("crm", "2026", "crm.2026", "a" * 5_000, "b.yaml.old", "x\0.y")] == [None] * 6
+    assert [assessment_of(name) for name in ("crm", "2026", "crm.2026", "a" * 5_000, "b.yaml.old", "x\0.y")] == [
+        None
+    ] * 6
 
 
 def test_guarantee_6_an_assessment_that_would_not_be_recorded_is_refused_beside_a_template(tmp_path: Path) -> None:
