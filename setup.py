@@ -49,8 +49,9 @@ REQUIRES = [
 # OpenLineage events (governance.openlineage).
 LINEAGE = ["openlineage-python>=1.40,<2"]
 
-# Pictures that may be redistributed come with scikit-image; `make demo` makes its own from them.
-DEMO = ["scikit-image>=0.25,<1"]
+# Pictures that may be redistributed come with scikit-image; `make demo` makes its own from them. pillow-heif writes the
+# HEIC of the demo and of tests; its encoder is under the GPL, so it is no requirement of jobs and udfs.
+DEMO = ["scikit-image>=0.25,<1", "pillow-heif>=1.4,<2"]
 
 # The ROC of `evaluate` as a picture.
 PLOTS = ["matplotlib>=3.9"]
@@ -68,7 +69,6 @@ TEST = [
     *LINEAGE,
     "milvus==2.3.5",  # a real server binary in a wheel
     "hypothesis>=6.100",
-    "pillow-heif>=1.4,<2",  # writes the HEIC that tests read; its encoder is under the GPL: for tests only
     "ipykernel>=6.29",  # the notebooks' kernel, and what runs them
     "nbclient>=0.10",
     "mypy>=1.18",

@@ -1,6 +1,6 @@
 """Makes the pictures of the demo and the tests: faces in every shape that a batch indexer meets, and what is no face.
 
-    python -m bench.pictures FOLDER            # 282 files and basis.jsonl
+    python -m bench.pictures FOLDER            # 290 files and basis.jsonl
     python -m bench.pictures FOLDER --check    # the same, then facenet-pytorch's detector over all of it
 
 Every picture is made from ones that scikit-image's wheel carries and that anybody may pass on, or from nothing:
@@ -85,7 +85,7 @@ def make_pictures(
 ) -> list[Picture]:
     """Write the set into ``folder``, a sub-folder for each kind, and say what is in it.
 
-    The bytes depend on ``seed`` and the versions of Pillow and NumPy only; a picture's on no other picture.
+    The bytes depend on ``seed`` and the versions of Pillow, pillow-heif and NumPy only; a picture's on no other one.
 
     Args:
         folder: made where it is missing.
@@ -388,6 +388,24 @@ def _webp(rng: random.Random, _: int) -> Drawing:
     return Drawing(_encode(image, "WEBP", quality=85, method=2), ".webp", (box,), image)
 
 
+def _heic(rng: random.Random, _: int) -> Drawing:
+    """What phones store since 2017: somewhat more than half the bytes of the JPEG."""
+    try:
+        import pillow_heif  # pi-heif, by which HEIC is read, has no encoder
+    except ImportError:
+        raise RuntimeError("the demo's HEIC is written by pillow-heif: pip install 'face-reindex[demo]'") from None
+    image, box = _portrait(rng)
+    target = io.BytesIO()
+    pillow_heif.from_pillow(image).save(target, quality=60)
+    return Drawing(target.getvalue(), ".heic", (box,), image)
+
+
+def _avif(rng: random.Random, _: int) -> Drawing:
+    image, box = _portrait(rng)
+    # Several threads would make other bytes than one.
+    return Drawing(_encode(image, "AVIF", quality=75, max_threads=1), ".avif", (box,), image)
+
+
 def _animated(rng: random.Random, _: int) -> Drawing:
     """Three frames; the face is in the first only, which is the one that counts."""
     image, box = _portrait(rng)
@@ -505,6 +523,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("sixteen_bit", 4, _sixteen_bit),
     Kind("progressive", 8, _progressive),
     Kind("webp", 6, _webp),
+    Kind("heic", 4, _heic),
+    Kind("avif", 4, _avif),
     Kind("animated", 4, _animated),
     Kind("compressed", 6, _compressed),
     Kind("small", 6, _small),
@@ -528,10 +548,12 @@ def check_pictures(folder: str | Path, pictures: Iterable[Picture], *, long_side
     Scaled to ``long_side`` as the line does; a face counts from confidence 0.9. Of each picture with planted boxes the
     smallest overlap (intersection over union) enters ``least_overlap``.
     """
+    import pi_heif
     import torch
     from facenet_pytorch import MTCNN
     from PIL import ImageOps
 
+    pi_heif.register_heif_opener()
     torch.set_num_threads(1)
     detector = MTCNN(keep_all=True, min_face_size=20)
     result: dict[str, Any] = {}

@@ -147,6 +147,14 @@ def leave_spark_connect(say: Say, environ: Environ = os.environ) -> None:
             say("SPARK_REMOTE is left aside: a job starts Spark itself, and is no client of Spark Connect.")
 
 
+def leave_notebooks(say: Say, environ: Environ = os.environ) -> None:
+    """Have spark-submit run a script by Python, where a shell has it start notebooks."""
+    given = environ.get("PYSPARK_DRIVER_PYTHON", "")
+    if re.match(r"jupyter|ipython|notebook", Path(given).name):
+        del environ["PYSPARK_DRIVER_PYTHON"]
+        say(f"PYSPARK_DRIVER_PYTHON ({given}) is left aside: a job is no notebook.")
+
+
 def leave_other_sparks(say: Say, environ: Environ = os.environ) -> None:
     """Start the Spark that PySpark brings, unless SPARK_HOME names another of its version.
 
@@ -221,7 +229,14 @@ def is_of_this_machine(host: str) -> bool:
     return bool(host)
 
 
-# --- Places for temporary files --------------------------------------------------------------------------------------
+# --- Names of files, and places for temporary ones -------------------------------------------------------------------
+
+
+def name_files_in_utf_8(environ: Environ = os.environ) -> None:
+    """Have Java name files as this process does. In a locale of one byte it finds no `Müller`, and lists none."""
+    given = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or ""
+    if not re.search(r"(?i)utf-?8", given):
+        environ["LC_ALL" if environ.get("LC_ALL") else "LC_CTYPE"] = "C.UTF-8"
 
 
 def native_folders(options: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

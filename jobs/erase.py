@@ -7,6 +7,7 @@ import click
 from jobs.cli import job
 from jobs.erasure.asked import asked_for
 from jobs.erasure.receipts import receipts
+from jobs.formatting import counted
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext
 from jobs.steps.erase import dry_run, erase
@@ -49,7 +50,7 @@ def main(
     """Erase a person, an image or a source batch from every store, and prove it. Without a target: what is open."""
     if receipts_of:
         found = receipts(job_.warehouse, job_.settings, receipts_of)
-        return Result(f"{len(found)} receipts of run {receipts_of}", data={"receipts": found})
+        return Result(f"{counted(len(found), 'receipt')} of run {receipts_of}", data={"receipts": found})
     asked = asked_for(job_.settings, subject=subject, subject_file=subject_file, image=image, batch=batch)
     return dry_run(job_, asked, export_to) if job_.dry_run else erase(job_, asked, lost, lost_records)
 

@@ -18,7 +18,7 @@ def main(job_: JobContext) -> Result:
     """Destroy what has reached its end, in every store; and finish erasures whose time has come."""
     if job_.dry_run:
         due = due_now(job_)
-        return Result(f"dry run: {due.get('image', 0)} images have reached their end", data={"due": due})
+        return Result(f"dry run: {counted(due.get('image', 0), 'image')} reached the end", data={"due": due})
     with connect(job_.settings) as index, open_run(job_, "expire") as run:
         settle_alias(run, index)
         own_live(run.warehouse, run.settings, index)

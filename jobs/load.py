@@ -7,6 +7,7 @@ from dataclasses import asdict
 from jobs.cli import job
 from jobs.embedding.faces import permitted_faces
 from jobs.errors import NotProvenError
+from jobs.formatting import counted
 from jobs.governance.gate import gate_warehouse
 from jobs.index.load_plan import plan_load
 from jobs.index.milvus.connect import connect
@@ -50,7 +51,7 @@ def main(job_: JobContext) -> Result:
         return dry_run(job_)
     with open_run(job_, "load") as run, connect(run.settings) as index:
         collection = load_steps(run, index)
-        message = f"{staged_files(run).rows} faces loaded into {collection}; not yet verified"
+        message = f"{counted(staged_files(run).rows, 'face')} loaded into {collection}; not yet verified"
         return run.end(Result(message, data={"collection": collection}))
 
 

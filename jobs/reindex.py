@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from jobs.cli import job
+from jobs.formatting import counted
 from jobs.index.milvus.connect import connect
 from jobs.runs.aliases import settle_alias
 from jobs.runs.job_result import Result
@@ -42,8 +43,8 @@ def main(job_: JobContext, recompute: bool) -> Result:
         waits = erase_meanwhile(run, index, collection)
         maintain(run)
         message = (
-            f"alias {run.settings.milvus.alias} → {collection}: {counts.faces} faces of "
-            f"{counts.images} images, recall@10 {proof.recall:.3f}; {embedded_message(run)}{waits}"
+            f"alias {run.settings.milvus.alias} → {collection}: {counted(counts.faces, 'face')} of "
+            f"{counted(counts.images, 'image')}, recall@10 {proof.recall:.3f}; {embedded_message(run)}{waits}"
         )
         return run.end(Result(message, data={"counts": told, "proof": asdict(proof)}))
 

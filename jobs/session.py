@@ -154,6 +154,7 @@ def _prepare(conf: SparkConf, say: Callable[[str], None]) -> None:
     environment.leave_other_sparks(say)
     environment.choose_java(say)
     environment.listen_on_loopback(conf.get("spark.master", ""), say)
+    environment.name_files_in_utf_8()
     options = conf.get(_DRIVER_OPTIONS, "")
     if native := environment.native_folders(options):
         conf.set(_DRIVER_OPTIONS, f"{options} {environment.as_options(native)}".strip())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobs.cli import job
 from jobs.errors import LeaseHeld
+from jobs.formatting import counted
 from jobs.index.milvus.connect import connect
 from jobs.index.protocol import VectorIndex
 from jobs.runs.aliases import settle_alias
@@ -22,8 +23,8 @@ def main(job_: JobContext) -> Result:
     if job_.dry_run:
         due = due_now(job_)
         return Result(
-            f"dry run: would destroy {due.get('image', 0)} images that have reached their end, take out of the live "
-            "collection what is not permitted now, and add what is new",
+            f"dry run: would destroy {counted(due.get('image', 0), 'image')} that reached the end, take out of the "
+            "live collection what is not permitted now, and add what is new",
             data={"due": due},
         )
     with connect(job_.settings) as index:
@@ -38,7 +39,7 @@ def _sync(job_: JobContext, index: VectorIndex) -> Result:
     except LeaseHeld:
         # A reindex writes the tables for hours; what is withdrawn must not wait for it.
         removed = remove_without_lease(job_, index)
-        return Result(f"{removed} faces removed; another run is writing, so the rest waits for it")
+        return Result(f"{counted(removed, 'face')} removed; another run is writing, so the rest waits for it")
 
 
 if __name__ == "__main__":

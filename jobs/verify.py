@@ -8,6 +8,7 @@ import click
 
 from jobs.cli import job
 from jobs.erasure.verify import prove_erased
+from jobs.formatting import counted
 from jobs.index.milvus.connect import connect
 from jobs.runs.evidence import prove_audit
 from jobs.runs.job_result import Result
@@ -44,7 +45,7 @@ def main(
         return Result(f"dry run: would verify the collection of run {job_.run_id or '(none given)'}")
     with open_run(job_, "verify") as run, connect(run.settings) as index:
         proof = verify_steps(run, index)
-        message = f"proven: {proof.rows_found} faces, recall@10 {proof.recall:.3f}"
+        message = f"proven: {counted(proof.rows_found, 'face')}, recall@10 {proof.recall:.3f}"
         return run.end(Result(message, data={"proof": asdict(proof)}))
 
 

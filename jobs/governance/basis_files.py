@@ -38,15 +38,13 @@ from jobs.governance.basis_lines import (
     read_lines,
 )
 from jobs.governance.pseudonyms import Pseudonyms
-from jobs.tables.files import files_below
+from jobs.tables.files import files_below, overlooked, refuse_unnamed
 from jobs.tables.foreign import open_table
 from jobs.tables.store import looked_up, materialise
 
 _JSON_SCHEMA: Final = ddl(FIELDS)
 # What Hadoop takes for a pattern of names.
 _PATTERN: Final = re.compile(r"[\\{}\[\]*?]")
-# What Spark, Databricks and a Mac leave in folders: no records.
-_MARKS: Final = re.compile(r"_SUCCESS|_(?:committed|started)_\d+|\..*\.crc|\.DS_Store")
 _NAMED: Final = 5
 
 
@@ -75,6 +73,7 @@ def read_basis(spark: SparkSession, path: str, names: Pseudonyms | None) -> Basi
     if path.startswith("delta:"):
         return _records(_judged(_table_lines(spark, path.removeprefix("delta:")), read_json), path)
     refuse_unseen(path, files_below(spark, path))
+    refuse_unnamed(spark, f"--basis {path}", path)
     if path.lower().endswith(".csv"):
         return _read_csv(spark, path, names)
     lines = _lines(spark, path)
@@ -111,23 +110,6 @@ def refuse_unseen(place: str, files: list[str] | None) -> None:
             f"--basis {place}: {the_first(unseen, _NAMED)} would not be read; nothing was imported.",
             hint="no name begins with _ or a dot, and each folder is given by itself; move away what is no basis file.",
         )
-
-
-def overlooked(files: Iterable[str]) -> list[str]:
-    """Of ``files`` (their paths below the place that is read, or its own name) those that Spark passes over in silence.
-
-    >>> overlooked(["a.jsonl", "_b.jsonl", "old/c.jsonl", "day=1/d.jsonl", "_SUCCESS"])
-    ['_b.jsonl', 'old/c.jsonl']
-    """
-    return [file for file in files if not _is_seen(*file.split("/"))]
-
-
-def _is_seen(*path: str) -> bool:
-    *folders, name = path
-    hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path)
-    return bool(_MARKS.fullmatch(name)) or not (
-        hidden or name.endswith("._COPYING_") or any("=" not in folder for folder in folders)
-    )
 
 
 def escaped(place: str) -> str:
@@ -341,7 +323,6 @@ __all__ = [
     "escaped",
     "merged_lines",
     "nothing_unread",
-    "overlooked",
     "read_basis",
     "refuse_unseen",
     "refuse_whole",

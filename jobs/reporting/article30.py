@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.formatting import counted
 from jobs.governance.gate import Gated
 from jobs.governance.records import current_records
 from jobs.runs.history import recent
@@ -43,7 +44,7 @@ def processing_record(warehouse: Warehouse, settings: Settings, gated: Gated) ->
         "", "## (c) Categories of persons and of data", "",
         "- Persons: those whom the records name by a keyed pseudonym. Other people in a picture are not embedded.",
         "- Data: images or their addresses, face boxes, face embeddings (biometric data, article 9), basis records.",
-        f"- Now: {gated.accepted.count():,} images permitted, {gated.refused.count():,} refused.",
+        f"- Now: {counted(gated.accepted.count(), 'image')} permitted, {gated.refused.count()} refused.",
         "", "Sources, by how they were collected:", "",
         *_listed(warehouse.read(SOURCE_BATCHES).select(F.concat_ws(", ", "collection_method", "state"))),
         "", "## (d) Recipients", "",
@@ -56,8 +57,8 @@ def processing_record(warehouse: Warehouse, settings: Settings, gated: Gated) ->
         if ends["first"] else "- No permission is in force; `expire` destroys what ended.",
         f"- Former table files: {erasure.vacuum_hours} h. Milvus segments: {erasure.milvus_gc_hours:g} h, queue: "
         f"{erasure.milvus_queue_hours:g} h. Backups: {erasure.backup_days} days.",
-        f"- Erasures so far: {warehouse.read(ERASURE_REQUESTS).count():,} requests, "
-        f"{warehouse.read(TOMBSTONES).count():,} tombstones.",
+        f"- Erasures so far: {counted(warehouse.read(ERASURE_REQUESTS).count(), 'request')}, "
+        f"{counted(warehouse.read(TOMBSTONES).count(), 'tombstone')}.",
         "", "## (g) Security measures", "",
         "- Default deny at a gate before any image is read; keyed pseudonyms; secrets from the environment only; TLS "
         "and roles of least privilege for the index; a hash-chained audit trail.",

@@ -10,6 +10,7 @@ from time import sleep
 from pyspark.errors import AnalysisException
 
 from jobs.errors import FaceReindexError, SettingsError
+from jobs.formatting import counted
 from jobs.index.milvus.connect import connect
 from jobs.runs.history import last_outcomes, last_step, proven_collections, recent, run_state
 from jobs.runs.job_result import Result
@@ -55,7 +56,7 @@ def runs_shown(job_: JobContext, limit: int) -> Result:
         "live": live,
         "proven": proven,
     }
-    return Result(f"{len(runs)} runs; alias {alias} → {live}", data=data)
+    return Result(f"{counted(len(runs), 'run')}; alias {alias} → {live}", data=data)
 
 
 def one_run(job_: JobContext, run_id: str, wait: bool, since: datetime | None = None) -> Result:

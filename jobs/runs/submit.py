@@ -31,6 +31,7 @@ from typing import IO, Any, Final
 
 import click
 
+from jobs import environment
 from jobs.errors import NOTHING_FOUND, DependencyUnavailable, FaceReindexError, SettingsError
 
 _RETRY: Final = DependencyUnavailable.exit_code
@@ -297,6 +298,8 @@ def main(status_config: str | None, status_properties: str | None, command: tupl
     # Whoever ends this means the submission.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(_SIGNALLED + number))
     began = datetime.now(UTC)
+    environment.leave_notebooks(_say)
+    environment.name_files_in_utf_8()
     try:
         of = Submission.of(command)
         heard = Heard(of.job)

@@ -63,7 +63,7 @@ def _embed(run: Run, work: Worklist, chunks: list[Chunk], spec: EmbedSpec, *, re
                 Embedded,
                 lambda chunk=chunk: _embedded(run, work, chunk, spec, counters, recompute=recompute),  # type: ignore[misc]
                 chunk.name,
-                words=f"embed chunk {number} of {len(chunks)} ({chunk.images:,} images)",
+                words=f"embed chunk {number} of {len(chunks)} ({counted(chunk.images, 'image')})",
                 on_look=lambda: show(min(total, before + counters.images.value), total),
             )
 

@@ -12,6 +12,7 @@ from jobs.erasure.requests import request
 from jobs.erasure.run import erase_pending, records_given_up
 from jobs.erasure.subject_access import export, stored_about
 from jobs.errors import NOTHING_FOUND, LeaseHeld, SettingsError
+from jobs.formatting import counted
 from jobs.governance import audit
 from jobs.governance.basis import record_batch
 from jobs.governance.persons import keep_keys
@@ -60,8 +61,8 @@ def _erase(
     except LeaseHeld as lease:
         removed = remove_without_lease(job_, index)
         raise LeaseHeld(
-            f"Recorded, barred from every index from now on, and {removed} faces taken out of the live collection; "
-            f"the rest waits for the run that is writing. {lease}"
+            f"Recorded, barred from every index from now on, and {counted(removed, 'face')} taken out of the live "
+            f"collection; the rest waits for the run that is writing. {lease}"
         ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from jobs.formatting import counted
 from jobs.governance.gate import Gated, gate_warehouse
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, Run
@@ -35,5 +36,5 @@ def dry_run(job_: JobContext) -> Result:
     gated = gate_warehouse(job_.warehouse, job_.settings, now=job_.clock())
     reasons = {row["reason"]: row["count"] for row in gated.decisions.groupBy("reason").count().collect()}
     accepted = reasons.pop(None, 0)
-    message = f"dry run: {accepted} images would be embedded or reused, {refused_text(reasons)}"
+    message = f"dry run: {counted(accepted, 'image')} would be embedded or reused, {refused_text(reasons)}"
     return Result(message, data={"accepted": accepted, "refused": reasons})

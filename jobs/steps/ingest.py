@@ -39,13 +39,12 @@ from jobs.steps.ingest_messages import (
     said_of_images,
     said_of_others,
     said_of_records,
+    said_of_template,
 )
-from jobs.tables.images import OTHER_BATCH, counted_by, ids_of_others, ingest_images, to_come
+from jobs.tables.images import counted_by, ids_of_others, ingest_images, to_come
 from jobs.tables.naming import Naming, naming_of
 from jobs.tables.sources import Source, TableSource
 from jobs.tables.store import Warehouse, materialise
-from udfs.listing import UNREADABLE_FOLDER
-from udfs.sources import BROKEN_SHARD
 
 #: Of how many runs it is looked up how a table came in.
 _LOOKED_BACK: Final = 1000
@@ -70,10 +69,7 @@ def template(source: Source | None, batch_id: str, assessment: Mapping[str, Any]
     left = met[0].where("reason IS NULL").count() - rows
     refused, suffixes = counted_by(met[0].where("reason IS NOT NULL"))
     batch_file = Path(path).with_suffix(".batch.yaml")
-    parts = [f"template for {counted(rows, 'image')} written to {path} and {batch_file}"]
-    if left:
-        parts.append(f"{counted(left, 'image')} more than a spreadsheet holds: give records for them as JSON lines")
-    parts += said_of_others(refused, suffixes)
+    parts = [*said_of_template(rows, left, f"{path} and {batch_file}"), *said_of_others(refused, suffixes)]
     return Result(
         f"{'; '.join(parts)}. Complete both files, then run `ingest --source … --batch {batch_file} --basis {path}`. "
         "Until then every image is refused.",
@@ -171,10 +167,8 @@ def bring(job_: JobContext, source: Source | None, given: Given, facts: dict[str
         code = code or int(done.nameless > 0 or done.left_links > 0 or idle)
     if source:
         parts += said_of_images(images, with_basis=basis is not None)
-        # Part of the source was not even listed, or is taken for another batch's, or what was given for it permits
-        # nothing: whoever waits for it has to know.
-        unmet = images.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER, OTHER_BATCH}
-        code = code or int(bool(unmet) or images.unbound > 0)
+        # Whoever waits for all of it, or for what was given for it, has to know.
+        code = code or int(images.in_part or images.unbound > 0)
     if isinstance(source, TableSource) and source.id_prefix:
         parts.append(f"its ids begin with {source.id_prefix} here")
     message = ("dry run: " if job_.dry_run else "") + "; ".join(parts)

@@ -30,6 +30,14 @@ def said_of_expansion(done: Expanded) -> str:
     )
 
 
+def said_of_template(rows: int, left: int, files: str) -> list[str]:
+    """For how many images a template has a row, and for how many it has none."""
+    parts = [f"template for {counted(rows, 'image')} written to {files}"]
+    if left:
+        parts.append(f"{counted(left, 'image')} more than a spreadsheet holds: give records for them as JSON lines")
+    return parts
+
+
 def said_of_records(done: BasisImported, taken_for: str | None = None) -> list[str]:
     """What an import of basis records did, in parts of a sentence; ``taken_for``: what names without a source were."""
     links = counted(done.new_links, "new link")

@@ -125,7 +125,7 @@ def add_small(run: Run, index: VectorIndex, live: str, faces: PermittedFaces) ->
     rows = faces.rows.join(changed, "image_id", "left_semi").select("face_id", "embedding", "valid_until")
     wanted = rows.count()
     if wanted > settings.sync.max_faces:
-        run.job.console.note(f"{wanted} faces are new or back: more than sync.max_faces, so they wait for `reindex`.")
+        run.job.console.note(f"{counted(wanted, 'face')} new or back: more than sync.max_faces, left for `reindex`.")
         return Added(added=0, left=wanted)
     shaped = staging.rows_of(rows, buckets_of(warehouse, live), purpose_flags(settings))
     index.load(live, replicas=settings.milvus.replicas, timeout=settings.milvus.index_timeout_s)

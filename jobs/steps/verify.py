@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from jobs.embedding.faces import permitted_faces
 from jobs.embedding.status import LEFT_FOR_NEXT_RUN, MISSING, outcomes
 from jobs.errors import NotProvenError
+from jobs.formatting import counted
 from jobs.governance.changes import changed_since
 from jobs.governance.gate import Gated
 from jobs.governance.tombstones import FACE
@@ -128,11 +129,11 @@ def _reconcile(run: Run, gated: Gated, fingerprint: str, proof: Proof) -> Reconc
     faces = sum(row["faces"] for row in rows)
     faults = []
     if sum(statuses.values()) != total:
-        faults.append(f"{total} images, but {sum(statuses.values())} outcomes")
+        faults.append(f"{counted(total, 'image')}, but {counted(sum(statuses.values()), 'outcome')}")
     if statuses.get(MISSING) and not changed_since(run.warehouse, run.started_at):
         faults.append(f"{statuses[MISSING]} accepted images have no outcome")
     if faces != proof.rows_found:
-        faults.append(f"{faces} faces of images, but {proof.rows_found} rows in the collection")
+        faults.append(f"{counted(faces, 'face')} of images, but {counted(proof.rows_found, 'row')} in the collection")
     if MISSING in statuses:
         # Permitted (or covered differently) only since this run gated them; the next run embeds them.
         statuses[LEFT_FOR_NEXT_RUN] = statuses.pop(MISSING)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
+import os
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
+
+from jobs.errors import BadInput
+from jobs.formatting import the_first
+from udfs.names import raw, shown, text
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 #: Object stores that show a file once it is written to its end, and cannot rename one.
 _WHOLE_AT_ONCE: Final = ("s3", "s3a", "s3n", "gs")
+# What Spark, Databricks and a Mac leave in folders beside what is to be read.
+_MARKS: Final = re.compile(r"_SUCCESS|_(?:committed|started)_\d+|\..*\.crc|\.DS_Store")
+_NAMED: Final = 5
 
 
 def hadoop_path(spark: SparkSession, location: str) -> tuple[Any, Any]:
@@ -50,6 +61,61 @@ def files_below(spark: SparkSession, location: str) -> list[str] | None:
     found, files = [], system.listFiles(path, True)
     while files.hasNext():
         found.append(str(files.next().getPath().toString()).removeprefix(prefix))
+    return sorted(found)
+
+
+def overlooked(files: Iterable[str]) -> list[str]:
+    """Of ``files`` (their paths below the place that is read, or its own name) those that Spark passes over in silence.
+
+    >>> overlooked(["a.jsonl", "_b.jsonl", "old/c.jsonl", "day=1/d.jsonl", "_SUCCESS"])
+    ['_b.jsonl', 'old/c.jsonl']
+    """
+    return [file for file in files if not _is_seen(*file.split("/"))]
+
+
+def _is_seen(*path: str) -> bool:
+    *folders, name = path
+    hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path)
+    return bool(_MARKS.fullmatch(name)) or not (
+        hidden or name.endswith("._COPYING_") or any("=" not in folder for folder in folders)
+    )
+
+
+def refuse_unnamed(spark: SparkSession, given: str, location: str) -> None:
+    """Refuse a local folder, ``given`` by an option, with names that Java leaves out of its listings (`unnamed`).
+
+    Raises:
+        BadInput: there are some.
+    """
+    system, _ = hadoop_path(spark, location)
+    if str(system.getScheme()) != "file":
+        return
+    jvm: Any = spark.sparkContext._jvm
+    encoding = str(jvm.java.lang.System.getProperty("sun.jnu.encoding"))
+    if found := unnamed(re.sub(r"^file:(//)?", "", location), encoding):
+        raise BadInput(
+            f"{given}: {the_first(found, _NAMED)} would not be read, for Spark's Java reads names as {encoding}; "
+            "nothing was imported.",
+            hint="start the job with LC_ALL=C.UTF-8; a name that is no UTF-8 has to be changed.",
+        )
+
+
+def unnamed(folder: str, encoding: str) -> list[str]:
+    """What has a name below a local folder that is no text in ``encoding``, by which Java knows the names of files.
+
+    Its listings pass over such in silence: `Müller` under LC_ALL=C, and a name in Latin-1 anywhere else.
+    """
+    try:
+        codecs.lookup(encoding)
+    except LookupError:  # Java's own; all have these letters
+        encoding = "ascii"
+    top, found = raw(folder), []
+    for place, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            try:
+                name.decode(encoding)
+            except UnicodeDecodeError:
+                found.append(shown(text(os.path.relpath(os.path.join(place, name), top))))  # noqa: PTH118 - of bytes
     return sorted(found)
 
 

@@ -9,7 +9,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql.types import BinaryType, DataType, StringType, StructType
 
 from jobs.errors import BadInput
-from jobs.tables.files import exists
+from jobs.tables.files import exists, refuse_unnamed
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -41,7 +41,7 @@ def open_table(spark: SparkSession, form: str, location: str) -> tuple[DataFrame
     """A Parquet folder or a Delta table, and whether ``location`` is its name in the catalog.
 
     Raises:
-        BadInput: there is none, it cannot be read, or it is a table's name and a folder's as well.
+        BadInput: there is none, it cannot be read, in part or whole, or it is a table's name and a folder's as well.
     """
     by_name = form == "delta" and "/" not in location and _is_named(spark, location)
     if not by_name and not any(mark in location for mark in "*?[{") and not exists(spark, location):
@@ -50,6 +50,8 @@ def open_table(spark: SparkSession, form: str, location: str) -> tuple[DataFrame
             + (", and no table of this name." if form == "delta" and "/" not in location else "."),
             hint="check the path or the table's name.",
         )
+    if form == "parquet":
+        refuse_unnamed(spark, f"{form}:{location}", location)
     reader = spark.read.format(form)
     try:
         return (reader.table(location) if by_name else reader.load(location)), by_name

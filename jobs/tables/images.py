@@ -65,6 +65,11 @@ class Ingested:
         """Images among what was met, the barred ones included: what is neither another file nor in question."""
         return self.listed - sum(self.refused.values())
 
+    @property
+    def in_part(self) -> bool:
+        """Whether part of the source was not even listed, or is taken for another batch's."""
+        return bool(self.refused.keys() & {BROKEN_SHARD, UNREADABLE_FOLDER, OTHER_BATCH})
+
 
 @dataclass(frozen=True, eq=False)
 class Left:

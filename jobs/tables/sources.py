@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pyspark.sql import functions as F
 
 from jobs.errors import BadInput, SettingsError
+from jobs.formatting import the_first
 from jobs.settings import Settings, refuse_credentials
-from jobs.tables.files import exists, hadoop_path
+from jobs.tables.files import exists, files_below, hadoop_path, overlooked
 from jobs.tables.foreign import is_table_name, open_table, table_layout
 from jobs.tables.naming import Naming
 from jobs.tables.store import looked_up_in_parts, materialise
 from udfs.kinds import HEAD_BYTES, image_kind
 from udfs.listing import FOLDER_SCHEMA, LISTING_SCHEMA, ListSpec, check_place, has_file, list_folders, occupied
-from udfs.names import of_command_line, raw, text
+from udfs.names import of_command_line, raw, skipper, text
 from udfs.reading import UNREAD_PREFIX, ReadFailure, address_within, usable_address
 from udfs.sources import (
     FILE_SCHEMA,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 IMAGES_A_TASK = 512
+_NAMED: Final = 5
 #: Why a row of a table cannot be an image of ours: its id is missing, too long, or no text.
 BAD_ID: Final = "BAD_ID"
 _USABLE_ID: Final = r"\A[^\p{Cntrl}]{1,512}\z"
@@ -294,6 +296,8 @@ def open_source(spark: SparkSession, given: str, batch_id: str, settings: Settin
         )
     kind = prefix if prefix in known else _guess(spark, location, settings.sources.skip)
     if kind in {"parquet", "delta"}:
+        if kind == "parquet":
+            refuse_unread(location, files_below(spark, location) or [], settings.sources.skip)
         return TableSource(spark, location, batch_id, settings, form=kind, id_prefix=id_prefix)
     if id_prefix:
         raise _no_prefix("ids of files are made of their names, and of the batch's id")
@@ -302,6 +306,23 @@ def open_source(spark: SparkSession, given: str, batch_id: str, settings: Settin
     if kind == "webdataset":
         return WebDatasetSource(spark, location, batch_id, settings)
     return FolderSource(spark, location, batch_id, settings)
+
+
+def refuse_unread(location: str, files: Sequence[str], skip: tuple[str, ...]) -> None:
+    """Refuse a folder of Parquet with ``files`` below it that Spark passes over, unless they are to be skipped anyway.
+
+    What a writer has not committed, or a log needs, is none of the table.
+
+    Raises:
+        BadInput: there are some.
+    """
+    skips = skipper(skip)
+    passed_over = [file for file in overlooked(files) if file.lower().endswith(".parquet") and not skips(file)]
+    if unread := [file for file in passed_over if not file.startswith(("_temporary/", "_delta_log/"))]:
+        raise BadInput(
+            f"parquet:{location}: {the_first(unread, _NAMED)} would not be read; nothing was taken.",
+            hint="give each folder by itself (but for those of partitions: name=value); no name begins with _.",
+        )
 
 
 def _nothing_at(text: str) -> BadInput:

@@ -52,6 +52,7 @@ from jobs.tables.images import Ingested, ingest_images
 from jobs.tables.source_keys import source_key
 from jobs.tables.sources import open_source
 from tests.spark.helpers import BATCH, NOW, first_row, rows, settings_for, warehouse_for
+from tests.unit.odd.corpus import put
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
 
@@ -751,6 +752,9 @@ def test_guarantee_4_the_file_that_is_named_is_read_and_all_of_it(spark: SparkSe
     assert rows(read_basis(spark, str(folder), None).records, "record_id") == {("x",)}
     for name in ("sub/z.jsonl", "_y.jsonl"):
         (folder / name).write_text(record(record_id=name))
+    (tmp_path / "latin").mkdir()
+    (tmp_path / "latin" / "x.jsonl").write_text(record(record_id="x"))
+    put(bytes(tmp_path) + b"/latin/J\xfcrgen.jsonl", record(record_id="w").encode())
     (tmp_path / "c.csv").write_text("record_id\n[1]\n")
     (tmp_path / "c[1].csv").write_text("record_id\nr1\n")
     assert rows(read_basis(spark, str(tmp_path / "c[1].csv"), None).records, "record_id") == {("r1",)}
@@ -760,6 +764,7 @@ def test_guarantee_4_the_file_that_is_named_is_read_and_all_of_it(spark: SparkSe
     for name, said in {
         "_w.jsonl": r"_w\.jsonl would not be read", ".w.jsonl": r"\.w\.jsonl would not be read",
         "folder": r"_y\.jsonl, sub/z\.jsonl would not be read", "none.jsonl": "nothing at this place",
+        "latin": "rgen.jsonl would not be read, for Spark's Java",
         "basis[2].jsonl": "nothing at this place", "empty.jsonl": "no line in it", "empty.csv": "no line in it",
         "blank.jsonl": "no line in it",
     }.items():  # fmt: skip

@@ -123,7 +123,10 @@ ROWS = (
     Row("a host name that does not resolve", {}, "no address that it can listen at", 2,
         says="java.net.UnknownHostException: host: Temporary failure in name resolution"),
     # What else shells have
-    Row("a German locale, and one of one byte", {"LANG": "de_DE.ISO-8859-1", "LC_ALL": "C"}),
+    Row("a German locale, and one of one byte", {"LANG": "de_DE.ISO-8859-1", "LC_ALL": "C"},
+        inherits={"LANG": "de_DE.ISO-8859-1", "LC_ALL": "C.UTF-8"}),
+    Row("no locale, as in cron", {}, inherits={"LC_ALL": None, "LC_CTYPE": "C.UTF-8"}),
+    Row("a locale that has all names", {"LANG": "de_DE.utf8"}, inherits={"LC_ALL": None, "LC_CTYPE": None}),
     Row("a clock in Kolkata", {"TZ": "Asia/Kolkata"}),
 )  # fmt: skip
 

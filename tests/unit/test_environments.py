@@ -87,11 +87,22 @@ def test_the_projects_environment_keeps_no_notebook_and_no_other_spark(tmp_path:
     java.chmod(0o755)
     stale = {"SPARK_HOME": "/opt/spark-3.5", "SPARK_CONF_DIR": "/opt/spark-3.5/conf", "SPARK_REMOTE": "sc://h:1",
              "PYSPARK_DRIVER_PYTHON": "jupyter", "PYSPARK_DRIVER_PYTHON_OPTS": "notebook"}  # fmt: skip
-    done = subprocess.run(
-        [str(ROOT / ".ci" / "env"), "env"], env={"PATH": os.environ["PATH"], "JAVA_HOME": str(tmp_path), **stale},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    given = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+    def given_to(inherited: dict[str, str]) -> dict[str, str]:
+        done = subprocess.run(
+            [str(ROOT / ".ci" / "env"), "env"], capture_output=True, text=True, check=True,
+            env={"PATH": os.environ["PATH"], "JAVA_HOME": str(tmp_path), **inherited},
+        )  # fmt: skip
+        return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+    given = given_to(stale)
     assert {name: given.get(name) for name in stale} == {
         **dict.fromkeys(stale), "PYSPARK_DRIVER_PYTHON": str(ROOT / ".venv" / "bin" / "python"),
     }  # fmt: skip
+    locales: list[dict[str, str]] = [
+        {},
+        {"LC_ALL": "C", "LANG": "en_US.UTF-8"},
+        {"LC_CTYPE": "de_DE.utf8"},
+        {"LANG": "en_US.UTF-8"},
+    ]
+    assert [given_to(locale).get("LC_ALL") for locale in locales] == ["C.UTF-8", "C.UTF-8", None, None]

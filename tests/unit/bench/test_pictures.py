@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bench.pictures import FACE, KINDS, Picture, make_pictures, overlap, reference_of, write_basis
+from udfs.decode import _formats
 
 Image = pytest.importorskip("PIL.Image")
 pytestmark = pytest.mark.unit
@@ -25,6 +26,7 @@ FEW = 3  # pictures of a kind that a test draws
 def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Picture]]:
     """The first pictures of every kind, in a folder."""
     folder = tmp_path_factory.mktemp("pictures")
+    _formats()  # has Pillow open HEIC, too
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.pictures.KINDS", tuple(kind._replace(number=min(FEW, kind.number)) for kind in KINDS))
         return folder, make_pictures(folder)
@@ -36,9 +38,16 @@ def test_the_set_is_large_enough_and_mostly_plain() -> None:
     assert numbers["single_face"] >= 0.4 * sum(numbers.values())
 
 
+def test_the_pages_say_how_many_there_are() -> None:
+    number = sum(kind.number for kind in KINDS)
+    root = Path(__file__).parents[3]
+    for page, said in (("README.md", "make {} pictures"), ("docs/demo.md", "makes {} pictures")):
+        assert said.format(number) in (root / page).read_text(encoding="utf-8")
+
+
 def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
     def drawn(name: str, seed: int) -> list[bytes]:
-        kinds = {"tiny", "fake", "cmyk"}
+        kinds = {"tiny", "fake", "cmyk", "heic", "avif"}
         return [(tmp_path / name / p.path).read_bytes() for p in make_pictures(tmp_path / name, seed=seed, kinds=kinds)]
 
     assert drawn("a", 0) == drawn("b", 0)
@@ -54,6 +63,11 @@ def test_copies_multiply_each_kind_and_repeat_no_file(tmp_path: Path) -> None:
 def _mode(path: Path) -> str:
     with Image.open(path) as image:
         return str(image.mode)
+
+
+def _format(path: Path) -> str:
+    with Image.open(path) as image:
+        return str(image.format)
 
 
 def _orientation(path: Path) -> int:
@@ -79,6 +93,9 @@ FORMATS: list[tuple[str, Callable[[Path], Any], set[Any]]] = [
     ("palette", _mode, {"P"}),
     ("sixteen_bit", _mode, {"I;16"}),
     ("progressive", _is_progressive, {True}),
+    ("webp", _format, {"WEBP"}),
+    ("heic", _format, {"HEIF"}),
+    ("avif", _format, {"AVIF"}),
     ("animated", _frames, {3}),
 ]
 
@@ -161,7 +178,7 @@ def test_a_face_level_record_covers_one_of_two_planted_faces(few: tuple[Path, li
 
 ALTERED = {
     "single_face", "exif_rotated", "cmyk", "greyscale", "alpha", "palette", "sixteen_bit", "progressive", "webp",
-    "animated", "compressed", "small",
+    "heic", "avif", "animated", "compressed", "small",
 }  # fmt: skip
 
 

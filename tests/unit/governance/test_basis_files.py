@@ -7,8 +7,9 @@ import pytest
 from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructType
 
 from jobs.errors import BadInput, SettingsError
-from jobs.governance.basis_files import binary_columns, escaped, overlooked, refuse_whole
+from jobs.governance.basis_files import binary_columns, escaped, refuse_whole
 from jobs.governance.basis_lines import Layout, read_csv_lines
+from jobs.tables.files import overlooked
 
 pytestmark = pytest.mark.unit
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import BadInput, SettingsError
-from jobs.governance.basis import write_template
+from jobs.governance.basis import TEMPLATE_ROWS, write_template
 from jobs.governance.basis_lines import (
     CSV_COLUMNS,
     FIELDS,
@@ -351,15 +351,21 @@ def test_a_plain_file_name_stands_in_a_template_as_it_is(name: str) -> None:
 
 
 class Listing:
-    """What a source lists, as far as a template asks: one name with a `;`."""
+    """What a source lists, as far as a template asks: names with a `;`."""
+
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
 
     def select(self, *_: str) -> Listing:
         return self
 
-    orderBy = limit = select  # noqa: N815 - Spark's name
+    orderBy = select  # noqa: N815 - Spark's name
+
+    def limit(self, number: int) -> Listing:
+        return Listing(min(number, self.number))
 
     def toLocalIterator(self) -> Iterator[dict[str, str]]:  # noqa: N802
-        yield {"source_key": "mine;boss.jpg"}
+        yield from ({"source_key": "mine;boss.jpg"} for _ in range(self.number))
 
 
 @pytest.mark.parametrize("batch", ["staff-2026", "Kund\u00ea: 2026/a.b", "a b_c"])
@@ -371,6 +377,13 @@ def test_a_template_comes_back_as_it_was_written(tmp_path: Path, batch: str) -> 
     assert found.record is not None
     assert (found.record["source_batch_id"], found.record["images"]) == (batch, ["mine;boss.jpg"])
     assert read_batch(str(tmp_path / "t.batch.yaml"))["source_batch_id"] == batch
+
+
+def test_a_template_has_a_row_for_as_many_images_as_a_spreadsheet_holds(tmp_path: Path) -> None:
+    """It stopped at 10,000."""
+    assert write_template(lambda: Listing(10_001), "b", str(tmp_path / "t.csv")) == 10_001  # type: ignore[arg-type, return-value]
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 10_002
+    assert 10**6 <= TEMPLATE_ROWS < 2**20
 
 
 @pytest.mark.parametrize("batch", ["=b", "@b", "2026-01", "-b", "b ", "b\u200b", "b;c", "b\n", "", 'b"'])
@@ -519,7 +532,9 @@ def test_guarantee_6_a_file_of_another_ending_is_no_id(tmp_path: Path) -> None:
         (tmp_path / name).write_text(lines_of(state="revoked"))
         with pytest.raises(SettingsError, match="is a file, and by its name no YAML"):
             assessment_of(str(tmp_path / name))
-    assert [assessment_of(name) for name in ("crm", "crm.2026", "a" * 5_000, "b.yaml.old", "x\0.y")] == [None] * 5
+    assert [assessment_of(name) for name in ("crm", "2026", "crm.2026", "a" * 5_000, "b.yaml.old", "x\0.y")] == [
+        None
+    ] * 6
 
 
 def test_guarantee_6_an_assessment_that_would_not_be_recorded_is_refused_beside_a_template(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ FILES: dict[str, tuple[bytes, bytes, str]] = {
     "two pictures in one": (b"a.MPO", JPEG, IMAGE),
     "AVIF": (b"a.avif", b"\0\0\0\x14ftypavif\0\0\0\0avif", IMAGE),
     "a phone's": (b"IMG_0001.HEIC", HEIC, IMAGE),
+    "HEIF": (b"a.heif", HEIC, IMAGE),
     "JPEG 2000": (b"a.j2k", b"\xff\x4f\xff\x51 tiles", IMAGE),
     "no suffix": (b"IMG_0001", JPEG, IMAGE),
     "a suffix that says nothing": (b"a.bin", PNG, IMAGE),
@@ -290,6 +291,9 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     "16 bits of grey": (grey_of_16_bits, "96 x 96, as bright as it was"),
     "the end is missing": (lambda: photograph()[:-2], "broken: TRUNCATED"),
     "half of it": (lambda: photograph()[: len(photograph()) // 2], "broken: TRUNCATED"),
+    "half of it, mended with an end": (
+        lambda: photograph()[: len(photograph()) // 2] + b"\xff\xd9", "broken: CORRUPT",
+    ),
     "zeros in place of its end, as after a crash": (lambda: photograph()[:-900] + bytes(900), "broken: TRUNCATED"),
     "a byte order mark before it": (lambda: b"\xef\xbb\xbf" + photograph(), "broken: NOT_AN_IMAGE"),
     "a web page": (lambda: b"<!DOCTYPE html><html>", "broken: NOT_AN_IMAGE"),

@@ -160,6 +160,21 @@ def test_a_job_that_ran_here_has_the_last_word_itself(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "verify: fine\n", "")
 
 
+def test_what_a_shell_has_for_notebooks_is_nothing_to_a_job(tmp_path: Path) -> None:
+    """spark-submit would run `jupyter jobs/verify.py`."""
+    (tmp_path / "spark-submit").write_text("#!/bin/sh\necho verify: ${PYSPARK_DRIVER_PYTHON:-none} $LC_ALL\n")
+    (tmp_path / "spark-submit").chmod(0o755)
+    command = [sys.executable, "-m", "jobs.runs.submit", "--", str(tmp_path / "spark-submit"), "jobs/verify.py"]
+    told = []
+    for python in ("/opt/conda/bin/jupyter", "ipython3", "/opt/python3.11"):
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PYSPARK_DRIVER_PYTHON": python, "LC_ALL": "C"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        told.append((done.stdout.splitlines()[0], "is left aside" in done.stderr))
+    assert told == [
+        ("verify: none C.UTF-8", True), ("verify: none C.UTF-8", True), ("verify: /opt/python3.11 C.UTF-8", False),
+    ]  # fmt: skip
+
+
 def test_a_table_that_cannot_be_asked_tells_nothing(tmp_path: Path) -> None:
     nowhere = {"NIGHTLY_STATUS_CONFIG": str(tmp_path / "nowhere.yaml")}
     done = submit(tmp_path, [lost()], "--run-id", "n1", **nowhere)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.governance.basis import BasisImported
-from jobs.steps.ingest_messages import said_of_images, said_of_records
+from jobs.steps.ingest_messages import said_of_images, said_of_records, said_of_template
 from jobs.tables.images import Ingested
 
 pytestmark = pytest.mark.unit
@@ -21,6 +21,24 @@ def test_what_was_not_taken_is_told_by_reason_and_suffix() -> None:
         "338 not taken: 326 OTHER_FILE (300 .txt, 6 without a suffix, 20 with other suffixes), 12 SKIPPED (12 .db)",
         "2 without a readable picture: 2 EMPTY (2 .jpg)",
     ]
+
+
+def test_what_a_template_has_no_row_for_is_told() -> None:
+    """It stopped at 10,000 images without a word."""
+    whole = said_of_template(1, 0, "t.csv")
+    assert whole == ["template for 1 image written to t.csv"]
+    cut = said_of_template(1_000_000, 1, "t.csv")
+    assert cut[1:] == ["1 image more than a spreadsheet holds: give records for them as JSON lines"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "in_part"),
+    [("BROKEN_SHARD", True), ("UNREADABLE_FOLDER", True), ("OTHER_BATCH", True), ("OTHER_FILE", False),
+     ("LINKED_FOLDER", False), ("DUPLICATE_ID", False), ("BAD_ID", False)],
+)  # fmt: skip
+def test_what_was_not_even_listed_is_no_success(reason: str, in_part: bool) -> None:
+    """Of all else the message and the record say what it was; of these nobody knows what it held."""
+    assert Ingested(2, 1, 0, 0, refused={reason: 1}).in_part is in_part
 
 
 def test_of_one_key_it_is_told_where_it_stands_twice_and_of_a_table_how_to_find_it() -> None:
