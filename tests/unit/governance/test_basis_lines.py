@@ -515,10 +515,12 @@ def test_guarantee_6_a_batch_file_is_none_by_the_case_of_its_ending(tmp_path: Pa
 
 
 def test_guarantee_6_a_file_of_another_ending_is_no_id(tmp_path: Path) -> None:
-    for name in ("b.yaml.txt", "b.json"):
+    for name in ("b.yaml.txt", "b.json", "revocation"):
         (tmp_path / name).write_text(lines_of(state="revoked"))
-        with pytest.raises(SettingsError, match="is a file, and by its name no YAML"):
+        with pytest.raises(SettingsError, match=r"is a file, and by its name no YAML.*call it ….yaml"):
             assessment_of(str(tmp_path / name))
+    # A folder of a batch's name says nothing of it.
+    assert assessment_of(str(tmp_path)) is None
     assert [assessment_of(name) for name in ("crm", "crm.2026", "a" * 5_000, "b.yaml.old", "x\0.y")] == [None] * 5
 
 

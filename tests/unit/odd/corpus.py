@@ -415,6 +415,10 @@ DAY = "2026-01-31T12:00:00Z"
 SHORT_CSVS: dict[str, tuple[bytes, list[str | Refused]]] = {
     "as it should be": (saved(f"a.jpg,Anna,{DAY}", header=SHORT), ["a.jpg"]),
     "a pattern": (saved(f"anna/*,Anna,{DAY}", header=SHORT), ["anna/*, below anna"]),
+    "letters of a picture's name that were lost": (
+        saved(f"\u674e\u5a1c.jpg,Anna,{DAY}", header=SHORT).decode().encode("cp1252", "replace"),
+        [Refused("2: image holds a ?, as programs write for a letter")],
+    ),
     "of an old Mac": (saved(f"a.jpg,Anna,{DAY}", header=SHORT, end="\r"), ["a.jpg"]),
     "empty lines above": (b"\n\n" + saved(f"a.jpg,Anna,{DAY}", header=SHORT), ["a.jpg"]),
     "a comment in it": (
