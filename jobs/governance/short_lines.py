@@ -184,8 +184,8 @@ def _whole(cells: Mapping[str, str], whole: Any) -> dict[str, Any]:
 def looked_for(image: str) -> tuple[str | None, str | None]:
     """What a cell `image` stands for: the folder that all of it lies in, and a regular expression for whole names.
 
-    `*` stands for characters of one name, `**` for folders, or for all below. Without them it is one image's name. `?` is
-    no mark of a pattern: programs write it for letters that they lack, and it would mean every name of that length.
+    `*` stands for characters of one name, `**` for folders, or for all below. Without them it is one image's name. `?`
+    is no mark of a pattern: programs write it for letters that they lack, and it would mean every name of that length.
 
     >>> looked_for("anna/*.jpg")
     ('anna', 'anna/[^/]*\\\\.jpg')
@@ -193,7 +193,7 @@ def looked_for(image: str) -> tuple[str | None, str | None]:
     if image.endswith("/"):
         raise Fault("a folder is written as folder/* (what lies in it), or folder/** (also in folders below)")
     if "?" in image:
-        raise Fault("image holds a ?, as programs write for a letter that they lack: write the name, or * for any letters")
+        raise Fault("image holds a ?, as programs write for a letter that they lack; write the name, or * for any text")
     if "*" not in image:
         return None, None
     parts = image.split("/")
