@@ -90,7 +90,7 @@ def refuse_empty(spark: SparkSession, places: Sequence[str]) -> None:
     """
     for place in places:
         if not usable_address(place):
-            raise SettingsError(f"--place {ascii(place)}: is no UTF-8, has a control character in it, or is too long.")
+            raise SettingsError(f"--place {place!a}: is no UTF-8, has a control character in it, or is too long.")
         try:
             file_system(place)
         except ReadFailure:
