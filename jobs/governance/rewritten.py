@@ -15,8 +15,8 @@ from jobs.governance.misread import is_misread
 from jobs.texts import REPLACED
 
 # Excel's plain CSV and most converters write ? for what their code page lacks, Oracle writes the Spanish one, others
-# SUB. (`?` also in its full width, which a name is levelled to.)
-_LOST: Final = re.compile(f"[?\uff1f\u00bf\x1a{REPLACED}]")
+# SUB, and what shows a text an empty box. (`?` also in its full width, which a name is levelled to.)
+_LOST: Final = re.compile(f"[?\uff1f\u00bf\x1a\u25a0\u25a1\u25af\ufffc{REPLACED}]")
 # 12 digits and more in Excel (1.98501E+11), a double in Java (1.98501011234E11). 12E5 alone may be an id.
 _POWER: Final = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]\d+|[+-]?\d+[.,]\d+[eE]\d+", re.ASCII)
 # A column of numbers in which one is missing is a column of fractions in pandas.
@@ -105,7 +105,7 @@ MISREAD: Final = "MISREAD"
 MAYBE_TWO: Final = "MAYBE_TWO"
 #: What a person is told of each, behind where the name stands.
 SAID_OF_LOST: Final = {
-    REPLACED_CHARACTER: "holds a replaced character (U+FFFD, ?, \u00bf or SUB): the name is lost",
+    REPLACED_CHARACTER: "holds a replaced character (U+FFFD, ?, \u00bf, \u25a1 or SUB): the name is lost",
     NUMBER_REWRITTEN: "is a number that a program has rewritten (1.98501E+11, 123.0)",
     NO_NAME: "is no name: a spreadsheet's error, a program's word for nothing, or without letters and digits",
     TEXT_MARKS: 'has marks about it by which a program took it for a text (\'0012, ="0012", or quotes about the whole)',

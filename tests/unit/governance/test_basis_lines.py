@@ -637,7 +637,7 @@ def through_excel(name: str) -> str:
 LOST = {
     "M\ufffdller": "REPLACED_CHARACTER",
     **dict.fromkeys(map(through_excel, ("\u5f20\u4f1f", "\u0141ukasz Nowak", "Ji\u0159\u00ed")), "REPLACED_CHARACTER"),
-    **dict.fromkeys(("\u00bfukasz", "\uff1f\uff1f", "M\x1aller", "M\x1a", "\x1a"), "REPLACED_CHARACTER"),
+    **dict.fromkeys(("\u00bfukasz", "\uff1f\uff1f", "M\x1aller", "M\x1a", "\x1a", "M\u25a1ller"), "REPLACED_CHARACTER"),
     **dict.fromkeys(("1.98501E+11", "1,98501E+11", "1.98501011234E11", "198501011234.0", "2E+05"), "NUMBER_REWRITTEN"),
     **dict.fromkeys(
         (
