@@ -292,13 +292,14 @@ def _read_once(opener: Callable[[], IO[bytes]], timeout_s: float, size: int) -> 
     try:
         return _sized(_within(read, timeout_s), size)
     except OSError as error:
-        raise ReadFailure(_reason(error)) from None
+        raise ReadFailure(reason_of(error)) from None
     except ValueError:
         # What the system's or the store's client says of an address that it cannot make sense of.
         raise ReadFailure("BAD_ADDRESS") from None
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """The code of a `ReadFailure` for what the system, or a store's client, says."""
     if isinstance(error, FileNotFoundError):
         return "NOT_FOUND"
     if isinstance(error, PermissionError):

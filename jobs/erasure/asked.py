@@ -86,19 +86,19 @@ def _subjects(settings: Settings, path: str) -> Iterator[tuple[Target, str]]:
     names = pseudonyms_of(settings)
     for number, line in enumerate(LINE_END.split(text), start=1):
         place = f"--subject-file {path}, line {number}"
-        # Also at its ends: of a name that has one there, the other may be missing.
-        if MAYBE_END.search(line):
+        # An end of a line also at its ends: of a name that has one there, the other may be missing.
+        habit = MAYBE_TWO if MAYBE_END.search(line) else name_lost(line)
+        if habit:
             raise SettingsError(
-                f"{place}: {SAID_OF_LOST[MAYBE_TWO]}.",
-                hint="write one name a line.",
-            )
-        if habit := name_lost(line):
-            raise SettingsError(
-                f"{place}: {SAID_OF_LOST[habit]}; several people may be meant by it.",
-                hint="take the name from where the file was made from, or give the pseudonym by --subject.",
+                f"{place}: {SAID_OF_LOST[habit]}; several people may be meant by it.", hint=_hint(habit)
             )
         if wanted := normalised(line):
             yield _subject(line, wanted, names, place), f"line {number}"
+
+
+def _hint(habit: str) -> str:
+    source = "write one name a line" if habit == MAYBE_TWO else "take the name from where the file was made from"
+    return f"{source}, or give the pseudonym by --subject."
 
 
 def _subject(line: str, wanted: str, names: Pseudonyms | None, place: str) -> Target:

@@ -3,7 +3,7 @@
 A file is searched as it is. Where it is, or holds, Parquet (Delta's tables and checkpoints, staged files, and the
 payloads of Milvus's binlogs), its pages are decompressed and the values searched too: a compressed value is found by no
 search of bytes. Files that no table version refers to any more are searched like all others. What should be Parquet and
-cannot be read has not been searched, and is a finding itself.
+cannot be read has not been searched, and is a finding itself; so is a file that cannot be read at all.
 
 Values that nobody may keep are looked for by their tombstones: every text and number of a column that could hold one is
 keyed and compared. Columns are known by name, and keys of faces by their type, too: each int64 is compared.
@@ -21,6 +21,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from pyspark.sql import DataFrame, SparkSession
@@ -28,10 +29,11 @@ from pyspark.sql import functions as F
 
 from jobs.erasure.parquet_columns import Hit, Look
 from jobs.erasure.parquet_pieces import Footer, Pieces
+from jobs.erasure.place_files import files_at
 from jobs.erasure.sieve import Sieve
 from jobs.errors import SettingsError
 from jobs.tables.store import looked_up, materialise
-from udfs.reading import ReadFailure, file_system, open_stream
+from udfs.reading import ReadFailure, file_system, open_stream, reason_of, usable_address
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,10 +44,13 @@ _INDEX_EVENT: Final = b"\x07"
 #: How Parquet begins, and that whose footer is encrypted.
 _BEGINS: Final = (b"PAR1", b"PARE")
 _SHARE_BYTES: Final = 64 * 2**20
-_LISTED: Final = "named string, uri string, byte_size bigint"
+_LISTED: Final = "named string, uri string, byte_size bigint, reason string"
+_LISTED_ROWS: Final = 10_000
 FOUND_SCHEMA: Final = "needle string, file string, place string"
 #: In place of a needle: a file, or a column of it, that should be Parquet and could not be searched.
 UNREADABLE: Final = "unreadable Parquet"
+#: In place of a needle: a file, or a folder, of which nothing was searched; its place is the reason.
+NOT_SEARCHED: Final = "file that cannot be read"
 #: Seconds until what could not be read is looked at again, for it may be written at this moment.
 AGAIN_S: Final = 1.0
 
@@ -60,8 +65,8 @@ def scan(
 ) -> DataFrame:
     """Where ``needles`` (by name), or values of ``tombstones`` (`digest` under ``keys``), stand: needle, file, place.
 
-    By executors, one file at a time; ``places`` are folders or prefixes that they can read. Beside needles stands
-    `UNREADABLE`.
+    By executors, one file at a time; ``places`` are folders or prefixes that they can read. Beside needles stand
+    `UNREADABLE` and `NOT_SEARCHED`.
     """
     stones = None if tombstones is None else tombstones.select("digest").distinct()
     count = 0 if stones is None else stones.count()
@@ -86,6 +91,8 @@ def refuse_empty(spark: SparkSession, places: Sequence[str]) -> None:
         SettingsError: at one of them is none, or it is no place that can be searched.
     """
     for place in places:
+        if not usable_address(place):
+            raise SettingsError(f"--place {place!a}: is no UTF-8, has a control character in it, or is too long.")
         try:
             file_system(place)
         except ReadFailure:
@@ -113,19 +120,15 @@ def _list_all(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     Of this program's own places one may be gone (a staging folder); of those that somebody names: `refuse_empty`.
     """
     import pyarrow as pa
-    from pyarrow import fs
 
     for batch in batches:
-        for uri in batch.column("uri").to_pylist():
-            system, path, prefix = file_system(uri)
-            found = [system.get_file_info(path)]
-            if found[0].type != fs.FileType.File:
-                selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
-                found = [i for i in system.get_file_info(selector) if i.type == fs.FileType.File]
-            names = pa.array([prefix + i.path for i in found], pa.string())
-            sizes = pa.array([i.size for i in found], pa.int64())
-            named = pa.array([uri] * len(found), pa.string())
-            yield pa.RecordBatch.from_arrays([named, names, sizes], names=["named", "uri", "byte_size"])
+        for place in batch.column("uri").to_pylist():
+            files = files_at(place)
+            while some := list(islice(files, _LISTED_ROWS)):
+                uris, sizes, reasons = zip(*some, strict=True)
+                columns = [pa.array([place] * len(some), pa.string()), pa.array(uris, pa.string())]
+                columns += [pa.array(sizes, pa.int64()), pa.array(reasons, pa.string())]
+                yield pa.RecordBatch.from_arrays(columns, names=["named", "uri", "byte_size", "reason"])
 
 
 def _searching(look: Look) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -133,14 +136,29 @@ def _searching(look: Look) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
         import pyarrow as pa
 
         for batch in batches:
-            for uri in batch.column("uri").to_pylist():
-                hits = list(set(_search(uri, look)))
+            for uri, reason in zip(batch.column("uri").to_pylist(), batch.column("reason").to_pylist(), strict=True):
+                hits = list(set(_in_file(uri, reason, look)))
                 columns = list(zip(*[(n, uri, p, d) for n, p, d in hits], strict=True)) or [(), (), (), ()]
                 yield pa.RecordBatch.from_arrays(
                     [pa.array(list(c), pa.string()) for c in columns], names=["needle", "file", "place", "digest"]
                 )
 
     return run
+
+
+def _in_file(uri: str, reason: str | None, look: Look) -> Iterator[Hit]:
+    """What stands in a file; of one that cannot be read (``reason``: as its listing knows), that it cannot."""
+    try:
+        if reason is None:
+            yield from _search(uri, look)
+    except ReadFailure as failure:
+        reason = failure.reason
+    except MemoryError:
+        reason = "NO_MEMORY"
+    except OSError as error:
+        reason = reason_of(error)
+    if reason is not None:
+        yield NOT_SEARCHED, reason, None
 
 
 def _search(uri: str, look: Look) -> Iterator[Hit]:

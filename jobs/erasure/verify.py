@@ -11,7 +11,7 @@ from typing import Final
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.erasure.byte_scan import UNREADABLE, places_of, refuse_empty, scan
+from jobs.erasure.byte_scan import NOT_SEARCHED, UNREADABLE, places_of, refuse_empty, scan
 from jobs.erasure.holds import kept_on_hold
 from jobs.erasure.kinds import COMPLETE, RECORD
 from jobs.erasure.requests import open_requests
@@ -32,6 +32,14 @@ from jobs.tables.faces import known_faces
 from jobs.tables.store import looked_up, materialise
 
 _NAMED: Final = 5
+#: What nobody knows whether it holds something, and what is to be done about it.
+_UNSURE: Final = {
+    UNREADABLE: " Unreadable Parquet is what a write that was cut off has left, and goes with the next VACUUM, which "
+    "is `expire`, or it is being written; if a table refers to it, restore that table.",
+    NOT_SEARCHED: " What cannot be read, move away or make readable: with BAD_ADDRESS rename it (its name is no UTF-8, "
+    "or has a control character in it), with ACCESS_DENIED or UNREADABLE_FOLDER let this job's user read it, with "
+    "NO_MEMORY give the executors more memory; else look whether its disk or store answers.",
+}
 _LOOKED_FOR: Final = (IMAGE, CONTENT, FACE, SUBJECT)
 
 
@@ -43,8 +51,8 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
     legal hold covers stays.
 
     Raises:
-        NotProvenError: something was found, or what should be Parquet cannot be read, which names the files; or a
-            collection on record could not be looked at.
+        NotProvenError: something was found, or a file, or what should be Parquet, cannot be read, which names the
+            files; or a collection on record could not be looked at.
         GovernanceError: a key that tombstones were written under is not in the ring.
         SettingsError: the alias points at a collection that is not of this warehouse; or one of ``places`` has no file.
     """
@@ -103,21 +111,23 @@ def prove_erased(job: JobContext, places: Sequence[str], canaries: str | None) -
 
 def _not_proven(hits: Sequence[Mapping[str, str]], findings: int, in_index: Sequence[str]) -> NotProvenError:
     """``hits``: the first of the ``findings`` in files; of one that cannot be read nobody knows what it holds."""
-    named = ", ".join(f"{h['needle']} in {h['file']}" for h in hits[:_NAMED])
-    is_there = in_index or any(h["needle"] != UNREADABLE for h in hits)
-    is_unread = any(h["needle"] == UNREADABLE for h in hits)
-    unread = (
-        " Unreadable Parquet is what a write that was cut off has left, and goes with the next VACUUM, which is "
-        "`expire`, or it is being written; if a table refers to it, restore that table."
-    )
+    named = ", ".join(_named(hit) for hit in hits[:_NAMED])
+    needles = {hit["needle"] for hit in hits}
+    is_there = in_index or needles - _UNSURE.keys()
     return NotProvenError(
         f"{'What was erased is still there' if is_there else 'Not all could be searched'}: {findings} findings in files"
         + (f" ({named})" if named else "")
         + "".join(f"; {text}" for text in in_index)
         + ".",
         hint="run `expire` (a retention of history may not be over yet; Milvus removes compacted segments later)."
-        + (unread if is_unread else ""),
+        + "".join(what for needle, what in _UNSURE.items() if needle in needles),
     )
+
+
+def _named(hit: Mapping[str, str]) -> str:
+    if hit["needle"] == NOT_SEARCHED:
+        return f"{NOT_SEARCHED}, {hit['place']}: {hit['file']}"
+    return f"{hit['needle']} in {hit['file']}"
 
 
 def _left_alone(job: JobContext, stones: DataFrame, waiting: DataFrame, on_hold: DataFrame | None) -> DataFrame:

@@ -8,9 +8,10 @@ field that is absent stays absent: the gate refuses what lacks it. Executors rea
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Final, cast
 from urllib.parse import unquote
@@ -72,8 +73,10 @@ def read_basis(spark: SparkSession, path: str, names: Pseudonyms | None) -> Basi
     """
     if path.startswith("delta:"):
         return _records(_judged(_table_lines(spark, path.removeprefix("delta:")), read_json), path)
-    refuse_unseen(path, files_below(spark, path))
+    files = files_below(spark, path)
+    refuse_unseen(path, files)
     refuse_unnamed(spark, f"--basis {path}", path)
+    _refuse_cut_off(spark, path, files or [])
     if path.lower().endswith(".csv"):
         return _read_csv(spark, path, names)
     lines = _lines(spark, path)
@@ -92,6 +95,38 @@ def _without_lines(path: str) -> BadInput:
         f"{path}: there is no line in it; nothing was imported.",
         hint="look at what wrote it: where there is nothing to import, leave --basis out.",
     )
+
+
+def _refuse_cut_off(spark: SparkSession, path: str, files: list[str]) -> None:
+    """Refuse a folder of which one of the ``files`` has no line: of a single file its reader tells that.
+
+    Raises:
+        BadInput: what was in it may be a withdrawal.
+    """
+    read = [file for file in files if not _MARKS.fullmatch(PurePosixPath(file).name)]
+    if len(read) < 2:
+        return
+    lines = spark.read.text(escaped(path)).select("value", F.col("_metadata.file_path").alias("file"))
+    seen = lines.where(F.col("value").rlike(r"\S")).select("file").distinct().collect()
+    if empty := without_lines(read, [row["file"] for row in seen]):
+        raise BadInput(
+            f"--basis {path}: there is no line in {the_first(empty, _NAMED)}; nothing was imported.",
+            hint="look at what wrote it: a file that was cut off is brought anew, one that had nothing is moved away.",
+        )
+
+
+def without_lines(files: Sequence[str], seen: Iterable[str]) -> list[str]:
+    """Of ``files`` (their paths below the folder that is read) those that none of ``seen`` is (URIs, as Spark's).
+
+    >>> without_lines(["a b.jsonl", "day=1/w.jsonl", "w.jsonl"], ["file:///in/a%20b.jsonl", "file:///in/day=1/w.jsonl"])
+    ['w.jsonl']
+    """
+    known, found = set(files), set[str]()
+    for uri in seen:
+        parts = unquote(uri).split("/")
+        # The longest: above the folder that is read none is called as those below it.
+        found.update(islice((end for at in range(len(parts)) if (end := "/".join(parts[at:])) in known), 1))
+    return [file for file in files if file not in found]
 
 
 def refuse_unseen(place: str, files: list[str] | None) -> None:
@@ -326,4 +361,5 @@ __all__ = [
     "read_basis",
     "refuse_unseen",
     "refuse_whole",
+    "without_lines",
 ]

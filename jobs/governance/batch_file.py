@@ -88,8 +88,11 @@ def assessment_of(given: str) -> dict[str, str | None] | None:
     if is_batch_file(given):
         return read_batch(given)
     with suppress(OSError):
-        if Path(given).suffix and Path(given).is_file():
-            raise SettingsError(f"--batch {given}: is a file, and by its name no YAML.", hint="call it ….yaml.")
+        if Path(given).is_file():
+            raise SettingsError(
+                f"--batch {given}: is a file, and by its name no YAML.",
+                hint="call it ….yaml; if the id of a batch is meant, start the job in another folder.",
+            )
     return None
 
 

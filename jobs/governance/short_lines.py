@@ -184,17 +184,20 @@ def _whole(cells: Mapping[str, str], whole: Any) -> dict[str, Any]:
 def looked_for(image: str) -> tuple[str | None, str | None]:
     """What a cell `image` stands for: the folder that all of it lies in, and a regular expression for whole names.
 
-    `*` and `?` stand for characters of one name, `**` for folders, or for all below. Neither: it is one image's name.
+    `*` stands for characters of one name, `**` for folders, or for all below. Without them it is one image's name. `?`
+    is no mark of a pattern: programs write it for letters that they lack, and it would mean every name of that length.
 
     >>> looked_for("anna/*.jpg")
     ('anna', 'anna/[^/]*\\\\.jpg')
     """
     if image.endswith("/"):
         raise Fault("a folder is written as folder/* (what lies in it), or folder/** (also in folders below)")
-    if not {"*", "?"} & set(image):
+    if "?" in image:
+        raise Fault("image holds a ?, as programs write for a letter that they lack; write the name, or * for any text")
+    if "*" not in image:
         return None, None
     parts = image.split("/")
-    folder = "/".join(takewhile(lambda part: not {"*", "?"} & set(part), parts[:-1]))
+    folder = "/".join(takewhile(lambda part: "*" not in part, parts[:-1]))
     return folder, "".join(_expression(part, last=n == len(parts)) for n, part in enumerate(parts, start=1))
 
 
@@ -203,7 +206,6 @@ def _expression(part: str, *, last: bool) -> str:
         return ".+" if last else "(?:[^/]+/)*"
     if "**" in part:
         raise Fault("** stands for folders, and so alone between slashes")
-    marks = {"*": "[^/]*", "?": "[^/]"}
     # Java's expressions and Python's take these escapes alike.
-    text = "".join(marks.get(character) or re.escape(character) for character in part)
+    text = "[^/]*".join(map(re.escape, part.split("*")))
     return text if last else f"{text}/"

@@ -761,7 +761,13 @@ def test_guarantee_4_the_file_that_is_named_is_read_and_all_of_it(spark: SparkSe
     for name in ("empty.jsonl", "empty.csv"):
         (tmp_path / name).write_text("")
     (tmp_path / "blank.jsonl").write_text("\n \n")
+    for name in ("cut", "cut.csv"):
+        (tmp_path / name / "day=1").mkdir(parents=True)
+        for file, text in {"a 1": "", "b": " \n", "c": record() if name == "cut" else "record_id\nr1\n"}.items():
+            (tmp_path / name / "day=1" / f"{file}.x").write_text(text)
     for name, said in {
+        "cut": r"no line in day=1/a 1\.x, day=1/b\.x; nothing",
+        "cut.csv": r"no line in day=1/a 1\.x, day=1/b\.x; nothing",
         "_w.jsonl": r"_w\.jsonl would not be read", ".w.jsonl": r"\.w\.jsonl would not be read",
         "folder": r"_y\.jsonl, sub/z\.jsonl would not be read", "none.jsonl": "nothing at this place",
         "latin": "rgen.jsonl would not be read, for Spark's Java",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hmac
 import io
+import os
+import resource
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.erasure import byte_scan
-from jobs.erasure.byte_scan import UNREADABLE, _list_all, _refuse_unseen, _search, refuse_empty
+from jobs.erasure.byte_scan import (
+    NOT_SEARCHED,
+    UNREADABLE,
+    _list_all,
+    _refuse_unseen,
+    _search,
+    _searching,
+    refuse_empty,
+)
 from jobs.erasure.parquet_chunks import chunks_of
 from jobs.erasure.parquet_columns import Look
 from jobs.erasure.parquet_pieces import MARKS_TRIED
@@ -24,6 +35,8 @@ from jobs.erasure.verify import _not_proven
 from jobs.errors import NotProvenError, SettingsError
 from jobs.governance.tombstones import FACE, SUBJECT, KeyRing, keyed_text
 from jobs.index.protocol import BUCKET, EXPIRES, KEY, PURPOSES
+from tests.unit.odd.corpus import put
+from udfs.reading import _s3
 
 pytestmark = pytest.mark.unit
 
@@ -262,6 +275,13 @@ def test_guarantee_10_the_message_tells_what_is_there_from_what_is_not_known() -
     both = str(_not_proven([stone, unread], 2, []))
     assert both.startswith("What was erased is still there: 2 findings in files (tombstone of subject in /w/basis")
     assert "unreadable Parquet in /w/images" in both
+    closed = {"needle": NOT_SEARCHED, "file": "/w/a", "place": "ACCESS_DENIED"}
+    unsure = str(_not_proven([closed], 1, []))
+    assert unsure.startswith(
+        "Not all could be searched: 1 findings in files (file that cannot be read, ACCESS_DENIED: "
+    )
+    assert "let this job's user read it" in unsure
+    assert "VACUUM" not in unsure
     there = str(_not_proven([], 0, ["2 keys in faces_r1"]))
     assert there.startswith("What was erased is still there: 0 findings in files; 2 keys in faces_r1.")
     assert "VACUUM" not in there
@@ -514,6 +534,98 @@ def listed(*places: Path | str) -> list[dict[str, Any]]:
     return [row for batch in given for row in batch.to_pylist()]
 
 
+def searched(place: Path, **needles: bytes) -> dict[str, str]:
+    """By executors' own functions: what was found in the files of a place, by their names, and where in them."""
+    rows = listed(place)
+    batch = pa.RecordBatch.from_pydict(
+        {name: pa.array([r[name] for r in rows], pa.string()) for name in ("uri", "reason")}
+    )
+    found = [hit for out in _searching(Look(needles, RING, SIEVE))(iter([batch])) for hit in out.to_pylist()]
+    return {hit["file"].removeprefix(str(place)): f"{hit['needle']}, {hit['place']}" for hit in found}
+
+
+NAMES = {
+    "Latin-1": (b"M\xfcller.parquet", "/M\\udcfcller.parquet"),
+    "a folder in Latin-1": (b"M\xfcller/a.bin", "/M\\udcfcller/a.bin"),
+    "half a surrogate": (b"\xed\xa0\x80.bin", "/\\udced\\udca0\\udc80.bin"),
+    "a line break": (b"a\nb", "/a\\nb"),
+    "a terminal's command": (b"\x1b[2J", "/\\x1b[2J"),
+}
+
+
+@pytest.mark.parametrize(("name", "shown"), NAMES.values(), ids=NAMES.keys())
+def test_guarantee_10_a_file_whose_name_no_address_can_hold_is_a_finding(
+    tmp_path: Path, name: bytes, shown: str
+) -> None:
+    """As in the listing of sources; it ended the job, and the other files were not searched."""
+    put(bytes(tmp_path) + b"/" + name, b"canary")
+    (tmp_path / "good").write_bytes(b"canary")
+    assert searched(tmp_path, needle=b"canary") == {shown: f"{NOT_SEARCHED}, BAD_ADDRESS", "/good": "needle, bytes"}
+
+
+def test_guarantee_10_names_that_are_odd_are_searched_as_any(tmp_path: Path) -> None:
+    names = ["a#b?c", "a%20b", " a ", "s3:/x", "M\u00fcller", "\U0001f600", "[a]{b}*", "x" * 250]
+    for name in names:
+        put(bytes(tmp_path / name), b"canary")
+    assert searched(tmp_path, needle=b"canary") == {f"/{name}": "needle, bytes" for name in names}
+
+
+def test_guarantee_10_what_this_job_may_not_read_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("closed/a", "b.closed", "good"):
+        put(bytes(tmp_path / name), b"canary")
+    for module, opener in (("jobs.erasure.place_files.os.scandir", os.scandir), ("builtins.open", open)):
+        monkeypatch.setattr(module, refusing(opener))
+    denied = f"{NOT_SEARCHED}, ACCESS_DENIED"
+    assert searched(tmp_path, needle=b"canary") == {"/closed": denied, "/b.closed": denied, "/good": "needle, bytes"}
+
+
+def refusing(opener: Callable[..., Any]) -> Callable[..., Any]:
+    """As the system answers a user without rights, for paths that end in `closed`; root it would let in."""
+
+    def refuse(path: Any, *more: Any, **named: Any) -> Any:
+        if isinstance(path, bytes) and path.endswith(b"closed"):
+            raise PermissionError
+        return opener(path, *more, **named)
+
+    return refuse
+
+
+def test_guarantee_10_a_file_for_which_there_is_no_memory_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a limited process, as a container's: elsewhere it would be killed."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(2**40)
+    (tmp_path / "good").write_bytes(b"canary")
+    rows = listed(tmp_path)
+    assert {row["byte_size"] for row in rows} == {2**40, 6}
+    resource.setrlimit(resource.RLIMIT_AS, (2**38, limits[1]))
+    try:
+        found = searched(tmp_path, needle=b"canary")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert found == {"/huge": f"{NOT_SEARCHED}, NO_MEMORY", "/good": "needle, bytes"}
+
+
+def test_guarantee_10_links_are_followed_once(tmp_path: Path) -> None:
+    """A table's folder may be a link to another disk. One that leads in a ring, or to nothing, holds nothing more."""
+    place, other = tmp_path / "place", tmp_path / "other"
+    put(bytes(place / "a"), b"canary")
+    put(bytes(other / "deep" / "b"), b"canary")
+    for name, target in {
+        "file": other / "deep" / "b", "folder": other, "again": other / "deep", "ring": place, "up": place / "..",
+        "nothing": place / "none", "itself": place / "itself",
+    }.items():  # fmt: skip
+        (place / name).symlink_to(target)
+    os.mkfifo(place / "pipe")
+    found = searched(place, needle=b"canary")
+    assert {"/a", "/file"} <= set(found)
+    real = Counter(os.path.realpath(row["uri"]) for row in listed(place))
+    assert set(real) == {str(place / "a"), str(other / "deep" / "b")}
+    assert max(real.values()) <= 4
+
+
 def test_guarantee_10_a_place_that_is_named_and_has_no_file_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "there" / "deep").mkdir(parents=True)
     (tmp_path / "empty" / "deep").mkdir(parents=True)
@@ -537,3 +649,19 @@ def test_guarantee_10_a_place_that_cannot_be_searched_is_refused(place: str) -> 
     nothing_is_asked: Any = None
     with pytest.raises(SettingsError, match=place):
         refuse_empty(nothing_is_asked, [place])
+
+
+def test_guarantee_10_a_place_that_no_address_can_hold_is_refused() -> None:
+    nothing_is_asked: Any = None
+    with pytest.raises(SettingsError, match=r"--place '/M\\udcfcller': is no UTF-8"):
+        refuse_empty(nothing_is_asked, ["/M\udcfcller"])
+
+
+def test_guarantee_10_a_store_that_does_not_answer_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At this port nobody listens."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    _s3.cache_clear()
+    (row,) = listed("s3://bucket/files")
+    _s3.cache_clear()
+    assert (row["uri"], row["reason"]) == ("s3://bucket/files", "UNREADABLE_FOLDER")

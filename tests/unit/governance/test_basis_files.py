@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pyarrow as pa
 import pytest
 from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructType
 
 from jobs.errors import BadInput, SettingsError
-from jobs.governance.basis_files import binary_columns, escaped, refuse_whole
+from jobs.governance.basis_files import binary_columns, escaped, refuse_whole, without_lines
 from jobs.governance.basis_lines import Layout, read_csv_lines
 from jobs.tables.files import overlooked
 
@@ -45,6 +47,17 @@ def test_what_is_read_and_the_marks_of_programs_are_not_told_of(name: str) -> No
 )
 def test_the_name_of_a_file_is_no_pattern(place: str, pattern: str) -> None:
     assert escaped(place) == pattern
+
+
+@pytest.mark.parametrize("root", ["file:///in/basis", "s3a://bucket/in/b%5B1%5D.csv", "file:/in/day=1"])
+def test_guarantee_4_a_file_of_a_folder_that_was_cut_off_to_nothing_is_told(root: str) -> None:
+    """The others were imported, and the withdrawal in it was passed over."""
+    files = ["100% sure.jsonl", "M\u00fcller.jsonl", "b.jsonl", "day=2/a.jsonl", "day=2/b.jsonl", "day=3/b.jsonl"]
+    whole = [f"{root}/{quote(file, safe='/=')}" for file in files]
+    assert without_lines(files, whole) == []
+    for number, file in enumerate(files):
+        assert without_lines(files, whole[:number] + whole[number + 1 :]) == [file]
+    assert without_lines(files, []) == files
 
 
 FIRST, OTHER = "file:///in/b.csv/day=1/first.csv", "file:///in/b.csv/day=1/an%20other.csv"

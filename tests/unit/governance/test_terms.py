@@ -157,7 +157,7 @@ def test_other_encodings_and_separators() -> None:
     [
         ("anna/*", "anna", ["anna/a.jpg", "anna/.x"], ["anna/b/a.jpg", "anna", "annax/a.jpg", "x/anna/a.jpg"]),
         ("anna/**", "anna", ["anna/a.jpg", "anna/b/c/a.jpg", "anna/new\nline"], ["annax/a.jpg", "anna/"]),
-        ("**/a?.jpg", "", ["a1.jpg", "b/c/a2.jpg"], ["a.jpg", "b/xa1.jpg", "a1xjpg"]),
+        ("**/a*.jpg", "", ["a1.jpg", "b/c/a2.jpg", "a.jpg"], ["b/xa1.jpg", "a1xjpg", "a/b.jpg"]),
         ("b/**/c/*.jpg", "b", ["b/c/1.jpg", "b/x/y/c/2.jpg"], ["b/c/d/1.jpg", "b/xc/1.jpg"]),
         ("a+(1)/[x]*.jpg", "a+(1)", ["a+(1)/[x]2.jpg"], ["aa(1)/[x].jpg", "a+(1)/x.jpg"]),
         ("file:/x y/*", "file:/x y", ["file:/x y/a.jpg"], ["file:/x/a.jpg"]),
@@ -171,6 +171,16 @@ def test_patterns(image: str, folder: str, met: list[str], not_met: list[str]) -
     assert [name for name in not_met if whole.match(name)] == []
     # Whatever it meets lies in its folder: by that it is looked for.
     assert all(not folder or name.startswith(f"{folder}/") for name in met)
+
+
+@pytest.mark.parametrize("name", ["\u674e\u5a1c.jpg", "\u0141ukasz.jpg", "\u5f20\u4f1f/*"])
+def test_guarantee_1_a_letter_that_was_lost_means_no_other_persons_picture(name: str) -> None:
+    """As a pattern, `??.jpg` met every picture whose name has two letters."""
+    lines = f"{HEADER}\n{name},A Person,{DAY},\n".encode("cp1252", "replace")
+    assert b"?" in lines
+    (found,) = read(lines)
+    assert (found.line, found.record, found.pattern) == (2, None, None)
+    assert "image holds a ?, as programs write for a letter that they lack" in str(found.fault)
 
 
 def test_a_name_without_marks_is_no_pattern() -> None:
