@@ -39,7 +39,7 @@ from jobs.governance.basis_lines import (
     read_lines,
 )
 from jobs.governance.pseudonyms import Pseudonyms
-from jobs.tables.files import files_below, overlooked, refuse_unnamed
+from jobs.tables.files import files_below, is_mark, overlooked, refuse_unnamed
 from jobs.tables.foreign import open_table
 from jobs.tables.store import looked_up, materialise
 
@@ -103,7 +103,7 @@ def _refuse_cut_off(spark: SparkSession, path: str, files: list[str]) -> None:
     Raises:
         BadInput: what was in it may be a withdrawal.
     """
-    read = [file for file in files if not _MARKS.fullmatch(PurePosixPath(file).name)]
+    read = [file for file in files if not is_mark(PurePosixPath(file).name)]
     if len(read) < 2:
         return
     lines = spark.read.text(escaped(path)).select("value", F.col("_metadata.file_path").alias("file"))

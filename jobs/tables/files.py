@@ -73,10 +73,15 @@ def overlooked(files: Iterable[str]) -> list[str]:
     return [file for file in files if not _is_seen(*file.split("/"))]
 
 
+def is_mark(name: str) -> bool:
+    """Whether a file of this name is what a program has left, and nothing to be read."""
+    return _MARKS.fullmatch(name) is not None
+
+
 def _is_seen(*path: str) -> bool:
     *folders, name = path
     hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path)
-    return bool(_MARKS.fullmatch(name)) or not (
+    return is_mark(name) or not (
         hidden or name.endswith("._COPYING_") or any("=" not in folder for folder in folders)
     )
 
