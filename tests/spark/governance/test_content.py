@@ -21,7 +21,7 @@ from jobs.governance.basis import import_basis, link_images, named_images, recor
 from jobs.governance.basis_files import read_basis
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.holds import images_on_hold
-from jobs.governance.tombstones import LEFT, LEFT_CONTENT, SUBJECT, KeyRing
+from jobs.governance.tombstones import LEFT, LEFT_CONTENT, SUBJECT, KeyRing, key_ring
 from jobs.schemas import AWAITED, BASIS_LINKS, IMAGES, TOMBSTONES
 from jobs.tables.images import Admit, Ingested, ingest_images
 from jobs.tables.sources import open_source
@@ -231,12 +231,12 @@ def test_guarantee_16_who_waited_for_bytes_that_were_brought_since_may_be_in_the
     place.ingest(basis=True)
     assert place.reasons() == {"a": "OTHERS_REFUSED"}
     # Erased is who waited: without a box the other one's record covers nobody in it.
-    warehouse = place.warehouse
-    request(warehouse, [Target(SUBJECT, waiting["pii_principal_id"])], RING, run_id="e", now=place.now)
+    warehouse, ring = place.warehouse, key_ring(place.settings)
+    request(warehouse, [Target(SUBJECT, waiting["pii_principal_id"])], ring, run_id="e", now=place.now)
     targets = materialise(pending(warehouse))
     found = find(warehouse, targets)
-    items = write_down(warehouse, targets, found, RING, now=place.now)
-    begin(warehouse, targets, found, RING, run_id="e", now=place.now)
+    items = write_down(warehouse, targets, found, ring, now=place.now)
+    begin(warehouse, targets, found, ring, run_id="e", now=place.now)
     destroy_rows(warehouse, items)
     assert warehouse.read(TOMBSTONES).where(F.col("kind").isin(LEFT, LEFT_CONTENT)).count() == 2
     assert place.reasons() == {"a": "OTHERS_REFUSED"}
