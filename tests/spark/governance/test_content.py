@@ -21,7 +21,7 @@ from jobs.governance.basis import import_basis, link_images, named_images, recor
 from jobs.governance.basis_files import read_basis
 from jobs.governance.gate import gate_warehouse
 from jobs.governance.holds import images_on_hold
-from jobs.governance.tombstones import LEFT, LEFT_CONTENT, SUBJECT, KeyRing, key_ring
+from jobs.governance.tombstones import LEFT, LEFT_CONTENT, SUBJECT, KeyRing
 from jobs.schemas import AWAITED, BASIS_LINKS, IMAGES, TOMBSTONES
 from jobs.tables.images import Admit, Ingested, ingest_images
 from jobs.tables.sources import open_source
@@ -31,7 +31,8 @@ from tests.spark.helpers import BATCH, NOW, rows, settings_for, warehouse_for
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("tables")]
 
-RING = KeyRing.of(["a test's key"])
+KEY = "a test's key"
+RING = KeyRing.of([KEY])
 JPEG = b"\xff\xd8\xff\xe0"
 
 
@@ -213,9 +214,10 @@ def test_guarantee_1_what_is_given_beside_a_source_is_not_for_pictures_that_are_
 
 
 def test_guarantee_16_who_waited_for_bytes_that_were_brought_since_may_be_in_them(
-    spark: SparkSession, tmp_path: Path
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given beside a source out of reach; then it brings other bytes: nobody can tell, so it permits nothing."""
+    monkeypatch.setenv("FACE_REINDEX_TOMBSTONE_KEYS", KEY)
     place = Place(spark, tmp_path)
     place.put(a=b"former")
     place.ingest(images=True)
@@ -231,12 +233,12 @@ def test_guarantee_16_who_waited_for_bytes_that_were_brought_since_may_be_in_the
     place.ingest(basis=True)
     assert place.reasons() == {"a": "OTHERS_REFUSED"}
     # Erased is who waited: without a box the other one's record covers nobody in it.
-    warehouse, ring = place.warehouse, key_ring(place.settings)
-    request(warehouse, [Target(SUBJECT, waiting["pii_principal_id"])], ring, run_id="e", now=place.now)
+    warehouse = place.warehouse
+    request(warehouse, [Target(SUBJECT, waiting["pii_principal_id"])], RING, run_id="e", now=place.now)
     targets = materialise(pending(warehouse))
     found = find(warehouse, targets)
-    items = write_down(warehouse, targets, found, ring, now=place.now)
-    begin(warehouse, targets, found, ring, run_id="e", now=place.now)
+    items = write_down(warehouse, targets, found, RING, now=place.now)
+    begin(warehouse, targets, found, RING, run_id="e", now=place.now)
     destroy_rows(warehouse, items)
     assert warehouse.read(TOMBSTONES).where(F.col("kind").isin(LEFT, LEFT_CONTENT)).count() == 2
     assert place.reasons() == {"a": "OTHERS_REFUSED"}
