@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from jobs.errors import BadInput, SettingsError
 from jobs.formatting import the_first
 from jobs.settings import Settings, refuse_credentials
-from jobs.tables.files import exists, files_below, hadoop_path, overlooked
+from jobs.tables.files import exists, files_below, hadoop_path, is_mark, is_no_table, overlooked
 from jobs.tables.foreign import is_table_name, open_table, table_layout
 from jobs.tables.naming import Naming
 from jobs.tables.store import looked_up_in_parts, materialise
@@ -42,6 +42,8 @@ IMAGES_A_TASK = 512
 _NAMED: Final = 5
 #: Why a row of a table cannot be an image of ours: its id is missing, too long, or no text.
 BAD_ID: Final = "BAD_ID"
+# What stands below a table's folder that is none of its rows: files that were not committed, and logs.
+_NOT_OF_THE_TABLE: Final = ("_temporary/", "_delta_log/", "_spark_metadata/")
 _USABLE_ID: Final = r"\A[^\p{Cntrl}]{1,512}\z"
 
 
@@ -309,19 +311,28 @@ def open_source(spark: SparkSession, given: str, batch_id: str, settings: Settin
 
 
 def refuse_unread(location: str, files: Sequence[str], skip: tuple[str, ...]) -> None:
-    """Refuse a folder of Parquet with ``files`` below it that Spark passes over, unless they are to be skipped anyway.
+    """Refuse a folder of Parquet with ``files`` below it that Spark passes over, whatever they are called.
 
-    What a writer has not committed, or a log needs, is none of the table.
+    But for those that are to be skipped anyway, those that a writer has not committed or a log needs, and what plainly
+    is no table (`is_no_table`): where Spark would read that as one, it is refused, too.
 
     Raises:
         BadInput: there are some.
     """
-    skips = skipper(skip)
-    passed_over = [file for file in overlooked(files) if file.lower().endswith(".parquet") and not skips(file)]
-    if unread := [file for file in passed_over if not file.startswith(("_temporary/", "_delta_log/"))]:
+    skips, passed_over = skipper(skip), set(overlooked(files))
+    others = [file for file in files if is_no_table(file)]
+    unread = [file for file in files if file in passed_over and not skips(file) and file not in others]
+    if unread := [file for file in unread if not file.startswith(_NOT_OF_THE_TABLE)]:
         raise BadInput(
             f"parquet:{location}: {the_first(unread, _NAMED)} would not be read; nothing was taken.",
-            hint="give each folder by itself (but for those of partitions: name=value); no name begins with _.",
+            hint="give each folder by itself (but for those of partitions: name=value, all of the same names); no name "
+            "begins with _; move away what is no table.",
+        )
+    if read := [file for file in others if file not in passed_over and not is_mark(file.rpartition("/")[2])]:
+        raise BadInput(
+            f"parquet:{location}: {the_first(read, _NAMED)} would be read as Parquet, and by the name is none; nothing "
+            "was taken.",
+            hint="move it out of the folder.",
         )
 
 

@@ -778,6 +778,16 @@ def test_guarantee_4_the_file_that_is_named_is_read_and_all_of_it(spark: SparkSe
             read_basis(spark, str(tmp_path / name), None)
 
 
+def test_spark_passes_over_what_lies_beside_folders_of_partitions(spark: SparkSession, tmp_path: Path) -> None:
+    """For which it is refused by its name, and nothing is read."""
+    (tmp_path / "day=2026-01-31").mkdir()
+    (tmp_path / "day=2026-01-31" / "given.jsonl").write_text(record(record_id="g"))
+    (tmp_path / "withdrawn.jsonl").write_text(record(record_id="w"))
+    assert [json.loads(row["value"])["record_id"] for row in spark.read.text(str(tmp_path)).collect()] == ["g"]
+    with pytest.raises(BadInput, match=r"withdrawn\.jsonl would not be read"):
+        read_basis(spark, str(tmp_path), None)
+
+
 def test_a_csv_of_another_form_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     for text in ("id,images\n1,2", "record_id,images,images\n1,2,3", "Record_id\n1", "", "record_id,\n1,2"):
         with pytest.raises(BadInput, match="nothing was imported"):
