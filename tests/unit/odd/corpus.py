@@ -381,6 +381,12 @@ CSVS: dict[str, tuple[bytes, list[str] | Refused]] = {
     "dates as in the USA": (
         saved("r1,a.jpg,Anna,8/25/2014,explicit_consent,ConsentGiven"), ["DATE_REWRITTEN:event_time: r1"],
     ),
+    "dates as in Thailand": (
+        saved("r1,a.jpg,Anna,2569-01-31T12:00:00Z,explicit_consent,ConsentGiven"), ["YEAR_TOO_FAR:event_time:2569: r1"],
+    ),
+    "never as a date": (
+        saved(f"{ONE},9999-12-31T00:00:00Z", header=f"{HEADER},expires_at"), ["YEAR_TOO_FAR:expires_at:9999: r1"],
+    ),
     "dates in words": (saved("r1,a.jpg,Anna,31 JAN 2026,explicit_consent,ConsentGiven"), ["VALUE_OF_ANOTHER_TYPE: r1"]),
     "an id as a number": (saved(f"1.23457E+15,a.jpg,Anna,{GIVEN}"), ["ID_REWRITTEN: 1.23457E+15, anybody"]),
     "an apostrophe that keeps zeros, in an id": (saved(f"'0012,a.jpg,Anna,{GIVEN}"), ["ID_REWRITTEN: '0012, anybody"]),
@@ -405,6 +411,23 @@ CSVS: dict[str, tuple[bytes, list[str] | Refused]] = {
     "what SQL writes for nothing": (saved(f"r1,(NULL),Anna,{GIVEN}"), ["NO_VALUE:images: r1"]),
     "another file behind it": (
         saved(ONE, "record_id,subject,images,notes"), [*TAKEN, "ANOTHER_HEADER: record_id"],
+    ),
+    "a picture's number as a spreadsheet writes it": (saved(f"r1,1.23457E+15,Anna,{GIVEN}"), ["IMAGE_REWRITTEN: r1"]),
+    "a picture's name as a spreadsheet's date": (saved(f"r1,a.jpg;Jan 26,Anna,{GIVEN}"), ["IMAGE_REWRITTEN: r1"]),
+    "a picture's name as a formula": (
+        saved(f'r1,"=HYPERLINK(""a.jpg"")",Anna,{GIVEN}'), ["IMAGE_REWRITTEN: r1"],
+    ),
+    "a letter of a picture's name that was lost": (saved(f"r1,M\ufffdller.jpg,Anna,{GIVEN}"), ["IMAGE_REWRITTEN: r1"]),
+    "a letter in a list of names that was lost": (
+        saved(f'r1,"[""M\ufffdller.jpg""]",Anna,{GIVEN}'), ["IMAGE_REWRITTEN: r1"],
+    ),
+    "a picture's name read in another encoding": (
+        saved(f"r1,M\u00c3\u00bcller.jpg,Anna,{GIVEN}"), ["IMAGE_REWRITTEN: r1"],
+    ),
+    "a picture's number": (saved(f"r1,12,Anna,{GIVEN}"), ["r1: 12"]),
+    "a picture named by its day": (saved(f"r1,2026-01-31 12.00.00.jpg,Anna,{GIVEN}"), ["r1: 2026-01-31 12.00.00.jpg"]),
+    "odd names in a list, as templates write them": (
+        saved(f'r1,"[""Jan 26"", ""?.jpg"", ""12.0""]",Anna,{GIVEN}'), ["r1: Jan 26, ?.jpg, 12.0"],
     ),
     "a list as Python writes it": (saved(f"r1,\"['a.jpg']\",Anna,{GIVEN}"), ["VALUE_OF_ANOTHER_TYPE: r1"]),
 }  # fmt: skip
@@ -431,6 +454,9 @@ SHORT_CSVS: dict[str, tuple[bytes, list[str | Refused]]] = {
         saved(f"\u674e\u5a1c.jpg,Anna,{DAY}", header=SHORT).decode().encode("cp1252", "replace"),
         [Refused("2: image holds a ?, as programs write for a letter")],
     ),
+    "a picture's name as a spreadsheet's date": (
+        saved(f"Jan 26,Anna,{DAY}", header=SHORT), [Refused("2: image is a number, a date or a formula")],
+    ),
     "of an old Mac": (saved(f"a.jpg,Anna,{DAY}", header=SHORT, end="\r"), ["a.jpg"]),
     "empty lines above": (b"\n\n" + saved(f"a.jpg,Anna,{DAY}", header=SHORT), ["a.jpg"]),
     "a comment in it": (
@@ -447,6 +473,9 @@ SHORT_CSVS: dict[str, tuple[bytes, list[str | Refused]]] = {
     "a folder": (saved(f"anna/,Anna,{DAY}", header=SHORT), [Refused("2: a folder is written as folder/*")]),
     "a date of a spreadsheet": (
         saved("a.jpg,Anna,31.01.2026", header=SHORT), [Refused("2: given_at is a time as a spreadsheet")],
+    ),
+    "a date as in Thailand": (
+        saved("a.jpg,Anna,2569-01-31T12:00:00Z", header=SHORT), [Refused("2: given_at is in the year 2569, more than")],
     ),
     "UTF-8 read as Windows'": (
         saved(f"a.jpg,M\u00c3\u00bcller,{DAY}", header=SHORT), [Refused("2: subject was read in another encoding")],
@@ -502,6 +531,9 @@ BATCHES: dict[str, tuple[bytes, str | Refused]] = {
     "a key twice": ((BATCH + "state: revoked\n").encode(), Refused("line 7: a name stands twice (first in line 6)")),
     "a key of one's own": ((BATCH + "note: x\n").encode(), Refused("Extra inputs are not permitted")),
     "a state of one's own": (BATCH.replace("state: assessed", "state: ok").encode(), Refused("state: ")),
+    "a date as in Thailand": (
+        BATCH.replace("2026-", "2569-").encode(), Refused("assessed_at: is in the year 2569, more than 100 years"),
+    ),
     "a colon in a value": (
         BATCH.replace("supplier: s", "supplier: a: b").encode(), Refused("line 2: is not valid YAML: a colon"),
     ),
