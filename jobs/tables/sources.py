@@ -193,18 +193,21 @@ class TableSource(Source):
     def _rows(self) -> DataFrame:
         content, uri = self.layout.content, self.layout.uri
         key = F.expr(self.layout.key)
+        address = F.expr(uri) if uri else F.lit(None).cast("string")
         return self.frame.select(
             self.image_id(key).alias("image_id"),
             key.alias("source_key"),
             (F.expr(content) if content else F.lit(None).cast("binary")).alias("content"),
-            (F.expr(uri) if uri else F.lit(None).cast("string")).alias("uri"),
+            # Spark takes bytes that are no UTF-8 for text, and Python ends: as a control character it is BAD_ADDRESS.
+            F.when(address.isNull() | F.is_valid_utf8(address), address).otherwise(F.lit("\0")).alias("uri"),
         )
 
     def listing(self) -> DataFrame:
-        usable = F.coalesce(F.col("image_id").rlike(_USABLE_ID), F.lit(False))
+        text = F.is_valid_utf8("source_key")
+        usable = F.coalesce(F.col("image_id").rlike(_USABLE_ID) & text, F.lit(False))
         return self._rows().select(
             F.when(usable, F.col("image_id")).alias("image_id"),
-            "source_key",
+            F.when(text, F.col("source_key")).alias("source_key"),
             F.when(~usable, F.lit(BAD_ID)).alias("reason"),
             F.lit(None).cast("string").alias("suffix"),
             F.lit(1).cast("bigint").alias("entries"),

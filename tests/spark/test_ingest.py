@@ -164,6 +164,19 @@ def test_tables_as_others_write_them(spark: SparkSession, tmp_path: Path, folder
             bring(spark, tmp_path, source)
 
 
+def test_a_tables_texts_that_are_no_utf8_end_under_a_reason(spark: SparkSession, tmp_path: Path) -> None:
+    """Python's workers ended with UnicodeDecodeError, and nobody knew by which row."""
+    frame = spark.sql(
+        """SELECT CAST(id AS STRING) AS image_id, content, CAST(uri AS STRING) AS uri FROM VALUES
+        (X'78', X'FFD8FFD931', NULL), (X'FF', X'FFD8FFD932', NULL), (X'79', NULL, X'FF'), (X'7A', X'FFD8FFD933', X'FF')
+        AS rows(id, content, uri)"""
+    )
+    frame.write.parquet(str(tmp_path / "p"))
+    done = bring(spark, tmp_path, f"parquet:{tmp_path / 'p'}")
+    assert (done.new, done.refused, done.unread) == (3, {"BAD_ID": 1}, {"BAD_ADDRESS": 1})
+    assert rows(images(spark, tmp_path), "image_id") == {("x",), ("y",), ("z",)}
+
+
 def test_guarantee_6_two_tables_with_the_same_ids_meet_under_a_prefix_only(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

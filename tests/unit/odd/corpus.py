@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pyspark.sql.types import BinaryType, LongType, StringType
+from pyspark.sql.types import BinaryType, DoubleType, LongType, StringType
 
 from jobs.tables.foreign import Layout
 from tests.golden.support import encoded, small_astronaut
@@ -324,6 +324,12 @@ TABLES: dict[str, tuple[dict[str, Any], Layout | Refused]] = {
     ),
     "two columns that differ in case": (
         {"id": TEXT, "ID": TEXT, "content": BYTES}, Refused("differ in case alone: id"),
+    ),
+    "ids as bytes (a UUID)": (
+        {"image_id": BYTES, "content": BYTES}, Refused("SELECT hex(`image_id`) AS image_id, `content` AS content"),
+    ),
+    "ids that a join made fractions of": (
+        {"image_id": DoubleType(), "content": BYTES}, Refused("SELECT CAST(`image_id` AS DECIMAL(38, 0)) AS image_id"),
     ),
     "nothing of the kind": ({"label": LONG}, Refused("found: label bigint")),
 }  # fmt: skip
