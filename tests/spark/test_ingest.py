@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -379,6 +380,27 @@ def test_the_record_has_the_exit_code_of_an_ingestion_that_could_not_take_all(
     assert (ended.value.code, state.state, state.exit_code) == (1, "done", 1)
     assert "1 not taken: 1 BROKEN_SHARD" in state.message
     assert state.message in capsys.readouterr().out
+
+
+def test_a_file_that_was_cut_off_is_named(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What Spark says of it was "unforeseen"; so it is where a file is Parquet, or packed, by its name alone."""
+    spark.createDataFrame([("x", JPEG)], "image_id string, content binary").write.parquet(str(tmp_path / "p"))
+    (tmp_path / "p" / "cut.parquet").write_bytes(b"PAR1 and no end")
+    packed = gzip.compress(("\n".join(record(record_id=f"r{n}") for n in range(2000))).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(packed[:-500])
+    (tmp_path / "plain.jsonl.gz").write_text(record())
+    for option, name, said in (
+        ("--source", f"parquet:{tmp_path}/p", ": cut.parquet cannot be read: it is of another form"),
+        ("--basis", f"{tmp_path}/cut.jsonl.gz", " was cut off, or is not packed"),
+        ("--basis", f"{tmp_path}/plain.jsonl.gz", " was cut off, or is not packed"),
+    ):
+        given = [option, name, "--batch", "b1", "--dry-run", "--ids-of", "files"][: 7 if option == "--basis" else 5]
+        with pytest.raises(SystemExit) as ended:
+            ingest.main([*given, "--set", f"warehouse={tmp_path}/warehouse"], prog_name="ingest")
+        assert ended.value.code == 1
+        assert f"{option} {name}{said}" in capsys.readouterr().err
 
 
 def test_guarantee_13_what_was_erased_is_not_taken_in_again(spark: SparkSession, tmp_path: Path) -> None:
