@@ -348,10 +348,8 @@ def _guess(spark: SparkSession, location: str, skip: tuple[str, ...]) -> str:
         if "/" not in location and is_table_name(spark, location):
             return "delta"
         raise _nothing_at(location)
-    if location.endswith(SHARD_SUFFIXES):
-        return "webdataset"
-    if location.endswith(".parquet"):
-        return "parquet"
+    if kind := kind_by_name(location):
+        return kind
     if _exists(spark, f"{location.rstrip('/')}/_delta_log"):
         return "delta"
     for kind, suffixes in (("webdataset", SHARD_SUFFIXES), ("parquet", (".parquet",))):
@@ -366,6 +364,16 @@ def _guess(spark: SparkSession, location: str, skip: tuple[str, ...]) -> str:
     return "folder"
 
 
+def kind_by_name(location: str) -> str | None:
+    """What a place is by the suffix of its name, in any case of letters, as for what lies in a folder.
+
+    >>> kind_by_name("S.TAR"), kind_by_name("photos/s.tar.gz"), kind_by_name("a.Parquet"), kind_by_name("photos/")
+    ('webdataset', 'webdataset', 'parquet', None)
+    """
+    name = location.lower()
+    return "webdataset" if name.endswith(SHARD_SUFFIXES) else "parquet" if name.endswith(".parquet") else None
+
+
 def _holds(spark: SparkSession, location: str, suffixes: tuple[str, ...], skip: tuple[str, ...]) -> bool:
     """Whether a file of such a name lies in a folder itself."""
     uri = file_uri(spark, location)
@@ -375,7 +383,7 @@ def _holds(spark: SparkSession, location: str, suffixes: tuple[str, ...], skip: 
             return has_file(uri, suffixes, skip)
         return False
     system, path = hadoop_path(spark, location)
-    return any(str(status.getPath().getName()).endswith(suffixes) for status in system.listStatus(path))
+    return any(str(status.getPath().getName()).lower().endswith(suffixes) for status in system.listStatus(path))
 
 
 def _exists(spark: SparkSession, location: str) -> bool:

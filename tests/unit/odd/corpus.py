@@ -73,6 +73,8 @@ FILES: dict[str, tuple[bytes, bytes, str]] = {
     "AVIF": (b"a.avif", b"\0\0\0\x14ftypavif\0\0\0\0avif", IMAGE),
     "a phone's": (b"IMG_0001.HEIC", HEIC, IMAGE),
     "HEIF": (b"a.heif", HEIC, IMAGE),
+    "HEIF of another brand": (b"a.heic", HEIC.replace(b"ftypheic", b"ftypMiHE"), IMAGE),
+    "a bitmap with its writer's mark": (b"a.bmp", b"BM\x3a\0\0\0mark\x36\0\0\0\x28\0\0\0", IMAGE),
     "JPEG 2000": (b"a.j2k", b"\xff\x4f\xff\x51 tiles", IMAGE),
     "no suffix": (b"IMG_0001", JPEG, IMAGE),
     "a suffix that says nothing": (b"a.bin", PNG, IMAGE),
@@ -273,6 +275,11 @@ def grey_of_16_bits() -> bytes:
     return encoded(Image.fromarray(np.asarray(small_astronaut(96)[:, :, 1], np.uint16) * 257))
 
 
+def marked_bitmap() -> bytes:
+    data = encoded(small_astronaut(96), "BMP")
+    return data[:6] + b"mark" + data[10:]
+
+
 MOVES = FILM + b"\0\0\0\x08mdat" + bytes(range(256)) * 20
 DECODED = "96 x 96, as it was"
 #: What makes a file, and what becomes of it.
@@ -289,6 +296,7 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     "turned by Exif": (lambda: with_segment(0xE1, exif(0x112, 3, 1, 3)), "96 x 96, turned by 180 degrees"),
     "turned by a number that is none": (lambda: with_segment(0xE1, exif(0x112, 3, 1, 9)), DECODED),
     "16 bits of grey": (grey_of_16_bits, "96 x 96, as bright as it was"),
+    "a bitmap with its writer's mark": (marked_bitmap, DECODED),
     "the end is missing": (lambda: photograph()[:-2], "broken: TRUNCATED"),
     "half of it": (lambda: photograph()[: len(photograph()) // 2], "broken: TRUNCATED"),
     "half of it, mended with an end": (

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.errors import BadInput
 from jobs.tables.files import unnamed
-from jobs.tables.sources import refuse_unread
+from jobs.tables.sources import kind_by_name, refuse_unread
 from tests.unit.odd.corpus import put
 from tests.unit.udfs.listed import SKIP
 
@@ -81,3 +81,15 @@ def test_what_is_no_table_and_would_be_read_as_one_is_named(name: str) -> None:
     with pytest.raises(BadInput, match="would be read as Parquet, and by the name is none") as refused:
         refuse_unread("photos", [f"{folder}/a.parquet".lstrip("/"), name, "_SUCCESS"], SKIP)
     assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("S.TAR", "webdataset"), ("/in/s.Tar.GZ", "webdataset"), ("s3a://k/S.TGZ", "webdataset"),
+        ("/in/A.PARQUET", "parquet"), ("/in/tar", None), ("/in/a.tar/", None),
+    ],
+)  # fmt: skip
+def test_a_place_tells_what_it_is_by_its_suffix_in_any_case(place: str, kind: str | None) -> None:
+    """A shard S.TAR was listed as a folder: its one file was no image, and all pictures in it were left out."""
+    assert kind_by_name(place) == kind
