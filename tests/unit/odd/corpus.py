@@ -570,6 +570,31 @@ SETTINGS: dict[str, tuple[bytes, dict[str, Any] | Refused]] = {
         b"warehouse: ${HOME}/faces\n", Refused("line 1: warehouse: begins with a variable of a shell"),
     ),
     "a word processor's quotes": ("warehouse: \u201c/data\u201d\n".encode(), Refused("line 1: warehouse: has quotes")),
+    "a number behind a #": (b"warehouse: /data/faces #1\n", Refused("line 1: ` #` behind a value begins a comment")),
+    "a number behind a #, in a list": (
+        b"sources:\n  roots:\n  - /data/a\n  - /data/b #1\n", Refused("line 4: ` #` behind a value begins"),
+    ),
+    "a # in quotes, and a comment behind a number": (
+        b"warehouse: '/data/faces #1'\nmilvus: {shards: 4}  # four\n",
+        {"warehouse": "/data/faces #1", "milvus.shards": 4},
+    ),
+    "a comment in words behind a place": (b"warehouse: /data/faces  # of the\n", {"warehouse": "/data/faces"}),
+    "a character of no width": (
+        "warehouse: /data/fa\u200bces\n".encode(), Refused("warehouse: holds a line break or another character"),
+    ),
+    "a line break in quotes": (
+        b'staging: {path: "/data\\nfaces"}\n', Refused("staging.path: holds a line break or another character"),
+    ),
+    "a time beyond all clocks": (
+        b"executor: {read_timeout_s: 1.0e+10}\n", Refused("executor.read_timeout_s: Input should be less than"),
+    ),
+    "a time without an end": (b"lease: {ttl_s: .inf}\n", Refused("lease.ttl_s: Input should be a finite number")),
+    "days beyond the calendar": (
+        b"erasure: {backup_days: 9999999}\n", Refused("erasure.backup_days: Input should be less than"),
+    ),
+    "a number of 23 digits": (
+        b"model: {seed: 12345678901234567890123}\n", Refused("model.seed: must be a number of 64 bits"),
+    ),
     "= in place of :": (b"warehouse=/data/faces\n", Refused("expected 'key: value' lines")),
     "one purpose without its brackets": (b"governance: {purposes: p}\n", Refused("purposes: must be a list")),
     "two files in one": (b"warehouse: /a\n---\nwarehouse: /b\n", Refused("more than one document")),
