@@ -8,6 +8,7 @@ from jobs.cli import job
 from jobs.errors import SettingsError
 from jobs.governance.batch_file import assessment_of, is_batch_file
 from jobs.governance.blanks import is_plain
+from jobs.runs.error_messages import told_of
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, open_run
 from jobs.steps.check import check_basis
@@ -62,16 +63,19 @@ def main(
     if check:
         job_.warehouse.read_only = job_.dry_run = True
     job_.check_keys()
-    opened = open_source(job_.spark, source, batch_id, job_.settings, id_prefix=id_prefix) if source else None
     given = Given(batch_id, assessment, basis, by_uri, terms, expanded, naming)
-    if basis_template:
-        return template(opened, batch_id, assessment, basis_template)
-    if check:
-        return check_basis(job_, opened, given)
-    if job_.dry_run:
-        return bring(job_, opened, given)
+    brought = {"--source": source, "--basis": basis}
+    with told_of(job_.settings, brought):
+        opened = open_source(job_.spark, source, batch_id, job_.settings, id_prefix=id_prefix) if source else None
+        if basis_template:
+            return template(opened, batch_id, assessment, basis_template)
+        if check:
+            return check_basis(job_, opened, given)
+        if job_.dry_run:
+            return bring(job_, opened, given)
     with open_run(job_, "ingest", {"counts": counts_at_start(opened)}) as run:
-        done = bring(job_, opened, given, run.facts)
+        with told_of(job_.settings, brought):
+            done = bring(job_, opened, given, run.facts)
         run.facts["counts"] = done.data["counts"]
         return run.end(done)
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -36,8 +37,18 @@ ENV_PREFIX = "FACE_REINDEX_"
 SECRETS = ("milvus_token", "milvus_user", "milvus_password", "milvus_reader_token", "hmac_key", "tombstone_keys")
 
 
+#: Where a value is a place, or a list of such.
+PLACES: Final = frozenset(
+    {
+        "warehouse", "governance.jurisdictions", "sources.roots", "erasure.evidence_path", "model.weights",
+        "model.cache_dir", "executor.gpu_discovery_script", "staging.path", "milvus.uri", "milvus.rest_uri",
+        "milvus.ca_file", "milvus.client_cert_file", "milvus.client_key_file", "metrics.file",
+    }
+)  # fmt: skip
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -47,6 +58,8 @@ class _Section(BaseModel):
         section = isinstance(wanted, type) and issubclass(wanted, BaseModel)
         if wanted is not bool and not section and _holds_truth(value):
             raise ValueError("true, false, yes, no, on and off are neither number nor text; put quotes about a text")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("must be a number of 64 bits")
         return value
 
 
@@ -56,18 +69,33 @@ def _holds_truth(value: Any) -> bool:
     return any(map(_holds_truth, value)) if isinstance(value, list) else isinstance(value, bool)
 
 
+# What jobs reckon with: longer times end in an overflow of the clock, or of a date.
+_CENTURY_DAYS: Final = 36_525
+_CENTURY_H: Final = 24 * _CENTURY_DAYS
+_CENTURY_S: Final = 3_600 * _CENTURY_H
+
+
 def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be empty")
     return value
 
 
+# Control characters, formats of no width, blanks that are none of the keyboard's.
+_UNSEEN: Final = ("Cc", "Cf", "Zl", "Zp", "Zs")
 # What a shell makes something else of, and a word processor's quotes: no place is meant by it as it stands.
 _SHELL: Final = re.compile(r"\$\{?[A-Za-z_]\w*|%[A-Za-z_]\w*%", re.ASCII)
 _QUOTES: Final = '\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"`'
 
 
+def _shown(value: str) -> str:
+    if any(character != " " and unicodedata.category(character) in _UNSEEN for character in value):
+        raise ValueError("holds a line break or another character that does not show; write it as it is called")
+    return value
+
+
 def _as_it_stands(value: str) -> str:
+    _shown(value)
     if _SHELL.match(value):
         raise ValueError("begins with a variable of a shell, which is not looked up here; write the whole path")
     if value.strip(_QUOTES) != value or value[:1] == value[-1:] == "'":
@@ -127,7 +155,7 @@ class GovernanceSettings(_Section):
 
 
 def _root(value: str) -> str:
-    place = value.rstrip("/")
+    place = _shown(value).rstrip("/")
     if not re.fullmatch(r"/[^\x00-\x1f]+|s3a?://[A-Za-z0-9][A-Za-z0-9._-]+(/[^\x00-\x1f]*)?", place) or ".." in place:
         raise ValueError("must be an absolute folder (not /), or s3://bucket or s3://bucket/prefix")
     return place
@@ -158,17 +186,26 @@ class ErasureSettings(_Section):
     vacuum_hours: int = Field(
         0,
         ge=0,
+        le=_CENTURY_H,
         description="Hours of table history kept after an erasure. 0: erased rows leave the files at once, and with "
         "them all time travel to before. More: the receipt names the date, and `expire` finishes then.",
     )
     milvus_gc_hours: float = Field(
-        4.0, ge=0, description="Hours until Milvus removes compacted segments (dataCoord.gc: tolerance and interval)."
+        4.0,
+        ge=0,
+        le=_CENTURY_H,
+        description="Hours until Milvus removes compacted segments (dataCoord.gc: tolerance and interval).",
     )
-    milvus_queue_hours: float = Field(72.0, ge=0, description="Hours that Milvus's message queue keeps its messages.")
-    backup_days: int = Field(30, ge=0, description="Days until your last backup of these stores expires.")
+    milvus_queue_hours: float = Field(
+        72.0, ge=0, le=_CENTURY_H, description="Hours that Milvus's message queue keeps its messages."
+    )
+    backup_days: int = Field(
+        30, ge=0, le=_CENTURY_DAYS, description="Days until your last backup of these stores expires."
+    )
     compact_timeout_s: float = Field(
         600.0,
         gt=0,
+        le=_CENTURY_S,
         description="Seconds that one collection's compaction may be without progress. Then the receipt says that the "
         "rows are no longer served, and not when they are gone.",
     )
@@ -196,9 +233,11 @@ class ModelSettings(_Section):
         None,
         description="Expected SHA-256 of the weights file (`casia-webface`: of its tensors); a mismatch stops the job.",
     )
-    seed: int = Field(0, description="Seed of `random` weights.")
+    seed: int = Field(0, ge=0, description="Seed of `random` weights.")
     cache_dir: HomePlace = Field("~/.cache/face-reindex", description="Where downloaded weights are kept.")
-    download_timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for the download to answer.")
+    download_timeout_s: float = Field(
+        60.0, gt=0, le=_CENTURY_S, description="Seconds to wait for the download to answer."
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the networks.")
 
 
@@ -289,11 +328,12 @@ class ExecutorSettings(_Section):
     gpu_discovery_script: Place | None = Field(
         None, description="Script that names those GPUs (conf/gpu-discovery.sh); needed with dynamic allocation."
     )
-    read_timeout_s: float = Field(20.0, gt=0, description="Seconds to read one `uri`.")
+    read_timeout_s: float = Field(20.0, gt=0, le=_CENTURY_S, description="Seconds to read one `uri`.")
     read_retries: int = Field(3, ge=0, description="Retries of one `uri` before it is `unreadable`.")
     store_patience_s: float = Field(
         300.0,
         ge=0,
+        le=_CENTURY_S,
         description="Seconds for which an object store may say that it is busy, or answer nobody, before what it has "
         "is `unreadable`. While it is silent for longer, each image has its retries only.",
     )
@@ -309,6 +349,7 @@ class TableSettings(_Section):
     vacuum_hours: int | None = Field(
         None,
         ge=0,
+        le=_CENTURY_H,
         description="VACUUM after a run, keeping this many hours of history (time travel and slow readers need them); "
         "unset: never.",
     )
@@ -324,7 +365,7 @@ class StagingSettings(_Section):
 
 
 def _http(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s]+/?", value):
+    if not re.fullmatch(r"https?://[^/\s]+/?", _shown(value)):
         raise ValueError("must be http://host:port or https://host:port")
     return value
 
@@ -388,17 +429,28 @@ class MilvusSettings(_Section):
     import_timeout_s: float = Field(
         3600,
         gt=0,
+        le=_CENTURY_S,
         description="Seconds that bulk imports may be without progress until those that run count as stalled.",
     )
     import_attempts: int = Field(3, ge=1, description="Attempts a file, with key checks in between.")
-    index_timeout_s: float = Field(3600, gt=0, description="Seconds that an index or a load may be without progress.")
-    ready_timeout_s: float = Field(180, gt=0, description="Seconds to wait for a server that is out of reach.")
+    index_timeout_s: float = Field(
+        3600, gt=0, le=_CENTURY_S, description="Seconds that an index or a load may be without progress."
+    )
+    ready_timeout_s: float = Field(
+        180, gt=0, le=_CENTURY_S, description="Seconds to wait for a server that is out of reach."
+    )
     keep_collections: int = Field(2, ge=1, description="Proven collections kept, the live one included.")
     watch_s: float = Field(
-        60.0, ge=0, description="Seconds that the alias is watched after a switch (embedded: not at all)."
+        60.0,
+        ge=0,
+        le=_CENTURY_S,
+        description="Seconds that the alias is watched after a switch (embedded: not at all).",
     )
     watch_p99_ms: float = Field(
-        1000.0, gt=0, description="Latency (99th percentile) during the watch above which it is switched back."
+        1000.0,
+        gt=0,
+        le=_CENTURY_S,
+        description="Latency (99th percentile) during the watch above which it is switched back.",
     )
     ca_file: Place | None = Field(None, description="PEM file of the authority that signed the server's certificate.")
     client_cert_file: Place | None = Field(None, description="PEM certificate of this client, for mutual TLS.")
@@ -428,7 +480,7 @@ class VerifySettings(_Section):
 class LeaseSettings(_Section):
     """One writer at a time."""
 
-    ttl_s: float = Field(600, gt=0, description="A run silent for this long may be replaced by another.")
+    ttl_s: float = Field(600, gt=0, le=_CENTURY_S, description="A run silent for this long may be replaced by another.")
 
 
 class LoggingSettings(_Section):
@@ -438,7 +490,10 @@ class LoggingSettings(_Section):
         "text", description="Step lines on stderr: for people, or a JSON object each."
     )
     stall_after_s: float = Field(
-        900, gt=0, description="Seconds without a finished task after which a step's unfinished partitions are named."
+        900,
+        gt=0,
+        le=_CENTURY_S,
+        description="Seconds without a finished task after which a step's unfinished partitions are named.",
     )
 
 
@@ -598,7 +653,8 @@ def _line(lines: Lines, place: str) -> str:
 
 def _read_file(path: Path) -> tuple[dict[str, Any], Lines]:
     try:
-        data, lines = read_values(text_of(path.read_bytes()))
+        # `/data/faces #1` is not /data/faces, another warehouse.
+        data, lines = read_values(text_of(path.read_bytes()), whole=PLACES)
     except OSError as error:
         raise SettingsError(
             f"{path}: cannot be read ({error.strerror}).", hint="give --config a readable file."

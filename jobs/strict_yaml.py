@@ -40,6 +40,7 @@ _HABITS: Final = (
     ("mapping values are not allowed", "a colon with a blank behind it inside a value; put quotes about the value"),
     ("but found another document", "there is more than one document (---)"),
 )
+_IN_WORDS: Final = re.compile(r"[ \t]+#[ \t]+[^\W\d_]")
 _COMMENT: Final = re.compile(r"[ \t]+#[ \t]*([^\r\n\x85\u2028\u2029]*)")
 
 
@@ -67,14 +68,14 @@ class _Composer(yaml.BaseLoader):  # type: ignore[misc]
 class _Reader:
     """Makes values of nodes; notes where each stands."""
 
-    def __init__(self, scalar: Callable[[yaml.ScalarNode], Any]) -> None:
+    def __init__(self, scalar: Callable[[yaml.ScalarNode, str], Any]) -> None:
         self.scalar = scalar
         self.lines: Lines = {}
 
     def value(self, node: yaml.Node, place: str = "") -> Any:
         self.lines[place] = node.start_mark.line + 1
         if isinstance(node, yaml.ScalarNode):
-            return self.scalar(node)
+            return self.scalar(node, place)
         inside = f"{place}." if place else ""
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, f"{inside}{number}") for number, item in enumerate(node.value)]
@@ -104,7 +105,7 @@ def read_yaml_with_lines(data: bytes, comments: Collection[str] | None = None) -
     """The same, with the line of each value. Raises ValueError as `read_yaml`."""
     text = text_of(data)
 
-    def as_text(node: yaml.ScalarNode) -> str:
+    def as_text(node: yaml.ScalarNode, _place: str) -> str:
         _no_comment(node, text, comments)
         return str(node.value)
 
@@ -112,14 +113,19 @@ def read_yaml_with_lines(data: bytes, comments: Collection[str] | None = None) -
     return _read(text, reader), reader.lines
 
 
-def read_values(text: str, comments: Collection[str] | None = None) -> tuple[Any, Lines]:
+def read_values(text: str, comments: Collection[str] | None = None, whole: Collection[str] = ()) -> tuple[Any, Lines]:
     """The same of texts, numbers, truths and nothing, as YAML 1.1 has them, with the line of each.
+
+    ``whole``: keys behind whose values, or the items of whose lists, only a comment in words stands (`# where it is`);
+    `#1` may be the rest of a name.
 
     Raises ValueError as above, also for a number that is another one in YAML 1.2.
     """
 
-    def as_value(node: yaml.ScalarNode) -> Any:
-        _no_comment(node, text, comments)
+    def as_value(node: yaml.ScalarNode, place: str) -> Any:
+        named = place in whole or place.rpartition(".")[0] in whole
+        rest = named and not _IN_WORDS.match(text, node.end_mark.index)
+        _no_comment(node, text, () if rest else comments)
         return node.value if node.style else _plain(node)
 
     reader = _Reader(as_value)

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 from udfs import avif, heic, jpegs, kernels
 from udfs.arrays import AnyArray, UInt8
-from udfs.kinds import image_kind
+from udfs.kinds import image_kind, with_known_brand
 from udfs.limits import (
     MAX_READS,
     MAX_SLOW_PIXELS,
@@ -185,7 +185,7 @@ def _codec_pixels(image: Image.Image, data: bytes) -> tuple[int, int]:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    kind = image_kind(data)
+    kind, data = image_kind(data), with_known_brand(data)
     if kind is None:
         raise DecodeFailure("broken", "NOT_AN_IMAGE")
     if kind.upper() not in _formats():

@@ -143,7 +143,8 @@ def refuse_unseen(place: str, files: list[str] | None) -> None:
     if unseen := overlooked(files):
         raise BadInput(
             f"--basis {place}: {the_first(unseen, _NAMED)} would not be read; nothing was imported.",
-            hint="no name begins with _ or a dot, and each folder is given by itself; move away what is no basis file.",
+            hint="no name begins with _ or a dot, and each folder is given by itself (but for those of partitions: "
+            "name=value, all of the same names, and nothing beside them); move away what is no basis file.",
         )
 
 

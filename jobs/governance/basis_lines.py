@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs.governance.blanks import filled, is_plain, plain, stripped
 from jobs.governance.decide import PRINCIPAL_PATTERN
-from jobs.governance.rewritten import holds_nothing, id_rewritten, name_lost, whole_number
-from jobs.texts import UTF_16, no_text
+from jobs.governance.rewritten import holds_nothing, id_rewritten, image_rewritten, name_lost, whole_number
+from jobs.texts import REPLACED, UTF_16, no_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,6 +103,9 @@ NO_KEY: Final = "NO_KEY"
 ANOTHER_HEADER: Final = "ANOTHER_HEADER"
 #: Before the cell whose time a spreadsheet has written in its own form.
 DATE_REWRITTEN: Final = "DATE_REWRITTEN"
+#: Before the field, and the year in it, that is further ahead than anybody means: of another calendar, or for "never".
+YEAR_TOO_FAR: Final = "YEAR_TOO_FAR"
+MOST_YEARS_AHEAD: Final = 100
 #: Before the cell in which a spreadsheet's error stands, or a program's word for nothing.
 NO_VALUE: Final = "NO_VALUE"
 #: Before the habit by which the name of a person was lost.
@@ -386,6 +389,26 @@ def is_time(text: str) -> bool:
     return True
 
 
+def year_too_far(text: str) -> int | None:
+    """The year of a time that is too far ahead to be meant; None: it is not, or the text is no time."""
+    try:
+        return _year_too_far(_as_time(text))
+    except Unread:
+        return None
+
+
+def said_of_year(year: int) -> str:
+    """What is wrong with it, to end a sentence with that begins with the field."""
+    return (
+        f"is in the year {year}, more than {MOST_YEARS_AHEAD} years ahead: write years as in 2026-01-31T12:00:00Z, "
+        "where the Buddhist calendar has 2569, and leave out an end that is never meant to come"
+    )
+
+
+def _year_too_far(time: datetime | None) -> int | None:
+    return time.year if time and time.year > datetime.now(UTC).year + MOST_YEARS_AHEAD else None
+
+
 def is_rewritten(text: str) -> bool:
     """Whether it is a time as a spreadsheet writes it in place of the one that stood there."""
     return _REWRITTEN.fullmatch(text) is not None and not is_time(text)
@@ -418,12 +441,22 @@ def _checked(record: dict[str, Any]) -> dict[str, Any]:
     for event in record["events"] or ():
         if event["event_time"] is None or not (filled(event["event_type"]) and filled(event["event_state"])):
             raise Unread("EVENT_INCOMPLETE")
+    _not_too_far(record)
     face = record.pop("face")
     # Without its box it would speak for the whole picture.
     if face is not None and face["box"] is None:
         raise Unread("FACE_WITHOUT_BOX")
     record["face_box"] = None if face is None else face["box"]
     return record
+
+
+def _not_too_far(record: Mapping[str, Any]) -> None:
+    """Refuse a record that would never end, or a withdrawal that would never count: 2569 is a Buddhist year."""
+    events = record["events"] or ()
+    times = [("event_time", event["event_time"]) for event in events]
+    for name, time in (*times, *((name, record[name]) for name in _TIME_CELLS if name != "event_time")):
+        if year := _year_too_far(time):
+            raise Unread(f"{YEAR_TOO_FAR}:{name}:{year}")
 
 
 def _principal_rewritten(person: str | None) -> bool:
@@ -585,9 +618,18 @@ def _not_rewritten(cells: Mapping[str, str], values: Mapping[str, str]) -> None:
     for name, value in values.items():
         if holds_nothing(value):
             raise Unread(f"{NO_VALUE}:{name}")
+    if _images_rewritten(values.get("images", "")):
+        raise Unread("IMAGE_REWRITTEN")
     for name in _TIME_CELLS:
         if is_rewritten(values.get(name, "")):
             raise Unread(f"{DATE_REWRITTEN}:{name}")
+
+
+def _images_rewritten(cell: str) -> bool:
+    """Of names that stand in JSON, as templates write odd ones, a program may have lost a letter, and no more."""
+    if cell.startswith("["):
+        return REPLACED in cell
+    return any(map(image_rewritten, _listed(cell)))
 
 
 def _pseudonyms(subject: str, given: str | None, pseudonyms_of: Callable[[str], list[str]] | None) -> list[str]:
@@ -622,10 +664,11 @@ def quoted(name: str) -> str:
     """``name`` as a cell that `csv_reader` reads back exactly, and in which no spreadsheet sees anything but text.
 
     As it is, where it is a plain file name; else as a JSON array. A formula begins with `=`, `+`, `-` or `@`; and a
-    name such as 0012 would come back from a spreadsheet as the number 12, another picture's name.
+    name such as 0012 would come back from a spreadsheet as the number 12, another picture's name. One that looks as if
+    a program had rewritten it is that picture's, too.
     """
-    as_it_is = _PLAIN_FILE.fullmatch(name) and is_plain(name)
-    return name if as_it_is else json.dumps([name], ensure_ascii=not name.isprintable())
+    as_it_is = _PLAIN_FILE.fullmatch(name) and is_plain(name) and not image_rewritten(name)
+    return name if as_it_is else json.dumps([name], ensure_ascii=not name.isprintable() or REPLACED in name)
 
 
 _PLAIN_FILE: Final = re.compile(r"\w[^;\"]*\.(?:jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNORECASE)

@@ -90,6 +90,9 @@ _MIXED_NAME: Final = re.compile(f"[{_LATIN}][{_OTHERS}]|[{_OTHERS}][{_LATIN}]|[{
 # What web pages, addresses and JSON write for a letter. (An id may have been made so.)
 _WRITTEN_OUT: Final = re.compile(r"&(?:[A-Za-z]{2,8}|#\d+|#x[0-9A-Fa-f]+);|(?:%[0-9A-Fa-f]{2}){2}|\\u[0-9A-Fa-f]{4}")
 
+# A file's name, or one in a folder that is called by a day, or a pattern: no spreadsheet makes such of a number.
+_FILE: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}\Z|[ T].*/|\*")
+
 #: Ends of lines to some programs and white space to others: one name or two.
 MAYBE_END: Final = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # What stands between two names in one cell: what parts a list here, a column's end, East Asia's and Arabic's marks. A
@@ -172,6 +175,27 @@ def id_rewritten(record_id: str) -> bool:
     # Excel writes no month in capitals, so DEC-12 is an id.
     by_month = _DAY_OR_YEAR.fullmatch(record_id) and not re.sub(r"[\W\d_]", "", record_id).isupper()
     return bool(by_month or _DAY_AND_YEAR.fullmatch(record_id) or _DATE.fullmatch(record_id))
+
+
+def image_computed(name: str) -> bool:
+    """Whether the name of an image is a formula, or a number or a date of a spreadsheet's; a file's name is no date.
+
+    >>> image_computed("1.23457E+15"), image_computed("Jan 26"), image_computed("=HYPERLINK(x)")
+    (True, True, True)
+    >>> image_computed("12"), image_computed("2026-01-31 12.00.00.jpg"), image_computed("2026-01-31 Ala/0012")
+    (False, False, False)
+    """
+    return name.startswith("=") or (not _FILE.search(name) and id_rewritten(name))
+
+
+def image_rewritten(name: str) -> bool:
+    """Whether it is that, or has lost a letter, or was read in another encoding.
+
+    >>> image_rewritten("?ukasz.jpg"), image_rewritten("M\u00c3\u00bcller.jpg"), image_rewritten("M\u00fcller.jpg")
+    (True, True, False)
+    """
+    lost = _LOST.search(name) or _MIXED.search(name) or is_misread(name)
+    return bool(lost) or image_computed(name)
 
 
 def whole_number(record_id: str) -> str | None:

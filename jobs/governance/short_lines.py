@@ -28,10 +28,12 @@ from jobs.governance.basis_lines import (
     csv_reader,
     is_rewritten,
     is_time,
+    said_of_year,
+    year_too_far,
 )
 from jobs.governance.blanks import filled, stripped
 from jobs.governance.decide import BASIS_IN_FORCE
-from jobs.governance.rewritten import SAID_OF_LOST
+from jobs.governance.rewritten import SAID_OF_LOST, image_computed
 from jobs.texts import LINE_END, REPLACED, text_of
 
 if TYPE_CHECKING:
@@ -147,6 +149,11 @@ def _read(number: int, header: Sequence[str], cells: Sequence[str], terms: Mappi
     if REPLACED in image:
         raise Fault("a program could not read a character of `image`: the name is another one")
     folder, pattern = looked_for(image)
+    if image_computed(said["image"]):
+        raise Fault(
+            "image is a number, a date or a formula of a spreadsheet's (1.23457E+15, Jan 26, =HYPERLINK); format the "
+            "column as text, and write the name as it stands in the source"
+        )
     # The person's name, too: at its ends may be what stands for a lost letter.
     base = {"record_id": f"line-{number}", "subject": given["subject"]}
     record = _whole({**terms, **base, "event_time": said["given_at"]}, whole)
@@ -166,6 +173,8 @@ def _time(name: str, text: str) -> None:
         raise Fault(f"{name} is a time as a spreadsheet writes it; format the column as text, as 2026-01-31T12:00:00Z")
     if text and not is_time(text):
         raise Fault(f"{name} is not a time such as 2026-01-31T12:00:00Z")
+    if year := year_too_far(text):
+        raise Fault(f"{name} {said_of_year(year)}")
 
 
 def _whole(cells: Mapping[str, str], whole: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from jobs.errors import BadInput
-from jobs.governance.basis_lines import is_time
+from jobs.governance.basis_lines import is_time, said_of_year, year_too_far
 from jobs.governance.blanks import filled, is_plain, stripped
 from jobs.governance.decide import (
     COLLECTION_METHODS,
@@ -54,6 +54,8 @@ def _duration(value: str) -> str:
 def _time(value: str) -> str:
     if not is_time(value):
         raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
+    if year := year_too_far(value):
+        raise ValueError(said_of_year(year))
     return value
 
 

@@ -6,13 +6,16 @@ settings and never from the exception.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
-from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
+from jobs.errors import BadInput, DependencyUnavailable, FaceReindexError, SettingsError
 from jobs.schemas import ALL_TABLES
 from jobs.settings import Settings
 
@@ -158,13 +161,78 @@ _KNOWN: Final = (
 )
 
 
+# What people brought, read as what it was said to be, and is not; ``{what}`` names it.
+_BROUGHT: Final = (
+    _Known(
+        r"(?i:not in gzip format|not a gzip file)|incorrect (?:header|data) check|unknown compression method|"
+        r"stored gzip |Unexpected end of (?:ZLIB )?input stream|ZipException|DataFormatException|not BZip2 formatted|"
+        r"bad block header|Unknown frame descriptor",
+        BadInput,
+        "{what} was cut off, or is not packed as its name says.",
+        "bring that file anew (`gzip -t FILE` looks at one), or unpack it and give it without .gz.",
+    ),
+    _Known(
+        r"CONFLICTING_(?:PARTITION_COLUMN_NAMES|DIRECTORY_STRUCTURES)|Conflicting (?:partition column names|directory "
+        r"structures)|Empty partition column",
+        BadInput,
+        "{what} lies in a folder (name=value) of other partitions than the others.",
+        "give each folder by itself, but for those of partitions, all of the same names.",
+    ),
+    _Known(
+        r"CANNOT_READ_FILE_FOOTER|is not a Parquet file|FAILED_READ_FILE|ParquetDecodingException|PARQUET_TYPE_ILLEGAL|"
+        r"Illegal Parquet type|PARQUET_COLUMN_DATA_TYPE_MISMATCH|Parquet column cannot be converted",
+        BadInput,
+        "{what} cannot be read: it is of another form, was cut off, is gone, or has columns of other types.",
+        "look at that file: bring it anew, or move it out of the folder.",
+    ),
+)
+_UNNAMED: Final = "A file (Spark's own lines above name it)"
+
+
 def explained(error: BaseException, settings: Settings | None) -> FaceReindexError | None:
     """The error of our tree that says what a foreign one means; None where it is none of those that are known."""
     text = "\n".join(_texts(error))
     for known in _KNOWN:
         if re.search(known.pattern, text):
             return known.kind(known.message.format(place=_place(text, settings)), hint=known.hint)
-    return _damaged(text, settings)
+    return _damaged(text, settings) or _of_brought(text, _UNNAMED)
+
+
+@contextmanager
+def told_of(settings: Settings, brought: Mapping[str, str | None]) -> Iterator[None]:
+    """What is wrong with files that people ``brought`` (by option) is told with the option, the place and the file."""
+    try:
+        yield
+    except FaceReindexError:
+        raise
+    except Exception as error:
+        if os.environ.get("FACE_REINDEX_TRACEBACK"):
+            raise
+        text = "\n".join(_texts(error))
+        known = any(re.search(known.pattern, text) for known in _KNOWN) or _damaged(text, settings)
+        told = None if known else _of_brought(text, _what(text, brought))
+        if told is None:
+            raise
+        raise told from error
+
+
+def _of_brought(text: str, what: str) -> FaceReindexError | None:
+    for known in _BROUGHT:
+        if re.search(known.pattern, text):
+            return known.kind(known.message.format(what=what), hint=known.hint)
+    return None
+
+
+def _what(text: str, brought: Mapping[str, str | None]) -> str:
+    """What of it a text names, as far as it does."""
+    given = {option: place for option, place in brought.items() if place}
+    for option, place in given.items():
+        location = re.sub(r"^(?:folder|parquet|webdataset|delta):", "", place).rstrip("/")
+        whole = str(Path(location).absolute()) if "://" not in location else location
+        for name in (whole, quote(whole, safe="/:=@+,;~!$&'()*")):
+            if found := re.search(re.escape(name) + r"(?:/([^\s'\"]*[^\s'\".,:;]))?(?![\w-])", text):
+                return f"{option} {place}: {unquote(found[1])}" if found[1] else f"{option} {place}"
+    return f"A file of {' or '.join(f'{option} {place}' for option, place in given.items())}" if given else _UNNAMED
 
 
 def _damaged(text: str, settings: Settings | None) -> FaceReindexError | None:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 _WHOLE_AT_ONCE: Final = ("s3", "s3a", "s3n", "gs")
 # What Spark, Databricks and a Mac leave in folders beside what is to be read.
 _MARKS: Final = re.compile(r"_SUCCESS|_(?:committed|started)_\d+|\..*\.crc|\.DS_Store")
+# What people and programs put beside tables, and is none by its name. (No .csv, no picture: somebody may mean it.)
+_NO_TABLE: Final = re.compile(
+    r"(?:.+\.)?(?:txt|md|rst|html?|pdf|json|ya?ml|log|crc|md5|sha\d+|ini|db|lock)|readme|licen[cs]e|"
+    r"_(?:common_)?metadata",
+    re.IGNORECASE,
+)
 _NAMED: Final = 5
 
 
@@ -67,10 +73,25 @@ def files_below(spark: SparkSession, location: str) -> list[str] | None:
 def overlooked(files: Iterable[str]) -> list[str]:
     """Of ``files`` (their paths below the place that is read, or its own name) those that Spark passes over in silence.
 
-    >>> overlooked(["a.jsonl", "_b.jsonl", "old/c.jsonl", "day=1/d.jsonl", "_SUCCESS"])
+    Where a folder is called `name=value`, they all have to lie in such, of the same names: Spark passes over what lies
+    beside them, and does not know what to do with others.
+
+    >>> overlooked(["a.jsonl", "_b.jsonl", "old/c.jsonl", "_SUCCESS"])
     ['_b.jsonl', 'old/c.jsonl']
+    >>> overlooked(["a.jsonl", "day=1/b.jsonl", "day=2/c.jsonl"])
+    ['a.jsonl']
     """
-    return [file for file in files if not _is_seen(*file.split("/"))]
+    every = list(files)
+    listed = {file: _partitions(file) for file in every if _is_listed(*file.split("/"))}
+    first = next((names for names in listed.values() if names), ())
+    return [file for file in every if listed.get(file) != first and not is_mark(file.rpartition("/")[2])]
+
+
+def _partitions(file: str) -> tuple[str, ...] | None:
+    """The names of the partitions that a file lies in, as Spark compares them; None where they are none to it."""
+    parts = [folder.partition("=") for folder in file.split("/")[:-1]]
+    names = tuple(name.lower() for name, _, _ in parts)
+    return names if len(set(names)) == len(names) and all(name and value for name, _, value in parts) else None
 
 
 def is_mark(name: str) -> bool:
@@ -78,12 +99,19 @@ def is_mark(name: str) -> bool:
     return _MARKS.fullmatch(name) is not None
 
 
-def _is_seen(*path: str) -> bool:
+def is_no_table(file: str) -> bool:
+    """Whether a file among those of a table plainly is none itself, by its name.
+
+    >>> is_no_table("README.md"), is_no_table("_metadata"), is_no_table("more/part-00000"), is_no_table("b.pq")
+    (True, True, False, False)
+    """
+    return _NO_TABLE.fullmatch(file.rpartition("/")[2]) is not None
+
+
+def _is_listed(*path: str) -> bool:
     *folders, name = path
     hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path)
-    return is_mark(name) or not (
-        hidden or name.endswith("._COPYING_") or any("=" not in folder for folder in folders)
-    )
+    return not (hidden or name.endswith("._COPYING_") or any("=" not in folder for folder in folders))
 
 
 def refuse_unnamed(spark: SparkSession, given: str, location: str) -> None:

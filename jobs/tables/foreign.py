@@ -6,7 +6,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pyspark.errors import AnalysisException
-from pyspark.sql.types import BinaryType, DataType, StringType, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    ByteType,
+    CharType,
+    DataType,
+    DateType,
+    DecimalType,
+    DoubleType,
+    FloatType,
+    IntegerType,
+    LongType,
+    MapType,
+    ShortType,
+    StringType,
+    StructType,
+    TimestampType,
+    VarcharType,
+    VariantType,
+)
 
 from jobs.errors import BadInput
 from jobs.tables.files import exists, refuse_unnamed
@@ -20,6 +39,15 @@ _BINARY_FILE: Final = {"path", "modificationtime", "length", "content"}
 _BYTES_AND_PATH: Final = {"bytes", "path"}
 #: Some fields of a picture of Spark's source `image`: its points, and no file.
 _POINTS: Final = {"origin", "height", "width", "nchannels", "data"}
+#: Types that are the same text wherever they are read: no number that is rounded, no time of a session's zone.
+_OF_IDS: Final = (StringType, CharType, VarcharType, ByteType, ShortType, IntegerType, LongType, DateType)
+#: What makes an id of a column of another type; where nothing does, a column of ids has to be looked for.
+_MADE_IDS: Final = {
+    (BinaryType,): "hex({0})",
+    (FloatType, DoubleType, DecimalType): "CAST({0} AS DECIMAL(38, 0))",
+    (TimestampType,): "unix_micros({0})",
+    (ArrayType, MapType, StructType, VariantType): "to_json({0})",
+}
 _NAMES: Final = ("image_id", "id", "key", "__key__", "name", "filename", "file_name", "path", "uri", "url")
 _ADDRESSES: Final = ("uri", "url", "path", "address")
 
@@ -94,13 +122,16 @@ def table_layout(schema: StructType, place: str) -> Layout:
         if content and uri and "image_id" not in columns:
             return Layout(uri, content, uri, own_ids=False)
     other = _is_other(columns, content, uri)
-    if "image_id" in columns and (content or uri) and not other:
+    own = "image_id" in columns and _is_id(columns["image_id"][1])
+    if own and (content or uri) and not other:
         return Layout(f"CAST({_quoted(columns['image_id'][0])} AS STRING)", content, uri, own_ids=True)
     path = _of_type(columns, "path", StringType)
     if columns.keys() == _BINARY_FILE and content and path:
         return Layout(path, content, path, own_ids=False)
     found = ", ".join(f"{name} {kind.simpleString()}" for name, kind in columns.values())
     what = "content must be binary and uri a string" if other else _WANTED
+    if "image_id" in columns and not own:
+        what = "image_id must be a string, a whole number or a date"
     raise BadInput(f"{place}: {what}; found: {found}.", hint=_view(columns, place))
 
 
@@ -116,6 +147,18 @@ def _columns(schema: StructType, place: str) -> dict[str, tuple[str, DataType]]:
             f"{place}: columns that differ in case alone: {', '.join(twice)}.", hint="rename one of them in a view."
         )
     return columns
+
+
+def _is_id(kind: DataType) -> bool:
+    return isinstance(kind, _OF_IDS) or (isinstance(kind, DecimalType) and kind.scale <= 0)
+
+
+def _made_id(column: str, kind: DataType) -> str | None:
+    """What would be an id, out of a column of ids; None where nobody can say."""
+    if _is_id(kind):
+        return column
+    made = next((made for kinds, made in _MADE_IDS.items() if isinstance(kind, kinds)), None)
+    return made.format(column) if made else None
 
 
 def _is_other(columns: dict[str, tuple[str, DataType]], content: str | None, uri: str | None) -> bool:
@@ -149,10 +192,11 @@ def _quoted(name: str) -> str:
 
 def _view(columns: dict[str, tuple[str, DataType]], place: str) -> str:
     """What would do: a SELECT with the columns that are most likely meant, for a person to look at."""
-    named = next((columns[name][0] for name in _NAMES if name in columns), None)
-    key = _quoted(named) if named else "<a column of ids>"
+    made = (_made_id(_quoted(columns[name][0]), columns[name][1]) for name in _NAMES if name in columns)
+    named = next((key for key in made if key), None)
+    key = named or "<a column of ids>"
     points = [name for name, kind in columns.values() if _fields(kind) >= _POINTS]
-    held = [name for name, kind in columns.values() if isinstance(kind, BinaryType)]
+    held = [name for key, (name, kind) in columns.items() if isinstance(kind, BinaryType) and key != "image_id"]
     held_in = [parts for name, kind in columns.values() if _fields(kind) == _BYTES_AND_PATH
                if (parts := _parts(name, kind)[0])]  # fmt: skip
     addresses = [columns[name][0] for name in _ADDRESSES if _of_type(columns, name, StringType)]

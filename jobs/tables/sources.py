@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from jobs.errors import BadInput, SettingsError
 from jobs.formatting import the_first
 from jobs.settings import Settings, refuse_credentials
-from jobs.tables.files import exists, files_below, hadoop_path, overlooked
+from jobs.tables.files import exists, files_below, hadoop_path, is_mark, is_no_table, overlooked
 from jobs.tables.foreign import is_table_name, open_table, table_layout
 from jobs.tables.naming import Naming
 from jobs.tables.store import looked_up_in_parts, materialise
@@ -42,6 +42,8 @@ IMAGES_A_TASK = 512
 _NAMED: Final = 5
 #: Why a row of a table cannot be an image of ours: its id is missing, too long, or no text.
 BAD_ID: Final = "BAD_ID"
+# What stands below a table's folder that is none of its rows: files that were not committed, and logs.
+_NOT_OF_THE_TABLE: Final = ("_temporary/", "_delta_log/", "_spark_metadata/")
 _USABLE_ID: Final = r"\A[^\p{Cntrl}]{1,512}\z"
 
 
@@ -191,18 +193,21 @@ class TableSource(Source):
     def _rows(self) -> DataFrame:
         content, uri = self.layout.content, self.layout.uri
         key = F.expr(self.layout.key)
+        address = F.expr(uri) if uri else F.lit(None).cast("string")
         return self.frame.select(
             self.image_id(key).alias("image_id"),
             key.alias("source_key"),
             (F.expr(content) if content else F.lit(None).cast("binary")).alias("content"),
-            (F.expr(uri) if uri else F.lit(None).cast("string")).alias("uri"),
+            # Spark takes bytes that are no UTF-8 for text, and Python ends: as a control character it is BAD_ADDRESS.
+            F.when(address.isNull() | F.is_valid_utf8(address), address).otherwise(F.lit("\0")).alias("uri"),
         )
 
     def listing(self) -> DataFrame:
-        usable = F.coalesce(F.col("image_id").rlike(_USABLE_ID), F.lit(False))
+        text = F.is_valid_utf8("source_key")
+        usable = F.coalesce(F.col("image_id").rlike(_USABLE_ID) & text, F.lit(False))
         return self._rows().select(
             F.when(usable, F.col("image_id")).alias("image_id"),
-            "source_key",
+            F.when(text, F.col("source_key")).alias("source_key"),
             F.when(~usable, F.lit(BAD_ID)).alias("reason"),
             F.lit(None).cast("string").alias("suffix"),
             F.lit(1).cast("bigint").alias("entries"),
@@ -309,19 +314,28 @@ def open_source(spark: SparkSession, given: str, batch_id: str, settings: Settin
 
 
 def refuse_unread(location: str, files: Sequence[str], skip: tuple[str, ...]) -> None:
-    """Refuse a folder of Parquet with ``files`` below it that Spark passes over, unless they are to be skipped anyway.
+    """Refuse a folder of Parquet with ``files`` below it that Spark passes over, whatever they are called.
 
-    What a writer has not committed, or a log needs, is none of the table.
+    But for those that are to be skipped anyway, those that a writer has not committed or a log needs, and what plainly
+    is no table (`is_no_table`): where Spark would read that as one, it is refused, too.
 
     Raises:
         BadInput: there are some.
     """
-    skips = skipper(skip)
-    passed_over = [file for file in overlooked(files) if file.lower().endswith(".parquet") and not skips(file)]
-    if unread := [file for file in passed_over if not file.startswith(("_temporary/", "_delta_log/"))]:
+    skips, passed_over = skipper(skip), set(overlooked(files))
+    others = [file for file in files if is_no_table(file)]
+    unread = [file for file in files if file in passed_over and not skips(file) and file not in others]
+    if unread := [file for file in unread if not file.startswith(_NOT_OF_THE_TABLE)]:
         raise BadInput(
             f"parquet:{location}: {the_first(unread, _NAMED)} would not be read; nothing was taken.",
-            hint="give each folder by itself (but for those of partitions: name=value); no name begins with _.",
+            hint="give each folder by itself (but for those of partitions: name=value, all of the same names); no name "
+            "begins with _; move away what is no table.",
+        )
+    if read := [file for file in others if file not in passed_over and not is_mark(file.rpartition("/")[2])]:
+        raise BadInput(
+            f"parquet:{location}: {the_first(read, _NAMED)} would be read as Parquet, and by the name is none; nothing "
+            "was taken.",
+            hint="move it out of the folder.",
         )
 
 
@@ -334,10 +348,8 @@ def _guess(spark: SparkSession, location: str, skip: tuple[str, ...]) -> str:
         if "/" not in location and is_table_name(spark, location):
             return "delta"
         raise _nothing_at(location)
-    if location.endswith(SHARD_SUFFIXES):
-        return "webdataset"
-    if location.endswith(".parquet"):
-        return "parquet"
+    if kind := kind_by_name(location):
+        return kind
     if _exists(spark, f"{location.rstrip('/')}/_delta_log"):
         return "delta"
     for kind, suffixes in (("webdataset", SHARD_SUFFIXES), ("parquet", (".parquet",))):
@@ -352,6 +364,16 @@ def _guess(spark: SparkSession, location: str, skip: tuple[str, ...]) -> str:
     return "folder"
 
 
+def kind_by_name(location: str) -> str | None:
+    """What a place is by the suffix of its name, in any case of letters, as for what lies in a folder.
+
+    >>> kind_by_name("S.TAR"), kind_by_name("photos/s.tar.gz"), kind_by_name("a.Parquet"), kind_by_name("photos/")
+    ('webdataset', 'webdataset', 'parquet', None)
+    """
+    name = location.lower()
+    return "webdataset" if name.endswith(SHARD_SUFFIXES) else "parquet" if name.endswith(".parquet") else None
+
+
 def _holds(spark: SparkSession, location: str, suffixes: tuple[str, ...], skip: tuple[str, ...]) -> bool:
     """Whether a file of such a name lies in a folder itself."""
     uri = file_uri(spark, location)
@@ -361,7 +383,7 @@ def _holds(spark: SparkSession, location: str, suffixes: tuple[str, ...], skip: 
             return has_file(uri, suffixes, skip)
         return False
     system, path = hadoop_path(spark, location)
-    return any(str(status.getPath().getName()).endswith(suffixes) for status in system.listStatus(path))
+    return any(str(status.getPath().getName()).lower().endswith(suffixes) for status in system.listStatus(path))
 
 
 def _exists(spark: SparkSession, location: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -162,6 +163,19 @@ def test_tables_as_others_write_them(spark: SparkSession, tmp_path: Path, folder
     for source, said in (("delta:nowhere", "no table of this name"), (f"delta:{folder}", "cannot read it as delta")):
         with pytest.raises(BadInput, match=said):
             bring(spark, tmp_path, source)
+
+
+def test_a_tables_texts_that_are_no_utf8_end_under_a_reason(spark: SparkSession, tmp_path: Path) -> None:
+    """Python's workers ended with UnicodeDecodeError, and nobody knew by which row."""
+    frame = spark.sql(
+        """SELECT CAST(id AS STRING) AS image_id, content, CAST(uri AS STRING) AS uri FROM VALUES
+        (X'78', X'FFD8FFD931', NULL), (X'FF', X'FFD8FFD932', NULL), (X'79', NULL, X'FF'), (X'7A', X'FFD8FFD933', X'FF')
+        AS rows(id, content, uri)"""
+    )
+    frame.write.parquet(str(tmp_path / "p"))
+    done = bring(spark, tmp_path, f"parquet:{tmp_path / 'p'}")
+    assert (done.new, done.refused, done.unread) == (3, {"BAD_ID": 1}, {"BAD_ADDRESS": 1})
+    assert rows(images(spark, tmp_path), "image_id") == {("x",), ("y",), ("z",)}
 
 
 def test_guarantee_6_two_tables_with_the_same_ids_meet_under_a_prefix_only(
@@ -366,6 +380,27 @@ def test_the_record_has_the_exit_code_of_an_ingestion_that_could_not_take_all(
     assert (ended.value.code, state.state, state.exit_code) == (1, "done", 1)
     assert "1 not taken: 1 BROKEN_SHARD" in state.message
     assert state.message in capsys.readouterr().out
+
+
+def test_a_file_that_was_cut_off_is_named(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What Spark says of it was "unforeseen"; so it is where a file is Parquet, or packed, by its name alone."""
+    spark.createDataFrame([("x", JPEG)], "image_id string, content binary").write.parquet(str(tmp_path / "p"))
+    (tmp_path / "p" / "cut.parquet").write_bytes(b"PAR1 and no end")
+    packed = gzip.compress(("\n".join(record(record_id=f"r{n}") for n in range(2000))).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(packed[:-500])
+    (tmp_path / "plain.jsonl.gz").write_text(record())
+    for option, name, said in (
+        ("--source", f"parquet:{tmp_path}/p", ": cut.parquet cannot be read: it is of another form"),
+        ("--basis", f"{tmp_path}/cut.jsonl.gz", " was cut off, or is not packed"),
+        ("--basis", f"{tmp_path}/plain.jsonl.gz", " was cut off, or is not packed"),
+    ):
+        given = [option, name, "--batch", "b1", "--dry-run", "--ids-of", "files"][: 7 if option == "--basis" else 5]
+        with pytest.raises(SystemExit) as ended:
+            ingest.main([*given, "--set", f"warehouse={tmp_path}/warehouse"], prog_name="ingest")
+        assert ended.value.code == 1
+        assert f"{option} {name}{said}" in capsys.readouterr().err
 
 
 def test_guarantee_13_what_was_erased_is_not_taken_in_again(spark: SparkSession, tmp_path: Path) -> None:
@@ -776,6 +811,16 @@ def test_guarantee_4_the_file_that_is_named_is_read_and_all_of_it(spark: SparkSe
     }.items():  # fmt: skip
         with pytest.raises(BadInput, match=said):
             read_basis(spark, str(tmp_path / name), None)
+
+
+def test_spark_passes_over_what_lies_beside_folders_of_partitions(spark: SparkSession, tmp_path: Path) -> None:
+    """For which it is refused by its name, and nothing is read."""
+    (tmp_path / "day=2026-01-31").mkdir()
+    (tmp_path / "day=2026-01-31" / "given.jsonl").write_text(record(record_id="g"))
+    (tmp_path / "withdrawn.jsonl").write_text(record(record_id="w"))
+    assert [json.loads(row["value"])["record_id"] for row in spark.read.text(str(tmp_path)).collect()] == ["g"]
+    with pytest.raises(BadInput, match=r"withdrawn\.jsonl would not be read"):
+        read_basis(spark, str(tmp_path), None)
 
 
 def test_a_csv_of_another_form_is_refused(spark: SparkSession, tmp_path: Path) -> None:

@@ -120,16 +120,16 @@ def test_plain_values_are_what_they_were(tmp_path: Path) -> None:
         "governance: {purposes: ['p:a'], allowed_purposes: ['p:a']}\n"
         "erasure:\n  backup_days: 0\n  milvus_gc_hours: 1.5\n  milvus_queue_hours: 1e2\n"
         "sync: {max_images: 10_000, max_faces: 0x10}\n"
-        "model:\n  sha256: ~\n  seed: -1\n"
-        "milvus:\n  uri: http://milvus.example:19530\n  database: '007'\n  index_params: {M: 16}\n"
+        "model:\n  sha256: ~\n  seed: 7\n"
+        "milvus:\n  uri: http://milvus.example:19530\n  database: '007'\n  index_params: {M: -16}\n"
     )
     settings = load_settings(tmp_path / "s.yaml", ["planning.core_hour=.04", "staging.path="], {})
     assert settings.warehouse == "/data/faces"
     erasure = settings.erasure
     assert (erasure.backup_days, erasure.milvus_gc_hours, erasure.milvus_queue_hours) == (0, 1.5, 100.0)
-    assert (settings.sync.max_images, settings.sync.max_faces, settings.model.seed) == (10_000, 16, -1)
+    assert (settings.sync.max_images, settings.sync.max_faces, settings.model.seed) == (10_000, 16, 7)
     assert (settings.milvus.uri, settings.milvus.database) == ("http://milvus.example:19530", "007")
-    assert (settings.milvus.index_params, settings.planning.core_hour, settings.staging.path) == ({"M": 16}, 0.04, None)
+    assert (settings.milvus.index_params, settings.planning.core_hour, settings.staging.path) == ({"M": -16}, 0.04, None)
 
 
 @pytest.mark.parametrize(

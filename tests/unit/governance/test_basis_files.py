@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructType
 
 from jobs.errors import BadInput, SettingsError
-from jobs.governance.basis_files import binary_columns, escaped, refuse_whole, without_lines
+from jobs.governance.basis_files import binary_columns, escaped, refuse_unseen, refuse_whole, without_lines
 from jobs.governance.basis_lines import Layout, read_csv_lines
 from jobs.tables.files import overlooked
 
@@ -34,6 +34,32 @@ def test_guarantee_4_a_file_that_spark_passes_over_is_told(unseen: str) -> None:
 )  # fmt: skip
 def test_what_is_read_and_the_marks_of_programs_are_not_told_of(name: str) -> None:
     assert overlooked([name]) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "unseen"),
+    [
+        (["withdrawn.jsonl", "day=2026-01-31/given.jsonl"], ["withdrawn.jsonl"]),
+        (["day=1/a.jsonl", "b.jsonl", "_SUCCESS", "day=2/c.jsonl"], ["b.jsonl"]),
+        (["day=1/hour=2/a.jsonl", "day=1/b.jsonl"], ["day=1/b.jsonl"]),
+        (["day=1/a.jsonl", "month=2/b.jsonl"], ["month=2/b.jsonl"]),
+        (["day=1/hour=2/a.jsonl", "hour=2/day=1/b.jsonl"], ["hour=2/day=1/b.jsonl"]),
+        (["day=/a.jsonl"], ["day=/a.jsonl"]),
+        (["=1/a.jsonl", "day=1/b.jsonl"], ["=1/a.jsonl"]),
+        (["day=1/day=2/a.jsonl"], ["day=1/day=2/a.jsonl"]),
+        (["day=1/a.jsonl", "DAY=2/b.jsonl", "_SUCCESS", "._SUCCESS.crc"], []),
+        (["day=1/hour=2/a.jsonl", "day=2/hour=__HIVE_DEFAULT_PARTITION__/b.jsonl"], []),
+    ],
+)
+def test_guarantee_4_a_file_beside_folders_of_partitions_is_told(files: list[str], unseen: list[str]) -> None:
+    """Spark reads the partitions alone: the withdrawal beside them was lost, with exit code 0."""
+    assert overlooked(files) == unseen
+    if not unseen:
+        refuse_unseen("basis", files)
+        return
+    with pytest.raises(BadInput) as refused:
+        refuse_unseen("basis", files)
+    assert f"--basis basis: {', '.join(unseen)} would not be read; nothing was imported." in str(refused.value)
 
 
 @pytest.mark.parametrize(

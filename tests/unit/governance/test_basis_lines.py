@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +141,18 @@ UNREAD: dict[str, tuple[str | bytes, str, set[str | None]]] = {
     "no zone": (changed("expires_at", to="2026-01-31T12:00:00"), "VALUE_OF_ANOTHER_TYPE", {"r"}),
     "no such day": (changed("expires_at", to="2026-02-30T12:00:00Z"), "VALUE_OF_ANOTHER_TYPE", {"r"}),
     "past the calendar": (changed("expires_at", to="9999-12-31T23:59:59-14:00"), "VALUE_OF_ANOTHER_TYPE", {"r"}),
+    "a Buddhist year": (changed("expires_at", to="2569-01-31T12:00:00Z"), "YEAR_TOO_FAR:expires_at:2569", {"r"}),
+    "never": (changed("expires_at", to="9999-12-31T23:59:59Z"), "YEAR_TOO_FAR:expires_at:9999", {"r"}),
+    "an event in a Buddhist year": (
+        changed("events", 0, "event_time", to="2569-01-31T12:00:00+07:00"),
+        "YEAR_TOO_FAR:event_time:2569",
+        {"r"},
+    ),
+    "an interaction in a Buddhist year": (
+        changed("last_interaction_at", to="2569-01-31T12:00:00Z"),
+        "YEAR_TOO_FAR:last_interaction_at:2569",
+        {"r"},
+    ),
     "other digits": (changed("expires_at", to="\u0662026-01-31T12:00:00Z"), "VALUE_OF_ANOTHER_TYPE", {"r"}),
     "no state": (changed("events", 0, "event_state", to=None), "EVENT_INCOMPLETE", {"r"}),
     "blank state": (changed("events", 0, "event_state", to="\u3164"), "EVENT_INCOMPLETE", {"r"}),
@@ -154,6 +166,12 @@ def test_guarantee_1_a_line_that_is_not_read_whole_is_not_read(name: str) -> Non
     text, reason, named = UNREAD[name]
     line = read(text)
     assert (line.record, line.reason, set(line.named)) == (None, reason, named)
+
+
+@pytest.mark.parametrize("years", [0, 1, 99])
+def test_a_time_within_a_hundred_years_is_read(years: int) -> None:
+    time = f"{datetime.now(UTC).year + years}-01-31T12:00:00Z"
+    assert read(changed("expires_at", to=time)).reason is None
 
 
 JSON_VALUES = st.recursive(

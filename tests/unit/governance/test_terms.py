@@ -76,6 +76,8 @@ def test_terms_are_texts_and_become_cells_that_are_read_back(tmp_path: Path) -> 
         (("eu-gdpr:A6-1-a", "consent"), "lawful_basis: must be one of eu-gdpr:A6-1-a"),
         (("ConsentGiven", "ConsentWithdrawn"), "event_state: must be one of ConsentGiven"),
         (("jurisdiction: EU", "jurisdiction: EU\nexpires_at: 31.10.2026"), "line 12: expires_at: must be a time"),
+        (("jurisdiction: EU", "jurisdiction: EU\nexpires_at: 2569-01-31T12:00:00Z"),
+         "line 12: expires_at: is in the year 2569, more than 100 years ahead"),
         (("source_batch_id: b1", "source_batch_id: b2"), "line 1: these are the terms of batch b2, and --batch is b1"),
         (("jurisdiction: EU", "jurisdiction: EU\nexpires_at: *x"), "line 12: aliases are not read"),
         (("jurisdiction: EU", "jurisdiction: &x EU"), "line 11: anchors are not read"),
@@ -84,7 +86,7 @@ def test_terms_are_texts_and_become_cells_that_are_read_back(tmp_path: Path) -> 
         (("- p2", "- NaN"), "line 2: purposes: must not be empty, nor hold what"),
         (("source_batch_id: b1", "source_batch_id: b1 #2025"), "line 1: ` #` behind a value begins a comment"),
     ],
-)
+)  # fmt: skip
 def test_terms_of_another_form_are_refused_by_line(tmp_path: Path, change: tuple[str, str], said: str) -> None:
     text = yaml.safe_dump(TERMS, sort_keys=False, allow_unicode=True)
     assert change[0] in text

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pyspark.sql.types import BinaryType, LongType, StringType
+from pyspark.sql.types import BinaryType, DoubleType, LongType, StringType
 
 from jobs.tables.foreign import Layout
 from tests.golden.support import encoded, small_astronaut
@@ -73,6 +73,8 @@ FILES: dict[str, tuple[bytes, bytes, str]] = {
     "AVIF": (b"a.avif", b"\0\0\0\x14ftypavif\0\0\0\0avif", IMAGE),
     "a phone's": (b"IMG_0001.HEIC", HEIC, IMAGE),
     "HEIF": (b"a.heif", HEIC, IMAGE),
+    "HEIF of another brand": (b"a.heic", HEIC.replace(b"ftypheic", b"ftypMiHE"), IMAGE),
+    "a bitmap with its writer's mark": (b"a.bmp", b"BM\x3a\0\0\0mark\x36\0\0\0\x28\0\0\0", IMAGE),
     "JPEG 2000": (b"a.j2k", b"\xff\x4f\xff\x51 tiles", IMAGE),
     "no suffix": (b"IMG_0001", JPEG, IMAGE),
     "a suffix that says nothing": (b"a.bin", PNG, IMAGE),
@@ -273,6 +275,11 @@ def grey_of_16_bits() -> bytes:
     return encoded(Image.fromarray(np.asarray(small_astronaut(96)[:, :, 1], np.uint16) * 257))
 
 
+def marked_bitmap() -> bytes:
+    data = encoded(small_astronaut(96), "BMP")
+    return data[:6] + b"mark" + data[10:]
+
+
 MOVES = FILM + b"\0\0\0\x08mdat" + bytes(range(256)) * 20
 DECODED = "96 x 96, as it was"
 #: What makes a file, and what becomes of it.
@@ -289,6 +296,7 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     "turned by Exif": (lambda: with_segment(0xE1, exif(0x112, 3, 1, 3)), "96 x 96, turned by 180 degrees"),
     "turned by a number that is none": (lambda: with_segment(0xE1, exif(0x112, 3, 1, 9)), DECODED),
     "16 bits of grey": (grey_of_16_bits, "96 x 96, as bright as it was"),
+    "a bitmap with its writer's mark": (marked_bitmap, DECODED),
     "the end is missing": (lambda: photograph()[:-2], "broken: TRUNCATED"),
     "half of it": (lambda: photograph()[: len(photograph()) // 2], "broken: TRUNCATED"),
     "half of it, mended with an end": (
@@ -324,6 +332,12 @@ TABLES: dict[str, tuple[dict[str, Any], Layout | Refused]] = {
     ),
     "two columns that differ in case": (
         {"id": TEXT, "ID": TEXT, "content": BYTES}, Refused("differ in case alone: id"),
+    ),
+    "ids as bytes (a UUID)": (
+        {"image_id": BYTES, "content": BYTES}, Refused("SELECT hex(`image_id`) AS image_id, `content` AS content"),
+    ),
+    "ids that a join made fractions of": (
+        {"image_id": DoubleType(), "content": BYTES}, Refused("SELECT CAST(`image_id` AS DECIMAL(38, 0)) AS image_id"),
     ),
     "nothing of the kind": ({"label": LONG}, Refused("found: label bigint")),
 }  # fmt: skip
@@ -381,6 +395,12 @@ CSVS: dict[str, tuple[bytes, list[str] | Refused]] = {
     "dates as in the USA": (
         saved("r1,a.jpg,Anna,8/25/2014,explicit_consent,ConsentGiven"), ["DATE_REWRITTEN:event_time: r1"],
     ),
+    "dates as in Thailand": (
+        saved("r1,a.jpg,Anna,2569-01-31T12:00:00Z,explicit_consent,ConsentGiven"), ["YEAR_TOO_FAR:event_time:2569: r1"],
+    ),
+    "never as a date": (
+        saved(f"{ONE},9999-12-31T00:00:00Z", header=f"{HEADER},expires_at"), ["YEAR_TOO_FAR:expires_at:9999: r1"],
+    ),
     "dates in words": (saved("r1,a.jpg,Anna,31 JAN 2026,explicit_consent,ConsentGiven"), ["VALUE_OF_ANOTHER_TYPE: r1"]),
     "an id as a number": (saved(f"1.23457E+15,a.jpg,Anna,{GIVEN}"), ["ID_REWRITTEN: 1.23457E+15, anybody"]),
     "an apostrophe that keeps zeros, in an id": (saved(f"'0012,a.jpg,Anna,{GIVEN}"), ["ID_REWRITTEN: '0012, anybody"]),
@@ -405,6 +425,23 @@ CSVS: dict[str, tuple[bytes, list[str] | Refused]] = {
     "what SQL writes for nothing": (saved(f"r1,(NULL),Anna,{GIVEN}"), ["NO_VALUE:images: r1"]),
     "another file behind it": (
         saved(ONE, "record_id,subject,images,notes"), [*TAKEN, "ANOTHER_HEADER: record_id"],
+    ),
+    "a picture's number as a spreadsheet writes it": (saved(f"r1,1.23457E+15,Anna,{GIVEN}"), ["IMAGE_REWRITTEN: r1"]),
+    "a picture's name as a spreadsheet's date": (saved(f"r1,a.jpg;Jan 26,Anna,{GIVEN}"), ["IMAGE_REWRITTEN: r1"]),
+    "a picture's name as a formula": (
+        saved(f'r1,"=HYPERLINK(""a.jpg"")",Anna,{GIVEN}'), ["IMAGE_REWRITTEN: r1"],
+    ),
+    "a letter of a picture's name that was lost": (saved(f"r1,M\ufffdller.jpg,Anna,{GIVEN}"), ["IMAGE_REWRITTEN: r1"]),
+    "a letter in a list of names that was lost": (
+        saved(f'r1,"[""M\ufffdller.jpg""]",Anna,{GIVEN}'), ["IMAGE_REWRITTEN: r1"],
+    ),
+    "a picture's name read in another encoding": (
+        saved(f"r1,M\u00c3\u00bcller.jpg,Anna,{GIVEN}"), ["IMAGE_REWRITTEN: r1"],
+    ),
+    "a picture's number": (saved(f"r1,12,Anna,{GIVEN}"), ["r1: 12"]),
+    "a picture named by its day": (saved(f"r1,2026-01-31 12.00.00.jpg,Anna,{GIVEN}"), ["r1: 2026-01-31 12.00.00.jpg"]),
+    "odd names in a list, as templates write them": (
+        saved(f'r1,"[""Jan 26"", ""?.jpg"", ""12.0""]",Anna,{GIVEN}'), ["r1: Jan 26, ?.jpg, 12.0"],
     ),
     "a list as Python writes it": (saved(f"r1,\"['a.jpg']\",Anna,{GIVEN}"), ["VALUE_OF_ANOTHER_TYPE: r1"]),
 }  # fmt: skip
@@ -431,6 +468,9 @@ SHORT_CSVS: dict[str, tuple[bytes, list[str | Refused]]] = {
         saved(f"\u674e\u5a1c.jpg,Anna,{DAY}", header=SHORT).decode().encode("cp1252", "replace"),
         [Refused("2: image holds a ?, as programs write for a letter")],
     ),
+    "a picture's name as a spreadsheet's date": (
+        saved(f"Jan 26,Anna,{DAY}", header=SHORT), [Refused("2: image is a number, a date or a formula")],
+    ),
     "of an old Mac": (saved(f"a.jpg,Anna,{DAY}", header=SHORT, end="\r"), ["a.jpg"]),
     "empty lines above": (b"\n\n" + saved(f"a.jpg,Anna,{DAY}", header=SHORT), ["a.jpg"]),
     "a comment in it": (
@@ -447,6 +487,9 @@ SHORT_CSVS: dict[str, tuple[bytes, list[str | Refused]]] = {
     "a folder": (saved(f"anna/,Anna,{DAY}", header=SHORT), [Refused("2: a folder is written as folder/*")]),
     "a date of a spreadsheet": (
         saved("a.jpg,Anna,31.01.2026", header=SHORT), [Refused("2: given_at is a time as a spreadsheet")],
+    ),
+    "a date as in Thailand": (
+        saved("a.jpg,Anna,2569-01-31T12:00:00Z", header=SHORT), [Refused("2: given_at is in the year 2569, more than")],
     ),
     "UTF-8 read as Windows'": (
         saved(f"a.jpg,M\u00c3\u00bcller,{DAY}", header=SHORT), [Refused("2: subject was read in another encoding")],
@@ -502,6 +545,9 @@ BATCHES: dict[str, tuple[bytes, str | Refused]] = {
     "a key twice": ((BATCH + "state: revoked\n").encode(), Refused("line 7: a name stands twice (first in line 6)")),
     "a key of one's own": ((BATCH + "note: x\n").encode(), Refused("Extra inputs are not permitted")),
     "a state of one's own": (BATCH.replace("state: assessed", "state: ok").encode(), Refused("state: ")),
+    "a date as in Thailand": (
+        BATCH.replace("2026-", "2569-").encode(), Refused("assessed_at: is in the year 2569, more than 100 years"),
+    ),
     "a colon in a value": (
         BATCH.replace("supplier: s", "supplier: a: b").encode(), Refused("line 2: is not valid YAML: a colon"),
     ),
@@ -524,6 +570,31 @@ SETTINGS: dict[str, tuple[bytes, dict[str, Any] | Refused]] = {
         b"warehouse: ${HOME}/faces\n", Refused("line 1: warehouse: begins with a variable of a shell"),
     ),
     "a word processor's quotes": ("warehouse: \u201c/data\u201d\n".encode(), Refused("line 1: warehouse: has quotes")),
+    "a number behind a #": (b"warehouse: /data/faces #1\n", Refused("line 1: ` #` behind a value begins a comment")),
+    "a number behind a #, in a list": (
+        b"sources:\n  roots:\n  - /data/a\n  - /data/b #1\n", Refused("line 4: ` #` behind a value begins"),
+    ),
+    "a # in quotes, and a comment behind a number": (
+        b"warehouse: '/data/faces #1'\nmilvus: {shards: 4}  # four\n",
+        {"warehouse": "/data/faces #1", "milvus.shards": 4},
+    ),
+    "a comment in words behind a place": (b"warehouse: /data/faces  # of the\n", {"warehouse": "/data/faces"}),
+    "a character of no width": (
+        "warehouse: /data/fa\u200bces\n".encode(), Refused("warehouse: holds a line break or another character"),
+    ),
+    "a line break in quotes": (
+        b'staging: {path: "/data\\nfaces"}\n', Refused("staging.path: holds a line break or another character"),
+    ),
+    "a time beyond all clocks": (
+        b"executor: {read_timeout_s: 1.0e+10}\n", Refused("executor.read_timeout_s: Input should be less than"),
+    ),
+    "a time without an end": (b"lease: {ttl_s: .inf}\n", Refused("lease.ttl_s: Input should be a finite number")),
+    "days beyond the calendar": (
+        b"erasure: {backup_days: 9999999}\n", Refused("erasure.backup_days: Input should be less than"),
+    ),
+    "a number of 23 digits": (
+        b"model: {seed: 12345678901234567890123}\n", Refused("model.seed: must be a number of 64 bits"),
+    ),
     "= in place of :": (b"warehouse=/data/faces\n", Refused("expected 'key: value' lines")),
     "one purpose without its brackets": (b"governance: {purposes: p}\n", Refused("purposes: must be a list")),
     "two files in one": (b"warehouse: /a\n---\nwarehouse: /b\n", Refused("more than one document")),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from jobs.errors import DependencyUnavailable, FaceReindexError, SettingsError
-from jobs.runs.error_messages import explained
+from jobs.errors import BadInput, DependencyUnavailable, FaceReindexError, SettingsError
+from jobs.runs.error_messages import explained, told_of
 from jobs.settings import load_settings
 
 pytestmark = pytest.mark.unit
@@ -90,3 +92,82 @@ def test_what_is_not_known_is_not_guessed() -> None:
     assert explained(ValueError("something else"), SETTINGS) is None
     # The driver's own: nothing is wrong with the workers.
     assert explained(ModuleNotFoundError("No module named 'openlineage'"), SETTINGS) is None
+
+
+# As Spark 4 and Hadoop say it; each of a file that people brought.
+FOOTER = (
+    "[FAILED_READ_FILE.CANNOT_READ_FILE_FOOTER] Encountered error while reading file {0}. Could not read footer. "
+    "Please ensure that the file is in either ORC or Parquet format. SQLSTATE: KD001\n"
+    "Caused by: java.lang.RuntimeException: {0} is not a Parquet file. Expected magic number at tail"
+)
+CUT_OFF = "[FAILED_READ_FILE.NO_HINT] Encountered error while reading file {0}. SQLSTATE: KD001\n"
+END = "java.io.EOFException: Unexpected end of input stream"
+PACKED, FORM = "was cut off, or is not packed as its name says", "cannot be read: it is of another form, was cut off"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (FOOTER.format("file:///data/photos/README.md"), FORM),
+        (CUT_OFF.format("file:///data/photos/a.parquet"), FORM),
+        ("org.apache.spark.SparkException: Parquet column cannot be converted in file", FORM),
+        ("[PARQUET_TYPE_ILLEGAL] Illegal Parquet type: FIXED_LEN_BYTE_ARRAY.", FORM),
+        (f"{END}\n at org.apache.hadoop.io.compress.DecompressorStream", PACKED),
+        ("java.util.zip.ZipException: Not in GZIP format", PACKED),
+        ("java.io.IOException: not a gzip file", PACKED),
+        ("java.util.zip.DataFormatException: invalid stored block lengths", PACKED),
+        ("java.io.IOException: Stream is not BZip2 formatted", PACKED),
+        ("[CONFLICTING_PARTITION_COLUMN_NAMES] Conflicting partition column names detected:", "of other partitions"),
+    ],
+)
+def test_a_file_that_is_none_of_its_kind_is_bad_input(text: str, said: str) -> None:
+    told = explained(RuntimeError(text), SETTINGS)
+    assert type(told) is BadInput
+    assert said in str(told)
+    assert str(told).count("Next step: ") == 1
+    assert "README" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("source", "basis", "text", "said"),
+    [
+        ("parquet:/data/my photos/", None, FOOTER.format("file:///data/my%20photos/README.md"),
+         "--source parquet:/data/my photos/: README.md cannot be read"),
+        ("/data/photos", "/data/b", FOOTER.format("file:/data/photos/day=1/a%20b.parquet"),
+         "--source /data/photos: day=1/a b.parquet cannot be read"),
+        ("s3a://k/photos", None, FOOTER.format("s3a://k/photos/x.parquet"), "--source s3a://k/photos: x.parquet can"),
+        ("/data/photos", "/data/b.jsonl.gz", CUT_OFF.format("file:/data/b.jsonl.gz") + END,
+         "--basis /data/b.jsonl.gz was cut off"),
+        ("/data/photos", "/data/b", CUT_OFF.format("file:/data/b/w.jsonl.gz") + END,
+         "--basis /data/b: w.jsonl.gz was cut off"),
+        # No file of theirs: another place that begins alike, or none at all.
+        ("/data/photos", None, FOOTER.format("file:/data/photos-2/a.parquet"), "A file of --source /data/photos can"),
+        ("/data/photos", "/data/b.jsonl.gz", END, "A file of --source /data/photos or --basis /data/b.jsonl.gz was"),
+    ],
+)  # fmt: skip
+def test_of_what_people_brought_the_file_is_named(source: str, basis: str | None, text: str, said: str) -> None:
+    with pytest.raises(BadInput) as told, told_of(SETTINGS, {"--source": source, "--basis": basis}):
+        raise RuntimeError(text)
+    assert str(told.value).startswith(said)
+    assert told.value.exit_code == 1
+
+
+def test_a_place_below_the_folder_that_a_job_is_started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"^--basis b: w\.jsonl\.gz was cut off"), told_of(SETTINGS, {"--basis": "b"}):
+        raise RuntimeError(CUT_OFF.format(f"{(tmp_path / 'b' / 'w.jsonl.gz').as_uri()}") + END)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SettingsError("is ours already"),
+        RuntimeError("something else"),
+        RuntimeError("[FAILED_READ_FILE.NO_HINT] s3a://faces/w/images/part-0.snappy.parquet"),
+        RuntimeError(FOOTER.format("file:/data/photos/a.parquet") + "\nAccessDenied"),
+    ],
+)
+def test_what_has_another_cause_is_left_to_who_knows_it(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, told_of(SETTINGS, {"--source": "/data/photos"}):
+        raise error
+    assert raised.value is error

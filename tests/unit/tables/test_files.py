@@ -8,7 +8,7 @@ import pytest
 
 from jobs.errors import BadInput
 from jobs.tables.files import unnamed
-from jobs.tables.sources import refuse_unread
+from jobs.tables.sources import kind_by_name, refuse_unread
 from tests.unit.odd.corpus import put
 from tests.unit.udfs.listed import SKIP
 
@@ -46,11 +46,22 @@ def test_of_a_file_or_of_nothing_there_is_no_listing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "unread"),
     [
-        (["part-0.parquet", "day=1/part-0.parquet", "_SUCCESS", "_metadata", "._part-0.parquet", "notes.txt"], []),
+        (["part-0.parquet", "_SUCCESS", "_metadata", "._part-0.parquet", "_notes.txt", "old/README.md"], []),
+        (["day=1/part-0.parquet", "Day=2/part-0.parquet", "_SUCCESS", "_metadata", "notes.txt"], []),
+        (["a.parquet", "b.pq", "part-00000"], []),
         (["a.parquet", "old/b.parquet", "_c.parquet", ".d.parquet"], ["old/b.parquet", "_c.parquet"]),
-        (["a.parquet", "day=1/old/b.PARQUET"], ["day=1/old/b.PARQUET"]),
+        (["a.parquet", "old/b.PARQUET", "x/_metadata"], ["old/b.PARQUET"]),
         (["_temporary/0/a.parquet", "_delta_log/01.checkpoint.parquet", "a.parquet"], []),
         ([], []),
+        # Whatever they are called: Spark's own files need no suffix.
+        (
+            ["a.parquet", "more/b.pq", "more/part-00000", "_b.pq", "2024/01/a.pq", "more/c.jpg"],
+            ["more/b.pq", "more/part-00000", "_b.pq", "2024/01/a.pq", "more/c.jpg"],
+        ),
+        # Beside folders of partitions, and in those of others.
+        (["part-0.parquet", "day=1/part-0.parquet"], ["part-0.parquet"]),
+        (["day=1/a.parquet", "day=1/hour=2/b.parquet"], ["day=1/hour=2/b.parquet"]),
+        (["day=1/a.parquet", "month=2/b.parquet", "day=/c.parquet"], ["month=2/b.parquet", "day=/c.parquet"]),
     ],
 )
 def test_a_table_that_would_be_read_in_part_is_refused(files: list[str], unread: list[str]) -> None:
@@ -61,3 +72,24 @@ def test_a_table_that_would_be_read_in_part_is_refused(files: list[str], unread:
     with pytest.raises(BadInput) as refused:
         refuse_unread("photos", files, SKIP)
     assert f"parquet:photos: {', '.join(unread)} would not be read; nothing was taken." in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE", "day=1/dataset_infos.json", "Thumbs.db"])
+def test_what_is_no_table_and_would_be_read_as_one_is_named(name: str) -> None:
+    """A worker ended with "is not a Parquet file"."""
+    folder = name.rpartition("/")[0]
+    with pytest.raises(BadInput, match="would be read as Parquet, and by the name is none") as refused:
+        refuse_unread("photos", [f"{folder}/a.parquet".lstrip("/"), name, "_SUCCESS"], SKIP)
+    assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("S.TAR", "webdataset"), ("/in/s.Tar.GZ", "webdataset"), ("s3a://k/S.TGZ", "webdataset"),
+        ("/in/A.PARQUET", "parquet"), ("/in/tar", None), ("/in/a.tar/", None),
+    ],
+)  # fmt: skip
+def test_a_place_tells_what_it_is_by_its_suffix_in_any_case(place: str, kind: str | None) -> None:
+    """A shard S.TAR was listed as a folder: its one file was no image, and all pictures in it were left out."""
+    assert kind_by_name(place) == kind

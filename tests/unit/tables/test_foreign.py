@@ -6,7 +6,29 @@ from collections.abc import Mapping
 from typing import Final
 
 import pytest
-from pyspark.sql.types import BinaryType, DataType, IntegerType, LongType, StringType, StructType, TimestampType
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    BooleanType,
+    ByteType,
+    DataType,
+    DateType,
+    DayTimeIntervalType,
+    DecimalType,
+    DoubleType,
+    FloatType,
+    IntegerType,
+    LongType,
+    MapType,
+    NullType,
+    ShortType,
+    StringType,
+    StructType,
+    TimestampNTZType,
+    TimestampType,
+    VarcharType,
+    VariantType,
+)
 
 from jobs.errors import BadInput
 from jobs.tables.foreign import Layout, table_layout
@@ -89,3 +111,42 @@ def test_what_is_not_known_is_refused_with_its_columns_and_a_view(
     with pytest.raises(BadInput) as refused:
         layout(columns)
     assert all(part in str(refused.value) for part in said), str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [TEXT, VarcharType(9), ByteType(), ShortType(), IntegerType(), LongType(), DecimalType(20, 0), DateType()],
+    ids=str,
+)
+def test_an_id_is_of_a_type_that_is_one_text_wherever_it_is_read(kind: DataType) -> None:
+    assert layout({"image_id": kind, "content": BYTES}).key == ID
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [
+        (BYTES, "hex(`image_id`)"),
+        (DoubleType(), "CAST(`image_id` AS DECIMAL(38, 0))"),
+        (FloatType(), "CAST(`image_id` AS DECIMAL(38, 0))"),
+        (DecimalType(10, 2), "CAST(`image_id` AS DECIMAL(38, 0))"),
+        (TimestampType(), "unix_micros(`image_id`)"),
+        (MapType(TEXT, TEXT), "to_json(`image_id`)"),
+        (ArrayType(TEXT), "to_json(`image_id`)"),
+        (VariantType(), "to_json(`image_id`)"),
+        (StructType().add("a", TEXT), "to_json(`image_id`)"),
+        (NullType(), "<a column of ids>"),
+        (BooleanType(), "<a column of ids>"),
+        (TimestampNTZType(), "<a column of ids>"),
+        (DayTimeIntervalType(), "<a column of ids>"),
+    ],
+    ids=str,
+)
+def test_an_id_of_another_type_is_refused_with_what_would_be_one(kind: DataType, made: str) -> None:
+    """Bytes became replaced characters, so that a thousand pictures had one id; a double another one by its digits."""
+    for columns in ({"content": BYTES}, {"uri": TEXT}):
+        with pytest.raises(BadInput) as refused:
+            layout({"image_id": kind, **columns})
+        assert "photos: image_id must be a string, a whole number or a date; found: image_id" in str(refused.value)
+        # (Where there is no other, an address is the name.)
+        key = "`uri`" if made.startswith("<") and "uri" in columns else made
+        assert f"SELECT {key} AS image_id, `{next(iter(columns))}` AS " in str(refused.value)

@@ -248,6 +248,8 @@ def test_stream_is_not_needed_after_decoding() -> None:
         (b"II*\0\x08\0\0\0\0", "tiff"), (b"MM\0*\0\0\0\x08\0", "tiff"), (b"II+\0\x08\0\0\0\x10" + bytes(12), "tiff"),
         (b"<html>", None), (b"", None), (b"RIFF\0\0\0\0WAVE", None),
         (b"BM\1\2\3\4\0\0\0\0\x36\0\0\0\x28\0\0\0", "bmp"), (b"BMW is a name", None),
+        (b"BM\1\2\3\4mark\x36\0\0\0\x28\0\0\0", "bmp"), (b"BM\1\2\3\4mark\0\0\0\0\x28\0\0\0", None),
+        (b"BM\1\2\3\4mark\x36\0\0\0\x29\0\0\0", None),
         (b"P6\n1 1\n255\n", "ppm"), (b"P4\n# by hand\n 9\t# wide\n\n7 ", "ppm"), (b"P65 is a form", None),
         (b"root:x:0:0:root:/root", None), (b"\0\0\0\x20ftypavif", "avif"), (b"\0\0\0\x20ftypisom", None),
     ],

@@ -235,6 +235,18 @@ def test_a_container_is_known_by_the_brands_that_follow() -> None:
     assert image_kind(b"\0\0\0\x18ftypisom\0\0\0\0heicavif") is None
 
 
+@pytest.mark.parametrize("brand", [b"miaf", b"MiHE", b"MiHB", b"mif2", b"avci", b"1pic"])
+def test_a_brand_that_the_decoders_do_not_know_is_none_the_less_a_picture(brand: bytes) -> None:
+    """The others that a file names tell what it is; it was no image."""
+    data = single().replace(b"ftypheic", b"ftyp" + brand, 1)
+    assert image_kind(data) == "heif"
+    assert np.array_equal(decode(data, PARAMS).pixels, decode(single(), PARAMS).pixels)
+    assert image_kind(b"\0\0\0\x1cftyp" + brand + b"\0\0\0\0mif1avifmiaf") == "avif"
+    assert image_kind(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0isommp42") is None
+    # Coded in another way, which no decoder here knows.
+    assert image_kind(b"\0\0\0\x18ftypavci\0\0\0\0mif1avci") is None
+
+
 @pytest.mark.parametrize("width", [64, 101, 1000])
 def test_the_size_of_a_frame_is_read_from_its_parameters(width: int) -> None:
     data = heic_of(Image.new("RGB", (width, 67)))
