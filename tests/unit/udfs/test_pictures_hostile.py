@@ -12,8 +12,7 @@ from PIL import Image
 
 from tests.golden.support import encoded, noise, small_astronaut
 from tests.unit.udfs.decoding import PARAMS, chunk, failure
-from udfs import avif, limits
-from udfs import decode as decoding
+from udfs import avif, limits, pngs
 from udfs.decode import FORMATS, decode
 from udfs.kinds import HEAD_BYTES, image_kind
 from udfs.limits import BadStructure, TooManyReads, jpeg_scans, read_tiff
@@ -119,7 +118,7 @@ def test_guarantee_14_scans_behind_many_comments_are_refused(undecoded: None, mo
 
 
 def test_guarantee_14_chunks_behind_the_pixels_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_READS", 1_000)
+    monkeypatch.setattr(pngs, "MAX_READS", 1_000)
     plain = encoded(small_astronaut(16))
     end = plain.rindex(b"IEND") - 4
     assert decode(plain[:end] + chunk(b"juNk", b"") * 100 + plain[end:], PARAMS).pixels.shape == (16, 16, 3)
