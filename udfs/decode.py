@@ -281,7 +281,13 @@ def _check_ends(pixels: UInt8, data: bytes, factor: int) -> None:
 def _checked(image: ImageFile.ImageFile, data: bytes) -> UInt8:
     if image.format == "PNG":
         _check_png(data)
-    return _rgb(image)
+    if image.format != "HEIF":
+        return _rgb(image)
+    width, height = heic.shown_size(data)
+    pixels = _rgb(image)
+    if pixels.shape[:2] != (height, width):
+        raise BadStructure
+    return pixels
 
 
 def _check_png(data: bytes) -> None:
