@@ -12,7 +12,7 @@ import pi_heif
 import simplejpeg
 from PIL import Image, ImageFile
 
-from udfs import avif, heic, jpegs, kernels, pngs
+from udfs import avif, heic, jpegs, kernels, pngs, tiffs
 from udfs.arrays import AnyArray, UInt8
 from udfs.kinds import image_kind
 from udfs.limits import (
@@ -23,7 +23,6 @@ from udfs.limits import (
     TooManyReads,
     decode_bytes,
     jpeg_scans,
-    read_tiff,
 )
 from udfs.params import PipelineParams
 from udfs.prefetch import ByteRoom
@@ -108,9 +107,9 @@ def decode(data: bytes, params: PipelineParams, *, factor: int | None = None, ro
                 pixels = upright(pixels, orientation)
         except TooManyReads:
             raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
-        except DecodeFailure:
-            raise
-        except MemoryError:
+        except tiffs.Unsupported as unsupported:
+            raise DecodeFailure("broken", unsupported.reason) from None
+        except (MemoryError, DecodeFailure):
             raise
         except Exception:  # Pillow's plugins raise nearly every kind of exception on damaged files
             raise DecodeFailure("broken", _damage(data)) from None
@@ -176,7 +175,7 @@ def _within_limits(image: ImageFile.ImageFile, data: bytes, params: PipelinePara
 def _codec_pixels(image: Image.Image, data: bytes) -> tuple[int, int]:
     """How many pixels the codec has at once, and decodes in all."""
     if image.format == "TIFF":
-        return read_tiff(data).tiled(image.width, image.height)
+        return tiffs.read_tiff(data).tiled(image.width, image.height)
     pixels = image.width * image.height
     if image.format == "AVIF":
         pixels = max(pixels, avif.frame_pixels(data))
@@ -192,9 +191,11 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if kind.upper() not in _formats():
         raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
     try:
-        if kind == "tiff" and read_tiff(data).reduced:
-            # Who stands small in the background is not seen in it.
-            raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
+        if kind == "tiff":
+            if tiffs.read_tiff(data).reduced:
+                # Who stands small in the background is not seen in it.
+                raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
+            tiffs.check_mode(data)
         if (kind == "avif" and avif.is_sequence(data)) or (kind == "heif" and not _is_picture(data)):
             raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
         # Pillow's own limit is a global that warns first and raises later. Ours is exact and comes right
@@ -207,6 +208,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
                 Image.MAX_IMAGE_PIXELS = limit
     except (MemoryError, DecodeFailure):
         raise
+    except tiffs.Unsupported as unsupported:
+        raise DecodeFailure("broken", unsupported.reason) from None
     except TooManyReads:
         raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
     except Exception:  # see above
@@ -281,6 +284,8 @@ def _check_ends(pixels: UInt8, data: bytes, factor: int) -> None:
 def _checked(image: ImageFile.ImageFile, data: bytes) -> UInt8:
     if image.format == "PNG":
         _check_png(data)
+    if image.format == "TIFF":
+        tiffs.check_pieces(data)
     if image.format != "HEIF":
         return _rgb(image)
     width, height = heic.shown_size(data)
