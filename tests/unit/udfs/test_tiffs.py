@@ -71,7 +71,7 @@ def tiles(pixels: AnyArray, side: int = 32) -> list[bytes]:
 def packed(bits: int) -> tuple[AnyArray, AnyArray]:
     """Grey of few bits, packed into bytes, and what it shows."""
     few = GREY >> (8 - bits)
-    spread = np.unpackbits(few[:, :, None], axis=2)[:, :, 8 - bits :].reshape(SIDE, -1)
+    spread = np.unpackbits(few.astype(np.uint8)[:, :, None], axis=2)[:, :, 8 - bits :].reshape(SIDE, -1)
     shown = np.rint(few.astype(float) * 255 / (2**bits - 1)).astype(np.uint8)
     return np.packbits(spread, axis=1), np.repeat(shown[:, :, None], 3, axis=2)
 
