@@ -1,8 +1,12 @@
-"""How many pixels decoding an AVIF makes, by its AV1 headers: the size that the container shows binds no decoder."""
+"""How many pixels decoding an AVIF makes, by its AV1 headers: the size that the container shows binds no decoder.
+
+AV1 has no checksum, and its decoder goes on with whatever stands in place of what was lost: runs that no coder writes
+show it.
+"""
 
 from __future__ import annotations
 
-from udfs.boxes import MOST_PARTS, Bits, boxes, items, number, once, payloads
+from udfs.boxes import FILLED_UP, MOST_PARTS, Bits, boxes, items, number, once, payloads
 from udfs.limits import BadStructure, TooManyReads
 
 _SEQUENCE, _FRAME_HEADER, _FRAME = 1, 3, 6
@@ -15,7 +19,10 @@ def is_sequence(data: bytes) -> bool:
 
 
 def frame_pixels(data: bytes) -> int:
-    """Pixels of the frames of all AV1 items, counted from above. Raises `BadStructure`, `TooManyReads`."""
+    """Pixels of the frames of all AV1 items, counted from above. Raises `BadStructure`, `TooManyReads`.
+
+    Also where a file was filled up.
+    """
     top = once(data, 0, len(data))
     start, end = top[b"meta"]
     parts = once(data, start + 4, end)
@@ -25,6 +32,8 @@ def frame_pixels(data: bytes) -> int:
 
 def _pixels_of(payload: bytes) -> int:
     """Frames times the largest that their sequence allows."""
+    if FILLED_UP.search(payload):
+        raise BadStructure
     at = frame = pixels = 0
     for _ in range(MOST_PARTS):
         if at >= len(payload):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,11 +12,10 @@ import pi_heif
 import simplejpeg
 from PIL import Image, ImageFile
 
-from udfs import avif, heic, jpegs, kernels
+from udfs import avif, heic, jpegs, kernels, pngs, tiffs
 from udfs.arrays import AnyArray, UInt8
 from udfs.kinds import image_kind, with_known_brand
 from udfs.limits import (
-    MAX_READS,
     MAX_SLOW_PIXELS,
     BadStructure,
     BoundedReader,
@@ -25,7 +23,6 @@ from udfs.limits import (
     TooManyReads,
     decode_bytes,
     jpeg_scans,
-    read_tiff,
 )
 from udfs.params import PipelineParams
 from udfs.prefetch import ByteRoom
@@ -110,9 +107,9 @@ def decode(data: bytes, params: PipelineParams, *, factor: int | None = None, ro
                 pixels = upright(pixels, orientation)
         except TooManyReads:
             raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
-        except DecodeFailure:
-            raise
-        except MemoryError:
+        except tiffs.Unsupported as unsupported:
+            raise DecodeFailure("broken", unsupported.reason) from None
+        except (MemoryError, DecodeFailure):
             raise
         except Exception:  # Pillow's plugins raise nearly every kind of exception on damaged files
             raise DecodeFailure("broken", _damage(data)) from None
@@ -155,6 +152,9 @@ def _within_limits(image: ImageFile.ImageFile, data: bytes, params: PipelinePara
     slow = any(tile.codec_name in Image.DECODERS for tile in image.tile)
     if pixels > (MAX_SLOW_PIXELS if slow else params.max_pixels):
         raise DecodeFailure("too_large", "TOO_MANY_PIXELS")
+    # A frame of an animation may be smaller than the picture that it is laid over. (Exif makes Pillow load a PNG.)
+    if image.format == "PNG" and any(tile.extents != (0, 0, *image.size) for tile in image.tile):
+        raise DecodeFailure("broken", "CORRUPT")
     try:
         scans = jpeg_scans(data, params.max_scans) if image.format in _JPEGS else Scans(0, several=False)
         at_once, decoded = _codec_pixels(image, data)
@@ -175,7 +175,7 @@ def _within_limits(image: ImageFile.ImageFile, data: bytes, params: PipelinePara
 def _codec_pixels(image: Image.Image, data: bytes) -> tuple[int, int]:
     """How many pixels the codec has at once, and decodes in all."""
     if image.format == "TIFF":
-        return read_tiff(data).tiled(image.width, image.height)
+        return tiffs.read_tiff(data).tiled(image.width, image.height)
     pixels = image.width * image.height
     if image.format == "AVIF":
         pixels = max(pixels, avif.frame_pixels(data))
@@ -191,9 +191,11 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if kind.upper() not in _formats():
         raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
     try:
-        if kind == "tiff" and read_tiff(data).reduced:
-            # Who stands small in the background is not seen in it.
-            raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
+        if kind == "tiff":
+            if tiffs.read_tiff(data).reduced:
+                # Who stands small in the background is not seen in it.
+                raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
+            tiffs.check_mode(data)
         if (kind == "avif" and avif.is_sequence(data)) or (kind == "heif" and not _is_picture(data)):
             raise DecodeFailure("broken", "UNSUPPORTED_FORMAT")
         # Pillow's own limit is a global that warns first and raises later. Ours is exact and comes right
@@ -206,6 +208,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
                 Image.MAX_IMAGE_PIXELS = limit
     except (MemoryError, DecodeFailure):
         raise
+    except tiffs.Unsupported as unsupported:
+        raise DecodeFailure("broken", unsupported.reason) from None
     except TooManyReads:
         raise DecodeFailure("too_large", "TOO_MANY_PARTS") from None
     except Exception:  # see above
@@ -278,25 +282,24 @@ def _check_ends(pixels: UInt8, data: bytes, factor: int) -> None:
 
 
 def _checked(image: ImageFile.ImageFile, data: bytes) -> UInt8:
-    _check_png(image, data)
-    return _rgb(image)
+    if image.format == "PNG":
+        _check_png(data)
+    if image.format == "TIFF":
+        tiffs.check_pieces(data)
+    if image.format != "HEIF":
+        return _rgb(image)
+    width, height = heic.shown_size(data)
+    pixels = _rgb(image)
+    if pixels.shape[:2] != (height, width):
+        raise BadStructure
+    return pixels
 
 
-def _check_png(image: Image.Image, data: bytes) -> None:
-    """Pillow doesn't check the sums of pixel data: a flipped bit would go through as other pixels."""
-    if image.format != "PNG":
-        return
-    view, at = memoryview(data), 8
-    for _ in range(MAX_READS):
-        if at + 12 > len(data):
-            raise DecodeFailure("broken", "TRUNCATED")
-        end = at + 8 + int.from_bytes(view[at : at + 4], "big")
-        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            raise DecodeFailure("broken", _damage(data))
-        if data[at + 4 : at + 8] == b"IEND":
-            return
-        at = end + 4
-    raise TooManyReads
+def _check_png(data: bytes) -> None:
+    try:
+        pngs.check(data)
+    except pngs.Cut:
+        raise DecodeFailure("broken", "TRUNCATED") from None
 
 
 def _rgb(image: Image.Image) -> UInt8:

@@ -33,11 +33,6 @@ _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 SOI, EOI, SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _UNSENT = 255
-_OFFSETS = frozenset({273, 279, 324, 325})  # StripOffsets, StripByteCounts, TileOffsets, TileByteCounts
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
-_SUBFILE_TYPE = 254  # its lowest bit: a copy in fewer pixels
-_LAST_BASELINE_TAG = 600
-_WHOLE_NUMBERS = {3: 2, 4: 4, 16: 8}  # SHORT, LONG, LONG8
 
 
 class TooManyReads(Exception):
@@ -120,6 +115,15 @@ def jpeg_scans(data: bytes, most: int) -> Scans:
     return Scans(count, several, complete, frame in _ARITHMETIC)
 
 
+def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and components of a JPEG's one frame. Raises `TooManyReads`."""
+    frames = [data[at:end] for marker, at, end in jpeg_segments(data) if marker in _SOF]
+    if len(frames) != 1 or len(frames[0]) < 8:
+        return None
+    (head,) = frames
+    return int.from_bytes(head[5:7], "big"), int.from_bytes(head[3:5], "big"), head[7]
+
+
 def _note_scan(header: bytes, sent: dict[int, bytearray], *, progressive: bool) -> None:
     """Enter what a scan brings: for each coefficient of a component, how many low bits are still to come."""
     components = header[2] if len(header) > 2 else 0
@@ -128,62 +132,6 @@ def _note_scan(header: bytes, sent: dict[int, bytearray], *, progressive: bool) 
     for component in header[3 : 3 + 2 * components : 2]:
         if component in sent and first <= last:
             sent[component][first : last + 1] = bytes([bits & 15]) * (last + 1 - first)
-
-
-@dataclass(frozen=True)
-class Tiff:
-    """What the first directory of a TIFF says. ``tile``: width and length of its tiles; None where it is in strips.
-
-    ``reduced``: it is the small copy of a picture that stands elsewhere in the file, as in cameras' raw files.
-    """
-
-    tile: tuple[int, int] | None
-    reduced: bool
-
-    def tiled(self, width: int, height: int) -> tuple[int, int]:
-        """Pixels of a tile, and of all the tiles of a picture of that size. Raises `TooManyReads`."""
-        across, down = self.tile or (width, height)
-        tiles = -(-width // across) * -(-height // down)
-        if tiles > MAX_STRIPS:
-            raise TooManyReads
-        return across * down, tiles * across * down
-
-
-def read_tiff(data: bytes) -> Tiff:
-    """Look at the first directory of a TIFF (classic or big). Raises `BadStructure`, `TooManyReads`."""
-    order = "little" if data[:2] == b"II" else "big"
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(data[at : at + size], order)  # type: ignore[arg-type]
-
-    big = number(2, 2) == 43
-    start, entries, width, wide = (number(8, 8), 8, 20, 8) if big else (number(4, 4), 2, 12, 4)
-    most, seen, tile, reduced = 0, set[int](), dict[int, int](), False
-    entries_said = number(start, entries)
-    if entries_said > MAX_STRIPS:
-        raise TooManyReads
-    for index in range(entries_said):
-        at = start + entries + index * width
-        if at + width > len(data):
-            break
-        tag, kind, count = number(at, 2), number(at + 2, 2), number(at + 4, wide)
-        # Pillow takes the last of two, libtiff the first.
-        if tag in seen and tag < _LAST_BASELINE_TAG:
-            raise BadStructure
-        seen.add(tag)
-        if tag in _OFFSETS:
-            most = max(most, count)
-        elif tag in (_TILE_WIDTH, _TILE_LENGTH):
-            if kind not in _WHOLE_NUMBERS or count != 1:
-                raise BadStructure
-            tile[tag] = number(at + 4 + wide, _WHOLE_NUMBERS[kind])
-        elif tag == _SUBFILE_TYPE:
-            reduced = bool(number(at + 4 + wide, _WHOLE_NUMBERS.get(kind, 4)) & 1)
-    if most > MAX_STRIPS:
-        raise TooManyReads
-    if tile and (len(tile) < 2 or not all(tile.values())):
-        raise BadStructure
-    return Tiff((tile[_TILE_WIDTH], tile[_TILE_LENGTH]) if tile else None, reduced)
 
 
 def decode_bytes(

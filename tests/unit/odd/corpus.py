@@ -17,6 +17,7 @@ import os
 import socket
 import struct
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,6 +281,33 @@ def marked_bitmap() -> bytes:
     return data[:6] + b"mark" + data[10:]
 
 
+def png_of(part: float) -> bytes:
+    """A PNG with so much of its rows, and sums that are right."""
+    rows = b"".join(b"\0" + row.tobytes() for row in small_astronaut(96))
+    body = {
+        b"IHDR": struct.pack(">IIBBBBB", 96, 96, 8, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(rows[: int(part * len(rows))]),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in body.items()
+    )
+
+
+def tiff_of(pixels: np.ndarray[Any, Any], **options: Any) -> bytes:
+    return encoded(Image.fromarray(pixels), "TIFF", **options)
+
+
+def small_before_whole() -> bytes:
+    pages = [Image.fromarray(small_astronaut(side)) for side in (24, 96)]
+    return encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+
+
+def filled_up(data: bytes) -> bytes:
+    return data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
+
+
 MOVES = FILM + b"\0\0\0\x08mdat" + bytes(range(256)) * 20
 DECODED = "96 x 96, as it was"
 #: What makes a file, and what becomes of it.
@@ -303,6 +331,19 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: photograph()[: len(photograph()) // 2] + b"\xff\xd9", "broken: CORRUPT",
     ),
     "zeros in place of its end, as after a crash": (lambda: photograph()[:-900] + bytes(900), "broken: TRUNCATED"),
+    "a PNG with all its rows": (lambda: png_of(1), DECODED),
+    "a PNG with half its rows, and an end": (lambda: png_of(0.5), "broken: CORRUPT"),
+    "an AVIF with zeros in its second half": (
+        lambda: filled_up(encoded(small_astronaut(96), "AVIF", quality=90, speed=10)), "broken: CORRUPT",
+    ),
+    "a TIFF": (lambda: tiff_of(small_astronaut(96)), DECODED),
+    "a fax": (
+        lambda: tiff_of(small_astronaut(96)[:, :, 1] > 99, compression="group4"), "broken: UNSUPPORTED_FORMAT",
+    ),
+    "a TIFF of 32 bits": (
+        lambda: tiff_of(small_astronaut(96)[:, :, 1].astype(np.int32)), "broken: UNSUPPORTED_MODE",
+    ),
+    "a small copy before its picture": (small_before_whole, "broken: UNSUPPORTED_FORMAT"),
     "a byte order mark before it": (lambda: b"\xef\xbb\xbf" + photograph(), "broken: NOT_AN_IMAGE"),
     "a web page": (lambda: b"<!DOCTYPE html><html>", "broken: NOT_AN_IMAGE"),
     "JPEG XL": (lambda: b"\xff\x0a" + bytes(50), "broken: NOT_AN_IMAGE"),

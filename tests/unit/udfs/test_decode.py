@@ -51,7 +51,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     elif mode.startswith("I"):
         data = encoded(Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257), "PNG")
         if mode == "I":
-            data = encoded(Image.fromarray(np.asarray(image.convert("L")).astype(np.int32) * 257), "TIFF")
+            data = encoded(Image.fromarray(np.asarray(image.convert("L")).astype(np.int32) * 257), "PPM")
     else:
         data = encoded(image.convert(mode), "PNG")
     pixels = decode(data, PARAMS).pixels

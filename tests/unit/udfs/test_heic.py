@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 
@@ -251,3 +252,132 @@ def test_a_brand_that_the_decoders_do_not_know_is_none_the_less_a_picture(brand:
 def test_the_size_of_a_frame_is_read_from_its_parameters(width: int) -> None:
     data = heic_of(Image.new("RGB", (width, 67)))
     assert width * 67 <= heic.frame_pixels(data) <= (width + 63) * (67 + 63)
+
+
+def changed(data: bytes, at: int, value: bytes) -> bytes:
+    return data[:at] + value + data[at + len(value) :]
+
+
+def place_of(data: bytes, item: int) -> int:
+    """Where `iloc` says the item's place and length (4 bytes each), as `grid` writes it."""
+    return data.index(b"iloc") + 4 + 8 + 16 * (item - 1) + 8
+
+
+def coded_at(data: bytes, item: int) -> int:
+    return struct.unpack_from(">I", data, place_of(data, item))[0]
+
+
+def first_slice(data: bytes, item: int) -> int:
+    """Where the header of an item's first slice is."""
+    at = coded_at(data, item)
+    while data[at + 4] >> 1 > 31:
+        at += 4 + struct.unpack_from(">I", data, at)[0]
+    return at + 4
+
+
+LAYOUT = struct.pack(">BBBBHH", 0, 0, 1, 1, 250, 200)
+
+
+def without_a_place() -> bytes:
+    data = of_tiles()
+    return changed(data, place_of(data, 4) - 8, struct.pack(">H", 77))
+
+
+def of_another_kind() -> bytes:
+    data = of_tiles()
+    return changed(data, data.index(b"hvc1", data.index(b"hvc1") + 1), b"jpeg")
+
+
+def laid_out(*values: int, size: tuple[int, int] = (250, 200)) -> bytes:
+    data = of_tiles()
+    return changed(data, data.index(LAYOUT), struct.pack(">BBBBHH", *values, *size))
+
+
+def with_another_slice(header: bytes) -> bytes:
+    data = of_tiles()
+    return changed(data, first_slice(data, 3), header)
+
+
+def at_the_place_of_another() -> bytes:
+    data = of_tiles()
+    other = data[place_of(data, 2) : place_of(data, 2) + 8]
+    return changed(data, place_of(data, 5), other)
+
+
+def without_a_configuration() -> bytes:
+    data = of_tiles()
+    return data.replace(struct.pack(">HBBB", 5, 2, 0x81, 3), struct.pack(">HBBB", 5, 2, 0x83, 3))
+
+
+def with_smaller_tiles() -> bytes:
+    """They say that they are smaller than they are coded."""
+    return of_tiles().replace(struct.pack(">II", 128, 128), struct.pack(">II", 125, 100))
+
+
+def primary(data: bytes, item: int) -> bytes:
+    return changed(data, data.index(b"pitm") + 8, struct.pack(">H", item))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        without_a_place,
+        of_another_kind,
+        at_the_place_of_another,
+        without_a_configuration,
+        with_smaller_tiles,
+        lambda: laid_out(0, 0, 5, 1),
+        lambda: laid_out(0, 0, 0, 1),
+        lambda: laid_out(1, 0, 1, 1),
+        lambda: laid_out(0, 0, 1, 1, size=(250, 100)),
+        lambda: laid_out(0, 0, 1, 1, size=(300, 200)),
+        lambda: with_another_slice(b"\2\1"),  # a picture that needs another
+        lambda: with_another_slice(b"\x2e\1"),  # reserved: passed over
+        lambda: with_another_slice(b"\x28\2"),  # another time
+        lambda: primary(of_tiles(), 3),
+        lambda: of_tiles().replace(b"dimg", b"dimf"),
+    ],
+)
+def test_guarantee_16_a_grid_that_lacks_a_tile_is_broken(make: Callable[[], bytes]) -> None:
+    """libheif leaves it unpainted, or gives one tile as the picture: who stands in the others is not seen."""
+    data = make()
+    assert data != of_tiles()
+    assert failure(data)[0] in ("broken", "too_large")
+    with pytest.raises((BadStructure, TooManyReads)):
+        heic.shown_size(data)
+
+
+def test_guarantee_16_a_picture_of_another_size_than_it_says_is_broken() -> None:
+    data = single()
+    for size in ((16, 16), (256, 128), (512, 256)):
+        small = changed(data, data.index(b"ispe") + 8, struct.pack(">II", *size))
+        assert failure(small)[0] == "broken"
+        with pytest.raises(BadStructure):
+            heic.shown_size(small)
+
+
+def test_guarantee_16_what_belongs_to_a_picture_is_not_taken_for_it() -> None:
+    image = Image.fromarray(small_astronaut(128))
+    image.putalpha(200)
+    data = heic_of(image, quality=90)
+    assert decode(data, PARAMS).pixels.shape == (128, 128, 3)
+    assert failure(primary(data, 2))[0] == "broken"
+
+
+@pytest.mark.parametrize("size", [(64, 64), (101, 201), (99, 64), (1000, 67), (3, 5)])
+def test_sound_ones_of_odd_sizes_are_whole(size: tuple[int, int]) -> None:
+    for exif in (None, 6, 3):
+        turned = Image.Exif()
+        turned[0x0112] = exif or 1
+        data = heic_of(Image.fromarray(noise(size[1], size[0])), exif=turned.tobytes())
+        shown = size[::-1] if exif == 6 else size
+        assert heic.shown_size(data) == shown
+        assert decode(data, PARAMS).pixels.shape == (shown[1], shown[0], 3)
+
+
+def test_guarantee_16_a_hole_of_ones_is_seen() -> None:
+    for data in (single(), of_tiles()):
+        start = data.index(b"mdat") + 4
+        for at in (start + 1_000, len(data) - 700):
+            assert failure(changed(data, at, b"\xff" * 512)) == ("broken", "CORRUPT")
+        assert failure(changed(data, len(data) - 900, b"\xff" * 900)) == ("broken", "CORRUPT")

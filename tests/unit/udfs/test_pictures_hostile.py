@@ -12,12 +12,12 @@ from PIL import Image
 
 from tests.golden.support import encoded, noise, small_astronaut
 from tests.unit.udfs.decoding import PARAMS, chunk, failure
-from udfs import avif, limits
-from udfs import decode as decoding
+from udfs import avif, limits, pngs
 from udfs.decode import FORMATS, decode
 from udfs.kinds import HEAD_BYTES, image_kind
-from udfs.limits import BadStructure, TooManyReads, jpeg_scans, read_tiff
+from udfs.limits import BadStructure, TooManyReads, jpeg_scans
 from udfs.params import PipelineParams
+from udfs.tiffs import read_tiff
 
 pytestmark = pytest.mark.unit
 
@@ -119,7 +119,7 @@ def test_guarantee_14_scans_behind_many_comments_are_refused(undecoded: None, mo
 
 
 def test_guarantee_14_chunks_behind_the_pixels_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_READS", 1_000)
+    monkeypatch.setattr(pngs, "MAX_READS", 1_000)
     plain = encoded(small_astronaut(16))
     end = plain.rindex(b"IEND") - 4
     assert decode(plain[:end] + chunk(b"juNk", b"") * 100 + plain[end:], PARAMS).pixels.shape == (16, 16, 3)
@@ -184,6 +184,21 @@ def test_an_honest_avif_has_the_pixels_that_it_shows(mode: str) -> None:
     data = encoded(Image.new(mode, (101, 67)), "AVIF")
     assert avif.frame_pixels(data) == 101 * 67 * (2 if mode == "RGBA" else 1)
     assert decode(data, PARAMS).pixels.shape == (67, 101, 3)
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xff"])
+def test_guarantee_16_an_avif_that_was_filled_up_is_broken(filling: bytes) -> None:
+    """dav1d decodes it without a word: who stands there is not seen."""
+    data = encoded(small_astronaut(256), "AVIF", quality=80, speed=10)
+    half = len(data) // 2
+    for hole in (len(data) - half, 4_096, 512):
+        assert failure(data[:half] + filling * hole + data[half + hole :]) == ("broken", "CORRUPT")
+
+
+@pytest.mark.parametrize("shade", [0, 255, 128])
+def test_flat_pictures_are_not_taken_for_filled_up_ones(shade: int) -> None:
+    pixels = np.full((600, 800, 3), shade, np.uint8)
+    assert np.abs(decode(encoded(pixels, "AVIF", speed=10), PARAMS).pixels.astype(int) - shade).max() <= 2
 
 
 def test_guarantee_14_a_film_is_no_picture(undecoded: None) -> None:
