@@ -19,7 +19,6 @@ _SEQUENCE = 33  # a sequence parameter set; below 32 are slices
 _FIRST_PARAMETER_SET = 32
 _ACCESS_POINTS = range(16, 22)  # slices of a picture that needs no other
 _BESIDE_SLICES = range(_FIRST_PARAMETER_SET, 41)  # parameters, delimiters, fill and remarks
-_DERIVED = (b"thmb", b"auxl")  # references from what is no picture of its own
 _FORBIDDEN = re.compile(rb"\0\0[\0-\2]")
 
 
@@ -66,10 +65,16 @@ def shown_size(data: bytes) -> tuple[int, int]:
     primary = _primary(data, parts)
     size, shown = _extents(data, parts, primary)
     references = list(_references(data, parts))
-    if any(primary in to for kind, _, to in references if kind == b"dimg") or any(
-        kind in _DERIVED and item == primary for kind, item, _ in references
-    ):
-        raise BadStructure
+    # A tone map (`tmap`) is derived from the picture, and some writers note its thumbnail the wrong way round.
+    for kind, item, to in references:
+        is_tile = kind == b"dimg" and kinds.get(item) == b"grid" and primary in to
+        is_smaller = (
+            kind == b"thmb"
+            and item == primary
+            and max((_area(data, parts, o) for o in to), default=0) > size[0] * size[1]
+        )
+        if is_tile or is_smaller or (kind == b"auxl" and item == primary):
+            raise BadStructure
     if kinds.get(primary) == b"grid":
         derived = [to for kind, item, to in references if kind == b"dimg" and item == primary]
         tiles = derived[0] if len(derived) == 1 else []
@@ -81,6 +86,11 @@ def shown_size(data: bytes) -> tuple[int, int]:
     _check_places(data, parts, {primary, *tiles})
     _check_coded(data, parts, tiles)
     return shown
+
+
+def _area(data: bytes, parts: dict[bytes, tuple[int, int]], item: int) -> int:
+    width, height = _extents(data, parts, item)[0]
+    return width * height
 
 
 def _primary(data: bytes, parts: dict[bytes, tuple[int, int]]) -> int:
@@ -303,9 +313,10 @@ def _pixels_of(payload: bytes, width: int, largest: int) -> int:
     """Frames that begin in an item, times the largest that its parameters allow."""
     frames = 0
     for unit in _units(payload, width):
-        if _FORBIDDEN.search(unit) or FILLED_UP.search(unit):
-            raise BadStructure
         kind = _kind(unit)
+        # A camera may fill an item up, by a unit of its own.
+        if _FORBIDDEN.search(unit) or (kind < _FIRST_PARAMETER_SET and FILLED_UP.search(unit)):
+            raise BadStructure
         if kind == _SEQUENCE:
             largest = max(largest, _frame(unit))
         elif kind < _FIRST_PARAMETER_SET:

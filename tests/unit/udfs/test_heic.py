@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 
 import numpy as np
@@ -54,11 +54,21 @@ def tile_of(data: bytes) -> tuple[bytes, bytes]:
 
 
 def grid(
-    tiles: list[bytes], columns: int, size: tuple[int, int], side: int, references: list[int] | None = None
+    tiles: list[bytes],
+    columns: int,
+    size: tuple[int, int],
+    side: int,
+    references: list[int] | None = None,
+    *,
+    fill: bytes = b"",
+    beside: bytes = b"",
 ) -> bytes:
-    """A HEIC as phones write it: item 1 is a grid, and the tiles behind it are its parts."""
+    """A HEIC as phones write it: item 1 is a grid, and the tiles behind it are its parts.
+
+    ``fill``: a unit at the end of each tile; ``beside``: further references.
+    """
     configuration = tile_of(tiles[0])[0]
-    coded = [tile_of(tile)[1] for tile in tiles]
+    coded = [tile_of(tile)[1] + fill for tile in tiles]
     ids = list(range(2, 2 + len(tiles)))
     references = references or ids
     rows = len(references) // columns
@@ -81,7 +91,7 @@ def grid(
             box(b"iloc", b"\1\0\0\0\x44\0", struct.pack(">H", len(items)), *locations),
             box(b"iprp", box(b"ipco", box(b"hvcC", configuration), *extent),
                 full(b"ipma", struct.pack(">I", len(items)), *owned)),
-            full(b"iref", box(b"dimg", struct.pack(f">HH{len(references)}H", 1, len(references), *references))),
+            full(b"iref", box(b"dimg", struct.pack(f">HH{len(references)}H", 1, len(references), *references)), beside),
             box(b"idat", layout),
         )  # fmt: skip
 
@@ -381,3 +391,14 @@ def test_guarantee_16_a_hole_of_ones_is_seen() -> None:
         for at in (start + 1_000, len(data) - 700):
             assert failure(changed(data, at, b"\xff" * 512)) == ("broken", "CORRUPT")
         assert failure(changed(data, len(data) - 900, b"\xff" * 900)) == ("broken", "CORRUPT")
+
+
+def test_what_cameras_and_phones_write_beside_a_picture_is_no_damage() -> None:
+    tiles = [heic_of(Image.fromarray(small_astronaut(128)), quality=80)] * 2
+    make = partial(grid, tiles, 2, (250, 120), 128)
+    # A Canon fills an item up by a unit of ones, which is for that (H.265, 7.3.2.8).
+    unit = b"\x4c\x01" + b"\xff" * 500 + b"\x80"
+    assert decode(make(fill=struct.pack(">I", len(unit)) + unit), PARAMS).pixels.shape == (120, 250, 3)
+    # A tone map is derived from the picture; and a picture may be noted as its thumbnail's, in place of that as its.
+    for kind, item, other in ((b"dimg", 9, 1), (b"thmb", 1, 2)):
+        assert heic.shown_size(make(beside=box(kind, struct.pack(">HHH", item, 1, other)))) == (250, 120)
