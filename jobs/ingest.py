@@ -6,8 +6,7 @@ import click
 
 from jobs.cli import job
 from jobs.errors import SettingsError
-from jobs.governance.batch_file import assessment_of, is_batch_file
-from jobs.governance.blanks import is_plain
+from jobs.governance.batch_file import assessment_of, is_batch_file, refuse_unplain
 from jobs.runs.error_messages import told_of
 from jobs.runs.job_result import Result
 from jobs.runs.record import JobContext, open_run
@@ -52,13 +51,11 @@ def main(
 ) -> Result:
     """Bring images, basis records and the assessment of their source into the warehouse. Repeating changes nothing."""
     if not batch or not (source or basis or is_batch_file(batch)):
-        missing = "what to bring in (--source or --basis)" if batch else "--batch: which source batch this belongs to"
-        raise SettingsError(f"ingest needs {missing}.", hint="see `ingest --help` for examples.")
+        needs = "what to bring in (--source or --basis), and --batch: which source batch this belongs to"
+        raise SettingsError(f"ingest needs {needs}.", hint="see `ingest --help` for examples.")
     assessment = assessment_of(batch)
     batch_id = str(assessment["source_batch_id"]) if assessment else batch
-    for option, name in (("--batch", batch_id), ("--id-prefix", id_prefix)):
-        if not is_plain(name):
-            raise SettingsError(f"{option}: there is white space about it, or characters that do not show.")
+    refuse_unplain({"--batch": batch_id, "--id-prefix": id_prefix})
     naming = said_naming(batch_id, ids_of, id_prefix, source=bool(source), basis=bool(basis))
     if check:
         job_.warehouse.read_only = job_.dry_run = True
@@ -73,9 +70,8 @@ def main(
             return check_basis(job_, opened, given)
         if job_.dry_run:
             return bring(job_, opened, given)
-    with open_run(job_, "ingest", {"counts": counts_at_start(opened)}) as run:
-        with told_of(job_.settings, brought):
-            done = bring(job_, opened, given, run.facts)
+    with open_run(job_, "ingest", {"counts": counts_at_start(opened)}) as run, told_of(job_.settings, brought):
+        done = bring(job_, opened, given, run.facts)
         run.facts["counts"] = done.data["counts"]
         return run.end(done)
 

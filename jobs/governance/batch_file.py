@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -78,6 +79,17 @@ class SourceBatch(BaseModel):
 def is_batch_file(given: str) -> bool:
     """Whether `--batch` names a file by its ending, in whatever case; else it is an id."""
     return given.lower().endswith((".yaml", ".yml"))
+
+
+def refuse_unplain(names: Mapping[str, str]) -> None:
+    """Make sure that ``names``, by the options that they are given by, are only what they look like.
+
+    Raises:
+        SettingsError: one is not.
+    """
+    for option, name in names.items():
+        if not is_plain(name):
+            raise SettingsError(f"{option}: there is white space about it, or characters that do not show.")
 
 
 def assessment_of(given: str) -> dict[str, str | None] | None:

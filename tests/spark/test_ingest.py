@@ -815,12 +815,13 @@ def test_guarantee_4_the_file_that_is_named_is_read_and_all_of_it(spark: SparkSe
 
 def test_spark_passes_over_what_lies_beside_folders_of_partitions(spark: SparkSession, tmp_path: Path) -> None:
     """For which it is refused by its name, and nothing is read."""
-    (tmp_path / "day=2026-01-31").mkdir()
-    (tmp_path / "day=2026-01-31" / "given.jsonl").write_text(record(record_id="g"))
-    (tmp_path / "withdrawn.jsonl").write_text(record(record_id="w"))
-    assert [json.loads(row["value"])["record_id"] for row in spark.read.text(str(tmp_path)).collect()] == ["g"]
+    folder = tmp_path / "basis"
+    (folder / "day=2026-01-31").mkdir(parents=True)
+    (folder / "day=2026-01-31" / "given.jsonl").write_text(record(record_id="g"))
+    (folder / "withdrawn.jsonl").write_text(record(record_id="w"))
+    assert [json.loads(row["value"])["record_id"] for row in spark.read.text(str(folder)).collect()] == ["g"]
     with pytest.raises(BadInput, match=r"withdrawn\.jsonl would not be read"):
-        read_basis(spark, str(tmp_path), None)
+        read_basis(spark, str(folder), None)
 
 
 def test_a_csv_of_another_form_is_refused(spark: SparkSession, tmp_path: Path) -> None:
