@@ -405,6 +405,15 @@ def said_of_year(year: int) -> str:
     )
 
 
+def checked_time(text: str) -> str:
+    """``text``, if it is a time that somebody may mean. Raises ValueError, which says of a field what is wrong."""
+    if not is_time(text):
+        raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
+    if year := year_too_far(text):
+        raise ValueError(said_of_year(year))
+    return text
+
+
 def _year_too_far(time: datetime | None) -> int | None:
     return time.year if time and time.year > datetime.now(UTC).year + MOST_YEARS_AHEAD else None
 

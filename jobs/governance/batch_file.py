@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from jobs.errors import BadInput, SettingsError
-from jobs.governance.basis_lines import is_time, said_of_year, year_too_far
+from jobs.governance.basis_lines import checked_time
 from jobs.governance.blanks import filled, is_plain
 from jobs.governance.decide import COLLECTION_METHODS
 from jobs.strict_yaml import NULLS, read_yaml
@@ -40,11 +40,7 @@ def _name(value: str | None) -> str:
 
 
 def _time(value: str | None) -> str | None:
-    if value is not None and not is_time(value):
-        raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
-    if value is not None and (year := year_too_far(value)):
-        raise ValueError(said_of_year(year))
-    return value
+    return None if value is None else checked_time(value)
 
 
 def _method(value: str | None) -> str | None:

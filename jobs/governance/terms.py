@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from jobs.errors import BadInput
-from jobs.governance.basis_lines import is_time, said_of_year, year_too_far
+from jobs.governance.basis_lines import checked_time
 from jobs.governance.blanks import filled, is_plain, stripped
 from jobs.governance.decide import (
     COLLECTION_METHODS,
@@ -51,14 +51,6 @@ def _duration(value: str) -> str:
     return value
 
 
-def _time(value: str) -> str:
-    if not is_time(value):
-        raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
-    if year := year_too_far(value):
-        raise ValueError(said_of_year(year))
-    return value
-
-
 def _one_of(known: tuple[str, ...]) -> AfterValidator:
     def check(value: str) -> str:
         if value not in known:
@@ -71,7 +63,7 @@ def _one_of(known: tuple[str, ...]) -> AfterValidator:
 # The validator that is written last comes first.
 _Text = Annotated[str, BeforeValidator(_text)]
 _Texts = Annotated[list[_Text], Field(min_length=1)]
-_Time = Annotated[str, AfterValidator(_time), BeforeValidator(_text)]
+_Time = Annotated[str, AfterValidator(checked_time), BeforeValidator(_text)]
 _Duration = Annotated[str, AfterValidator(_duration), BeforeValidator(_text)]
 
 

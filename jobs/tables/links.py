@@ -54,6 +54,11 @@ def content_of_link() -> Column:
     return F.nullif(F.col("content_sha256"), F.lit(AWAITED)).alias("content_sha256")
 
 
+def _awaits() -> Column:
+    """Of some links: whether each is for what an ingestion is to bring."""
+    return F.bool_and(F.col("content_sha256").eqNullSafe(AWAITED)).alias("awaits")
+
+
 def by_record(links: DataFrame, *more: Column) -> DataFrame:
     """What each record was given for, by image: image_id, record_id, `contents`, and `awaits`; and ``more`` of them.
 
@@ -62,7 +67,7 @@ def by_record(links: DataFrame, *more: Column) -> DataFrame:
     """
     return links.groupBy(*_KEYS).agg(
         F.collect_set(content_of_link()).alias("contents"),
-        F.bool_and(F.col("content_sha256").eqNullSafe(AWAITED)).alias("awaits"),
+        _awaits(),
         *more,
     )
 
@@ -98,8 +103,7 @@ def _waiting_for(warehouse: Warehouse, images: DataFrame, content: Column) -> Da
     if links.isEmpty():
         return None
     mine = links.join(looked_up(images.select("image_id").distinct()), "image_id", "left_semi")
-    bound, awaits = F.count(content).alias("bound"), F.bool_and(F.col("content_sha256").eqNullSafe(AWAITED))
-    return mine.groupBy(*_KEYS).agg(bound, awaits.alias("awaits")).where("bound = 0").drop("bound")
+    return mine.groupBy(*_KEYS).agg(F.count(content).alias("bound"), _awaits()).where("bound = 0").drop("bound")
 
 
 def _bind(warehouse: Warehouse, waiting: DataFrame, *, now: datetime) -> None:
